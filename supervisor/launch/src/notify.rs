@@ -1,0 +1,105 @@
+//! Readiness messages (`sd_notify(3)`): what a daemon tells its parent, and how the parent reads it.
+
+use std::{
+    env, io,
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
+};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+
+/// Longest message that is read; systemd's own limit is the same order.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// The way to the parent.
+#[derive(Debug)]
+pub struct Notifier {
+    socket: UnixDatagram,
+}
+
+impl Notifier {
+    /// The parent named in `NOTIFY_SOCKET`; none when nobody wants to know.
+    ///
+    /// # Errors
+    /// When the socket is named but can't be reached.
+    pub fn from_env() -> io::Result<Option<Self>> {
+        match env::var("NOTIFY_SOCKET") {
+            Ok(path) if !path.is_empty() => Self::to(&path).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// A socket path; `@` marks an abstract name.
+    ///
+    /// # Errors
+    /// When the socket can't be reached.
+    pub fn to(path: &str) -> io::Result<Self> {
+        let address = match path.strip_prefix('@') {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(path)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        Ok(Self { socket })
+    }
+
+    /// Sends `READY=1`, `STATUS=...` and the like, one assignment a line.
+    ///
+    /// # Errors
+    /// When the parent is gone.
+    pub fn send(&self, message: &str) -> io::Result<()> {
+        self.socket.send(message.as_bytes()).map(drop)
+    }
+
+    /// Leaves a descriptor with the parent, to be inherited under this name by the daemon's successor.
+    ///
+    /// # Errors
+    /// When the parent is gone.
+    pub fn store_fd(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let text = format!("FDSTORE=1\nFDNAME={name}");
+        let fds = [fd.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&fds)];
+        let text = [io::IoSlice::new(text.as_bytes())];
+        sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &text, &control, MsgFlags::empty(), None)?;
+        Ok(())
+    }
+
+    /// Forgets a descriptor that was left.
+    ///
+    /// # Errors
+    /// When the parent is gone.
+    pub fn remove_fd(&self, name: &str) -> io::Result<()> {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"))
+    }
+}
+
+/// The assignments of a message, in order. What isn't an assignment in UTF-8 is passed over: a message comes from a child
+/// that may be broken.
+pub fn parse(message: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    str::from_utf8(message).unwrap_or_default().lines().filter_map(|line| line.split_once('='))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_as_it_was_sent() {
+        let name = format!("nexushub-notify-{}", std::process::id());
+        let parent = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        Notifier::to(&format!("@{name}")).unwrap().send("READY=1\nSTATUS=a=b").unwrap();
+        let mut buffer = [0; 64];
+        let length = parent.recv(&mut buffer).unwrap();
+        assert_eq!(parse(&buffer[..length]).collect::<Vec<_>>(), [("READY", "1"), ("STATUS", "a=b")]);
+    }
+
+    #[test]
+    fn garbage_is_no_assignment() {
+        assert_eq!(parse(b"\xff\xfe=1").count(), 0);
+        assert_eq!(parse(b"READY").count(), 0);
+    }
+}
