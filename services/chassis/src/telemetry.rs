@@ -1,0 +1,247 @@
+//! Logs as JSON lines on stderr, and traces that cross daemons in gRPC metadata. With `[telemetry] otlp_endpoint` spans are
+//! exported too, on a runtime of their own: an exporter's shutdown waits for its runtime, which must not be the daemon's.
+
+use std::{fmt, io::Write, sync::OnceLock, time::SystemTime};
+
+use http::HeaderMap;
+use nexushub_launch::{Fault, clock};
+use opentelemetry::{
+    propagation::{Extractor, Injector, TextMapPropagator},
+    trace::{TraceContextExt, TracerProvider},
+};
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tracing::{
+    Dispatch, Event, Level, Span, Subscriber,
+    dispatcher::WeakDispatch,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{
+    Layer,
+    filter::Targets,
+    layer::{Context, SubscriberExt},
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+/// The table `[telemetry]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Telemetry {
+    /// Where spans are sent over OTLP/gRPC, as `http://127.0.0.1:4317`; empty = nowhere.
+    pub(crate) otlp_endpoint: String,
+}
+
+/// What must live as long as the daemon, and be shut down after it.
+pub(crate) struct Exporting {
+    provider: SdkTracerProvider,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Exporting {
+    /// Sends what is left. To be called outside of any runtime.
+    pub(crate) fn finish(self) {
+        if let Some(runtime) = self.runtime {
+            let _ = self.provider.shutdown_with_timeout(std::time::Duration::from_secs(2));
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Starts logging and tracing for the process; once.
+///
+/// # Errors
+/// When the exporter's address isn't one.
+pub(crate) fn start(daemon: &'static str, level: &str, telemetry: &Telemetry) -> Result<Exporting, Fault> {
+    let exporting = exporting(daemon, telemetry)?;
+    let level: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
+    let libraries = level.min(LevelFilter::WARN);
+    let targets = Targets::new().with_default(libraries).with_target("nexushub", level);
+    let targets = DAEMON_TARGETS.iter().fold(targets, |targets, target| targets.with_target(*target, level));
+    let traces = tracing_opentelemetry::layer().with_tracer(exporting.provider.tracer("nexushub"));
+    let lines = JsonLines { daemon, dispatch: OnceLock::new() };
+    // A second start (a test's) leaves the first in force.
+    let _ = tracing_subscriber::registry().with(targets).with(traces).with(lines).try_init();
+    Ok(exporting)
+}
+
+/// Crate names start with `nexushub_`, which `Targets` matches only as whole path segments.
+const DAEMON_TARGETS: [&str; 6] = [
+    "nexushub_chassis",
+    "nexushub_provider",
+    "nexushub_procmgr",
+    "nexushub_proxy",
+    "nexushub_debug_api",
+    "nexushub_shim",
+];
+
+fn exporting(daemon: &'static str, telemetry: &Telemetry) -> Result<Exporting, Fault> {
+    let resource = Resource::builder().with_service_name(format!("nexushub-{daemon}")).build();
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    if telemetry.otlp_endpoint.is_empty() {
+        return Ok(Exporting { provider: builder.build(), runtime: None });
+    }
+    let fault = |error: &dyn fmt::Display| {
+        let msg = format!("could not set up the trace exporter: {error}");
+        Fault::new(
+            "telemetry_invalid",
+            msg,
+            telemetry.otlp_endpoint.clone(),
+            "set telemetry.otlp_endpoint to http://host:port",
+        )
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("otlp")
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| fault(&error))?;
+    let exporter = runtime.block_on(async {
+        opentelemetry_otlp::SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(&telemetry.otlp_endpoint)
+            .build()
+    });
+    let provider = builder.with_batch_exporter(exporter.map_err(|error| fault(&error))?).build();
+    Ok(Exporting { provider, runtime: Some(runtime) })
+}
+
+/// Writes the present trace into a call's metadata.
+pub(crate) fn inject(headers: &mut HeaderMap) {
+    struct Carrier<'h>(&'h mut HeaderMap);
+    impl Injector for Carrier<'_> {
+        fn set(&mut self, key: &str, value: String) {
+            if let (Ok(key), Ok(value)) = (key.parse::<http::HeaderName>(), value.parse()) {
+                self.0.insert(key, value);
+            }
+        }
+    }
+    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut Carrier(headers));
+}
+
+/// Makes a span part of the trace that a call's metadata names.
+pub(crate) fn extract(headers: &HeaderMap, span: &Span) {
+    struct Carrier<'h>(&'h HeaderMap);
+    impl Extractor for Carrier<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            self.0.get(key).and_then(|value| value.to_str().ok())
+        }
+        fn keys(&self) -> Vec<&str> {
+            self.0.keys().map(http::HeaderName::as_str).collect()
+        }
+    }
+    if headers.contains_key("traceparent") {
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&Carrier(headers)));
+    }
+}
+
+/// One line of JSON an event: `ts level daemon release msg`, the event's fields, and the trace it belongs to.
+struct JsonLines {
+    daemon: &'static str,
+    dispatch: OnceLock<WeakDispatch>,
+}
+
+impl JsonLines {
+    fn line(&self, level: Level, fields: Map<String, Value>, trace: Option<String>) -> Map<String, Value> {
+        let mut line = Map::new();
+        let head = [
+            ("ts", clock::rfc3339(SystemTime::now())),
+            ("level", level.as_str().to_ascii_lowercase()),
+            ("daemon", self.daemon.to_owned()),
+            ("release", env!("CARGO_PKG_VERSION").to_owned()),
+        ];
+        line.extend(head.map(|(key, value)| (key.to_owned(), Value::String(value))));
+        line.extend(fields);
+        line.extend(trace.map(|trace| ("trace_id".to_owned(), Value::String(trace))));
+        line
+    }
+
+    fn trace<S: Subscriber + for<'s> LookupSpan<'s>>(
+        &self,
+        event: &Event<'_>,
+        context: &Context<'_, S>,
+    ) -> Option<String> {
+        let span = context.event_span(event)?.id();
+        let dispatch = self.dispatch.get()?.upgrade()?;
+        let context = tracing_opentelemetry::get_otel_context(&span, &dispatch)?;
+        let context = context.span().span_context().clone();
+        context.is_valid().then(|| context.trace_id().to_string())
+    }
+}
+
+impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for JsonLines {
+    fn on_register_dispatch(&self, subscriber: &Dispatch) {
+        let _ = self.dispatch.set(subscriber.downgrade());
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields(Map::new());
+        event.record(&mut fields);
+        let trace = self.trace(event, &context);
+        let mut line =
+            serde_json::to_vec(&self.line(*event.metadata().level(), fields.0, trace)).unwrap_or_default();
+        line.push(b'\n');
+        // One write a line, so that lines of several daemons on the same pipe never mix. Nobody to tell if it fails.
+        let _ = std::io::stderr().write_all(&line);
+    }
+}
+
+/// Collects an event's fields; its message becomes `msg`.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        let name = if field.name() == "message" { "msg" } else { field.name() };
+        self.0.insert(name.to_owned(), value);
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, Value::String(format!("{value:?}")));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.into());
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_trace_goes_from_a_callers_metadata_to_the_callees() {
+        start("test", "info", &Telemetry::default()).unwrap();
+        let received = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let span = tracing::info_span!(target: "nexushub_chassis", "rpc");
+        extract(&HeaderMap::from_iter([("traceparent".parse().unwrap(), received.parse().unwrap())]), &span);
+        let mut sent = HeaderMap::new();
+        span.in_scope(|| inject(&mut sent));
+        let sent = sent["traceparent"].to_str().unwrap();
+        assert_eq!(sent[..35], received[..35], "same trace");
+        assert_ne!(sent, received, "own span");
+    }
+
+    #[test]
+    fn a_malformed_exporter_address_is_a_fault() {
+        let telemetry = Telemetry { otlp_endpoint: "not an address".into() };
+        assert_eq!(exporting("test", &telemetry).err().unwrap().code, "telemetry_invalid");
+    }
+}
