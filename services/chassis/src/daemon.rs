@@ -213,12 +213,12 @@ async fn run<D: Daemon>(
 ) -> Result<(), Fault> {
     let notifier =
         Notifier::from_env().map_err(|error| system("could not reach the parent", error))?.map(Arc::new);
-    if let (Some(notifier), Some(patience)) = (&notifier, prepared.handoff.watchdog) {
-        tokio::spawn(ready::watchdog(Arc::clone(notifier), patience));
-    }
     let (health, _) = health_reporter();
     let shutdown = Shutdown::on_signals().map_err(|error| system("could not listen for signals", error))?;
     let ready = Ready::new(notifier, health.clone());
+    if let Some(patience) = prepared.handoff.watchdog {
+        tokio::spawn(ready::watchdog(ready.clone(), patience));
+    }
     let stopping = (shutdown.clone(), ready.clone());
     tokio::spawn(async move {
         stopping.0.draining().await;

@@ -1,7 +1,10 @@
 //! Telling the parent and the health service how it stands: ready, draining, alive.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -17,28 +20,32 @@ pub struct Ready {
     health: HealthReporter,
     services: Arc<std::sync::Mutex<Vec<&'static str>>>,
     started: Instant,
+    /// Whether READY was said and STOPPING was not.
+    said: Arc<AtomicBool>,
 }
 
 impl Ready {
     pub(crate) fn new(notifier: Option<Arc<Notifier>>, health: HealthReporter) -> Self {
-        Self { notifier, health, services: Arc::default(), started: Instant::now() }
+        Self { notifier, health, services: Arc::default(), started: Instant::now(), said: Arc::default() }
     }
 
     /// The daemon has bound its sockets and loaded its state: health says SERVING and the parent is told. Once a start.
     pub fn ready(&self, status: &str) {
         self.set_health(ServingStatus::Serving);
-        self.tell(&format!("READY=1\nSTATUS={status}"));
+        self.said.store(true, Ordering::Relaxed);
+        self.tell(&format!("READY=1\nSTATUS={}", one_line(status)));
         let elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(elapsed_ms, status, "ready");
     }
 
     /// A line for people about what the daemon is doing; shown by `nexushub status`.
     pub fn status(&self, status: &str) {
-        self.tell(&format!("STATUS={status}"));
+        self.tell(&format!("STATUS={}", one_line(status)));
     }
 
     pub(crate) fn stopping(&self) {
         self.set_health(ServingStatus::NotServing);
+        self.said.store(false, Ordering::Relaxed);
         self.tell("STOPPING=1\nSTATUS=draining");
     }
 
@@ -65,7 +72,6 @@ impl Ready {
 
     fn tell(&self, message: &str) {
         let Some(notifier) = &self.notifier else { return };
-        // One line a value: a newline in a status would be a further message.
         if let Err(error) = notifier.send(message) {
             warn!(%error, "could not notify the parent");
         }
@@ -73,15 +79,20 @@ impl Ready {
 }
 
 /// Gives the parent a sign of life every half of its patience, at multiples of that time, so that all daemons of a machine
-/// wake it together. Runs on the daemon's own runtime: a runtime that hangs gives none.
-pub(crate) async fn watchdog(notifier: Arc<Notifier>, patience: Duration) {
+/// wake it together. Runs on the daemon's own runtime: a runtime that hangs gives none. Says READY again each time: a parent
+/// whose queue was full the first time learns it now.
+pub(crate) async fn watchdog(ready: Ready, patience: Duration) {
     let interval = patience / 2;
     loop {
         tokio::time::sleep(until_next(uptime(), interval)).await;
-        if notifier.send("WATCHDOG=1").is_err() {
-            return; // no parent, nobody to tell
-        }
+        let message = if ready.said.load(Ordering::Relaxed) { "READY=1\nWATCHDOG=1" } else { "WATCHDOG=1" };
+        ready.tell(message);
     }
+}
+
+/// A newline in a value would begin a further assignment.
+fn one_line(status: &str) -> String {
+    status.replace('\n', " ")
 }
 
 fn until_next(now: Duration, interval: Duration) -> Duration {

@@ -4,7 +4,7 @@
 use std::{fmt, io::Write, sync::OnceLock, time::SystemTime};
 
 use http::HeaderMap;
-use nexushub_launch::{Fault, clock};
+use nexushub_launch::{Fault, clock, json::Object};
 use opentelemetry::{
     propagation::{Extractor, Injector, TextMapPropagator},
     trace::{TraceContextExt, TracerProvider},
@@ -12,7 +12,7 @@ use opentelemetry::{
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tracing::{
     Dispatch, Event, Level, Span, Subscriber,
     dispatcher::WeakDispatch,
@@ -146,18 +146,18 @@ struct JsonLines {
 }
 
 impl JsonLines {
-    fn line(&self, level: Level, fields: Map<String, Value>, trace: Option<String>) -> Map<String, Value> {
-        let mut line = Map::new();
-        let head = [
-            ("ts", clock::rfc3339(SystemTime::now())),
-            ("level", level.as_str().to_ascii_lowercase()),
-            ("daemon", self.daemon.to_owned()),
-            ("release", env!("CARGO_PKG_VERSION").to_owned()),
-        ];
-        line.extend(head.map(|(key, value)| (key.to_owned(), Value::String(value))));
-        line.extend(fields);
-        line.extend(trace.map(|trace| ("trace_id".to_owned(), Value::String(trace))));
-        line
+    fn line(&self, level: Level, fields: Fields, trace: Option<String>) -> String {
+        let head = Object::new()
+            .text("ts", &clock::rfc3339(SystemTime::now()))
+            .text("level", &level.as_str().to_ascii_lowercase())
+            .text("daemon", self.daemon)
+            .text("release", env!("CARGO_PKG_VERSION"))
+            .raw("msg", &fields.message.unwrap_or_default().to_string());
+        let line = fields.others.iter().fold(head, |line, (name, value)| line.raw(name, &value.to_string()));
+        match trace {
+            Some(trace) => line.text("trace_id", &trace).finish(),
+            None => line.finish(),
+        }
     }
 
     fn trace<S: Subscriber + for<'s> LookupSpan<'s>>(
@@ -179,24 +179,28 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for JsonLines {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Fields(Map::new());
+        let mut fields = Fields::default();
         event.record(&mut fields);
         let trace = self.trace(event, &context);
-        let mut line =
-            serde_json::to_vec(&self.line(*event.metadata().level(), fields.0, trace)).unwrap_or_default();
-        line.push(b'\n');
+        let line = self.line(*event.metadata().level(), fields, trace) + "\n";
         // One write a line, so that lines of several daemons on the same pipe never mix. Nobody to tell if it fails.
-        let _ = std::io::stderr().write_all(&line);
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 
-/// Collects an event's fields; its message becomes `msg`.
-struct Fields(Map<String, Value>);
+/// An event's fields in their order; its message becomes `msg`.
+#[derive(Default)]
+struct Fields {
+    message: Option<Value>,
+    others: Vec<(&'static str, Value)>,
+}
 
 impl Fields {
     fn put(&mut self, field: &Field, value: Value) {
-        let name = if field.name() == "message" { "msg" } else { field.name() };
-        self.0.insert(name.to_owned(), value);
+        match field.name() {
+            "message" => self.message = Some(value),
+            name => self.others.push((name, value)),
+        }
     }
 }
 

@@ -175,7 +175,10 @@ impl Config {
     /// What these tables say, with their profile, as one text: differs when their content does, whatever the layout.
     #[must_use]
     pub fn fingerprint(&self, tables: &[&str]) -> String {
-        format!("{:?}", tables.iter().map(|table| self.section::<toml::Table>(table).ok()).collect::<Vec<_>>())
+        format!(
+            "{:?}",
+            tables.iter().map(|table| self.section::<toml::Table>(table).ok()).collect::<Vec<_>>()
+        )
     }
 
     /// A path of the file: absolute as it is, relative from the project root.

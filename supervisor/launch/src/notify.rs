@@ -7,12 +7,15 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
+    time::Duration,
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 /// Longest message that is read; systemd's own limit is the same order.
 pub const MAX_MESSAGE: usize = 4096;
+/// How long a message waits for a place in the parent's queue.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The way to the parent.
 #[derive(Debug)]
@@ -43,15 +46,20 @@ impl Notifier {
         };
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { socket })
     }
 
-    /// Sends `READY=1`, `STATUS=...` and the like, one assignment a line.
+    /// Sends `READY=1`, `STATUS=...` and the like, one assignment a line. A parent that is stopped or hung misses it: it must not
+    /// take us along.
     ///
     /// # Errors
     /// When the parent is gone.
     pub fn send(&self, message: &str) -> io::Result<()> {
-        self.socket.send(message.as_bytes()).map(drop)
+        match self.socket.send(message.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            sent => sent.map(drop),
+        }
     }
 
     /// Leaves a descriptor with the parent, to be inherited under this name by the daemon's successor.
@@ -86,6 +94,7 @@ pub fn parse(message: &[u8]) -> impl Iterator<Item = (&str, &str)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_message_arrives_as_it_was_sent() {
@@ -95,6 +104,18 @@ mod tests {
         let mut buffer = [0; 64];
         let length = parent.recv(&mut buffer).unwrap();
         assert_eq!(parse(&buffer[..length]).collect::<Vec<_>>(), [("READY", "1"), ("STATUS", "a=b")]);
+    }
+
+    #[test]
+    fn a_parent_that_reads_nothing_holds_nobody_up() {
+        let name = format!("nexushub-notify-deaf-{}", std::process::id());
+        let _parent = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let notifier = Notifier::to(&format!("@{name}")).unwrap();
+        let queue: u32 =
+            fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap().trim().parse().unwrap();
+        for _ in 0..queue + 2 {
+            notifier.send("WATCHDOG=1").unwrap();
+        }
     }
 
     #[test]
