@@ -1,0 +1,165 @@
+//! One request's record: counted when it begins, counted and logged when its answer has ended or it was given up.
+
+use std::{fmt::Display, sync::Arc, time::Instant};
+
+use http::{HeaderValue, Method, Uri};
+
+use crate::{counters::Counters, link::Link, table::Route};
+
+/// A request under way. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    counters: Arc<Counters>,
+    link: Arc<Link>,
+    id: HeaderValue,
+    method: Method,
+    uri: Uri,
+    began: Instant,
+    host: Option<HeaderValue>,
+    route: Option<Arc<Route>>,
+    log: bool,
+    /// 0 = no answer began.
+    status: u16,
+    bytes: u64,
+    complete: bool,
+    error: Option<String>,
+}
+
+impl Record {
+    /// Begins it.
+    pub(crate) fn begin(
+        counters: Arc<Counters>,
+        link: Arc<Link>,
+        id: HeaderValue,
+        line: (Method, Uri),
+        log: bool,
+    ) -> Self {
+        counters.requests.up();
+        counters.requests_in_flight.up();
+        link.begin();
+        let (method, uri) = line;
+        Self {
+            counters,
+            link,
+            id,
+            method,
+            uri,
+            began: Instant::now(),
+            host: None,
+            route: None,
+            log,
+            status: 0,
+            bytes: 0,
+            complete: false,
+            error: None,
+        }
+    }
+
+    /// The host that it is for.
+    pub(crate) fn for_host(&mut self, authority: &HeaderValue) {
+        self.host = Some(authority.clone());
+    }
+
+    /// The instance that answers it.
+    pub(crate) fn for_route(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+    }
+
+    /// The answer's status.
+    pub(crate) fn answered(&mut self, status: u16) {
+        self.status = status;
+        self.counters.answered(status);
+    }
+
+    /// Bytes of the answer's body went out.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// What went wrong, for the log.
+    pub(crate) fn broke(&mut self, error: &dyn std::error::Error) {
+        self.error = Some(chain(error));
+    }
+
+    /// Ends it; `complete` if the client was given the whole answer.
+    pub(crate) fn close(mut self, complete: bool) {
+        self.complete = complete;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.counters.requests_in_flight.down();
+        self.link.end();
+        if !self.log && self.error.is_none() {
+            return;
+        }
+        let text = |value: &Option<HeaderValue>| {
+            value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned))
+        };
+        let status = (self.status != 0).then_some(self.status);
+        tracing::info!(
+            host = text(&self.host).as_deref().unwrap_or_default(),
+            method = %self.method,
+            path = self.uri.path(),
+            status,
+            elapsed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes = self.bytes,
+            instance = self.route.as_ref().map(|route| route.entry.id.as_str()),
+            peer = %self.link.peer,
+            request_id = self.id.to_str().unwrap_or_default(),
+            aborted = (!self.complete).then_some(true),
+            error = self.error.as_deref(),
+            "request"
+        );
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        push(&mut text, cause);
+        source = cause.source();
+    }
+    text
+}
+
+fn push(text: &mut String, cause: &dyn Display) {
+    text.push_str(": ");
+    text.push_str(&cause.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_record_counts_its_request_for_as_long_as_it_lives() {
+        let counters = Arc::new(Counters::default());
+        let link = Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::link::Place::single());
+        let line = (Method::GET, Uri::from_static("/"));
+        let mut record = Record::begin(
+            Arc::clone(&counters),
+            Arc::clone(&link),
+            HeaderValue::from_static("id"),
+            line,
+            false,
+        );
+        assert_eq!((counters.requests.get(), counters.requests_in_flight.get()), (1, 1));
+        assert!(!link.is_quiet());
+        record.answered(503);
+        record.close(true);
+        assert_eq!((counters.requests_in_flight.get(), counters.responses_503.get()), (0, 1));
+        assert!(link.is_quiet());
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let inner = std::io::Error::other("inner");
+        let error = crate::pool::Unavailable::Connect(inner);
+        assert_eq!(chain(&error), "could not connect: inner");
+    }
+}

@@ -1,0 +1,240 @@
+//! The bodies that pass through: a client's toward a backend, and an answer's toward a client. Frames are handed on as they
+//! come, one at a time, so the slower side sets the pace; nothing is collected.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::{access::Record, clock, files::FileBody, headers, pool::Lease};
+
+/// How far a request's body has come, for the deadlines.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    last_ms: AtomicU64,
+    done: AtomicBool,
+}
+
+impl Progress {
+    fn new(done: bool) -> Self {
+        Self { last_ms: AtomicU64::new(clock::now_ms()), done: AtomicBool::new(done) }
+    }
+
+    /// Something moved.
+    pub(crate) fn step(&self) {
+        self.last_ms.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether the client has sent all of it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// When patience ends: with the backend once the body is sent, with the client before that.
+    pub(crate) fn deadline(&self, backend: Duration, client: Duration) -> Instant {
+        let patience = if self.is_done() { backend } else { client };
+        clock::instant(self.last_ms.load(Ordering::Relaxed)) + patience
+    }
+}
+
+/// A request's body on its way to a backend.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// None: the request can be sent again.
+    Empty,
+    /// As the client sends it.
+    Stream(Incoming, Arc<Progress>),
+}
+
+impl RequestBody {
+    /// Wraps what the front received.
+    pub(crate) fn new(incoming: Incoming) -> (Self, Arc<Progress>) {
+        let empty = incoming.is_end_stream();
+        let progress = Arc::new(Progress::new(empty));
+        let body = if empty { Self::Empty } else { Self::Stream(incoming, Arc::clone(&progress)) };
+        (body, progress)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self::Stream(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        progress.step();
+        if frame.is_none() || incoming.is_end_stream() {
+            progress.done.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame.map(|frame| frame.map(clean_trailers)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(incoming, _) => incoming.size_hint(),
+        }
+    }
+}
+
+/// Why an answer broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The backend's connection ended before its answer did.
+    #[error("backend broke off its answer")]
+    Backend(#[from] hyper::Error),
+    /// A static file could not be read to its end.
+    #[error("could not read a static file")]
+    File(#[from] std::io::Error),
+}
+
+/// An answer's body on its way to a client, with the record that is closed when it ends.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    kind: Kind,
+    record: Option<Record>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    Text(Bytes),
+    Backend(Incoming, Option<Lease>),
+    File(FileBody),
+}
+
+impl ResponseBody {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self { kind: Kind::Empty, record: None }
+    }
+
+    /// A few bytes of ours.
+    pub(crate) fn text(bytes: Bytes) -> Self {
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Text(bytes) }, record: None }
+    }
+
+    /// A static file.
+    pub(crate) fn file(file: FileBody) -> Self {
+        Self { kind: Kind::File(file), record: None }
+    }
+
+    /// A backend's answer; its connection is given back at its end.
+    pub(crate) fn backend(incoming: Incoming, lease: Lease) -> Self {
+        let mut body = Self { kind: Kind::Backend(incoming, Some(lease)), record: None };
+        body.settle(false);
+        body
+    }
+
+    /// Closes this record when the body has ended, one way or the other.
+    pub(crate) fn with_record(mut self, record: Record) -> Self {
+        self.record = Some(record);
+        self
+    }
+
+    /// Gives the backend's connection back once its answer has been read.
+    fn settle(&mut self, ended: bool) {
+        if let Kind::Backend(incoming, lease) = &mut self.kind
+            && (ended || incoming.is_end_stream())
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.kind {
+            Kind::Empty => None,
+            Kind::Text(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = Kind::Empty;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Kind::Backend(incoming, _) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                frame.map(|frame| frame.map(clean_trailers).map_err(BodyError::from))
+            }
+            Kind::File(file) => {
+                ready!(file.poll_chunk(cx)).map(|chunk| chunk.map(Frame::data).map_err(BodyError::from))
+            }
+        };
+        this.settle(frame.is_none());
+        if let Some(record) = &mut this.record {
+            match &frame {
+                Some(Ok(frame)) => record.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(error)) => record.broke(error),
+                None => {}
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Text(_) => false,
+            Kind::Backend(incoming, _) => incoming.is_end_stream(),
+            Kind::File(file) => file.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Text(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Backend(incoming, _) => incoming.size_hint(),
+            Kind::File(file) => SizeHint::with_exact(file.left()),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            record.close(self.is_end_stream());
+        }
+    }
+}
+
+/// Trailers carry no fields that concern one connection.
+fn clean_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        headers::strip(trailers);
+    }
+    frame
+}

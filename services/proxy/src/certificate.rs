@@ -1,0 +1,314 @@
+//! Judges the certificate and its key before they are used: there, readable, PEM, in date, a pair, and the key secret.
+//! The judgement itself is pure; `load` reads the files.
+
+use std::{
+    fmt, fs, io,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer, X509Certificate},
+};
+
+/// Why a pair can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// For programs: `certificate_expired`.
+    pub code: &'static str,
+    /// The file it is about.
+    pub object: PathBuf,
+    /// What happened.
+    pub msg: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.msg, self.object.display())
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Problem {
+    fn new(code: &'static str, object: &Path, msg: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, object: object.to_path_buf(), msg: msg.into(), hint: hint.into() }
+    }
+}
+
+/// A certificate with its key, fit for use.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) certified: Arc<CertifiedKey>,
+    pub(crate) names: Names,
+}
+
+/// The names that a certificate covers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    /// Lower case; `*.x` covers one label more than `x`.
+    dns: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Names {
+    /// These DNS names.
+    #[cfg(test)]
+    pub(crate) fn of(dns: &[&str]) -> Self {
+        Self { dns: dns.iter().map(|name| (*name).to_owned()).collect(), addresses: Vec::new() }
+    }
+
+    /// Whether a host, lower case, is among them.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return self.addresses.contains(&address);
+        }
+        self.dns.iter().any(|name| match name.strip_prefix("*.") {
+            Some(parent) => {
+                host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+            }
+            None => name == host,
+        })
+    }
+}
+
+/// Reads and judges both files.
+pub(crate) fn load(
+    certificate: &Path,
+    key: &Path,
+    now_unix: i64,
+    provider: &CryptoProvider,
+) -> Result<Pair, Problem> {
+    let chain = read(certificate, ("certificate_missing", "certificate_unreadable"), "certificate")?;
+    let secret = read(key, ("key_missing", "key_unreadable"), "key")?;
+    let metadata = fs::metadata(key)
+        .map_err(|error| unreadable(key, ("key_missing", "key_unreadable"), "key", &error))?;
+    let mode = metadata.permissions().mode();
+    if mode & 0o077 != 0 {
+        let msg = format!("key may be read by group or others (mode {:04o})", mode & 0o7777);
+        return Err(Problem::new("key_permissions", key, msg, format!("run `chmod 600 {}`", key.display())));
+    }
+    judge((certificate, &chain), (key, &secret), now_unix, provider)
+}
+
+/// Judges the contents of both files.
+pub(crate) fn judge(
+    (certificate, chain): (&Path, &[u8]),
+    (key, secret): (&Path, &[u8]),
+    now_unix: i64,
+    provider: &CryptoProvider,
+) -> Result<Pair, Problem> {
+    let chain = read_chain(certificate, chain)?;
+    let names = judge_leaf(certificate, &chain[0], now_unix)?;
+    let invalid = |cause: String| {
+        let hint = "a PEM file with one PKCS#8, SEC1 or PKCS#1 private key is needed";
+        Problem::new("key_invalid", key, format!("key can't be used: {cause}"), hint)
+    };
+    let private = PrivateKeyDer::from_pem_slice(secret)
+        .map_err(|_| invalid("no PEM private key in the file".into()))?;
+    let signing =
+        provider.key_provider.load_private_key(private).map_err(|error| invalid(error.to_string()))?;
+    let certified = CertifiedKey::new(chain, signing);
+    certified.keys_match().map_err(|_| {
+        let msg = format!("key doesn't match the certificate {}", certificate.display());
+        Problem::new(
+            "key_mismatch",
+            key,
+            msg,
+            "install the key that this certificate was made for, or make both anew",
+        )
+    })?;
+    Ok(Pair { certified: Arc::new(certified), names })
+}
+
+fn read(path: &Path, codes: (&'static str, &'static str), what: &str) -> Result<Vec<u8>, Problem> {
+    fs::read(path).map_err(|error| unreadable(path, codes, what, &error))
+}
+
+fn unreadable(
+    path: &Path,
+    (missing, unreadable): (&'static str, &'static str),
+    what: &str,
+    error: &io::Error,
+) -> Problem {
+    if error.kind() == io::ErrorKind::NotFound {
+        let hint = format!("`dist/up` makes a development certificate; or set `{what}` in the [proxy] table");
+        return Problem::new(missing, path, format!("{what} does not exist"), hint);
+    }
+    let hint = "the daemon's user must be able to read the file";
+    Problem::new(unreadable, path, format!("{what} can't be read: {error}"), hint)
+}
+
+fn read_chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let invalid = |cause: &str| {
+        let hint = "a PEM file with the server's certificate first is needed";
+        Problem::new("certificate_invalid", path, format!("certificate is not valid: {cause}"), hint)
+    };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| invalid(&error.to_string()))?;
+    if chain.is_empty() { Err(invalid("no PEM certificate in the file")) } else { Ok(chain) }
+}
+
+fn judge_leaf(path: &Path, leaf: &CertificateDer<'_>, now_unix: i64) -> Result<Names, Problem> {
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| {
+        let msg = format!("certificate is not valid: {error}");
+        Problem::new("certificate_invalid", path, msg, "the file holds PEM, but not an X.509 certificate")
+    })?;
+    let validity = parsed.validity();
+    if now_unix < validity.not_before.timestamp() {
+        let msg = format!("certificate is not valid before {}", validity.not_before);
+        return Err(Problem::new("certificate_not_yet_valid", path, msg, "check the machine's clock"));
+    }
+    if now_unix > validity.not_after.timestamp() {
+        let msg = format!("certificate has expired on {}", validity.not_after);
+        let hint = "renew it; a development certificate: delete it and run `dist/up`";
+        return Err(Problem::new("certificate_expired", path, msg, hint));
+    }
+    Ok(names(&parsed))
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Names {
+    let mut names = Names::default();
+    let Ok(Some(alternative)) = certificate.subject_alternative_name() else { return names };
+    for name in &alternative.value.general_names {
+        match name {
+            GeneralName::DNSName(dns) => names.dns.push(dns.to_ascii_lowercase()),
+            GeneralName::IPAddress(bytes) => names.addresses.extend(address(bytes)),
+            _ => {}
+        }
+    }
+    names
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs::Permissions;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// 2026-01-01.
+    const NOW: i64 = 1_767_225_600;
+
+    /// A certificate for these names and its key, PEM.
+    pub(crate) fn make(names: &[&str], years: (i32, i32)) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn provider() -> CryptoProvider {
+        rustls::crypto::aws_lc_rs::default_provider()
+    }
+
+    fn code(certificate: &str, key: &str) -> &'static str {
+        let judged = judge(
+            (Path::new("/c"), certificate.as_bytes()),
+            (Path::new("/k"), key.as_bytes()),
+            NOW,
+            &provider(),
+        );
+        match judged {
+            Ok(_) => "fit",
+            Err(problem) => {
+                assert!(!problem.msg.is_empty() && !problem.hint.is_empty(), "{problem:?}");
+                problem.code
+            }
+        }
+    }
+
+    #[test]
+    fn contents_are_judged_by_date_form_and_match() {
+        let (certificate, key) = make(&["a.test"], (2020, 2040));
+        let (expired, expired_key) = make(&["a.test"], (2010, 2020));
+        let (early, early_key) = make(&["a.test"], (2030, 2040));
+        let (_, stranger) = make(&["a.test"], (2020, 2040));
+        assert_eq!(code(&certificate, &key), "fit");
+        assert_eq!(code(&expired, &expired_key), "certificate_expired");
+        assert_eq!(code(&early, &early_key), "certificate_not_yet_valid");
+        assert_eq!(code(&certificate, &stranger), "key_mismatch");
+        assert_eq!(code("not PEM", &key), "certificate_invalid");
+        assert_eq!(code("", &key), "certificate_invalid");
+        assert_eq!(code(&key, &key), "certificate_invalid", "a key is no certificate");
+        let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(code(junk, &key), "certificate_invalid");
+        assert_eq!(code(&certificate, "not PEM"), "key_invalid");
+        let half = &key[..key.len() / 2];
+        assert_eq!(code(&certificate, half), "key_invalid");
+    }
+
+    #[test]
+    fn files_are_judged_by_presence_and_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate_path, key_path) =
+            (folder.path().join("server.crt"), folder.path().join("server.key"));
+        let code = || match load(&certificate_path, &key_path, NOW, &provider()) {
+            Ok(_) => "fit",
+            Err(problem) => problem.code,
+        };
+        let (certificate, key) = make(&["a.test"], (2020, 2040));
+        assert_eq!(code(), "certificate_missing");
+        fs::create_dir(&certificate_path).unwrap();
+        assert_eq!(code(), "certificate_unreadable");
+        fs::remove_dir(&certificate_path).unwrap();
+        fs::write(&certificate_path, certificate).unwrap();
+        assert_eq!(code(), "key_missing");
+        fs::write(&key_path, key).unwrap();
+        for (mode, expected) in
+            [(0o640, "key_permissions"), (0o604, "key_permissions"), (0o600, "fit"), (0o400, "fit")]
+        {
+            fs::set_permissions(&key_path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(code(), expected, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn names_cover_one_label_more_and_addresses_exactly() {
+        let (certificate, key) =
+            make(&["*.yesterday.localhost", "LOCALHOST", "127.0.0.1", "::1"], (2020, 2040));
+        let pair = judge(
+            (Path::new("c"), certificate.as_bytes()),
+            (Path::new("k"), key.as_bytes()),
+            NOW,
+            &provider(),
+        )
+        .unwrap();
+        for (host, covered) in [
+            ("hello.yesterday.localhost", true),
+            ("a.b.yesterday.localhost", false),
+            ("yesterday.localhost", false),
+            (".yesterday.localhost", false),
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("127.0.0.2", false),
+            ("::1", true),
+            ("", false),
+        ] {
+            assert_eq!(pair.names.covers(host), covered, "{host}");
+        }
+    }
+}

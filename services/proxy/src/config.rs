@@ -1,0 +1,185 @@
+//! The `[proxy]` table of the configuration file: every key with its default and what it bounds.
+//! Durations are integers with their unit in the key; relative paths resolve against the project root.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+/// How the proxy listens, what it bounds and how long it waits.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The certificate chain that clients see, PEM, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key, PEM, readable by its owner only.
+    pub key: PathBuf,
+    /// Whether `/api/*` needs a bearer token. Without a login app (it comes with a later part) only the apps' own secrets
+    /// are known, so this is off by default and `/api/*` answers everybody; `/internal/*` always needs a token.
+    pub require_login: bool,
+    /// Whether each request writes a line to the log.
+    pub access_log: bool,
+    /// Connections open at once, upgraded ones included; one more is closed as soon as it is accepted.
+    pub max_connections: u32,
+    /// Header fields of one HTTP/1.1 request; one more is answered 431.
+    pub max_headers: u32,
+    /// Bytes of one request's header section; more is answered 431.
+    pub max_header_bytes: u32,
+    /// Requests at once on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Time for a TLS handshake.
+    pub tls_handshake_ms: u64,
+    /// Time from the first byte of an HTTP/1.1 request's header section to its last, and from the handshake to the first
+    /// request.
+    pub header_ms: u64,
+    /// How long a client's connection may stay open without a request.
+    pub idle_ms: u64,
+    /// How long a client may send nothing in the middle of a request body.
+    pub body_idle_ms: u64,
+    /// Time for connecting to an app.
+    pub connect_ms: u64,
+    /// Time from the end of a request to the first byte of the app's answer. A stream that has begun has no limit.
+    pub first_byte_ms: u64,
+    /// The same for debug-api, whose installs answer once the app is up.
+    pub debug_first_byte_ms: u64,
+    /// Requests at once to one app; further ones wait up to `hold_ms`.
+    pub backend_requests: u32,
+    /// Idle connections kept to one app.
+    pub backend_idle_connections: u32,
+    /// How long an idle connection to an app is kept; below the keep-alive limits usual in app servers.
+    pub backend_idle_ms: u64,
+    /// How long a request waits for an app that is starting.
+    pub hold_ms: u64,
+    /// Requests that wait for starting apps at once; one more is answered 503.
+    pub hold_requests: u32,
+    /// How long a request whose app refused the connection waits for news about that app.
+    pub switch_ms: u64,
+    /// How long the other direction of an upgraded connection stays open after one side has closed.
+    pub upgrade_linger_ms: u64,
+    /// How long a draining proxy waits for a request that may be on its way on a quiet HTTP/1.1 connection.
+    pub drain_idle_ms: u64,
+    /// How long open requests and upgraded connections may go on once the proxy was told to stop.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            certificate: PathBuf::from("dist/certs/server.crt"),
+            key: PathBuf::from("dist/certs/server.key"),
+            require_login: false,
+            access_log: true,
+            max_connections: 4096,
+            max_headers: 100,
+            max_header_bytes: 32_768,
+            h2_streams: 128,
+            tls_handshake_ms: 10_000,
+            header_ms: 10_000,
+            idle_ms: 60_000,
+            body_idle_ms: 60_000,
+            connect_ms: 3_000,
+            first_byte_ms: 60_000,
+            debug_first_byte_ms: 300_000,
+            backend_requests: 1024,
+            backend_idle_connections: 64,
+            backend_idle_ms: 4_000,
+            hold_ms: 5_000,
+            hold_requests: 1024,
+            switch_ms: 1_000,
+            upgrade_linger_ms: 10_000,
+            drain_idle_ms: 1_000,
+            drain_ms: 30_000,
+        }
+    }
+}
+
+/// A key whose value can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("[proxy] {key} is {value}, but must be between {least} and {most}")]
+pub struct OutOfRange {
+    /// The key.
+    pub key: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// The least value allowed.
+    pub least: u64,
+    /// The greatest value allowed.
+    pub most: u64,
+}
+
+/// A day: no deadline of the proxy is longer.
+const DAY_MS: u64 = 86_400_000;
+
+impl Config {
+    /// Refuses values that would make the proxy useless or unbounded.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        let ranges = [
+            ("max_connections", u64::from(self.max_connections), 1, 1_000_000),
+            ("max_headers", u64::from(self.max_headers), 16, 10_000),
+            ("max_header_bytes", u64::from(self.max_header_bytes), 8_192, 1_048_576),
+            ("h2_streams", u64::from(self.h2_streams), 1, 10_000),
+            ("tls_handshake_ms", self.tls_handshake_ms, 1, DAY_MS),
+            ("header_ms", self.header_ms, 1, DAY_MS),
+            ("idle_ms", self.idle_ms, 1, DAY_MS),
+            ("body_idle_ms", self.body_idle_ms, 1, DAY_MS),
+            ("connect_ms", self.connect_ms, 1, DAY_MS),
+            ("first_byte_ms", self.first_byte_ms, 1, DAY_MS),
+            ("debug_first_byte_ms", self.debug_first_byte_ms, 1, DAY_MS),
+            ("backend_requests", u64::from(self.backend_requests), 1, 1_000_000),
+            ("backend_idle_connections", u64::from(self.backend_idle_connections), 0, 100_000),
+            ("backend_idle_ms", self.backend_idle_ms, 1, DAY_MS),
+            ("hold_ms", self.hold_ms, 0, DAY_MS),
+            ("hold_requests", u64::from(self.hold_requests), 0, 1_000_000),
+            ("switch_ms", self.switch_ms, 0, DAY_MS),
+            ("upgrade_linger_ms", self.upgrade_linger_ms, 0, DAY_MS),
+            ("drain_idle_ms", self.drain_idle_ms, 0, DAY_MS),
+            ("drain_ms", self.drain_ms, 0, DAY_MS),
+        ];
+        for (key, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return Err(OutOfRange { key, value, least, most });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the pools of connections to apps are bounded by.
+    pub(crate) fn pool_limits(&self) -> crate::pool::Limits {
+        crate::pool::Limits {
+            requests: self.backend_requests as usize,
+            idle: self.backend_idle_connections as usize,
+            idle_age: Duration::from_millis(self.backend_idle_ms),
+            connect: Duration::from_millis(self.connect_ms),
+            wait: Duration::from_millis(self.hold_ms),
+            max_headers: self.max_headers as usize,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_empty_table_means_the_defaults() {
+        let read: Config = serde_json::from_str("{}").expect("every key has a default");
+        assert_eq!(read, Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(serde_json::from_str::<Config>(r#"{"max_conections": 5}"#).is_err());
+    }
+
+    #[test]
+    fn a_value_out_of_range_names_its_key() {
+        let config = Config { max_connections: 0, ..Config::default() };
+        let error = config.validate().expect_err("no connection at all is no proxy");
+        assert_eq!(error.key, "max_connections");
+        assert!(error.to_string().contains("max_connections is 0"), "{error}");
+    }
+}

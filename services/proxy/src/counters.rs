@@ -1,0 +1,52 @@
+//! What the proxy counts, since this generation of it started.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One number.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub(crate) fn up(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less; only for what `up` counted.
+    pub(crate) fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections_accepted: Counter,
+    pub(crate) connections_open: Counter,
+    /// Closed at once because as many were open as may be.
+    pub(crate) connections_refused: Counter,
+    pub(crate) tls_failures: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) requests_in_flight: Counter,
+    pub(crate) responses_502: Counter,
+    pub(crate) responses_503: Counter,
+    pub(crate) responses_404: Counter,
+    pub(crate) upgrades_open: Counter,
+}
+
+impl Counters {
+    /// Counts an answer.
+    pub(crate) fn answered(&self, status: u16) {
+        match status {
+            404 => self.responses_404.up(),
+            502 => self.responses_502.up(),
+            503 => self.responses_503.up(),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What happens to a request: its head and the table in, a decision out. Pure.
+//!
+//! The order (contract §3.1): is it a sane request -> `/debug/...` and the three login paths, for any host -> does the
+//! certificate cover the host -> which instance -> may the caller -> is the instance ready -> its static files, its
+//! development server or the app.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
+    header::{AUTHORIZATION, CONTENT_LENGTH, HOST},
+    request::Parts,
+};
+
+use crate::{
+    certificate::Names,
+    headers::APPLICATION_ID,
+    host::{self, Place},
+    paths::{self, Class},
+    refusal::{Refusal, printable},
+    table::{Endpoint, Route, Source, State, Table},
+};
+
+/// What decisions depend on besides the request and the table.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    /// Lower case, without a leading dot.
+    pub(crate) base_domain: String,
+    /// `/api/*` needs a bearer token.
+    pub(crate) require_login: bool,
+    /// The names that the certificate covers.
+    pub(crate) names: Names,
+    /// How long a request may wait for an app, to tell which waits are worth it.
+    pub(crate) hold_ms: u64,
+}
+
+/// What happens to a request.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// The proxy answers.
+    Refuse(Refusal),
+    /// debug-api answers.
+    Debug,
+    /// The app answers. `trusted`: the caller holds an app's secret.
+    App { route: Arc<Route>, trusted: bool },
+    /// The app's development server answers.
+    Dev { route: Arc<Route>, trusted: bool },
+    /// A static file of the app, or the app itself if it has none.
+    Site { route: Arc<Route>, trusted: bool },
+    /// Ask again once this instance has changed.
+    Wait(Arc<Route>),
+}
+
+/// The authority that a request is for, as the client wrote it.
+pub(crate) fn authority(parts: &Parts) -> Result<HeaderValue, Refusal> {
+    let mut hosts = parts.headers.get_all(HOST).into_iter();
+    let (host, more) = (hosts.next(), hosts.next());
+    if more.is_some() {
+        return Err(Refusal::bad_request("more than one Host"));
+    }
+    let Some(target) = parts.uri.authority() else {
+        return host.cloned().ok_or_else(|| Refusal::bad_request("missing Host"));
+    };
+    match host {
+        Some(host) if !host.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => {
+            Err(Refusal::bad_request("Host differs from the request's target"))
+        }
+        None if parts.version < Version::HTTP_2 => Err(Refusal::bad_request("missing Host")),
+        _ => HeaderValue::from_str(target.as_str()).map_err(|_| Refusal::bad_request("malformed target")),
+    }
+}
+
+/// Decides. `authority` is that of the request, `sni` the name of the handshake, `now` the wall clock.
+pub(crate) fn decide(
+    parts: &Parts,
+    authority: &HeaderValue,
+    sni: Option<&str>,
+    table: &Table,
+    policy: &Policy,
+    now_unix_ms: i64,
+) -> Decision {
+    match try_decide(parts, authority, sni, table, policy, now_unix_ms) {
+        Ok(decision) => decision,
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+fn try_decide(
+    parts: &Parts,
+    authority: &HeaderValue,
+    sni: Option<&str>,
+    table: &Table,
+    policy: &Policy,
+    now_unix_ms: i64,
+) -> Result<Decision, Refusal> {
+    sane(parts)?;
+    let bad_host = || Refusal::bad_request("malformed host name");
+    let host = host::parse(authority.to_str().map_err(|_| bad_host())?).map_err(|_| bad_host())?;
+    let class = paths::classify(parts.uri.path());
+    if class == Class::Debug {
+        return Ok(Decision::Debug);
+    }
+    if sni.is_some() && !policy.names.covers(&host) {
+        return Err(misdirected("the certificate of this connection does not cover host", &host));
+    }
+    let caller = caller(&parts.headers, table);
+    let route = match (&caller, parts.headers.get(APPLICATION_ID)) {
+        (Some(_), Some(id)) => by_id(table, id)?,
+        _ => by_host(table, &host, &policy.base_domain)?,
+    };
+    let trusted = caller.is_some();
+    let needs_token = class == Class::Internal || (class == Class::Api && policy.require_login);
+    if needs_token && !trusted {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized"));
+    }
+    if !route.entry.routed {
+        return not_routed(route, policy.hold_ms, now_unix_ms);
+    }
+    if class == Class::Other {
+        return Ok(if route.dev.is_some() {
+            Decision::Dev { route, trusted }
+        } else {
+            Decision::Site { route, trusted }
+        });
+    }
+    Ok(Decision::App { route, trusted })
+}
+
+/// What the parser lets through but nobody should send.
+fn sane(parts: &Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+        let allow = Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        return Err(Refusal { allow, ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") });
+    }
+    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).into_iter();
+    let (length, more) = (lengths.next(), lengths.next());
+    let plain = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    if more.is_some() || length.is_some_and(|length| !plain(length)) {
+        return Err(Refusal::bad_request("malformed Content-Length"));
+    }
+    target(&parts.uri)
+}
+
+fn target(uri: &Uri) -> Result<(), Refusal> {
+    if uri.scheme_str().is_some_and(|scheme| scheme != "https" && scheme != "http") {
+        return Err(Refusal::bad_request("unsupported scheme"));
+    }
+    match uri.path() {
+        "*" => Err(Refusal { allow: Some("*"), ..Refusal::new(StatusCode::NO_CONTENT, "") }),
+        path if path.starts_with('/') || path.is_empty() => Ok(()),
+        _ => Err(Refusal::bad_request("malformed target")),
+    }
+}
+
+/// The instance whose own secret the caller holds.
+fn caller<'a>(headers: &HeaderMap, table: &'a Table) -> Option<&'a Arc<Route>> {
+    let mut values = headers.get_all(AUTHORIZATION).into_iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    table.by_secret(token.trim().as_bytes())
+}
+
+fn by_id(table: &Table, id: &HeaderValue) -> Result<Arc<Route>, Refusal> {
+    let id = id.to_str().unwrap_or_default();
+    match table.by_id(id) {
+        Some(route) => Ok(Arc::clone(route)),
+        None if table.complete => {
+            Err(Refusal::new(StatusCode::NOT_FOUND, format!("Service not found for app:{}", printable(id))))
+        }
+        None => Err(unknown_yet()),
+    }
+}
+
+fn by_host(table: &Table, host: &str, base: &str) -> Result<Arc<Route>, Refusal> {
+    let relative = match host::place(host, base) {
+        Place::Under(relative) => relative,
+        Place::Base => "",
+        Place::Outside => return Err(misdirected("Request for invalid host name", host)),
+    };
+    match table.by_host(relative) {
+        Some(route) => Ok(Arc::clone(route)),
+        None if table.complete && table.source != Source::Nothing => {
+            Err(Refusal::new(StatusCode::NOT_FOUND, format!("Service not found for host:{host}")))
+        }
+        None => Err(unknown_yet()),
+    }
+}
+
+fn misdirected(text: &str, host: &str) -> Refusal {
+    Refusal::new(StatusCode::MISDIRECTED_REQUEST, format!("{text} {host}"))
+}
+
+fn unknown_yet() -> Refusal {
+    Refusal::unavailable("Service Unavailable: the platform is starting and its apps are not known yet", 1)
+}
+
+/// An instance that is coming up makes its requests wait; any other says what it is instead.
+fn not_routed(route: Arc<Route>, hold_ms: u64, now_unix_ms: i64) -> Result<Decision, Refusal> {
+    let entry = &route.entry;
+    let in_ms = u64::try_from(entry.retry_unix_ms - now_unix_ms).unwrap_or(0);
+    let coming = matches!(entry.state, State::Starting | State::Unknown);
+    if coming && in_ms <= hold_ms {
+        return Ok(Decision::Wait(route));
+    }
+    Err(unready(&route, u32::try_from(in_ms.div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60)))
+}
+
+/// A known instance without a route: what it is and why.
+pub(crate) fn unready(route: &Route, retry_after: u32) -> Refusal {
+    let entry = &route.entry;
+    let mut text = format!("Service Unavailable: {} is {}", entry.host, entry.state.word());
+    if !entry.reason.is_empty() {
+        text.push_str(": ");
+        text.push_str(&printable(&entry.reason));
+    }
+    Refusal::unavailable(text, retry_after)
+}
+
+/// Whether the endpoint of a routed instance is one that this part of the platform can't reach yet.
+pub(crate) fn unreachable_kind(route: &Route) -> Option<&'static str> {
+    match route.entry.endpoint {
+        Some(Endpoint::Tcp(_)) => None,
+        Some(Endpoint::Shim(_)) => Some("endpoints inside boxes are not supported yet"),
+        None => Some("the instance is routed but has no endpoint"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! The order of decisions, case by case.
+#![allow(clippy::unwrap_used)]
+
+use http::Request;
+
+use super::*;
+use crate::{
+    pool::Limits,
+    table::{
+        Change, Entry,
+        tests::{idle, running},
+    },
+};
+
+const BASE: &str = "yesterday.localhost";
+
+fn policy() -> Policy {
+    let names = Names::of(&["*.yesterday.localhost", "yesterday.localhost", "localhost"]);
+    Policy { base_domain: BASE.into(), require_login: false, names, hold_ms: 5_000 }
+}
+
+fn table() -> Table {
+    let entries = vec![
+        running("h1", "hello", 10_000),
+        running("d1", "shop.debug", 10_001),
+        Entry { debug_port: 5173, ..running("v1", "vite", 10_002) },
+        idle("s1", "starting", State::Starting, "health check has not answered yet"),
+        Entry { retry_unix_ms: 1_060_000, ..idle("w1", "waiting", State::Starting, "exited with code 1") },
+        idle("f1", "failed", State::Failed, "exited with code 3"),
+        idle("t1", "stopped", State::Stopped, "removed"),
+    ];
+    Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true })
+}
+
+fn parts(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn judged(parts: &Parts, sni: Option<&str>, table: &Table, policy: &Policy) -> String {
+    let authority = match authority(parts) {
+        Ok(authority) => authority,
+        Err(refusal) => return refusal.status.as_u16().to_string(),
+    };
+    match decide(parts, &authority, sni, table, policy, 1_000_000) {
+        Decision::Refuse(refusal) => refusal.status.as_u16().to_string(),
+        Decision::Debug => "debug".into(),
+        Decision::App { route, trusted } => {
+            format!("app {}{}", route.entry.id, if trusted { " trusted" } else { "" })
+        }
+        Decision::Dev { route, .. } => format!("dev {}", route.entry.id),
+        Decision::Site { route, .. } => format!("site {}", route.entry.id),
+        Decision::Wait(route) => format!("wait {}", route.entry.id),
+    }
+}
+
+fn get(host: &str, path: &str) -> String {
+    judged(&parts("GET", path, &[("host", host)]), None, &table(), &policy())
+}
+
+fn bearer(host: &str, path: &str, token: &str, id: Option<&str>) -> String {
+    let authorization = format!("Bearer {token}");
+    let mut headers = vec![("host", host), ("authorization", authorization.as_str())];
+    headers.extend(id.map(|id| ("x-application-id", id)));
+    judged(&parts("GET", path, &headers), None, &table(), &policy())
+}
+
+#[test]
+fn hosts_lead_to_their_instances() {
+    for (host, expected) in [
+        ("hello.yesterday.localhost", "app h1"),
+        ("HELLO.Yesterday.Localhost:8443", "app h1"),
+        ("hello.yesterday.localhost.", "app h1"),
+        ("shop.debug.yesterday.localhost:1", "app d1"),
+        ("nobody.yesterday.localhost", "404"),
+        ("yesterday.localhost", "404"),
+        ("hello.example.org", "421"),
+        ("127.0.0.1:8443", "421"),
+        ("hello_x.yesterday.localhost", "400"),
+        ("user@hello.yesterday.localhost", "400"),
+        ("", "400"),
+    ] {
+        assert_eq!(get(host, "/public/x"), expected, "{host}");
+    }
+}
+
+#[test]
+fn instances_that_are_not_routed_wait_or_say_why() {
+    assert_eq!(get("starting.yesterday.localhost", "/"), "wait s1");
+    assert_eq!(get("waiting.yesterday.localhost", "/"), "503", "its next start is a minute away");
+    assert_eq!(get("failed.yesterday.localhost", "/"), "503");
+    assert_eq!(get("stopped.yesterday.localhost", "/"), "503");
+    let table = table();
+    let refusal = unready(table.by_host("failed").unwrap(), 1);
+    assert_eq!(refusal.text, "Service Unavailable: failed is failed: exited with code 3");
+    assert_eq!(refusal.retry_after, Some(1));
+}
+
+#[test]
+fn debug_and_login_paths_are_for_any_host() {
+    for host in ["localhost:8443", "nobody.yesterday.localhost", "example.org", "failed.yesterday.localhost"]
+    {
+        for path in [
+            "/debug/application",
+            "/debug/application/1/logs?x=1",
+            "/public/login",
+            "/public/logout",
+            "/public/access_token",
+        ] {
+            assert_eq!(get(host, path), "debug", "{host} {path}");
+        }
+    }
+    assert_eq!(get("", "/debug/application"), "400");
+}
+
+#[test]
+fn internal_paths_need_an_apps_own_secret() {
+    assert_eq!(get("hello.yesterday.localhost", "/internal/x"), "401");
+    assert_eq!(get("hello.yesterday.localhost", "/public/../internal/x"), "401");
+    assert_eq!(bearer("hello.yesterday.localhost", "/internal/x", "guess", None), "401");
+    assert_eq!(bearer("hello.yesterday.localhost", "/internal/x", "secret of d1", None), "app h1 trusted");
+    assert_eq!(bearer("nobody.yesterday.localhost", "/internal/x", "secret of d1", None), "404");
+    assert_eq!(
+        bearer("starting.yesterday.localhost", "/internal/x", "guess", None),
+        "401",
+        "no waiting for strangers"
+    );
+}
+
+#[test]
+fn two_authorizations_are_none() {
+    let headers = [
+        ("host", "hello.yesterday.localhost"),
+        ("authorization", "Bearer secret of h1"),
+        ("authorization", "Bearer x"),
+    ];
+    assert_eq!(judged(&parts("GET", "/internal/x", &headers), None, &table(), &policy()), "401");
+}
+
+#[test]
+fn api_paths_are_open_until_login_is_required() {
+    assert_eq!(get("hello.yesterday.localhost", "/api/status"), "app h1");
+    let strict = Policy { require_login: true, ..policy() };
+    let anonymous = parts("GET", "/api/status", &[("host", "hello.yesterday.localhost")]);
+    assert_eq!(judged(&anonymous, None, &table(), &strict), "401");
+    let headers = [("host", "hello.yesterday.localhost"), ("authorization", "bearer secret of h1")];
+    assert_eq!(judged(&parts("GET", "/api/status", &headers), None, &table(), &strict), "app h1 trusted");
+}
+
+#[test]
+fn an_application_id_counts_only_from_who_holds_a_secret() {
+    let host = "internal.yesterday.localhost";
+    assert_eq!(bearer(host, "/internal/x", "secret of h1", Some("d1")), "app d1 trusted");
+    assert_eq!(bearer(host, "/internal/x", "secret of h1", Some("none")), "404");
+    assert_eq!(bearer(host, "/internal/x", "guess", Some("d1")), "404", "the host alone decides");
+    assert_eq!(bearer("hello.yesterday.localhost", "/public/x", "guess", Some("d1")), "app h1");
+}
+
+#[test]
+fn other_paths_are_static_or_the_development_servers() {
+    assert_eq!(get("hello.yesterday.localhost", "/"), "site h1");
+    assert_eq!(get("hello.yesterday.localhost", "/style.css"), "site h1");
+    assert_eq!(get("vite.yesterday.localhost", "/src/main.ts"), "dev v1");
+    assert_eq!(get("vite.yesterday.localhost", "/api/x"), "app v1");
+}
+
+#[test]
+fn the_certificate_must_cover_the_host_if_a_name_was_sent() {
+    let asked = parts("GET", "/public/x", &[("host", "shop.debug.yesterday.localhost")]);
+    assert_eq!(judged(&asked, Some("hello.yesterday.localhost"), &table(), &policy()), "421");
+    assert_eq!(judged(&asked, None, &table(), &policy()), "app d1");
+    let covered = parts("GET", "/public/x", &[("host", "hello.yesterday.localhost")]);
+    assert_eq!(judged(&covered, Some("other.yesterday.localhost"), &table(), &policy()), "app h1");
+    let debug = parts("GET", "/debug/application", &[("host", "example.org")]);
+    assert_eq!(judged(&debug, Some("example.org"), &table(), &policy()), "debug");
+}
+
+#[test]
+fn without_a_table_nothing_is_said_not_to_exist() {
+    let empty = Table::empty(Limits::default());
+    let asked = parts("GET", "/", &[("host", "hello.yesterday.localhost")]);
+    assert_eq!(judged(&asked, None, &empty, &policy()), "503");
+    let partly = empty.apply(Change::Snapshot { entries: vec![running("a", "a", 1)], reconciled: false });
+    assert_eq!(judged(&asked, None, &partly, &policy()), "503");
+    let lost = Table::empty(Limits::default()).apply(Change::Lost);
+    assert_eq!(judged(&asked, None, &lost, &policy()), "503");
+}
+
+#[test]
+fn ambiguous_requests_are_refused() {
+    let hello = "hello.yesterday.localhost";
+    for (method, target, headers, expected) in [
+        ("GET", "/", vec![], "400"),
+        ("GET", "/", vec![("host", hello), ("host", hello)], "400"),
+        ("GET", "https://hello.yesterday.localhost/public/x", vec![("host", hello)], "app h1"),
+        (
+            "GET",
+            "http://hello.yesterday.localhost/public/x",
+            vec![("host", "Hello.yesterday.localhost")],
+            "app h1",
+        ),
+        (
+            "GET",
+            "https://hello.yesterday.localhost/public/x",
+            vec![("host", "shop.debug.yesterday.localhost")],
+            "400",
+        ),
+        ("GET", "https://hello.yesterday.localhost/public/x", vec![], "400"),
+        ("GET", "ftp://hello.yesterday.localhost/x", vec![("host", hello)], "400"),
+        ("CONNECT", "hello.yesterday.localhost:443", vec![("host", "hello.yesterday.localhost:443")], "405"),
+        ("TRACE", "/", vec![("host", hello)], "405"),
+        ("OPTIONS", "*", vec![("host", hello)], "204"),
+        ("POST", "/api/x", vec![("host", hello), ("content-length", "1"), ("content-length", "1")], "400"),
+        ("POST", "/api/x", vec![("host", hello), ("content-length", "1, 1")], "400"),
+        ("POST", "/api/x", vec![("host", hello), ("content-length", "+1")], "400"),
+        ("POST", "/api/x", vec![("host", hello), ("content-length", "1")], "app h1"),
+    ] {
+        assert_eq!(
+            judged(&parts(method, target, &headers), None, &table(), &policy()),
+            expected,
+            "{method} {target} {headers:?}"
+        );
+    }
+}
+
+#[test]
+fn http2_needs_no_host_beside_its_authority() {
+    let mut asked = parts("GET", "https://hello.yesterday.localhost:8443/public/x", &[]);
+    asked.version = Version::HTTP_2;
+    assert_eq!(judged(&asked, None, &table(), &policy()), "app h1");
+    asked.headers.insert("host", "shop.debug.yesterday.localhost".parse().unwrap());
+    assert_eq!(judged(&asked, None, &table(), &policy()), "400");
+}

@@ -1,0 +1,67 @@
+//! What can go wrong with a request on its way to a backend and back, and the one place that turns it into an answer.
+
+use http::StatusCode;
+use nexushub_chassis::Fault;
+
+use crate::{certificate::Problem, config::OutOfRange, pool::Unavailable, refusal::Refusal};
+
+/// Why a backend gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There is no connection to it; nothing was sent.
+    #[error("backend is not available")]
+    Unavailable(#[from] Unavailable),
+    /// It broke off, or what it sent isn't HTTP.
+    #[error("backend broke")]
+    Broke(#[source] hyper::Error),
+    /// It took the request and said nothing in time.
+    #[error("backend did not answer in time")]
+    Slow,
+    /// It changed protocols without being asked to, or to another one.
+    #[error("backend changed to a protocol that was not asked for")]
+    Protocol,
+    /// The client stopped sending in the middle of its request.
+    #[error("client did not finish its request in time")]
+    SlowClient,
+    /// The client's request broke off or is malformed.
+    #[error("request broke off")]
+    Client(#[source] hyper::Error),
+}
+
+impl Failure {
+    /// The answer for the client.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Unavailable(Unavailable::Busy) => {
+                Refusal::unavailable("Service Unavailable: too many requests to this app at once", 1)
+            }
+            Self::Unavailable(Unavailable::Connect(_)) => {
+                Refusal::new(StatusCode::BAD_GATEWAY, "Bad Gateway: the app does not accept connections")
+            }
+            Self::Broke(_) | Self::Protocol => {
+                Refusal::new(StatusCode::BAD_GATEWAY, "Bad Gateway: the app gave no valid answer")
+            }
+            Self::Slow => {
+                Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Gateway Timeout: the app did not answer in time")
+            }
+            Self::SlowClient => {
+                Refusal { close: true, ..Refusal::new(StatusCode::REQUEST_TIMEOUT, "Request Timeout") }
+            }
+            Self::Client(_) => Refusal::bad_request("the request broke off"),
+        }
+    }
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        Self::new(problem.code, problem.msg, problem.object.display().to_string(), problem.hint)
+    }
+}
+
+impl From<OutOfRange> for Fault {
+    fn from(error: OutOfRange) -> Self {
+        let hint = "see dist/config/nexushub.toml for what each key means";
+        let fault = Self::new("config_invalid", error.to_string(), format!("proxy.{}", error.key), hint);
+        Self { exit: nexushub_chassis::launch::fault::EXIT_USAGE, ..fault }
+    }
+}

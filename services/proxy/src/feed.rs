@@ -1,0 +1,165 @@
+//! procmgr's stream of instances becomes the table. One task owns the table and publishes it; while procmgr is away the last
+//! one stays, and the stream is asked for again until it comes.
+
+use std::sync::Arc;
+
+use nexushub_chassis::{client::GrpcChannel, retry::Retry};
+use nexushub_proto::procmgr::{
+    InstanceStatus, State as WireState, WatchInstancesRequest, WatchInstancesResponse, endpoint::Kind,
+    procmgr_service_client::ProcmgrServiceClient, watch_instances_response::Event,
+};
+use tokio::{sync::watch, time::sleep};
+use tonic::Status;
+
+use crate::{
+    host,
+    table::{Change, Endpoint, Entry, Source, State, Table},
+};
+
+/// Follows procmgr for as long as the proxy lives.
+pub(crate) async fn follow(mut procmgr: ProcmgrServiceClient<GrpcChannel>, table: watch::Sender<Arc<Table>>) {
+    let mut retry = Retry::default();
+    loop {
+        let ended = match stream(&mut procmgr, &table, &mut retry).await {
+            Ok(()) => "it ended".to_owned(),
+            Err(status) => status.message().to_owned(),
+        };
+        if table.borrow().source == Source::Procmgr {
+            tracing::warn!(error = ended, "stream of instances is down; the last table stays");
+            apply(&table, Change::Lost);
+        } else {
+            tracing::debug!(error = ended, "stream of instances is not up yet");
+        }
+        sleep(retry.wait()).await;
+    }
+}
+
+async fn stream(
+    procmgr: &mut ProcmgrServiceClient<GrpcChannel>,
+    table: &watch::Sender<Arc<Table>>,
+    retry: &mut Retry,
+) -> Result<(), Status> {
+    let mut news = procmgr.watch_instances(WatchInstancesRequest {}).await?.into_inner();
+    while let Some(message) = news.message().await? {
+        retry.reset();
+        if let Some(change) = read(message) {
+            if let Change::Snapshot { entries, reconciled } = &change {
+                tracing::info!(instances = entries.len(), reconciled, "instances known");
+            }
+            apply(table, change);
+        }
+    }
+    Ok(())
+}
+
+fn apply(table: &watch::Sender<Arc<Table>>, change: Change) {
+    let next = Arc::new(table.borrow().apply(change));
+    table.send_replace(next);
+}
+
+/// A message as a change; none if it says nothing that this version understands.
+fn read(message: WatchInstancesResponse) -> Option<Change> {
+    match message.event? {
+        Event::Snapshot(snapshot) => {
+            let entries = snapshot.instances.into_iter().filter_map(entry).collect();
+            Some(Change::Snapshot { entries, reconciled: snapshot.reconciled })
+        }
+        Event::Changed(status) => entry(status).map(Change::Put),
+        Event::RemovedId(id) => Some(Change::Removed(id)),
+    }
+}
+
+/// One instance; none, and a warning, if it can't be routed by what is said of it.
+fn entry(status: InstanceStatus) -> Option<Entry> {
+    let host = status.host_name.to_ascii_lowercase();
+    if status.id.is_empty() || !host::is_name(&host) {
+        tracing::warn!(instance = status.id, host, "instance without a usable id or host name is not routed");
+        return None;
+    }
+    let endpoint = status.endpoint.and_then(|endpoint| endpoint.kind).and_then(|kind| match kind {
+        Kind::TcpPort(port) => u16::try_from(port).ok().filter(|port| *port != 0).map(Endpoint::Tcp),
+        Kind::Shim(path) => Some(Endpoint::Shim(path.into())),
+    });
+    let state = WireState::try_from(status.state).unwrap_or(WireState::Unspecified);
+    Some(Entry {
+        id: status.id,
+        host,
+        state: local(state),
+        reason: status.reason,
+        generation: status.generation,
+        routed: status.routed && endpoint.is_some(),
+        endpoint,
+        retry_unix_ms: status.retry_unix_ms,
+        release: status.release.into(),
+        secret: status.secret_sha256.try_into().ok(),
+        debug_port: u16::try_from(status.debug_port).unwrap_or(0),
+    })
+}
+
+fn local(state: WireState) -> State {
+    match state {
+        WireState::Unspecified | WireState::Unknown => State::Unknown,
+        WireState::Starting => State::Starting,
+        WireState::Running => State::Running,
+        WireState::Unhealthy => State::Unhealthy,
+        WireState::Stopping => State::Stopping,
+        WireState::Stopped => State::Stopped,
+        WireState::Failed => State::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use nexushub_proto::procmgr::{Endpoint as WireEndpoint, InstancesSnapshot};
+
+    use super::*;
+
+    fn status(id: &str, host: &str, kind: Option<Kind>) -> InstanceStatus {
+        InstanceStatus {
+            id: id.into(),
+            host_name: host.into(),
+            state: WireState::Running.into(),
+            routed: true,
+            endpoint: Some(WireEndpoint { kind }),
+            secret_sha256: vec![1; 32],
+            ..InstanceStatus::default()
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_instance_is_checked() {
+        let good = entry(status("a", "Hello", Some(Kind::TcpPort(10_000)))).unwrap();
+        assert_eq!(
+            (good.host.as_str(), good.endpoint, good.routed),
+            ("hello", Some(Endpoint::Tcp(10_000)), true)
+        );
+        assert_eq!(good.secret, Some([1; 32]));
+        for port in [0, 65_536, u32::MAX] {
+            let bad = entry(status("a", "hello", Some(Kind::TcpPort(port)))).unwrap();
+            assert_eq!((bad.endpoint, bad.routed), (None, false), "{port}");
+        }
+        assert!(!entry(status("a", "hello", None)).unwrap().routed);
+        assert!(entry(status("a", "no host", Some(Kind::TcpPort(1)))).is_none());
+        assert!(entry(status("", "hello", Some(Kind::TcpPort(1)))).is_none());
+        let short = InstanceStatus { secret_sha256: vec![1; 31], state: 99, ..status("a", "hello", None) };
+        let short = entry(short).unwrap();
+        assert_eq!((short.secret, short.state), (None, State::Unknown));
+    }
+
+    #[test]
+    fn messages_become_changes_and_empty_ones_nothing() {
+        let message = |event| WatchInstancesResponse { revision: 1, event };
+        assert!(read(message(None)).is_none());
+        let snapshot = InstancesSnapshot {
+            instances: vec![status("a", "a", None), status("", "b", None)],
+            reconciled: true,
+        };
+        let read_snapshot = read(message(Some(Event::Snapshot(snapshot))));
+        assert!(
+            matches!(read_snapshot, Some(Change::Snapshot { entries, reconciled: true }) if entries.len() == 1)
+        );
+        let removed = read(message(Some(Event::RemovedId("a".into()))));
+        assert!(matches!(removed, Some(Change::Removed(id)) if id == "a"));
+    }
+}

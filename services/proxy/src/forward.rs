@@ -1,0 +1,354 @@
+//! One request from its head to its answer: decide, wait where waiting is allowed, send, stream back.
+//!
+//! A request is sent a second time only where that can't do it twice: nothing of it was sent, or it is idempotent, has no
+//! body, and the connection had served before, so that its backend may just have closed it.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access::Record,
+    body::{Progress, RequestBody, ResponseBody},
+    counters::Counters,
+    decide::{Decision, Policy, authority, decide, unreachable_kind, unready},
+    error::Failure,
+    files,
+    headers::{self, Edge},
+    id,
+    link::Link,
+    pool::{Lease, Pool, Unavailable},
+    refusal::Refusal,
+    table::{Route, Table},
+    upgrade::{self, Splice},
+};
+
+/// How long a request may take over its steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) first_byte: Duration,
+    pub(crate) debug_first_byte: Duration,
+    pub(crate) body_idle: Duration,
+    pub(crate) hold: Duration,
+    pub(crate) switch: Duration,
+    pub(crate) upgrade_linger: Duration,
+}
+
+/// What every request needs; one per proxy.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) policy: Policy,
+    pub(crate) timing: Timing,
+    pub(crate) table: watch::Receiver<Arc<Table>>,
+    pub(crate) counters: Arc<Counters>,
+    /// debug-api's plain-HTTP socket.
+    pub(crate) debug: Arc<Pool>,
+    /// What proves to debug-api that it is the proxy who calls.
+    pub(crate) debug_token: Option<HeaderValue>,
+    /// Places of requests that wait for a starting app.
+    pub(crate) holds: Arc<Semaphore>,
+    pub(crate) access_log: bool,
+    /// Everything that the drain waits for.
+    pub(crate) tasks: TaskTracker,
+    /// The drain's limit is reached.
+    pub(crate) end: CancellationToken,
+}
+
+/// Answers one request.
+pub(crate) async fn handle(
+    proxy: Arc<Proxy>,
+    link: Arc<Link>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let (mut parts, body) = request.into_parts();
+    let (head_only, h2, id) = (parts.method == Method::HEAD, link.is_h2(), id::next());
+    let line = (parts.method.clone(), parts.uri.clone());
+    let record =
+        Record::begin(Arc::clone(&proxy.counters), Arc::clone(&link), id.clone(), line, proxy.access_log);
+    let asked = upgrade::asked(&parts);
+    let client_upgrade = parts.extensions.remove::<OnUpgrade>();
+    let (body, progress) = RequestBody::new(body);
+    let mut exchange = Exchange {
+        first_byte: proxy.timing.first_byte,
+        proxy,
+        link,
+        id,
+        parts,
+        body,
+        progress,
+        upgrade: asked.zip(client_upgrade),
+        record,
+        held: None,
+        switched: false,
+    };
+    let mut response = match exchange.run().await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(head_only, h2),
+    };
+    let Exchange { id, link, mut record, .. } = exchange;
+    response.headers_mut().insert(headers::REQUEST_ID, id);
+    if link.says_close() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    record.answered(response.status().as_u16());
+    Ok(response.map(|body| body.with_record(record)))
+}
+
+/// A request under way.
+struct Exchange {
+    proxy: Arc<Proxy>,
+    link: Arc<Link>,
+    id: HeaderValue,
+    parts: Parts,
+    body: RequestBody,
+    progress: Arc<Progress>,
+    /// The protocol asked for, and the client's side of the change.
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    record: Record,
+    /// Its place among those that wait, and until when.
+    held: Option<(OwnedSemaphorePermit, Instant)>,
+    /// It has waited for a switch once.
+    switched: bool,
+    /// Patience with the backend once the request is sent.
+    first_byte: Duration,
+}
+
+impl Exchange {
+    async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
+        let authority = authority(&self.parts)?;
+        self.record.for_host(&authority);
+        loop {
+            let table = Arc::clone(&self.proxy.table.borrow());
+            let (sni, policy) = (self.link.sni.as_deref(), &self.proxy.policy);
+            let decision = decide(&self.parts, &authority, sni, &table, policy, now_unix_ms());
+            let (route, trusted, pool) = match decision {
+                Decision::Refuse(refusal) => return Err(refusal),
+                Decision::Debug => return self.debug(&authority).await,
+                Decision::Wait(route) => {
+                    self.record.for_route(&route);
+                    self.hold(&route, table.revision).await?;
+                    continue;
+                }
+                Decision::Site { route, trusted } => {
+                    match route.site.folder().map_err(|error| no_files(&error))? {
+                        Some(folder) => {
+                            self.record.for_route(&route);
+                            let (method, path) = (&self.parts.method, self.parts.uri.path());
+                            return Ok(files::answer(folder, method, path, &self.parts.headers).await);
+                        }
+                        None => (Arc::clone(&route), trusted, route.app.clone()),
+                    }
+                }
+                Decision::Dev { route, trusted } => (Arc::clone(&route), trusted, route.dev.clone()),
+                Decision::App { route, trusted } => (Arc::clone(&route), trusted, route.app.clone()),
+            };
+            self.record.for_route(&route);
+            let Some(pool) = pool else { return Err(unreachable(&route)) };
+            let lease = match pool.take().await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    self.await_switch(&route, &pool, error).await?;
+                    continue;
+                }
+            };
+            self.held = None;
+            self.prepare(&authority, trusted, None);
+            let answered = self.send(&pool, lease).await;
+            return self.receive(answered);
+        }
+    }
+
+    /// Passes the request to debug-api.
+    async fn debug(&mut self, authority: &HeaderValue) -> Result<Response<ResponseBody>, Refusal> {
+        let pool = Arc::clone(&self.proxy.debug);
+        self.first_byte = self.proxy.timing.debug_first_byte;
+        let token = self.proxy.debug_token.clone();
+        self.prepare(authority, false, token.as_ref());
+        let answered = match pool.take().await {
+            Ok(lease) => self.send(&pool, lease).await,
+            Err(error) => Err(error.into()),
+        };
+        self.receive(answered)
+    }
+
+    /// Waits until the table has changed.
+    async fn hold(&mut self, route: &Arc<Route>, seen: u64) -> Result<(), Refusal> {
+        if self.held.is_none() {
+            let Ok(place) = Arc::clone(&self.proxy.holds).try_acquire_owned() else {
+                return Err(unready(route, 1));
+            };
+            self.held = Some((place, Instant::now() + self.proxy.timing.hold));
+        }
+        let until = self.held.as_ref().map_or_else(Instant::now, |(_, until)| *until);
+        let mut table = self.proxy.table.clone();
+        match timeout_at(until, table.wait_for(|table| table.revision != seen)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(unready(route, 1)),
+        }
+    }
+
+    /// An app that refuses connections may just have been replaced: once, news about it are waited for.
+    async fn await_switch(
+        &mut self,
+        route: &Route,
+        failed: &Arc<Pool>,
+        error: Unavailable,
+    ) -> Result<(), Refusal> {
+        let is_app = route.app.as_ref().is_some_and(|app| Arc::ptr_eq(app, failed));
+        if matches!(error, Unavailable::Connect(_)) && is_app && !self.switched {
+            self.switched = true;
+            let mut table = self.proxy.table.clone();
+            let id = route.entry.id.as_str();
+            let same = |now: &Route| {
+                now.entry.routed && now.app.as_ref().is_some_and(|app| Arc::ptr_eq(app, failed))
+            };
+            let news = table.wait_for(|table| !table.by_id(id).is_some_and(|now| same(now)));
+            if matches!(timeout(self.proxy.timing.switch, news).await, Ok(Ok(_))) {
+                return Ok(());
+            }
+        }
+        Err(self.fail(&error.into()))
+    }
+
+    /// Makes the head fit for a backend. Doing it again changes nothing, so that a request may be decided anew after it.
+    fn prepare(&mut self, authority: &HeaderValue, trusted: bool, token: Option<&HeaderValue>) {
+        let upgrade = self.upgrade.as_ref().map(|(protocol, _)| protocol.clone());
+        let edge = Edge { peer: &self.link.peer_value, authority, id: &self.id, trusted, upgrade, token };
+        headers::toward_backend(&mut self.parts.headers, edge);
+        if !self.body.is_empty() && !self.parts.headers.contains_key(CONTENT_LENGTH) {
+            self.parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        self.parts.version = Version::HTTP_11;
+        let path = self.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        self.parts.uri = Uri::from(path);
+    }
+
+    /// Sends the prepared request, again on a fresh connection where that is safe.
+    async fn send(
+        &mut self,
+        pool: &Arc<Pool>,
+        mut lease: Lease,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
+        let repeatable = lease.reused && self.body.is_empty() && self.upgrade.is_none();
+        let copy = (repeatable && self.parts.method.is_idempotent()).then(|| self.parts.clone());
+        let mut error = match self.send_once(&mut lease).await? {
+            Ok(response) => return Ok((response, lease)),
+            Err(error) => error,
+        };
+        if let Some(unsent) = error.take_message() {
+            (self.parts, self.body) = unsent.into_parts();
+        } else if let Some(copy) = copy.filter(|_| !error.error().is_parse()) {
+            self.parts = copy;
+        } else {
+            return Err(broke(error.into_error()));
+        }
+        if !lease.reused {
+            return Err(Unavailable::Connect(std::io::Error::other(error.into_error())).into());
+        }
+        drop(lease); // its turn is taken anew
+        let mut lease = pool.take_fresh().await?;
+        match self.send_once(&mut lease).await? {
+            Ok(response) => Ok((response, lease)),
+            Err(error) => Err(broke(error.into_error())),
+        }
+    }
+
+    /// Sends it once and waits for the head of the answer, as long as the body makes progress or the app is within its time.
+    async fn send_once(&mut self, lease: &mut Lease) -> Result<Result<Response<Incoming>, Unsent>, Failure> {
+        let mut request = Request::new(std::mem::replace(&mut self.body, RequestBody::Empty));
+        let nothing = Request::new(()).into_parts().0;
+        let parts = std::mem::replace(&mut self.parts, nothing);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = parts.uri;
+        *request.headers_mut() = parts.headers;
+        let (first_byte, body_idle) = (self.first_byte, self.proxy.timing.body_idle);
+        self.progress.step(); // what it waited for until now was not the backend's or the client's doing
+        let mut sending = std::pin::pin!(lease.sender.try_send_request(request));
+        loop {
+            let deadline = self.progress.deadline(first_byte, body_idle);
+            match timeout_at(deadline, &mut sending).await {
+                Ok(answered) => return Ok(answered),
+                Err(_) if self.progress.deadline(first_byte, body_idle) > Instant::now() => {}
+                Err(_) if self.progress.is_done() => return Err(Failure::Slow),
+                Err(_) => return Err(Failure::SlowClient),
+            }
+        }
+    }
+
+    /// Makes the client's answer of the backend's.
+    fn receive(
+        &mut self,
+        answered: Result<(Response<Incoming>, Lease), Failure>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let (mut response, lease) = answered.map_err(|failure| self.fail(&failure))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.change_protocol(response, lease);
+        }
+        headers::toward_client(response.headers_mut(), &self.id, None);
+        response.extensions_mut().clear();
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response.map(|body| ResponseBody::backend(body, lease)))
+    }
+
+    /// The backend agreed to an upgrade: from here on bytes are copied.
+    fn change_protocol(
+        &mut self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let agreed = self.upgrade.take().filter(|(asked, _)| upgrade::agreed(asked, response.headers()));
+        let Some((protocol, client)) = agreed else { return Err(self.fail(&Failure::Protocol)) };
+        let splice = Splice {
+            client,
+            backend: hyper::upgrade::on(&mut response),
+            link: Arc::clone(&self.link),
+            lease,
+            counters: Arc::clone(&self.proxy.counters),
+            linger: self.proxy.timing.upgrade_linger,
+            end: self.proxy.end.clone(),
+        };
+        self.proxy.tasks.spawn(splice.run());
+        headers::toward_client(response.headers_mut(), &self.id, Some(protocol));
+        response.extensions_mut().clear();
+        Ok(response.map(|_| ResponseBody::empty()))
+    }
+
+    fn fail(&mut self, failure: &Failure) -> Refusal {
+        self.record.broke(failure);
+        failure.refusal()
+    }
+}
+
+/// A request that was not answered; with the request itself if nothing of it was sent.
+type Unsent = TrySendError<Request<RequestBody>>;
+
+/// hyper's errors of a client's connection are the backend's doing, but for those that the request's own body brings in.
+fn broke(error: hyper::Error) -> Failure {
+    if error.is_user() { Failure::Client(error) } else { Failure::Broke(error) }
+}
+
+fn unreachable(route: &Route) -> Refusal {
+    let reason = unreachable_kind(route).unwrap_or("the instance has no connections");
+    tracing::warn!(instance = route.entry.id, reason, "instance can't be reached");
+    Refusal::unavailable("Service Unavailable: the app can't be reached", 1)
+}
+
+fn no_files(error: &std::io::Error) -> Refusal {
+    tracing::warn!(%error, "static files can't be opened");
+    Refusal::unavailable("Service Unavailable: the files of the app can't be opened now", 1)
+}
+
+fn now_unix_ms() -> i64 {
+    nexushub_chassis::launch::clock::unix_ms(std::time::SystemTime::now())
+}

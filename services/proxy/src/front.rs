@@ -1,0 +1,315 @@
+//! The front: accepts connections, does their handshakes, and drives each until it closes, has been quiet for too long, or
+//! the proxy drains.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock,
+    config::Config,
+    forward::{Proxy, handle},
+    link::{Link, Place, Quiet, Waits, Watched},
+};
+
+/// How long a connection that was told to close may take over it.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it may take to answer.
+const H2_PING: Duration = Duration::from_secs(20);
+/// Pause after an accept that failed for want of descriptors or memory: long enough not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every connection needs.
+pub(crate) struct Front {
+    proxy: Arc<Proxy>,
+    acceptor: TlsAcceptor,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    places: Arc<Semaphore>,
+    /// The last connection was refused; said once, not for each.
+    full: AtomicBool,
+    quiet: Quiet,
+    drain_idle_ms: u64,
+    handshake: Duration,
+    /// No more requests; those under way are finished.
+    drain: CancellationToken,
+}
+
+impl Front {
+    /// A front for this proxy.
+    pub(crate) fn new(
+        proxy: Arc<Proxy>,
+        acceptor: TlsAcceptor,
+        config: &Config,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        let places = usize::try_from(config.max_connections).unwrap_or(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            proxy,
+            acceptor,
+            http1: http1_builder(config),
+            http2: http2_builder(config),
+            places: Arc::new(Semaphore::new(places)),
+            full: AtomicBool::new(false),
+            quiet: Quiet { idle_ms: config.idle_ms, header_ms: config.header_ms, since_ms: 0 },
+            drain_idle_ms: config.drain_idle_ms,
+            handshake: Duration::from_millis(config.tls_handshake_ms),
+            drain,
+        })
+    }
+
+    /// Accepts until the drain. The listener is closed when this returns; the parent and other generations hold it too.
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let mut troubled = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    troubled = false;
+                    self.admit(stream, peer);
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut troubled, true) {
+                        tracing::warn!(%error, "could not accept connections; trying on");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let counters = &self.proxy.counters;
+        counters.connections_accepted.up();
+        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+            counters.connections_refused.up();
+            if !self.full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%peer, "connections are refused: as many are open as may be");
+            }
+            return;
+        };
+        self.full.store(false, Ordering::Relaxed);
+        let place = Place::take(permit, Arc::clone(counters));
+        self.proxy.tasks.spawn(Arc::clone(self).converse(stream, peer, place));
+    }
+
+    async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
+        let shaken = timeout(self.handshake, self.acceptor.accept(stream)).await;
+        let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.proxy.counters.tls_failures.up();
+                tracing::debug!(%peer, %error, "handshake failed");
+                return;
+            }
+        };
+        let session = stream.get_ref().1;
+        let h2 = session.alpn_protocol() == Some(b"h2");
+        let sni = session.server_name().map(str::to_ascii_lowercase);
+        let link = Link::new(peer, sni.as_deref(), h2, place);
+        if let Err(error) = self.speak(stream, Arc::clone(&link)).await {
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+    }
+
+    async fn speak(&self, stream: TlsStream<TcpStream>, link: Arc<Link>) -> hyper::Result<()> {
+        let (proxy, of_requests) = (Arc::clone(&self.proxy), Arc::clone(&link));
+        let service = service_fn(move |request: Request<Incoming>| {
+            handle(Arc::clone(&proxy), Arc::clone(&of_requests), request)
+        });
+        if link.is_h2() {
+            let connection = self.http2.serve_connection(TokioIo::new(stream), service);
+            return self.attend(connection, &link).await;
+        }
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&link)));
+        let connection = self.http1.serve_connection(stream, service).with_upgrades();
+        self.attend(connection, &link).await
+    }
+
+    /// Drives a connection to its end. When the proxy drains, an HTTP/2 connection says so at once, with no request lost; an
+    /// HTTP/1.1 connection says so in its next answer, and is closed only if none is asked for: a request that is already on
+    /// its way is served.
+    async fn attend<C: Graceful>(&self, connection: C, link: &Link) -> hyper::Result<()> {
+        let mut connection = std::pin::pin!(connection);
+        let mut drain = std::pin::pin!(self.drain.cancelled());
+        let (mut alarm, mut quiet) = (Alarm::new(self.quiet), self.quiet);
+        let (mut draining, mut closing) = (false, false);
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(ended);
+                }
+                if !draining && drain.as_mut().poll(cx).is_ready() {
+                    draining = true;
+                    quiet = Quiet::draining(self.drain_idle_ms);
+                    link.wind_up();
+                    closing = link.is_h2();
+                } else {
+                    match alarm.check(link, quiet, closing, cx) {
+                        Verdict::Stay => return Poll::Pending,
+                        Verdict::Drop => return Poll::Ready(Ok(())),
+                        Verdict::Close => closing = true,
+                    }
+                }
+                if closing {
+                    connection.as_mut().close();
+                    alarm.set(Instant::now() + CLOSING);
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A connection that can be told to finish what it does and close.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn close(self: Pin<&mut Self>);
+}
+
+impl<S, B> Graceful for http1::UpgradeableConnection<TokioIo<Watched<TlsStream<TcpStream>>>, S>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B> Graceful for http2::Connection<TokioIo<TlsStream<TcpStream>>, S, TokioExecutor>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// What is to become of a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Stay,
+    /// It finishes what it does.
+    Close,
+    /// It is gone now.
+    Drop,
+}
+
+/// The one timer of a connection. It is set back rarely: when it rings too early it looks when it is due and sleeps on.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    fn new(quiet: Quiet) -> Self {
+        let latest = Duration::from_millis(quiet.idle_ms);
+        Self { sleep: Box::pin(sleep_until(Instant::now() + latest)) }
+    }
+
+    fn set(&mut self, at: Instant) {
+        self.sleep.as_mut().reset(at);
+    }
+
+    fn check(&mut self, link: &Link, quiet: Quiet, closing: bool, cx: &mut Context<'_>) -> Verdict {
+        let idle = Duration::from_millis(quiet.idle_ms);
+        let due = link.due(quiet).map(|(at, waits)| (clock::instant(at), waits));
+        if let Some((at, _)) = due
+            && !closing
+            && at < self.sleep.deadline()
+        {
+            self.set(at);
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            match due {
+                _ if closing && link.is_quiet() => return Verdict::Drop,
+                Some((at, _)) if at > now => self.set(at),
+                Some((_, Waits::Head)) => return Verdict::Drop,
+                Some((_, Waits::Idle)) => return Verdict::Close,
+                None => self.set(now + if closing { CLOSING } else { idle }),
+            }
+        }
+        Verdict::Stay
+    }
+}
+
+fn http1_builder(config: &Config) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let header_bytes = usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(None); // `Alarm` holds the deadlines of a quiet connection
+    builder.max_header_size(header_bytes).max_buf_size(header_bytes.max(128 * 1024));
+    if config.max_headers != 100 {
+        builder.max_headers(config.max_headers as usize); // the default needs no allocation
+    }
+    builder
+}
+
+fn http2_builder(config: &Config) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.h2_streams)
+        .max_header_list_size(config.max_header_bytes)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING);
+    builder
+}
+
+/// Linux hands these options on to what a listener accepts, which saves three calls a connection: answers leave at once, and
+/// a peer that vanished is noticed although nothing is sent to it.
+pub(crate) fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
+    setsockopt(listener, sockopt::TcpNoDelay, &true)?;
+    setsockopt(listener, sockopt::KeepAlive, &true)?;
+    setsockopt(listener, sockopt::TcpKeepIdle, &60)?;
+    Ok(())
+}
+
+/// Errors that the connection about to be accepted brought with it (accept(2)); the next one may be well.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, NetworkDown, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | NetworkDown | NetworkUnreachable
+    )
+}

@@ -1,0 +1,380 @@
+//! Header rules between a client and a backend, both ways. Pure.
+//!
+//! Hop-by-hop fields and those that `Connection` nominates end here; fields that say who the client is are set from the
+//! socket, never taken from outside. A field that every recipient needs (`Host`, `Authorization`, ...) can't be nominated
+//! away: such a nomination is ignored, so nobody can take another's credentials off a request between check and app.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
+        EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+/// The id of this request, ours, in requests to apps and in answers to clients.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The same id under the name that the contract's apps read.
+const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+/// Chooses an instance by id; only for callers that hold an app's secret.
+pub(crate) const APPLICATION_ID: HeaderName = HeaderName::from_static("x-application-id");
+/// Proves to debug-api that a request came through the proxy.
+pub(crate) const PROXY_TOKEN: HeaderName = HeaderName::from_static("nexushub-proxy-token");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Fields that concern one connection only.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Fields that no `Connection` header takes away.
+const PROTECTED: [HeaderName; 12] = [
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    HOST,
+    ORIGIN,
+    RANGE,
+    SET_COOKIE,
+    APPLICATION_ID,
+    REQUEST_ID,
+];
+
+/// Fields that only the proxy sets; what comes from outside under these names is dropped.
+const OURS: [HeaderName; 12] = [
+    FORWARDED,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PROTO,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-real-ip"),
+    PROXY_TOKEN,
+    REQUEST_ID,
+    TRACE_ID,
+    EXPECT, // answered here: the front sends 100 once the body is wanted
+];
+
+/// What the proxy knows about a request and tells the backend.
+pub(crate) struct Edge<'a> {
+    /// The client's address.
+    pub(crate) peer: &'a HeaderValue,
+    /// The authority that the client asked for, as it wrote it.
+    pub(crate) authority: &'a HeaderValue,
+    /// The id of this request.
+    pub(crate) id: &'a HeaderValue,
+    /// Whether the caller holds an app's secret and may choose an instance.
+    pub(crate) trusted: bool,
+    /// The protocol that the client asks to change to.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// What proves to debug-api that it is the proxy who calls.
+    pub(crate) token: Option<&'a HeaderValue>,
+}
+
+/// Makes a client's header section fit for a backend.
+pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
+    let trailers = accepts_trailers(headers);
+    strip(headers);
+    for name in &OURS {
+        headers.remove(name);
+    }
+    strip_lookalikes(headers);
+    if !edge.trusted {
+        headers.remove(APPLICATION_ID);
+    }
+    join_cookies(headers);
+    headers.insert(HOST, edge.authority.clone());
+    headers.insert(FORWARDED_FOR, edge.peer.clone());
+    headers.insert(FORWARDED_HOST, edge.authority.clone());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(REQUEST_ID, edge.id.clone());
+    headers.insert(TRACE_ID, edge.id.clone());
+    if let Some(token) = edge.token {
+        headers.insert(PROXY_TOKEN, token.clone());
+    }
+    if let Some(protocol) = edge.upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    } else if trailers {
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Makes a backend's header section fit for a client; `upgraded` to this protocol, if it is a 101.
+pub(crate) fn toward_client(headers: &mut HeaderMap, id: &HeaderValue, upgraded: Option<HeaderValue>) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    strip(headers);
+    headers.insert(REQUEST_ID, id.clone());
+    if let Some(protocol) = upgraded {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+}
+
+/// Removes hop-by-hop fields and those that `Connection` nominates.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Whether `Connection` holds this option.
+pub(crate) fn has_connection_option(headers: &HeaderMap, option: &str) -> bool {
+    tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(option.as_bytes()))
+}
+
+/// The fields that `Connection` nominates and that may go.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers, &CONNECTION)
+        .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !PROTECTED.contains(name))
+        .collect()
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The comma-separated tokens of every line of a field.
+pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+/// Some servers hand `X_Forwarded_For` to an app as if it were `X-Forwarded-For`: such doubles of our fields go.
+fn strip_lookalikes(headers: &mut HeaderMap) {
+    let doubles: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .filter(|name| {
+            let canonical = name.as_str().replace('_', "-");
+            OURS.iter().chain([&APPLICATION_ID, &HOST, &AUTHORIZATION]).any(|ours| ours.as_str() == canonical)
+        })
+        .cloned()
+        .collect();
+    for name in doubles {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 lets a client split `Cookie` into several fields; HTTP/1.1 knows one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).into_iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        headers
+    }
+
+    fn sent(pairs: &[(&str, &str)], trusted: bool) -> HeaderMap {
+        let mut headers = map(pairs);
+        let peer = HeaderValue::from_static("192.0.2.7");
+        let authority = HeaderValue::from_static("hello.yesterday.localhost:8443");
+        let id = HeaderValue::from_static("the-id");
+        let edge = Edge { peer: &peer, authority: &authority, id: &id, trusted, upgrade: None, token: None };
+        toward_backend(&mut headers, edge);
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_at_the_proxy() {
+        let headers = sent(
+            &[
+                ("connection", "keep-alive, x-private"),
+                ("connection", "X-Also"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-authorization", "Basic x"),
+                ("proxy-connection", "keep-alive"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA"),
+                ("x-private", "1"),
+                ("x-also", "1"),
+                ("x-kept", "1"),
+            ],
+            false,
+        );
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "host",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto",
+                "x-kept",
+                "x-request-id",
+                "x-trace-id"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_field_that_every_recipient_needs_is_not_nominated_away() {
+        let headers = sent(
+            &[
+                (
+                    "connection",
+                    "authorization, cookie, host, content-length, content-type, x-forwarded-for, x-request-id",
+                ),
+                ("authorization", "Bearer secret"),
+                ("cookie", "a=1"),
+                ("content-length", "5"),
+                ("content-type", "text/plain"),
+            ],
+            false,
+        );
+        assert_eq!(headers["authorization"], "Bearer secret");
+        assert_eq!(headers["cookie"], "a=1");
+        assert_eq!(headers["content-length"], "5");
+        assert_eq!(headers["content-type"], "text/plain");
+        assert_eq!(headers["host"], "hello.yesterday.localhost:8443");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(headers["x-request-id"], "the-id");
+    }
+
+    #[test]
+    fn what_the_proxy_sets_is_never_taken_from_outside() {
+        let headers = sent(
+            &[
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x-forwarded-host", "evil.example"),
+                ("x-forwarded-proto", "http"),
+                ("forwarded", "for=10.0.0.1"),
+                ("x-real-ip", "10.0.0.1"),
+                ("x-request-id", "mine"),
+                ("x-trace-id", "mine"),
+                ("nexushub-proxy-token", "guess"),
+                ("nexushub_proxy_token", "guess"),
+                ("x_forwarded_for", "10.0.0.1"),
+                ("x_application_id", "other"),
+                ("x-application-id", "other"),
+                ("expect", "100-continue"),
+                ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ],
+            false,
+        );
+        assert_eq!(headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["192.0.2.7"]);
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-request-id"], "the-id");
+        assert_eq!(headers["x-trace-id"], "the-id");
+        assert!(headers.contains_key("traceparent"));
+        for gone in [
+            "forwarded",
+            "x-real-ip",
+            "nexushub-proxy-token",
+            "nexushub_proxy_token",
+            "x_forwarded_for",
+            "x_application_id",
+            "expect",
+        ] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert!(!headers.contains_key("x-application-id"));
+    }
+
+    #[test]
+    fn a_trusted_caller_keeps_its_application_id() {
+        assert_eq!(sent(&[("x-application-id", "admin")], true)["x-application-id"], "admin");
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_field() {
+        let headers = sent(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], false);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn only_trailers_of_te_are_passed_on() {
+        let headers = sent(&[("te", "gzip, trailers")], false);
+        assert_eq!(headers["te"], "trailers");
+        assert_eq!(headers["connection"], "te");
+        assert!(!sent(&[("te", "gzip")], false).contains_key("te"));
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_in_our_words() {
+        let mut headers =
+            map(&[("connection", "Upgrade, x-private"), ("upgrade", "websocket"), ("x-private", "1")]);
+        let value = HeaderValue::from_static("v");
+        let upgrade = Some(HeaderValue::from_static("websocket"));
+        let edge = Edge {
+            peer: &value,
+            authority: &value,
+            id: &value,
+            trusted: false,
+            upgrade,
+            token: Some(&value),
+        };
+        toward_backend(&mut headers, edge);
+        assert_eq!(headers["connection"], "upgrade");
+        assert_eq!(headers["upgrade"], "websocket");
+        assert_eq!(headers["nexushub-proxy-token"], "v");
+        assert!(!headers.contains_key("x-private"));
+    }
+
+    #[test]
+    fn answers_lose_hop_by_hop_fields_and_a_doubtful_length() {
+        let mut headers = map(&[
+            ("connection", "close, x-private"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "3"),
+            ("x-private", "1"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("x-request-id", "theirs"),
+        ]);
+        toward_client(&mut headers, &HeaderValue::from_static("ours"), None);
+        assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+        assert_eq!(headers.get_all("x-request-id").iter().collect::<Vec<_>>(), ["ours"]);
+        assert_eq!(headers.len(), 3, "{headers:?}");
+    }
+}

@@ -1,0 +1,250 @@
+//! HTTPS in, apps behind.
+//!
+//! A connection comes in by an inherited listener (`front.rs`), shakes hands (`tls.rs`, with the pair that `certificate.rs`
+//! judged) and becomes a `link.rs`. Each request is decided by a pure function (`decide.rs`, with `host.rs` and `paths.rs`)
+//! over an immutable table (`table.rs`) and then goes to its backend (`forward.rs`) over a pooled connection (`pool.rs`),
+//! streamed both ways (`body.rs`), its headers made fit for the other side (`headers.rs`); or is upgraded (`upgrade.rs`), or is
+//! answered from an app's static folder (`files.rs`). The table follows procmgr's stream (`feed.rs`) and is kept on disk
+//! (`store.rs`); operators ask by RPC (`service.rs`).
+//!
+//! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
+
+mod access;
+mod body;
+pub mod certificate;
+mod clock;
+pub mod config;
+mod counters;
+mod decide;
+mod error;
+mod feed;
+mod files;
+mod forward;
+mod front;
+mod headers;
+mod host;
+mod id;
+mod link;
+mod paths;
+mod pool;
+mod refusal;
+mod service;
+mod store;
+mod table;
+mod tls;
+mod upgrade;
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use nexushub_chassis::{
+    Fault,
+    daemon::{Chassis, Daemon},
+    launch::clock::unix_ms,
+    listeners::missing,
+    setup::Setup,
+};
+use nexushub_proto::{
+    procmgr::procmgr_service_client::ProcmgrServiceClient, proxy::proxy_service_server::ProxyServiceServer,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    certificate::{Names, Pair},
+    config::Config,
+    decide::Policy,
+    forward::{Proxy, Timing},
+    front::Front,
+    pool::{Pool, Target},
+    table::Table,
+};
+
+/// A snapshot of ten thousand instances is a few megabytes.
+const NEWS_BYTES: usize = 64 * 1024 * 1024;
+
+/// The proxy daemon.
+pub struct Gateway;
+
+impl Daemon for Gateway {
+    const NAME: &'static str = "proxy";
+    const EXCLUSIVE: bool = false;
+    const WORKERS: usize = 2;
+    type Config = Config;
+
+    fn check(setup: &Setup<Config>) -> Result<(), Fault> {
+        setup.config.validate()?;
+        pair(setup).map(drop)
+    }
+
+    fn run(chassis: Chassis<Config>) -> impl Future<Output = Result<(), Fault>> + Send {
+        run(chassis)
+    }
+}
+
+async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
+    let config = chassis.setup.config.clone();
+    raise_file_limit();
+    let pair = pair(&chassis.setup)?;
+    let acceptor = acceptor(&pair)?;
+    let listeners = listeners(&mut chassis)?;
+
+    let path = store::path(&chassis.setup.state);
+    let (publish, table) = watch::channel(Arc::new(store::load(&path, config.pool_limits())));
+    let proxy = proxy(&chassis, pair.names, table.clone());
+    let service = service::Service {
+        table: table.clone(),
+        counters: Arc::clone(&proxy.counters),
+        base_domain: proxy.policy.base_domain.clone(),
+    };
+    let mut rpc = tokio::spawn(chassis.grpc(ProxyServiceServer::new(service)));
+    let procmgr = ProcmgrServiceClient::new(chassis.clients.channel("procmgr"));
+    let feed = tokio::spawn(feed::follow(procmgr.max_decoding_message_size(NEWS_BYTES), publish));
+    let keeper = tokio::spawn(store::keep(path, table));
+
+    let drain = CancellationToken::new();
+    let front = Front::new(Arc::clone(&proxy), acceptor, &config, drain.clone());
+    for listener in listeners {
+        proxy.tasks.spawn(Arc::clone(&front).accept(listener));
+    }
+    chassis.ready.ready("accepting connections");
+
+    let ended = tokio::select! {
+        () = chassis.shutdown.draining() => None,
+        ended = &mut rpc => Some(ended), // it has no reason to: drain, and let the parent start anew
+    };
+    keeper.abort(); // the next generation keeps the table from here on
+    drain.cancel();
+    drained(&proxy, Duration::from_millis(config.drain_ms)).await;
+    feed.abort();
+    let ended = match ended {
+        Some(ended) => ended,
+        None => rpc.await,
+    };
+    let broke =
+        |error| Fault::new("grpc", format!("the RPC server broke: {error}"), "proxy.sock", "see the log");
+    ended.unwrap_or_else(|error| Err(broke(error)))
+}
+
+/// Waits for what is under way, up to the limit; what is left then is dropped.
+async fn drained(proxy: &Proxy, limit: Duration) {
+    proxy.tasks.close();
+    let counters = &proxy.counters;
+    tracing::info!(
+        connections = counters.connections_open.get(),
+        requests = counters.requests_in_flight.get(),
+        upgrades = counters.upgrades_open.get(),
+        "draining"
+    );
+    if timeout(limit, proxy.tasks.wait()).await.is_err() {
+        tracing::warn!(
+            connections = counters.connections_open.get(),
+            "drain limit reached; the rest is dropped"
+        );
+        proxy.end.cancel();
+    }
+}
+
+/// What a proxy is made of besides its configuration.
+struct ProxyParts {
+    base_domain: String,
+    names: Names,
+    table: watch::Receiver<Arc<Table>>,
+    debug_socket: PathBuf,
+    debug_token: Option<HeaderValue>,
+}
+
+fn proxy(chassis: &Chassis<Config>, names: Names, table: watch::Receiver<Arc<Table>>) -> Arc<Proxy> {
+    let setup = &chassis.setup;
+    let base_domain = setup.platform.base_domain.trim_matches('.').to_ascii_lowercase();
+    if !names.covers(&format!("any.{base_domain}")) {
+        tracing::warn!(base_domain, "the certificate does not cover the names below the base domain");
+    }
+    let debug_socket = setup.run.join("debug-api.http.sock");
+    let debug_token = chassis.credentials.token_for("debug-api").and_then(token);
+    build(&setup.config, ProxyParts { base_domain, names, table, debug_socket, debug_token })
+}
+
+fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
+    let ProxyParts { base_domain, names, table, debug_socket, debug_token } = parts;
+    let millis = Duration::from_millis;
+    Arc::new(Proxy {
+        policy: Policy { base_domain, require_login: config.require_login, names, hold_ms: config.hold_ms },
+        timing: Timing {
+            first_byte: millis(config.first_byte_ms),
+            debug_first_byte: millis(config.debug_first_byte_ms),
+            body_idle: millis(config.body_idle_ms),
+            hold: millis(config.hold_ms),
+            switch: millis(config.switch_ms),
+            upgrade_linger: millis(config.upgrade_linger_ms),
+        },
+        table,
+        counters: Arc::default(),
+        debug: Arc::new(Pool::new(Target::Unix(debug_socket), config.pool_limits())),
+        debug_token,
+        holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
+        access_log: config.access_log,
+        tasks: TaskTracker::new(),
+        end: CancellationToken::new(),
+    })
+}
+
+fn token(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn pair(setup: &Setup<Config>) -> Result<Pair, Fault> {
+    let (certificate, key) = (setup.resolve(&setup.config.certificate), setup.resolve(&setup.config.key));
+    let now = unix_ms(std::time::SystemTime::now()) / 1000;
+    Ok(certificate::load(&certificate, &key, now, &tls::provider())?)
+}
+
+fn acceptor(pair: &Pair) -> Result<TlsAcceptor, Fault> {
+    let server = tls::server(&pair.certified, tls::provider()).map_err(|error| {
+        Fault::new(
+            "tls",
+            format!("could not set up TLS: {error}"),
+            "certificate",
+            "check the certificate and its key",
+        )
+    })?;
+    Ok(TlsAcceptor::from(server))
+}
+
+fn listeners(chassis: &mut Chassis<Config>) -> Result<Vec<TcpListener>, Fault> {
+    let inherited = chassis.listeners.take_tcp("https");
+    if inherited.is_empty() {
+        return Err(missing("https"));
+    }
+    let listeners: std::io::Result<Vec<_>> = inherited
+        .into_iter()
+        .map(|listener| {
+            front::prepare(&listener)?;
+            TcpListener::from_std(listener)
+        })
+        .collect();
+    listeners.map_err(|error| {
+        let hint = "the socket named https must be a listening TCP socket";
+        Fault::new("socket_unusable", format!("could not use the inherited listener: {error}"), "https", hint)
+    })
+}
+
+/// As many files as the kernel lets this process open: each connection needs one, or two with its backend's.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! One client's connection as its requests see it, and the judgement how long it may be quiet.
+//!
+//! ```text
+//! waiting for a request --first byte--> reading its head --head complete--> busy --last answer ended--> waiting ...
+//!   limit: idle                           limit: header                      no limit here
+//! ```
+//! A new HTTP/1.1 connection starts as "reading its head", so that a client that connects and says nothing is soon gone.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use http::HeaderValue;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+
+use crate::{clock, counters::Counters};
+
+/// A connection's place among those that may be open; given up when the last that needs the connection is gone, which for
+/// an upgraded one is after its copying ended.
+#[derive(Debug)]
+pub(crate) struct Place {
+    counters: Arc<Counters>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Takes it.
+    pub(crate) fn take(permit: OwnedSemaphorePermit, counters: Arc<Counters>) -> Self {
+        counters.connections_open.up();
+        Self { counters, _permit: permit }
+    }
+
+    /// One of its own, for tests.
+    #[cfg(test)]
+    pub(crate) fn single() -> Self {
+        let places = Arc::new(tokio::sync::Semaphore::new(1));
+        Self::take(places.try_acquire_owned().expect("it was just made"), Arc::default())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.counters.connections_open.down();
+    }
+}
+
+/// How long a connection may be quiet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quiet {
+    pub(crate) idle_ms: u64,
+    pub(crate) header_ms: u64,
+    /// Quiet before this counts as quiet since this.
+    pub(crate) since_ms: u64,
+}
+
+impl Quiet {
+    /// The limit of a connection that drains: it may still bring the request that is on its way, and no other.
+    pub(crate) fn draining(limit_ms: u64) -> Self {
+        Self { idle_ms: limit_ms, header_ms: limit_ms, since_ms: clock::now_ms() }
+    }
+}
+
+/// What a quiet connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// For its next request.
+    Idle,
+    /// For the rest of a request's head.
+    Head,
+}
+
+/// One client's connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: SocketAddr,
+    /// The address as a header value, made once.
+    pub(crate) peer_value: HeaderValue,
+    /// The name that the client asked for in the handshake.
+    pub(crate) sni: Option<Box<str>>,
+    /// HTTP/2: there the bytes that come in between requests say nothing about heads.
+    h2: bool,
+    requests: AtomicU32,
+    /// When the last request ended, or the connection began.
+    rested_ms: AtomicU64,
+    /// When the head that is being read began; 0 = none is.
+    head_ms: AtomicU64,
+    last: AtomicBool,
+    _place: Place,
+}
+
+impl Link {
+    /// A connection whose handshake is done.
+    pub(crate) fn new(peer: SocketAddr, sni: Option<&str>, h2: bool, place: Place) -> Arc<Self> {
+        let now = clock::now_ms();
+        let peer_value = HeaderValue::try_from(peer.ip().to_canonical().to_string())
+            .expect("an address is printable ASCII");
+        Arc::new(Self {
+            peer,
+            peer_value,
+            sni: sni.map(Into::into),
+            h2,
+            requests: AtomicU32::new(0),
+            rested_ms: AtomicU64::new(now),
+            head_ms: AtomicU64::new(if h2 { 0 } else { now }),
+            last: AtomicBool::new(false),
+            _place: place,
+        })
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        self.h2
+    }
+
+    /// A request's head is complete.
+    pub(crate) fn begin(&self) {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        self.head_ms.store(0, Ordering::Release);
+    }
+
+    /// A request's answer ended.
+    pub(crate) fn end(&self) {
+        self.rested_ms.store(clock::now_ms(), Ordering::Release);
+        self.requests.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether no request is under way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.requests.load(Ordering::Acquire) == 0
+    }
+
+    fn received(&self) {
+        if !self.h2 && self.is_quiet() && self.head_ms.load(Ordering::Acquire) == 0 {
+            self.head_ms.store(clock::now_ms(), Ordering::Release);
+        }
+    }
+
+    /// When patience ends, and with what; nothing while a request is under way.
+    pub(crate) fn due(&self, quiet: Quiet) -> Option<(u64, Waits)> {
+        if !self.is_quiet() {
+            return None;
+        }
+        match self.head_ms.load(Ordering::Acquire) {
+            0 => Some((
+                self.rested_ms.load(Ordering::Acquire).max(quiet.since_ms) + quiet.idle_ms,
+                Waits::Idle,
+            )),
+            began => Some((began.max(quiet.since_ms) + quiet.header_ms, Waits::Head)),
+        }
+    }
+
+    /// The next answer is to be its last.
+    pub(crate) fn wind_up(&self) {
+        self.last.store(true, Ordering::Release);
+    }
+
+    /// Whether an answer given now is to say that the connection closes; HTTP/2 has its own way to say so.
+    pub(crate) fn says_close(&self) -> bool {
+        !self.h2 && self.last.load(Ordering::Acquire)
+    }
+}
+
+/// A stream that tells its link when bytes come in.
+#[derive(Debug)]
+pub(crate) struct Watched<S> {
+    stream: S,
+    link: Arc<Link>,
+}
+
+impl<S> Watched<S> {
+    /// Watches this stream.
+    pub(crate) fn new(stream: S, link: Arc<Link>) -> Self {
+        Self { stream, link }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.link.received();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    const QUIET: Quiet = Quiet { idle_ms: 1_000_000, header_ms: 1_000, since_ms: 0 };
+
+    fn link(h2: bool) -> Arc<Link> {
+        Link::new("192.0.2.7:1".parse().unwrap(), None, h2, Place::single())
+    }
+
+    fn waits(link: &Link) -> Option<Waits> {
+        link.due(QUIET).map(|(_, waits)| waits)
+    }
+
+    #[tokio::test]
+    async fn a_connection_waits_for_a_head_then_for_the_next_request() {
+        let link = link(false);
+        assert_eq!(waits(&link), Some(Waits::Head));
+        link.begin();
+        assert_eq!(waits(&link), None);
+        link.end();
+        assert_eq!(waits(&link), Some(Waits::Idle));
+        let mut stream = Watched::new(&b"GET"[..], Arc::clone(&link));
+        stream.read_u8().await.unwrap();
+        assert_eq!(waits(&link), Some(Waits::Head));
+    }
+
+    #[tokio::test]
+    async fn bytes_on_an_http2_connection_begin_no_head() {
+        let link = link(true);
+        Watched::new(&b"PING"[..], Arc::clone(&link)).read_u8().await.unwrap();
+        assert_eq!(waits(&link), Some(Waits::Idle));
+    }
+
+    #[test]
+    fn a_connection_is_quiet_when_its_last_request_has_ended() {
+        let link = link(true);
+        link.begin();
+        link.begin();
+        link.end();
+        assert!(!link.is_quiet());
+        link.end();
+        assert!(link.is_quiet());
+    }
+
+    #[test]
+    fn quiet_before_a_drain_counts_from_its_beginning() {
+        let link = link(false);
+        let drain = Quiet { idle_ms: 500, header_ms: 500, since_ms: u64::MAX / 2 };
+        assert_eq!(link.due(drain), Some((u64::MAX / 2 + 500, Waits::Head)));
+        link.begin();
+        link.end();
+        assert_eq!(link.due(drain), Some((u64::MAX / 2 + 500, Waits::Idle)));
+    }
+
+    #[test]
+    fn only_http1_is_told_in_a_header_that_the_connection_closes() {
+        for h2 in [false, true] {
+            let link = link(h2);
+            assert!(!link.says_close());
+            link.wind_up();
+            assert_eq!(link.says_close(), !h2);
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_written_as_the_client_knows_it() {
+        let link = Link::new("[::ffff:192.0.2.7]:1".parse().unwrap(), None, false, Place::single());
+        assert_eq!(link.peer_value, "192.0.2.7");
+    }
+}

@@ -1,0 +1,184 @@
+//! What kind of path a request asks for. Pure.
+//!
+//! A path is judged as written and as an app might read it (decoded once, `.` and `..` resolved, doubled slashes and letter
+//! case ignored), and the stricter judgement counts: `/public/%2e%2e/Internal/x` needs what `/internal/x` needs.
+
+use std::borrow::Cow;
+
+/// What kind of path it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// For debug-api, whatever the host.
+    Debug,
+    /// `/internal/*`: between apps.
+    Internal,
+    /// `/api/*`: for people who are logged in.
+    Api,
+    /// `/public/*`: the app, for everybody.
+    Public,
+    /// Static files, a development server, or the app.
+    Other,
+}
+
+/// Login belongs to the platform; until the login app comes, debug-api answers these.
+const LOGIN: [&str; 3] = ["/public/login", "/public/logout", "/public/access_token"];
+
+/// The class of a request's path.
+pub(crate) fn classify(path: &str) -> Class {
+    if path.starts_with("/debug/") || LOGIN.contains(&path) {
+        return Class::Debug;
+    }
+    let written = kind(path);
+    if is_plain(path) {
+        return written;
+    }
+    let read = kind(&normalise(path));
+    for strict in [Class::Internal, Class::Api, Class::Public] {
+        if written == strict || read == strict {
+            return strict;
+        }
+    }
+    Class::Other
+}
+
+fn kind(path: &str) -> Class {
+    let first = path.strip_prefix('/').unwrap_or(path).split('/').next().unwrap_or_default();
+    match first {
+        "internal" => Class::Internal,
+        "api" => Class::Api,
+        "public" => Class::Public,
+        _ => Class::Other,
+    }
+}
+
+/// Nothing in it that a second reading could change.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let quiet = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/-_.".contains(byte);
+    bytes.iter().all(quiet) && !path.contains("//") && !path.contains("/.")
+}
+
+/// The path as a lenient app would read it: no leading slash, lower case.
+fn normalise(path: &str) -> String {
+    let decoded = decode(path).to_ascii_lowercase();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split(['/', '\\']) {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            other => segments.push(other.split(';').next().unwrap_or(other)),
+        }
+    }
+    segments.join("/")
+}
+
+/// Percent-decodes once; what isn't a valid escape stays, what isn't UTF-8 is replaced.
+fn decode(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    Cow::Owned(String::from_utf8_lossy(&decode_bytes(path)).into_owned())
+}
+
+/// Percent-decodes once, to bytes.
+pub(crate) fn decode_bytes(path: &str) -> Vec<u8> {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escape = (bytes[at] == b'%')
+            .then(|| Some((hex(*bytes.get(at + 1)?)?, hex(*bytes.get(at + 2)?)?)))
+            .flatten();
+        match escape {
+            Some((high, low)) => {
+                decoded.push(high << 4 | low);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_told_apart() {
+        for (path, class) in [
+            ("/", Class::Other),
+            ("/index.html", Class::Other),
+            ("/debug", Class::Other),
+            ("/debug/application", Class::Debug),
+            ("/debugger/x", Class::Other),
+            ("/public/login", Class::Debug),
+            ("/public/logout", Class::Debug),
+            ("/public/access_token", Class::Debug),
+            ("/public/login/", Class::Public),
+            ("/public/login2", Class::Public),
+            ("/public/x", Class::Public),
+            ("/api", Class::Api),
+            ("/api/status", Class::Api),
+            ("/apis", Class::Other),
+            ("/internal", Class::Internal),
+            ("/internal/x", Class::Internal),
+            ("/internals", Class::Other),
+            ("", Class::Other),
+        ] {
+            assert_eq!(classify(path), class, "{path}");
+        }
+    }
+
+    #[test]
+    fn disguised_paths_are_judged_by_what_an_app_may_read() {
+        for path in [
+            "/Internal/x",
+            "//internal/x",
+            "/./internal/x",
+            "/public/../internal/x",
+            "/public/%2e%2e/internal/x",
+            "/public/..%2finternal/x",
+            "/%69nternal/x",
+            "/public\\..\\internal/x",
+            "/public/..%5cinternal/x",
+            "/internal;a=b/x",
+            "/internal%2fx",
+            "/internal/../public/x",
+            "/api/../internal/x",
+        ] {
+            assert_eq!(classify(path), Class::Internal, "{path}");
+        }
+        assert_eq!(classify("/public/../api/x"), Class::Api);
+        assert_eq!(classify("/API/x"), Class::Api);
+    }
+
+    #[test]
+    fn broken_escapes_stay_as_they_are() {
+        assert_eq!(decode_bytes("/%zz%4%41%"), b"/%zz%4A%");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_paths_never_panic(path in "(/|%2e|%2F|\\.|\\\\|internal|Api|;|%|[ -~]){0,20}") {
+            let _ = classify(&path);
+        }
+
+        #[test]
+        fn whatever_resolves_to_internal_is_internal(prefix in "(/public|/x|/api)?", dots in "(/|%2f)(\\.\\.|%2e%2e|\\.%2E)(/|%2F|//)") {
+            let path = format!("{prefix}{dots}internal/secret");
+            prop_assert_eq!(classify(&path), Class::Internal);
+        }
+    }
+}

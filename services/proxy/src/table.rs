@@ -1,0 +1,475 @@
+//! The routing table: host name -> instance -> where its requests go. Immutable; each change makes the next table and
+//! shares every route that it doesn't touch, so one app's change disturbs no other's connections.
+//!
+//! What procmgr says replaces what was kept, with two reserves. Until procmgr has looked at every desired instance
+//! (`reconciled`), an instance that it doesn't name is not gone; and an instance that it hasn't looked at (`unknown`) is
+//! still routed where it was. A kept route gives way when its port or its host name turns up elsewhere.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::{
+    files::Site,
+    pool::{Limits, Pool, Target},
+};
+
+/// Where requests for an instance go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Endpoint {
+    /// A TCP port on 127.0.0.1.
+    Tcp(u16),
+    /// A shim's socket; boxes come with a later part.
+    Shim(PathBuf),
+}
+
+/// procmgr's states, as far as routing tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// Not looked at yet.
+    Unknown,
+    /// On its way up: requests may wait for it.
+    Starting,
+    /// Up.
+    Running,
+    /// Being replaced because its health check failed.
+    Unhealthy,
+    /// On its way down.
+    Stopping,
+    /// Down because it should be.
+    Stopped,
+    /// Down although it should be up.
+    Failed,
+}
+
+impl State {
+    /// The word for people.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "not looked at yet",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Unhealthy => "unhealthy",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What routing knows about one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) id: String,
+    /// Relative to the base domain, lower case.
+    pub(crate) host: String,
+    pub(crate) state: State,
+    pub(crate) reason: String,
+    pub(crate) generation: u64,
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Whether requests may be sent to it now.
+    pub(crate) routed: bool,
+    /// When its next start is due; 0 = none is planned.
+    pub(crate) retry_unix_ms: i64,
+    pub(crate) release: PathBuf,
+    /// SHA-256 of its own secret; none when it has none.
+    pub(crate) secret: Option<[u8; 32]>,
+    /// A development server for its non-API paths; 0 = none.
+    pub(crate) debug_port: u16,
+}
+
+/// An instance with what its requests run over.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) entry: Entry,
+    /// Connections to the app; none without a TCP endpoint.
+    pub(crate) app: Option<Arc<Pool>>,
+    /// Connections to its development server.
+    pub(crate) dev: Option<Arc<Pool>>,
+    /// Its static files.
+    pub(crate) site: Arc<Site>,
+    /// Said by procmgr in its present stream, not merely kept.
+    confirmed: bool,
+}
+
+/// Where a table came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// No table was ever known: nothing can be said about any host name.
+    Nothing,
+    /// The last one known; procmgr's stream is down.
+    Kept,
+    /// procmgr's stream is live.
+    Procmgr,
+}
+
+/// A piece of news.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    /// All instances that procmgr knows.
+    Snapshot { entries: Vec<Entry>, reconciled: bool },
+    /// One instance, new or changed.
+    Put(Entry),
+    /// One instance is gone.
+    Removed(String),
+    /// procmgr's stream ended.
+    Lost,
+}
+
+/// All routes at one instant.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// One more for each change.
+    pub(crate) revision: u64,
+    pub(crate) source: Source,
+    /// Whether an unknown host name is known not to exist.
+    pub(crate) complete: bool,
+    by_id: BTreeMap<String, Arc<Route>>,
+    by_host: HashMap<String, Arc<Route>>,
+    by_secret: HashMap<u64, Vec<Arc<Route>>>,
+    limits: Limits,
+}
+
+impl Table {
+    /// The table before anything is known.
+    pub(crate) fn empty(limits: Limits) -> Self {
+        Self::build(0, Source::Nothing, false, BTreeMap::new(), limits)
+    }
+
+    /// The table of a kept file.
+    pub(crate) fn kept(entries: Vec<Entry>, complete: bool, limits: Limits) -> Self {
+        let none = BTreeMap::new();
+        let routes = entries
+            .into_iter()
+            .map(|entry| (entry.id.clone(), route(entry, false, &none, &limits)))
+            .collect();
+        Self::build(1, Source::Kept, complete, routes, limits)
+    }
+
+    /// The next table.
+    pub(crate) fn apply(&self, change: Change) -> Self {
+        let mut routes = self.by_id.clone();
+        let (mut source, mut complete) = (Source::Procmgr, self.complete);
+        match change {
+            Change::Snapshot { entries, reconciled } => {
+                routes = if reconciled { BTreeMap::new() } else { unconfirmed(&self.by_id) };
+                complete |= reconciled;
+                for entry in entries {
+                    self.put(&mut routes, entry);
+                }
+            }
+            Change::Put(entry) => self.put(&mut routes, entry),
+            Change::Removed(id) => {
+                routes.remove(&id);
+            }
+            Change::Lost if self.source == Source::Nothing => source = Source::Nothing,
+            Change::Lost => source = Source::Kept,
+        }
+        give_way(&mut routes);
+        Self::build(self.revision + 1, source, complete, routes, self.limits)
+    }
+
+    fn put(&self, routes: &mut BTreeMap<String, Arc<Route>>, mut entry: Entry) {
+        if let Some(before) = self.by_id.get(&entry.id)
+            && entry.state == State::Unknown
+            && before.entry.routed
+        {
+            entry = Entry { host: entry.host, ..before.entry.clone() };
+            routes.insert(entry.id.clone(), route(entry, false, &self.by_id, &self.limits));
+            return;
+        }
+        routes.insert(entry.id.clone(), route(entry, true, &self.by_id, &self.limits));
+    }
+
+    fn build(
+        revision: u64,
+        source: Source,
+        complete: bool,
+        by_id: BTreeMap<String, Arc<Route>>,
+        limits: Limits,
+    ) -> Self {
+        let mut by_host: HashMap<String, Arc<Route>> = HashMap::with_capacity(by_id.len());
+        let mut by_secret: HashMap<u64, Vec<Arc<Route>>> = HashMap::new();
+        for route in by_id.values() {
+            if let Some(digest) = &route.entry.secret {
+                by_secret.entry(bucket(digest)).or_default().push(Arc::clone(route));
+            }
+            match by_host.get(&route.entry.host) {
+                Some(other) if other.rank() >= route.rank() => {}
+                _ => {
+                    by_host.insert(route.entry.host.clone(), Arc::clone(route));
+                }
+            }
+        }
+        Self { revision, source, complete, by_id, by_host, by_secret, limits }
+    }
+
+    /// The instance of a host name relative to the base domain.
+    pub(crate) fn by_host(&self, relative: &str) -> Option<&Arc<Route>> {
+        self.by_host.get(relative)
+    }
+
+    /// The instance of an id.
+    pub(crate) fn by_id(&self, id: &str) -> Option<&Arc<Route>> {
+        self.by_id.get(id)
+    }
+
+    /// The instance whose own secret this is. Digests are compared in constant time; finding the few that share a bucket
+    /// tells no more than eight bytes of a digest of what the caller itself sent.
+    pub(crate) fn by_secret(&self, secret: &[u8]) -> Option<&Arc<Route>> {
+        let digest: [u8; 32] = Sha256::digest(secret).into();
+        let candidates = self.by_secret.get(&bucket(&digest))?;
+        candidates
+            .iter()
+            .find(|route| route.entry.secret.is_some_and(|known| bool::from(known.ct_eq(&digest))))
+    }
+
+    /// Every route, by host name.
+    pub(crate) fn routes(&self) -> Vec<&Arc<Route>> {
+        let mut routes: Vec<_> = self.by_id.values().collect();
+        routes.sort_by(|a, b| a.entry.host.cmp(&b.entry.host));
+        routes
+    }
+
+    /// What a kept file holds.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.by_id.values().map(|route| &route.entry)
+    }
+}
+
+impl Route {
+    /// Which of two instances of one host name wins: the routed one, then the one that procmgr confirms, then the first id.
+    fn rank(&self) -> (bool, bool) {
+        (self.entry.routed, self.confirmed)
+    }
+}
+
+/// An entry with its connections: those of the route before it, where the place is the same.
+fn route(
+    entry: Entry,
+    confirmed: bool,
+    before: &BTreeMap<String, Arc<Route>>,
+    limits: &Limits,
+) -> Arc<Route> {
+    let old = before.get(&entry.id);
+    if let Some(old) = old
+        && old.entry == entry
+        && old.confirmed == confirmed
+    {
+        return Arc::clone(old);
+    }
+    let same_place =
+        |old: &&Arc<Route>| old.entry.endpoint == entry.endpoint && old.entry.generation == entry.generation;
+    let app = match (&entry.endpoint, old.filter(same_place)) {
+        (Some(Endpoint::Tcp(_)), Some(old)) => old.app.clone(),
+        (Some(Endpoint::Tcp(port)), None) => Some(Arc::new(Pool::new(Target::local(*port), *limits))),
+        _ => None,
+    };
+    let dev = match old.filter(|old| old.entry.debug_port == entry.debug_port) {
+        Some(old) => old.dev.clone(),
+        None if entry.debug_port == 0 => None,
+        None => Some(Arc::new(Pool::new(Target::local(entry.debug_port), *limits))),
+    };
+    let site = match old.filter(|old| old.entry.release == entry.release) {
+        Some(old) => Arc::clone(&old.site),
+        None => Arc::new(Site::new(entry.release.join("static"))),
+    };
+    Arc::new(Route { entry, app, dev, site, confirmed })
+}
+
+/// The same routes, none of them confirmed any more.
+fn unconfirmed(routes: &BTreeMap<String, Arc<Route>>) -> BTreeMap<String, Arc<Route>> {
+    let demoted = |old: &Arc<Route>| {
+        Arc::new(Route {
+            entry: old.entry.clone(),
+            app: old.app.clone(),
+            dev: old.dev.clone(),
+            site: Arc::clone(&old.site),
+            confirmed: false,
+        })
+    };
+    routes
+        .iter()
+        .map(|(id, old)| (id.clone(), if old.confirmed { demoted(old) } else { Arc::clone(old) }))
+        .collect()
+}
+
+/// A kept route whose port a confirmed instance has now leads to a stranger: it is not followed.
+fn give_way(routes: &mut BTreeMap<String, Arc<Route>>) {
+    if routes.values().all(|route| route.confirmed) {
+        return;
+    }
+    let taken: HashSet<Endpoint> = routes
+        .values()
+        .filter(|route| route.confirmed)
+        .filter_map(|route| route.entry.endpoint.clone())
+        .collect();
+    for route in routes.values_mut() {
+        let lost = !route.confirmed
+            && route.entry.endpoint.as_ref().is_some_and(|endpoint| taken.contains(endpoint));
+        if lost {
+            let entry = Entry {
+                state: State::Starting,
+                reason: "its port serves another instance now".into(),
+                endpoint: None,
+                routed: false,
+                ..route.entry.clone()
+            };
+            *route = Arc::new(Route {
+                entry,
+                app: None,
+                dev: route.dev.clone(),
+                site: Arc::clone(&route.site),
+                confirmed: false,
+            });
+        }
+    }
+}
+
+fn bucket(digest: &[u8; 32]) -> u64 {
+    digest[..8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A running instance of this id and host name on this port.
+    pub(crate) fn running(id: &str, host: &str, port: u16) -> Entry {
+        Entry {
+            id: id.into(),
+            host: host.into(),
+            state: State::Running,
+            reason: String::new(),
+            generation: 1,
+            endpoint: Some(Endpoint::Tcp(port)),
+            routed: true,
+            retry_unix_ms: 0,
+            release: PathBuf::from("/nowhere").join(id),
+            secret: Some(Sha256::digest(format!("secret of {id}")).into()),
+            debug_port: 0,
+        }
+    }
+
+    /// The same in another state, not routed.
+    pub(crate) fn idle(id: &str, host: &str, state: State, reason: &str) -> Entry {
+        let base = running(id, host, 0);
+        Entry { state, reason: reason.into(), endpoint: None, routed: false, ..base }
+    }
+
+    fn snapshot(entries: Vec<Entry>, reconciled: bool) -> Change {
+        Change::Snapshot { entries, reconciled }
+    }
+
+    fn table(entries: Vec<Entry>) -> Table {
+        Table::empty(Limits::default()).apply(snapshot(entries, true))
+    }
+
+    fn port_of(table: &Table, host: &str) -> Option<u16> {
+        match table.by_host(host)?.entry.endpoint {
+            Some(Endpoint::Tcp(port)) => Some(port),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_reconciled_snapshot_is_the_whole_truth() {
+        let next = table(vec![running("a", "a", 1), running("b", "b", 2)])
+            .apply(snapshot(vec![running("b", "b", 3)], true));
+        assert!(next.by_host("a").is_none());
+        assert_eq!(port_of(&next, "b"), Some(3));
+        assert!(next.complete);
+    }
+
+    #[test]
+    fn until_reconciled_a_missing_instance_keeps_its_route() {
+        let next = table(vec![running("a", "a", 1), running("b", "b", 2)])
+            .apply(snapshot(vec![running("b", "b", 3)], false));
+        assert!(next.by_host("a").unwrap().entry.routed);
+        assert_eq!((port_of(&next, "a"), port_of(&next, "b")), (Some(1), Some(3)));
+        let after = next.apply(snapshot(vec![running("b", "b", 3)], true));
+        assert!(after.by_host("a").is_none());
+    }
+
+    #[test]
+    fn an_instance_not_looked_at_yet_stays_routed() {
+        let next = table(vec![running("a", "a", 1)])
+            .apply(snapshot(vec![idle("a", "a", State::Unknown, "new")], false));
+        assert!(next.by_host("a").unwrap().entry.routed);
+        let after = next.apply(Change::Put(idle("a", "a", State::Failed, "exit 1")));
+        assert!(!after.by_host("a").unwrap().entry.routed);
+    }
+
+    #[test]
+    fn a_kept_route_gives_way_when_its_port_serves_another() {
+        let kept = Table::kept(vec![running("a", "a", 1)], true, Limits::default());
+        let next = kept.apply(snapshot(vec![running("b", "b", 1)], false));
+        assert!(!next.by_host("a").unwrap().entry.routed);
+        assert!(next.by_host("b").unwrap().entry.routed);
+    }
+
+    #[test]
+    fn of_two_instances_of_one_host_the_routed_one_wins() {
+        let next = table(vec![idle("a", "x", State::Failed, "exit 1"), running("b", "x", 2)]);
+        assert_eq!(next.by_host("x").unwrap().entry.id, "b");
+        let both = table(vec![running("a", "x", 1), running("b", "x", 2)]);
+        assert_eq!(both.by_host("x").unwrap().entry.id, "a");
+    }
+
+    #[test]
+    fn puts_and_removals_touch_one_route_only() {
+        let before = table(vec![running("a", "a", 1), running("b", "b", 2)]);
+        let after = before.apply(Change::Put(running("a", "a", 9)));
+        assert!(Arc::ptr_eq(before.by_id("b").unwrap(), after.by_id("b").unwrap()));
+        assert_eq!(port_of(&after, "a"), Some(9));
+        let gone = after.apply(Change::Removed("a".into()));
+        assert!(gone.by_host("a").is_none() && gone.by_host("b").is_some());
+        assert!(gone.apply(Change::Removed("a".into())).by_host("b").is_some());
+    }
+
+    #[test]
+    fn connections_outlive_a_change_that_leaves_the_place_alone() {
+        let before = table(vec![running("a", "a", 1)]);
+        let renamed = before.apply(Change::Put(running("a", "other", 1)));
+        let pool = |table: &Table| Arc::clone(table.by_id("a").unwrap().app.as_ref().unwrap());
+        assert!(Arc::ptr_eq(&pool(&before), &pool(&renamed)));
+        let restarted = renamed.apply(Change::Put(Entry { generation: 2, ..running("a", "other", 1) }));
+        assert!(!Arc::ptr_eq(&pool(&before), &pool(&restarted)));
+    }
+
+    #[test]
+    fn the_source_says_whether_the_stream_is_live() {
+        let empty = Table::empty(Limits::default());
+        assert_eq!(empty.apply(Change::Lost).source, Source::Nothing);
+        let live = table(vec![running("a", "a", 1)]);
+        assert_eq!(live.source, Source::Procmgr);
+        let lost = live.apply(Change::Lost);
+        assert_eq!(lost.source, Source::Kept);
+        assert!(lost.by_host("a").unwrap().entry.routed);
+    }
+
+    #[test]
+    fn an_unreconciled_snapshot_leaves_an_empty_table_incomplete() {
+        let next = Table::empty(Limits::default()).apply(snapshot(vec![running("a", "a", 1)], false));
+        assert!(!next.complete && next.by_host("a").is_some());
+    }
+
+    #[test]
+    fn an_app_is_known_by_its_own_secret_only() {
+        let both = table(vec![running("a", "a", 1), running("b", "b", 2)]);
+        assert_eq!(both.by_secret(b"secret of b").unwrap().entry.id, "b");
+        assert!(both.by_secret(b"secret of c").is_none());
+        assert!(both.by_secret(b"").is_none());
+        let without = table(vec![Entry { secret: None, ..running("a", "a", 1) }]);
+        assert!(without.by_secret(b"").is_none());
+    }
+}
