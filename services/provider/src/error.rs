@@ -1,0 +1,63 @@
+//! Why a request is refused, and the one place where that becomes a gRPC status.
+
+use std::{io, path::PathBuf};
+
+use tonic::Status;
+
+use crate::{instance::InstanceId, merge::Conflict, typed::BadField};
+
+/// A refused request. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request holds no instance.
+    #[error("the request holds no instance")]
+    Missing,
+    /// A value can't be.
+    #[error(transparent)]
+    Bad(#[from] BadField),
+    /// The host name or the id is another's.
+    #[error("{0}; choose another, or remove that instance first")]
+    Taken(Box<Conflict>),
+    /// Only debug instances come and go by RPC.
+    #[error("instance `{id}` is {origin}; change it where it was configured")]
+    NotDebug {
+        /// Which.
+        id: InstanceId,
+        /// Where it was configured.
+        origin: String,
+    },
+    /// There are as many debug instances as there may be.
+    #[error(
+        "there are {0} debug instances, as many as provider.max_debug_instances allows; remove one first"
+    )]
+    TooMany(usize),
+    /// The desired state would no longer fit into one message.
+    #[error(
+        "the desired state would grow to {0} bytes, more than one message holds; remove an instance first"
+    )]
+    TooLarge(usize),
+    /// The change could not be made durable.
+    #[error("could not write `{path}`: {source}; nothing was changed")]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The daemon is on its way out.
+    #[error("provider is stopping; try again in a moment")]
+    Stopping,
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Missing | Error::Bad(_) => Self::invalid_argument(message),
+            Error::Taken(_) => Self::already_exists(message),
+            Error::NotDebug { .. } => Self::failed_precondition(message),
+            Error::TooMany(_) | Error::TooLarge(_) => Self::resource_exhausted(message),
+            Error::Unwritable { .. } | Error::Stopping => Self::unavailable(message),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! An instance as it is desired: every value in it has been judged. Made only by `typed.rs` and `merge.rs`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host_name::{HostName, quoted};
+
+/// Longest id of an instance.
+const ID_MAX: usize = 64;
+
+/// Names an instance: 1 to 64 characters of `[A-Za-z0-9_-]`, so that it is a safe file name too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(String);
+
+impl InstanceId {
+    /// Judges an id as typed.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(typed: &str) -> Result<Self, String> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        if typed.is_empty() || typed.len() > ID_MAX || !typed.bytes().all(fits) {
+            return Err(format!("instance id {} is not 1 to 64 characters of [A-Za-z0-9_-]", quoted(typed)));
+        }
+        Ok(Self(typed.to_owned()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a generation is isolated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// The best that the machine can do.
+    #[default]
+    Auto,
+    /// A microVM.
+    Krun,
+    /// Namespaces, seccomp, Landlock, cgroup.
+    Sandbox,
+    /// None; development only.
+    Process,
+}
+
+/// Overrides of the health check; absent = the defaults of procmgr.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Path that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Time between two checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u32>,
+    /// Patience for one answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u32>,
+    /// Failures in a row that count as unhealthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u32>,
+    /// Patience for the first answer after a start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_deadline_ms: Option<u32>,
+}
+
+/// What a static entry may pin against dynamic overrides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the names of the keys
+pub enum Field {
+    AppId,
+    DisplayName,
+    HostName,
+    Release,
+    Data,
+    Driver,
+    Env,
+    Health,
+    DebugPort,
+    StaticServiceUrl,
+}
+
+/// Where an entry was read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A file, with the line at which the entry begins.
+    File(PathBuf, Option<usize>),
+    /// The admin app.
+    Dynamic,
+    /// The debug API or an operator.
+    Debug,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, Some(line)) => write!(f, "static, {}:{line}", path.display()),
+            Self::File(path, None) => write!(f, "static, {}", path.display()),
+            Self::Dynamic => f.write_str("dynamic, from the admin app"),
+            Self::Debug => f.write_str("debug"),
+        }
+    }
+}
+
+/// What one source says about an instance; a field it is silent about is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // as in `Instance`
+pub struct Fields {
+    pub app_id: Option<String>,
+    pub display_name: Option<String>,
+    pub host_name: Option<HostName>,
+    pub release: Option<PathBuf>,
+    pub data: Option<PathBuf>,
+    pub driver: Option<Driver>,
+    pub env: Option<BTreeMap<String, String>>,
+    pub health: Option<Health>,
+    pub debug_port: Option<u16>,
+    pub static_service_url: Option<String>,
+}
+
+impl Fields {
+    /// Itself where it speaks, `lower` where it is silent or `lower` is pinned.
+    #[must_use]
+    pub fn over(&self, lower: &Self, pins: &BTreeSet<Field>) -> Self {
+        fn pick<T: Clone>(upper: &Option<T>, lower: &Option<T>, pinned: bool) -> Option<T> {
+            if pinned { lower.clone() } else { upper.clone().or_else(|| lower.clone()) }
+        }
+        let pinned = |field| pins.contains(&field);
+        Self {
+            app_id: pick(&self.app_id, &lower.app_id, pinned(Field::AppId)),
+            display_name: pick(&self.display_name, &lower.display_name, pinned(Field::DisplayName)),
+            host_name: pick(&self.host_name, &lower.host_name, pinned(Field::HostName)),
+            release: pick(&self.release, &lower.release, pinned(Field::Release)),
+            data: pick(&self.data, &lower.data, pinned(Field::Data)),
+            driver: pick(&self.driver, &lower.driver, pinned(Field::Driver)),
+            env: pick(&self.env, &lower.env, pinned(Field::Env)),
+            health: pick(&self.health, &lower.health, pinned(Field::Health)),
+            debug_port: pick(&self.debug_port, &lower.debug_port, pinned(Field::DebugPort)),
+            static_service_url: pick(
+                &self.static_service_url,
+                &lower.static_service_url,
+                pinned(Field::StaticServiceUrl),
+            ),
+        }
+    }
+
+    /// The whole instance, its gaps filled with defaults; none while it has no host name or no release.
+    #[must_use]
+    pub fn complete(&self, id: &InstanceId, data_root: &Path) -> Option<Instance> {
+        let app_id = self.app_id.clone().unwrap_or_else(|| id.to_string());
+        Some(Instance {
+            id: id.clone(),
+            display_name: self.display_name.clone().unwrap_or_else(|| app_id.clone()),
+            app_id,
+            host_name: self.host_name.clone()?,
+            release: self.release.clone()?,
+            data: self.data.clone().unwrap_or_else(|| data_root.join(id.as_str())),
+            driver: self.driver.unwrap_or_default(),
+            env: self.env.clone().unwrap_or_default(),
+            health: self.health.clone(),
+            debug_port: self.debug_port.unwrap_or(0),
+            static_service_url: self.static_service_url.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// One source's entry for one instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Which instance it speaks of.
+    pub id: InstanceId,
+    /// What it says.
+    pub fields: Fields,
+    /// What a dynamic entry may not override.
+    pub pins: BTreeSet<Field>,
+    /// Where it was read.
+    pub source: Source,
+}
+
+/// An app that should run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// The application it is an instance of.
+    pub app_id: String,
+    /// For people.
+    pub display_name: String,
+    /// Where it answers.
+    pub host_name: HostName,
+    /// Its unpacked package.
+    pub release: PathBuf,
+    /// Its own data.
+    pub data: PathBuf,
+    /// Its isolation.
+    pub driver: Driver,
+    /// Further environment.
+    pub env: BTreeMap<String, String>,
+    /// Overrides of its health check.
+    pub health: Option<Health>,
+    /// A development server for the non-API paths; 0 = none.
+    pub debug_port: u16,
+    /// Where non-API paths are served from while developing; may be empty.
+    pub static_service_url: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_safe_file_name() {
+        for good in ["a", "18736e4f-93f9-4606-a7be-863c7986ea5b", "A_z-9", &"x".repeat(64)] {
+            assert!(InstanceId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a\0", "ä", "a.b", &"x".repeat(65)] {
+            assert!(InstanceId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn gaps_are_filled_with_defaults_but_for_host_name_and_release() {
+        let id = InstanceId::parse("a").expect("an id");
+        assert_eq!(Fields::default().complete(&id, Path::new("/d")), None);
+        let zone = crate::host_name::Zone { base: "x".into(), port: 1 };
+        let host_name = HostName::parse("h", &zone).ok();
+        let fields = Fields { host_name, release: Some("/r".into()), ..Fields::default() };
+        let whole = fields.complete(&id, Path::new("/d")).expect("complete");
+        assert_eq!((whole.app_id.as_str(), whole.display_name.as_str()), ("a", "a"));
+        assert_eq!((whole.data, whole.driver, whole.debug_port), (PathBuf::from("/d/a"), Driver::Auto, 0));
+    }
+}

@@ -1,0 +1,203 @@
+//! static + dynamic + debug -> desired. A pure function of its input: the order of the entries changes nothing, and the same
+//! entries give the same result on every machine.
+//!
+//! Precedence. A dynamic entry overrides the static one of the same id field by field, except what the static one pins; a
+//! static instance that the admin app doesn't list stays. A debug entry stands alone: an id of another origin is not its to
+//! take. Host names are claimed in this order, the smaller id first among equals:
+//!
+//! 1. static instances, the names they were configured with
+//! 2. names given by dynamic entries, to static instances or to their own
+//! 3. a static instance that lost in 2 falls back to its configured name, if that is still free
+//! 4. debug instances
+//!
+//! Whoever finds its name taken is not desired, and a conflict names both.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    fmt,
+    path::Path,
+};
+
+use crate::{
+    host_name::HostName,
+    instance::{Entry, Fields, Instance, InstanceId, Source},
+};
+
+/// Where a desired instance came from. A static one that a dynamic entry overrides is static still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Configuration.
+    Static,
+    /// The admin app.
+    Dynamic,
+    /// The debug API or an operator.
+    Debug,
+}
+
+/// An instance and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// What should run.
+    pub instance: Instance,
+    /// Whose it is.
+    pub origin: Origin,
+}
+
+/// What the merge makes of all entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// What should run.
+    pub desired: BTreeMap<InstanceId, Desired>,
+    /// Entries that lost, in a fixed order.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// An entry that lost.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// The instance that lost.
+    pub id: InstanceId,
+    /// Where its entry was read.
+    pub source: Source,
+    /// What it lost.
+    pub clash: Clash,
+}
+
+/// What an entry lost, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Clash {
+    /// Its id is taken by an entry read there.
+    Id(Source),
+    /// Its host name is taken by another instance.
+    HostName(HostName, InstanceId, Source),
+    /// It says no host name or no release, and nobody else does.
+    Incomplete,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, source, clash } = self;
+        match clash {
+            Clash::Id(holder) => write!(f, "instance id `{id}` ({source}) is taken ({holder})"),
+            Clash::HostName(host, other, holder) => {
+                write!(
+                    f,
+                    "host name `{host}` of instance `{id}` ({source}) is taken by instance `{other}` ({holder})"
+                )
+            }
+            Clash::Incomplete => write!(f, "instance `{id}` ({source}) has no host name or no release"),
+        }
+    }
+}
+
+type ById<'a> = BTreeMap<&'a InstanceId, &'a Entry>;
+
+/// Merges all entries; see the head of this file. `data_root` is where data folders lie by default.
+#[must_use]
+pub fn merge(statics: &[Entry], dynamic: &[Entry], debug: &[Entry], data_root: &Path) -> Merged {
+    let mut table = Table { data_root, claimed: BTreeMap::new(), merged: Merged::default() };
+    let statics = table.unique(statics);
+    let dynamic = table.unique(dynamic);
+    let debug = table.unique(debug);
+    let layers = layers(&statics, &dynamic);
+    for (entry, fields) in &layers.own {
+        table.claim(entry, fields, Origin::Static);
+    }
+    let mut fallbacks = Vec::new();
+    for (entry, fields, below) in layers.given {
+        let origin = if below.is_some() { Origin::Static } else { Origin::Dynamic };
+        if !table.claim(entry, &fields, origin) {
+            fallbacks.extend(below.map(|below| (below, fields)));
+        }
+    }
+    for (below, fields) in fallbacks {
+        let fields = Fields { host_name: below.fields.host_name.clone(), ..fields };
+        table.claim(below, &fields, Origin::Static);
+    }
+    for (id, entry) in debug {
+        match statics.get(id).or_else(|| dynamic.get(id)) {
+            Some(holder) => table.lost(entry, Clash::Id(holder.source.clone())),
+            None => {
+                table.claim(entry, &entry.fields, Origin::Debug);
+            }
+        }
+    }
+    table.merged.conflicts.sort();
+    table.merged
+}
+
+/// Static and dynamic entries laid over each other.
+struct Layers<'a> {
+    /// Static instances that keep the host name of their own entry.
+    own: Vec<(&'a Entry, Fields)>,
+    /// Names given by a dynamic entry, with the static entry below it, if any.
+    given: Vec<(&'a Entry, Fields, Option<&'a Entry>)>,
+}
+
+fn layers<'a>(statics: &ById<'a>, dynamic: &ById<'a>) -> Layers<'a> {
+    let mut layers = Layers { own: Vec::new(), given: Vec::new() };
+    let ids: BTreeSet<&InstanceId> = statics.keys().chain(dynamic.keys()).copied().collect();
+    for id in ids {
+        match (statics.get(id).copied(), dynamic.get(id).copied()) {
+            (Some(below), Some(upper)) => {
+                let fields = upper.fields.over(&below.fields, &below.pins);
+                if fields.host_name == below.fields.host_name {
+                    layers.own.push((below, fields));
+                } else {
+                    layers.given.push((upper, fields, Some(below)));
+                }
+            }
+            (Some(below), None) => layers.own.push((below, below.fields.clone())),
+            (None, Some(upper)) => layers.given.push((upper, upper.fields.clone(), None)),
+            (None, None) => {}
+        }
+    }
+    layers
+}
+
+/// The result under construction.
+struct Table<'a> {
+    data_root: &'a Path,
+    claimed: BTreeMap<HostName, (InstanceId, Source)>,
+    merged: Merged,
+}
+
+impl Table<'_> {
+    /// One entry for each id of one origin: the least, so that the order they came in doesn't matter.
+    fn unique<'e>(&mut self, entries: &'e [Entry]) -> ById<'e> {
+        let mut sorted: Vec<&Entry> = entries.iter().collect();
+        sorted.sort_by_key(|entry| (&entry.id, &entry.source, *entry));
+        let mut unique = ById::new();
+        for entry in sorted {
+            match unique.entry(&entry.id) {
+                btree_map::Entry::Vacant(free) => {
+                    free.insert(entry);
+                }
+                btree_map::Entry::Occupied(held) => self.lost(entry, Clash::Id(held.get().source.clone())),
+            }
+        }
+        unique
+    }
+
+    fn claim(&mut self, entry: &Entry, fields: &Fields, origin: Origin) -> bool {
+        let Some(instance) = fields.complete(&entry.id, self.data_root) else {
+            self.lost(entry, Clash::Incomplete);
+            return false;
+        };
+        if let Some((other, source)) = self.claimed.get(&instance.host_name) {
+            let clash = Clash::HostName(instance.host_name, other.clone(), source.clone());
+            self.lost(entry, clash);
+            return false;
+        }
+        self.claimed.insert(instance.host_name.clone(), (entry.id.clone(), entry.source.clone()));
+        self.merged.desired.insert(entry.id.clone(), Desired { instance, origin });
+        true
+    }
+
+    fn lost(&mut self, entry: &Entry, clash: Clash) {
+        self.merged.conflicts.push(Conflict { id: entry.id.clone(), source: entry.source.clone(), clash });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Between the messages of the contract and our own types. An empty field of a message means: not said.
+
+use std::path::Path;
+
+use nexushub_proto::provider as proto;
+use prost::Message;
+
+use crate::{
+    changes::Change,
+    instance::{Driver, Health, Instance},
+    merge::{Desired, Merged, Origin},
+    typed::{BadField, Typed},
+};
+
+/// A request's instance as somebody wrote it; it is judged by `typed.rs` like any other.
+///
+/// # Errors
+/// A value that our types can't even write down.
+pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
+    if !matches!(sent.origin(), proto::Origin::Unspecified | proto::Origin::Debug) {
+        return Err(BadField { key: "origin", why: "only debug instances can be put".to_owned() });
+    }
+    let driver = match proto::Driver::try_from(sent.driver) {
+        Ok(proto::Driver::Unspecified) => None,
+        Ok(proto::Driver::Auto) => Some(Driver::Auto),
+        Ok(proto::Driver::Krun) => Some(Driver::Krun),
+        Ok(proto::Driver::Sandbox) => Some(Driver::Sandbox),
+        Ok(proto::Driver::Process) => Some(Driver::Process),
+        Err(_) => return Err(BadField { key: "driver", why: format!("there is no driver {}", sent.driver) }),
+    };
+    let debug_port = u16::try_from(sent.debug_port)
+        .map_err(|_| BadField { key: "debug_port", why: format!("{} is not a port", sent.debug_port) })?;
+    let said = |text: String| Some(text).filter(|text| !text.is_empty());
+    let number = |value: u32| Some(value).filter(|value| *value != 0);
+    let health = sent.health.map(|health| Health {
+        path: said(health.path),
+        interval_ms: number(health.interval_ms),
+        timeout_ms: number(health.timeout_ms),
+        failures: number(health.failures),
+        start_deadline_ms: number(health.start_deadline_ms),
+    });
+    Ok(Typed {
+        id: sent.id,
+        app_id: said(sent.app_id),
+        display_name: said(sent.display_name),
+        host_name: said(sent.host_name),
+        release: said(sent.release),
+        data: said(sent.data),
+        driver,
+        env: Some(sent.env.into_iter().collect())
+            .filter(|env: &std::collections::BTreeMap<_, _>| !env.is_empty()),
+        health: health.filter(|health| *health != Health::default()),
+        debug_port: Some(debug_port).filter(|port| *port != 0),
+        static_service_url: said(sent.static_service_url),
+        pin: Vec::new(),
+    })
+}
+
+/// A desired instance as a message.
+#[must_use]
+pub fn instance(desired: &Desired) -> proto::Instance {
+    let Instance { id, app_id, display_name, host_name, release, data, driver, env, health, .. } =
+        &desired.instance;
+    let text = |path: &Path| path.to_string_lossy().into_owned(); // paths were text when they were judged
+    let driver = match driver {
+        Driver::Auto => proto::Driver::Auto,
+        Driver::Krun => proto::Driver::Krun,
+        Driver::Sandbox => proto::Driver::Sandbox,
+        Driver::Process => proto::Driver::Process,
+    };
+    let origin = match desired.origin {
+        Origin::Static => proto::Origin::Static,
+        Origin::Dynamic => proto::Origin::Dynamic,
+        Origin::Debug => proto::Origin::Debug,
+    };
+    proto::Instance {
+        id: id.to_string(),
+        app_id: app_id.clone(),
+        display_name: display_name.clone(),
+        host_name: host_name.to_string(),
+        release: text(release),
+        data: text(data),
+        driver: driver.into(),
+        env: env.clone().into_iter().collect(),
+        health: health.as_ref().map(|health| proto::Health {
+            path: health.path.clone().unwrap_or_default(),
+            interval_ms: health.interval_ms.unwrap_or(0),
+            timeout_ms: health.timeout_ms.unwrap_or(0),
+            failures: health.failures.unwrap_or(0),
+            start_deadline_ms: health.start_deadline_ms.unwrap_or(0),
+        }),
+        origin: origin.into(),
+        static_service_url: desired.instance.static_service_url.clone(),
+        debug_port: desired.instance.debug_port.into(),
+    }
+}
+
+/// One message of a watch.
+#[must_use]
+pub fn change(revision: u64, change: &Change) -> proto::WatchDesiredResponse {
+    use proto::watch_desired_response::Event;
+    let event = match change {
+        Change::Snapshot(all) => {
+            Event::Snapshot(proto::DesiredSnapshot { instances: all.iter().map(instance).collect() })
+        }
+        Change::Put(desired) => Event::Put(instance(desired)),
+        Change::Removed(id) => Event::RemovedId(id.to_string()),
+    };
+    proto::WatchDesiredResponse { revision, event: Some(event) }
+}
+
+/// How large the snapshot of a state is, in bytes.
+#[must_use]
+pub fn snapshot_len(merged: &Merged) -> usize {
+    const FRAMING: usize = 8; // tag and length of one entry of a list
+    merged.desired.values().map(|desired| instance(desired).encoded_len() + FRAMING).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{host_name::Zone, instance::Source, typed::Judge};
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_instance_comes_back_as_it_was_sent() {
+        let sent = proto::Instance {
+            id: "a".into(),
+            app_id: "app".into(),
+            display_name: "An app".into(),
+            host_name: "a.debug".into(),
+            release: "/r".into(),
+            data: "/d".into(),
+            driver: proto::Driver::Process.into(),
+            env: [("A".to_owned(), "b".to_owned())].into(),
+            health: Some(proto::Health { path: "/up".into(), failures: 3, ..Default::default() }),
+            origin: proto::Origin::Debug.into(),
+            static_service_url: "http://localhost:5173".into(),
+            debug_port: 5173,
+        };
+        let judge = Judge { zone: Zone { base: "b".into(), port: 1 }, root: None };
+        let entry = judge.entry(typed(sent.clone()).unwrap(), Source::Debug).unwrap();
+        let whole = entry.fields.complete(&entry.id, Path::new("/x")).unwrap();
+        assert_eq!(instance(&Desired { instance: whole, origin: Origin::Debug }), sent);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let key = |sent| typed(sent).unwrap_err().key;
+        assert_eq!(key(proto::Instance { driver: 99, ..Default::default() }), "driver");
+        assert_eq!(key(proto::Instance { debug_port: 65_536, ..Default::default() }), "debug_port");
+        assert_eq!(
+            key(proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() }),
+            "origin"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_to_a_message_that_is_judged_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let judge = Judge { zone: Zone { base: "b".into(), port: 1 }, root: None };
+            if let Ok(sent) = proto::Instance::decode(bytes.as_slice()) {
+                let _ = typed(sent).and_then(|typed| judge.entry(typed, Source::Debug));
+            }
+        }
+    }
+}
