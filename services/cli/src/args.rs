@@ -1,0 +1,161 @@
+//! The command line, and the text of `--help` and of the manual pages.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{down::Down, logs::Logs, push::Push, restart::Restart, status::Status};
+
+/// The daemons of a platform.
+pub(crate) const DAEMONS: [&str; 4] = ["provider", "procmgr", "debug-api", "proxy"];
+
+/// Run a NexusHub platform on this machine, and use it.
+///
+/// A platform keeps everything below one folder, its home. Without --home that is `.nexushub` in the project (the folder of
+/// nexushub.toml, or of dist/config/nexushub.toml, here or above) where that exists; elsewhere it is the machine's own
+/// platform in /run/nexushub and /var/lib/nexushub, which systemd runs.
+#[derive(Debug, Parser)]
+#[command(name = "nexushub", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Global {
+    /// The platform's home: all its state lies below it
+    #[arg(long, global = true, value_name = "DIR", env = "NEXUSHUB_HOME")]
+    pub(crate) home: Option<PathBuf>,
+    /// The configuration file [default: nexushub.toml of the home, else of the project]
+    #[arg(long, global = true, value_name = "FILE", env = "NEXUSHUB_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the platform, and keep it up until it is told to stop
+    ///
+    /// Stays in the foreground: Ctrl-C stops the platform and its apps in order, SIGHUP rolls it to new executables and
+    /// configuration, and a supervisor that crashes is started again. Ends with the supervisor's exit code when it can't
+    /// start.
+    Up(Up),
+    /// Stop the platform and its apps, in order
+    Down(Down),
+    /// Show what runs, and why what does not run does not
+    Status(Status),
+    /// Show what an app or a daemon said
+    Logs(Logs),
+    /// Replace a daemon, or start an app anew
+    ///
+    /// Replacing a daemon leaves every app running.
+    Restart(Restart),
+    /// Upload an app, install it, and wait until it answers
+    ///
+    /// The folder or archive holds the executable bin/app and, if it likes, files to serve below static/. Pushing what
+    /// runs already changes nothing.
+    Push(Push),
+    /// Print the operators' token of a daemon, for grpcurl and the like
+    #[command(
+        after_help = "Example:\n  grpcurl -unix -plaintext -authority localhost \\\n    -H \"authorization: Bearer $(nexushub secret procmgr)\" RUN/procmgr.sock list"
+    )]
+    Secret(Secret),
+    /// Judge the configuration and the files it names
+    Check,
+    /// Make a development CA and a certificate for the platform's names
+    ///
+    /// Keeps what is good: a CA is made once, the server's certificate again when it is about to expire.
+    Certs(Certs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(Man),
+    /// Keep a supervisor up in the background (what `up --detach` starts)
+    #[command(hide = true)]
+    Keep(Keep),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Up {
+    /// Where to answer HTTPS, instead of the configured address
+    #[arg(long, value_name = "ADDRESS:PORT", env = "NEXUSHUB_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Return once the platform is ready; it goes on in the background
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keep {
+    #[arg(long)]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Secret {
+    /// The daemon that is to be asked
+    #[arg(value_parser = DAEMONS)]
+    pub(crate) daemon: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Certs {
+    /// Folder of ca.crt, ca.key, server.crt and server.key
+    #[arg(long, value_name = "DIR", default_value = "dist/certs")]
+    pub(crate) dir: PathBuf,
+    /// The base domain
+    #[arg(long, value_name = "NAME", default_value = "yesterday.localhost")]
+    pub(crate) domain: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Folder to write to
+    pub(crate) dir: PathBuf,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_exits_2_and_help_exits_0() {
+        for (args, code) in [
+            (&["nexushub", "--help"][..], 0),
+            (&["nexushub", "logs", "--help"], 0),
+            (&["nexushub", "--version"], 0),
+            (&["nexushub"], 2),
+            (&["nexushub", "fly"], 2),
+            (&["nexushub", "secret", "nobody"], 2),
+            (&["nexushub", "up", "--listen", "8443"], 2),
+            (&["nexushub", "push", "dir"], 2),
+        ] {
+            assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), code, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn home_may_stand_before_and_after_the_command() {
+        for args in [["nexushub", "--home", "/h", "status"], ["nexushub", "status", "--home", "/h"]] {
+            assert_eq!(Cli::try_parse_from(args).unwrap().global.home, Some("/h".into()));
+        }
+    }
+}

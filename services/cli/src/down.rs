@@ -1,0 +1,130 @@
+//! `nexushub down`: whoever keeps the platform up is told to stop it, and waited for.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use nexushub_launch::lock::Lock;
+
+use crate::{
+    board::Board,
+    failure::{Failure, OK},
+    out,
+    place::Place,
+    process::{Process, Signal},
+    systemd::{Form, active_form},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// Seconds to wait for the end; apps get 5 s each, all of it 60 s unless configured otherwise
+    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    timeout: u64,
+}
+
+/// `nexushub down`
+pub(crate) fn run(place: &Place, args: &Down) -> Result<u8, Failure> {
+    if let Some(form) = active_form(place) {
+        return stop_units(form);
+    }
+    let patience = Duration::from_secs(args.timeout);
+    let began = Instant::now();
+    let supervisor = Board::live(&place.run).and_then(|board| board.supervisor());
+    let Some(holder) = keeper(place)?.or(supervisor) else {
+        out::say(&format!("{place} is not up"))?;
+        return Ok(OK);
+    };
+    holder.signal(Signal::TERM).map_err(|error| {
+        Failure::new(
+            format!("could not signal process {}: {error}", holder.pid),
+            "run this as the user that started it",
+        )
+    })?;
+    if !holder.ended_within(patience) {
+        let hint = format!("it goes on stopping; see {}", place.command("logs supervisor"));
+        return Err(Failure::new(
+            format!("process {} did not end within {} s", holder.pid, args.timeout),
+            hint,
+        ));
+    }
+    // A supervisor that outlived its keeper stops nothing by itself.
+    if let Some(left) = Board::live(&place.run).and_then(|board| board.supervisor()) {
+        let hint = format!("the keeper ended before it; run {} again", place.command("down"));
+        return Err(Failure::new(format!("supervisor {} is still there", left.pid), hint));
+    }
+    out::say(&format!("{place} is down, after {} s", began.elapsed().as_secs_f32().ceil()))?;
+    Ok(OK)
+}
+
+/// The keeper, if there is one: it holds the lock, and is the process that its record names.
+fn keeper(place: &Place) -> Result<Option<Process>, Failure> {
+    let lock = place.run.join("keeper.lock");
+    if !lock.exists() {
+        return Ok(None);
+    }
+    let free = Lock::try_acquire(&lock).map_err(|error| Failure::io("look at", &lock, &error))?;
+    if free.is_some() {
+        return Ok(None);
+    }
+    let record = place.record();
+    match Process::open(record.pid, record.start_time) {
+        Some(keeper) => Ok(Some(keeper)),
+        None => {
+            let hint =
+                "it may be starting or ending: try again; else find it with `fuser` and stop it by hand";
+            Err(Failure::new(
+                format!("somebody holds {}, but not who wrote keeper.json", lock.display()),
+                hint,
+            ))
+        }
+    }
+}
+
+fn stop_units(form: Form) -> Result<u8, Failure> {
+    let units: &[&str] = match form {
+        Form::Units => &["nexushub.target"],
+        // The socket first: a connection would start the service again.
+        Form::Supervised => &["nexushub.socket", "nexushub.service"],
+    };
+    let stopped = Command::new("systemctl").arg("stop").args(units).status();
+    if stopped.is_ok_and(|status| status.success()) {
+        out::say(&format!("stopped {}", units.join(" and ")))?;
+        return Ok(OK);
+    }
+    Err(Failure::new(
+        format!("systemctl could not stop {}", units.join(" and ")),
+        "run this as root; see journalctl -xe",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{args::Global, keeper::Post};
+
+    #[test]
+    fn nothing_to_stop_is_no_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::find(&Global { home: Some(folder.path().to_owned()), config: None }).unwrap();
+        assert_eq!(run(&place, &Down { timeout: 1 }), Ok(OK));
+        assert!(!place.run.exists(), "and nothing is made");
+    }
+
+    #[test]
+    fn a_keeper_is_the_process_that_holds_the_lock_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::find(&Global { home: Some(folder.path().to_owned()), config: None }).unwrap();
+        std::fs::create_dir(&place.run).unwrap();
+        assert!(keeper(&place).unwrap().is_none());
+        let post = Post::take(&place, false).unwrap().unwrap();
+        assert_eq!(keeper(&place).unwrap().unwrap().pid, std::process::id());
+        std::fs::write(place.run.join("keeper.json"), "{\"pid\":1,\"start_time\":1}").unwrap();
+        assert!(keeper(&place).is_err(), "a record that does not fit is not believed");
+        drop(post);
+        std::fs::write(place.run.join("keeper.json"), "{\"pid\":1,\"start_time\":1}").unwrap();
+        assert!(keeper(&place).unwrap().is_none(), "an old record means nothing");
+    }
+}

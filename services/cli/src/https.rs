@@ -1,0 +1,234 @@
+//! A small HTTPS client: one request, one connection, the platform's certificate checked with its own CA and no other.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    Method, Request, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use tokio::net::{TcpStream, lookup_host};
+use tokio_rustls::TlsConnector;
+
+use crate::{failure::Failure, place::reachable};
+
+/// How long a request may take, its body and its answer included.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest answer.
+const ANSWER_MAX: usize = 1 << 20;
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Where to connect to, where the host's name needs no looking up.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+impl Target {
+    /// The server of an `https://` URL. Names below localhost lead to the platform's own listener.
+    pub(crate) fn parse(url: &str, listen: SocketAddr) -> Result<Self, Failure> {
+        let refused = || {
+            Failure::usage(
+                format!("`{url}` is not an https:// URL of a host"),
+                "such as https://localhost:8443",
+            )
+        };
+        let uri: http::Uri = url.parse().map_err(|_| refused())?;
+        let authority =
+            uri.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(refused)?;
+        if uri.scheme_str() != Some("https")
+            || authority.as_str().contains('@')
+            || !matches!(uri.path(), "" | "/")
+        {
+            return Err(refused());
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
+        let local = host == "localhost" || host.ends_with(".localhost");
+        let port = authority.port_u16().unwrap_or(if local { listen.port() } else { 443 });
+        let address = local.then(|| SocketAddr::new(reachable(listen).ip(), port));
+        Ok(Self { host, port, address })
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// What it says, for people.
+    pub(crate) fn text(&self) -> String {
+        crate::table::one_line(String::from_utf8_lossy(&self.body).trim()).chars().take(500).collect()
+    }
+}
+
+/// What is asked.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
+    /// Empty = no body.
+    pub(crate) content_type: &'a str,
+    pub(crate) body: Bytes,
+}
+
+/// The client of one server.
+pub(crate) struct Client {
+    target: Target,
+    connector: TlsConnector,
+    bearer: String,
+}
+
+impl Client {
+    /// A client that trusts the CA of this file.
+    pub(crate) fn new(target: Target, ca_file: &Path, token: &str) -> Result<Self, Failure> {
+        let hint = "it is the CA beside the platform's certificate; [procmgr] ca_file names it";
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(format!("could not read a certificate from {}: {error}", ca_file.display()), hint)
+        };
+        let mut roots = RootCertStore::empty();
+        for found in CertificateDer::pem_file_iter(ca_file).map_err(|error| failed(&error))? {
+            roots.add(found.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(failed(&"there is none in it"));
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let config = config.with_safe_default_protocol_versions().map_err(|error| failed(&error))?;
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            target,
+            connector: TlsConnector::from(Arc::new(config)),
+            bearer: format!("Bearer {token}"),
+        })
+    }
+
+    /// One request. What the server says is an answer, whatever its status; an error means that there was none.
+    pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        let Target { host, port, .. } = &self.target;
+        let what = format!("{} https://{host}:{port}{}", ask.method, ask.path);
+        let failed =
+            |why: String| Failure::new(format!("{what}: {why}"), "is the platform up? see nexushub status");
+        match tokio::time::timeout(TIMEOUT, self.exchange(ask)).await {
+            Ok(answer) => answer.map_err(failed),
+            Err(_) => Err(failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
+        }
+    }
+
+    async fn exchange(&self, ask: Ask<'_>) -> Result<Answer, String> {
+        let said = |error: &dyn std::error::Error| match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        let stream = self.connect().await?;
+        let name = ServerName::try_from(self.target.host.clone()).map_err(|error| said(&error))?;
+        let stream = self.connector.connect(name, stream).await.map_err(|error| said(&error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
+        let driver = tokio::spawn(connection);
+        let mut request = Request::builder().method(ask.method).uri(ask.path);
+        request = request.header(HOST, format!("{}:{}", self.target.host, self.target.port));
+        request = request.header(AUTHORIZATION, &self.bearer);
+        if !ask.content_type.is_empty() {
+            request = request.header(CONTENT_TYPE, ask.content_type);
+        }
+        let request = request.body(Full::new(ask.body)).map_err(|error| said(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
+        driver.abort();
+        Ok(Answer { status, body: body.to_bytes() })
+    }
+
+    async fn connect(&self) -> Result<TcpStream, String> {
+        let Target { host, port, address } = &self.target;
+        let addresses: Vec<SocketAddr> = match address {
+            Some(address) => vec![*address],
+            None => {
+                let found = lookup_host((host.as_str(), *port)).await;
+                found.map_err(|error| format!("could not look up {host}: {error}"))?.collect()
+            }
+        };
+        let mut last = format!("{host} has no address");
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = format!("could not connect to {address}: {error}"),
+            }
+        }
+        Err(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(url: &str) -> Result<Target, Failure> {
+        Target::parse(url, "0.0.0.0:9443".parse().unwrap())
+    }
+
+    #[test]
+    fn names_below_localhost_lead_to_the_platforms_listener() {
+        let target = parse("https://debug.yesterday.localhost").unwrap();
+        assert_eq!((target.host.as_str(), target.port), ("debug.yesterday.localhost", 9443));
+        assert_eq!(target.address, Some("127.0.0.1:9443".parse().unwrap()));
+        assert_eq!(
+            parse("https://localhost:8443/").unwrap().address,
+            Some("127.0.0.1:8443".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn other_names_are_looked_up() {
+        let target = parse("https://Hub.example.com").unwrap();
+        assert_eq!(target, Target { host: "hub.example.com".into(), port: 443, address: None });
+        assert_eq!(parse("https://[::1]:8443").unwrap().host, "::1");
+    }
+
+    #[test]
+    fn what_is_no_https_url_is_wrong_usage() {
+        for bad in [
+            "",
+            "localhost",
+            "http://localhost",
+            "https://",
+            "https://a/path",
+            "https://u:p@a",
+            "https://a b",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().code, crate::failure::USAGE, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.crt");
+        let target = parse("https://localhost:1").unwrap();
+        assert!(Client::new(target.clone(), &ca, "t").is_err(), "no CA, no client");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(&ca, made.cert.pem()).unwrap();
+        let client = Client::new(target, &ca, "t").unwrap();
+        let ask =
+            Ask { method: Method::GET, path: "/debug/application", content_type: "", body: Bytes::new() };
+        let failure = client.ask(ask).await.unwrap_err();
+        assert!(
+            failure.message.contains("GET https://localhost:1/debug/application: could not connect"),
+            "{failure}"
+        );
+    }
+}

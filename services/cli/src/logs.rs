@@ -1,0 +1,286 @@
+//! `nexushub logs`: of an app from procmgr, of a daemon from where daemons log.
+//!
+//! Following an app survives restarts of procmgr: every entry has a cursor, and after a break the stream is asked for again from
+//! the last cursor seen, so each entry is shown once and none is passed over in silence.
+
+use std::{collections::HashMap, time::Duration};
+
+use clap::Args;
+use nexushub_launch::clock;
+use nexushub_proto::procmgr::{
+    LogEntry, LogStream, ReadLogRequest, ReadLogResponse, read_log_response::Event,
+};
+use tonic::{Code, Status};
+
+use crate::{
+    args::{DAEMONS, Output},
+    daemon_log::{self, Wish},
+    failure::{Failure, OK},
+    instances, out,
+    place::Place,
+    rpc,
+};
+
+/// First wait before a broken stream is asked for again; it doubles with each failure.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+/// Longest wait.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Most that is kept of a line in pieces.
+const LINE_MAX: usize = 1 << 20;
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// An app (id, app id, name it was pushed by, or host name), a daemon, or `supervisor`
+    #[arg(value_name = "APP|DAEMON")]
+    name: String,
+    /// Go on with what is said from now on
+    #[arg(long, short)]
+    follow: bool,
+    /// Begin with the last N lines
+    #[arg(long, short = 'n', value_name = "N")]
+    tail: Option<u32>,
+    /// Only entries after this cursor (apps only; see the cursors with -o json)
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<u64>,
+    /// How to write an app's entries; daemons always write JSON
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// `nexushub logs`
+pub(crate) async fn run(place: &Place, args: &Logs) -> Result<u8, Failure> {
+    if DAEMONS.contains(&args.name.as_str()) || args.name == "supervisor" {
+        if args.after.is_some() {
+            return Err(Failure::usage("a daemon's log has no cursors", "leave --after out"));
+        }
+        let tail = args.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
+        return daemon_log::show(place, &Wish { daemon: &args.name, tail, follow: args.follow }).await;
+    }
+    let base = place.platform().ok().map(|platform| platform.base_domain);
+    let list = instances::list(place).await?;
+    // An app that is no longer desired may have left a log, under its id.
+    let id =
+        instances::named(&list, &args.name, base.as_deref())?.map_or(&args.name, |instance| &instance.id);
+    follow(place, id, args).await
+}
+
+/// The last lines of an instance, for a message about its failure.
+pub(crate) async fn last_lines(place: &Place, id: &str, count: u32) -> Vec<String> {
+    let mut printer = Printer::new(Output::Table);
+    let mut lines = Vec::new();
+    let Ok(mut client) = instances::client(place) else { return lines };
+    let request = ReadLogRequest { id: id.to_owned(), after: 0, tail: count, follow: false };
+    let Ok(answer) = client.read_log(request).await else { return lines };
+    let mut entries = answer.into_inner();
+    while let Ok(Some(response)) = entries.message().await {
+        if let Shown::Line(line) = printer.take(response) {
+            lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
+    }
+    lines
+}
+
+async fn follow(place: &Place, id: &str, args: &Logs) -> Result<u8, Failure> {
+    let mut printer = Printer::new(args.output);
+    printer.after = args.after.unwrap_or(0);
+    let mut retry = RETRY_MIN;
+    loop {
+        let tail = if printer.shown { 0 } else { args.tail.unwrap_or(0) };
+        let request = ReadLogRequest { id: id.to_owned(), after: printer.after, tail, follow: args.follow };
+        let before = printer.after;
+        let ended = stream(place, request, &mut printer).await?;
+        match ended {
+            None if !args.follow => return Ok(OK),
+            Some(status) if !args.follow || !may_pass(&status) => {
+                return Err(rpc::failed(place, "procmgr", &status));
+            }
+            _ => {}
+        }
+        if printer.after != before {
+            retry = RETRY_MIN;
+        }
+        tokio::time::sleep(retry).await;
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+}
+
+/// Shows one stream to its end; the status that broke it, if one did.
+async fn stream(
+    place: &Place,
+    request: ReadLogRequest,
+    printer: &mut Printer,
+) -> Result<Option<Status>, Failure> {
+    let mut client = instances::client(place)?; // with a token read anew: the platform may have been started anew
+    let mut entries = match client.read_log(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return Ok(Some(status)),
+    };
+    loop {
+        match entries.message().await {
+            Ok(Some(response)) => match printer.take(response) {
+                Shown::Line(line) => out::write(&line)?,
+                Shown::Gap(gap) => out::tell(&gap),
+                Shown::Nothing => {}
+            },
+            Ok(None) => return Ok(None),
+            Err(status) => return Ok(Some(status)),
+        }
+    }
+}
+
+/// Whether a failure is procmgr's being away, which passes.
+fn may_pass(status: &Status) -> bool {
+    !matches!(
+        status.code(),
+        Code::NotFound
+            | Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    )
+}
+
+/// What comes of one message.
+#[derive(Debug, PartialEq, Eq)]
+enum Shown {
+    Line(Vec<u8>),
+    Gap(String),
+    Nothing,
+}
+
+/// Entries on their way out: once each, lines put together from their pieces.
+struct Printer {
+    output: Output,
+    after: u64,
+    shown: bool,
+    pieces: HashMap<i32, Vec<u8>>,
+}
+
+impl Printer {
+    fn new(output: Output) -> Self {
+        Self { output, after: 0, shown: false, pieces: HashMap::new() }
+    }
+
+    fn take(&mut self, response: ReadLogResponse) -> Shown {
+        match response.event {
+            Some(Event::Entry(entry)) if entry.cursor > self.after => {
+                self.after = entry.cursor;
+                self.shown = true;
+                self.entry(&entry)
+            }
+            Some(Event::Gap(gap)) if gap.dropped > 0 => {
+                Shown::Gap(format!("-- {} entries are no longer kept --", gap.dropped))
+            }
+            Some(Event::Gap(_)) => Shown::Gap("-- some entries are no longer kept --".to_owned()),
+            Some(Event::Entry(_)) | None => Shown::Nothing,
+        }
+    }
+
+    fn entry(&mut self, entry: &LogEntry) -> Shown {
+        if self.output == Output::Json {
+            return Shown::Line(json(entry).into_bytes());
+        }
+        let pieces = self.pieces.entry(entry.stream).or_default();
+        pieces.extend_from_slice(&entry.line);
+        if entry.partial && pieces.len() < LINE_MAX {
+            return Shown::Nothing;
+        }
+        let mut line = self.pieces.remove(&entry.stream).unwrap_or_default();
+        if entry.stream() == LogStream::System {
+            line = [b"-- ".as_slice(), &line, b" --"].concat();
+        }
+        line.push(b'\n');
+        Shown::Line(line)
+    }
+}
+
+fn json(entry: &LogEntry) -> String {
+    let unix_ms = u64::try_from(entry.unix_ms).unwrap_or(0);
+    let ts = clock::rfc3339(std::time::UNIX_EPOCH + Duration::from_millis(unix_ms));
+    let stream = match entry.stream() {
+        LogStream::Unspecified => "unknown",
+        LogStream::Stdout => "stdout",
+        LogStream::Stderr => "stderr",
+        LogStream::System => "system",
+    };
+    let line = String::from_utf8_lossy(&entry.line);
+    let value = serde_json::json!({
+        "cursor": entry.cursor, "generation": entry.generation, "ts": ts, "stream": stream,
+        "line": line, "partial": entry.partial, "pid": entry.pid,
+    });
+    format!("{value}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nexushub_proto::procmgr::LogGap;
+
+    fn entry(cursor: u64, stream: LogStream, line: &str, partial: bool) -> ReadLogResponse {
+        let line = line.as_bytes().to_vec();
+        let entry =
+            LogEntry { cursor, stream: stream.into(), line, partial, unix_ms: 1000, ..Default::default() };
+        ReadLogResponse { event: Some(Event::Entry(entry)) }
+    }
+
+    fn line(text: &str) -> Shown {
+        Shown::Line(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_is_shown_once() {
+        let mut printer = Printer::new(Output::Table);
+        assert_eq!(printer.take(entry(5, LogStream::Stdout, "a", false)), line("a\n"));
+        assert_eq!(printer.take(entry(5, LogStream::Stdout, "a", false)), Shown::Nothing);
+        assert_eq!(printer.take(entry(4, LogStream::Stdout, "old", false)), Shown::Nothing);
+        assert_eq!(printer.take(entry(6, LogStream::Stderr, "b", false)), line("b\n"));
+        assert_eq!(printer.after, 6);
+    }
+
+    #[test]
+    fn a_line_in_pieces_is_put_together_stream_by_stream() {
+        let mut printer = Printer::new(Output::Table);
+        assert_eq!(printer.take(entry(1, LogStream::Stdout, "ab", true)), Shown::Nothing);
+        assert_eq!(printer.take(entry(2, LogStream::Stderr, "x", false)), line("x\n"));
+        assert_eq!(printer.take(entry(3, LogStream::Stdout, "cd", false)), line("abcd\n"));
+        let huge = "y".repeat(LINE_MAX);
+        assert!(
+            matches!(printer.take(entry(4, LogStream::Stdout, &huge, true)), Shown::Line(_)),
+            "memory is bounded"
+        );
+    }
+
+    #[test]
+    fn gaps_and_the_platforms_own_words_are_marked() {
+        let mut printer = Printer::new(Output::Table);
+        let gap = |dropped| ReadLogResponse { event: Some(Event::Gap(LogGap { dropped })) };
+        assert_eq!(printer.take(gap(7)), Shown::Gap("-- 7 entries are no longer kept --".into()));
+        assert!(matches!(printer.take(gap(0)), Shown::Gap(_)));
+        assert_eq!(printer.take(entry(1, LogStream::System, "started", false)), line("-- started --\n"));
+    }
+
+    #[test]
+    fn programs_get_json_with_the_cursor() {
+        let mut printer = Printer::new(Output::Json);
+        let Shown::Line(text) = printer.take(entry(9, LogStream::Stderr, "a\"b", true)) else {
+            unreachable!("an entry is a line")
+        };
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((value["cursor"].as_u64(), value["line"].as_str()), (Some(9), Some("a\"b")));
+        assert_eq!(
+            (value["stream"].as_str(), value["ts"].as_str()),
+            (Some("stderr"), Some("1970-01-01T00:00:01.000Z"))
+        );
+    }
+
+    #[test]
+    fn only_procmgrs_absence_is_waited_out() {
+        assert!(
+            may_pass(&Status::unavailable(""))
+                && may_pass(&Status::unknown(""))
+                && may_pass(&Status::cancelled(""))
+        );
+        assert!(!may_pass(&Status::not_found("")) && !may_pass(&Status::invalid_argument("")));
+    }
+}

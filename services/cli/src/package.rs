@@ -1,0 +1,253 @@
+//! The archive that is uploaded. Of the same files it is the same archive, byte for byte, on every machine: names sorted, modes
+//! kept, no times. So pushing twice what hasn't changed changes nothing.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use md5::{Digest, Md5};
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
+
+use crate::failure::Failure;
+
+/// The executable that every package has.
+const APP: &str = "bin/app";
+/// Most files and folders; what debug-api takes.
+const ENTRIES_MAX: usize = 20_000;
+/// Deepest folder.
+const DEPTH_MAX: usize = 64;
+
+/// An archive, with its digest.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) file: File,
+    pub(crate) len: u64,
+    /// MD5 in lower-case hexadecimal digits: how the contract names an upload.
+    pub(crate) hash: String,
+}
+
+impl Package {
+    /// A folder packed, or an archive as it is.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let found = fs::metadata(path).map_err(|error| Failure::io("read", path, &error))?;
+        let mut file = if found.is_dir() {
+            pack(path)?
+        } else {
+            let file = File::open(path).map_err(|error| Failure::io("read", path, &error))?;
+            judge_archive(path, &file)?;
+            file
+        };
+        let failed = |error| Failure::io("read", path, &error);
+        let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        let hash = digest(&mut file).map_err(failed)?;
+        Ok(Self { file, len, hash })
+    }
+
+    /// A piece of it.
+    pub(crate) fn piece(&mut self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+        self.file.seek(SeekFrom::Start(at))?;
+        let mut piece = Vec::new();
+        self.file.by_ref().take(length).read_to_end(&mut piece)?;
+        Ok(piece)
+    }
+}
+
+fn digest(file: &mut File) -> io::Result<String> {
+    let mut md5 = Md5::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            length => md5.update(&buffer[..length]),
+        }
+    }
+    Ok(md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn judge_archive(path: &Path, file: &File) -> Result<(), Failure> {
+    let refused = |why: String| Failure::new(format!("{} is no app package: {why}", path.display()), HINT);
+    let archive = ZipArchive::new(file).map_err(|error| refused(error.to_string()))?;
+    if archive.index_for_name(APP).is_none() {
+        return Err(refused(format!("there is no {APP} in it")));
+    }
+    Ok(())
+}
+
+const HINT: &str =
+    "a package holds the executable bin/app at its top, and if it likes files to serve below static/";
+
+fn pack(folder: &Path) -> Result<File, Failure> {
+    let app = folder.join(APP);
+    let executable =
+        fs::metadata(&app).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    if !executable {
+        return Err(Failure::new(format!("there is no executable {}", app.display()), HINT));
+    }
+    let mut entries = Vec::new();
+    list(folder, "", 0, &mut entries)?;
+    let file =
+        tempfile::tempfile().map_err(|error| Failure::io("make a file in", &std::env::temp_dir(), &error))?;
+    let mut writer = ZipWriter::new(file);
+    for entry in &entries {
+        let path = folder.join(&entry.name);
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(format!("could not pack {}: {error}", path.display()), "")
+        };
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .last_modified_time(DateTime::DEFAULT)
+            .large_file(entry.large)
+            .unix_permissions(entry.mode);
+        if entry.folder {
+            writer.add_directory(&entry.name, options).map_err(|error| failed(&error))?;
+        } else {
+            writer.start_file(&entry.name, options).map_err(|error| failed(&error))?;
+            let mut source = File::open(&path).map_err(|error| failed(&error))?;
+            io::copy(&mut source, &mut writer).map_err(|error| failed(&error))?;
+        }
+    }
+    writer.finish().map_err(|error| {
+        Failure::new(format!("could not pack {}: {error}", folder.display()), "free some space")
+    })
+}
+
+/// A file or folder of a package, by its name in it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    name: String,
+    folder: bool,
+    mode: u32,
+    large: bool,
+}
+
+/// Everything below a folder, in the order of names; what begins with a dot at the top (`.git`) is no part of an app.
+fn list(root: &Path, below: &str, depth: usize, entries: &mut Vec<Entry>) -> Result<(), Failure> {
+    let folder = root.join(below);
+    let failed = |error| Failure::io("read", &folder, &error);
+    let mut names = Vec::new();
+    for found in fs::read_dir(&folder).map_err(failed)? {
+        let name = found.map_err(failed)?.file_name();
+        let name = name.into_string().map_err(|name| {
+            Failure::new(format!("the name of {} is not UTF-8", folder.join(name).display()), "rename it")
+        })?;
+        if !(depth == 0 && name.starts_with('.')) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    for name in names {
+        let name = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let path = root.join(&name);
+        let found = fs::symlink_metadata(&path).map_err(|error| Failure::io("read", &path, &error))?;
+        if !found.is_dir() && !found.is_file() {
+            let hint = "a package holds files and folders only; put a copy there, or move it away";
+            return Err(Failure::new(format!("{} is neither", path.display()), hint));
+        }
+        let mode = found.permissions().mode() & 0o777;
+        entries.push(Entry {
+            name: name.clone(),
+            folder: found.is_dir(),
+            mode,
+            large: found.len() > u64::from(u32::MAX),
+        });
+        if entries.len() > ENTRIES_MAX || depth > DEPTH_MAX {
+            let message =
+                format!("{} holds more than {ENTRIES_MAX} files or {DEPTH_MAX} levels", root.display());
+            return Err(Failure::new(message, "push a folder that holds the package and nothing else"));
+        }
+        if found.is_dir() {
+            list(root, &name, depth + 1, entries)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn app() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, mode: u32| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, name).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        put("static/z.txt", 0o644);
+        put("bin/app", 0o755);
+        put("static/.well-known/a", 0o600);
+        put(".git/config", 0o644);
+        folder
+    }
+
+    #[test]
+    fn a_folder_is_packed_in_order_with_its_modes() {
+        let package = Package::open(app().path()).unwrap();
+        let mut archive = ZipArchive::new(&package.file).unwrap();
+        let names: Vec<_> = (0..archive.len())
+            .map(|at| {
+                let file = archive.by_index(at).unwrap();
+                (file.name().unwrap().into_owned(), file.unix_mode().unwrap() & 0o777, file.is_dir())
+            })
+            .filter(|(_, _, folder)| !folder)
+            .map(|(name, mode, _)| (name, mode))
+            .collect();
+        let expected = [("bin/app", 0o755), ("static/.well-known/a", 0o600), ("static/z.txt", 0o644)];
+        assert_eq!(names, expected.map(|(name, mode)| (name.to_owned(), mode)));
+    }
+
+    #[test]
+    fn the_same_files_make_the_same_package() {
+        let (first, second) = (app(), app());
+        let hash = Package::open(first.path()).unwrap().hash;
+        assert_eq!(Package::open(second.path()).unwrap().hash, hash);
+        fs::write(second.path().join("bin/app"), "other").unwrap();
+        assert_ne!(Package::open(second.path()).unwrap().hash, hash);
+    }
+
+    #[test]
+    fn a_folder_without_an_executable_is_no_app() {
+        let folder = app();
+        fs::set_permissions(folder.path().join("bin/app"), fs::Permissions::from_mode(0o644)).unwrap();
+        let failure = Package::open(folder.path()).unwrap_err();
+        assert!(failure.message.contains("bin/app") && failure.hint.contains("static/"));
+    }
+
+    #[test]
+    fn links_are_refused_by_name() {
+        let folder = app();
+        symlink("/etc/passwd", folder.path().join("static/link")).unwrap();
+        assert!(Package::open(folder.path()).unwrap_err().message.contains("static/link"));
+    }
+
+    #[test]
+    fn an_archive_is_taken_as_it_is_if_it_holds_an_app() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.zip");
+        fs::write(&path, "garbage").unwrap();
+        assert!(Package::open(&path).is_err());
+        let mut packed = Package::open(app().path()).unwrap();
+        let bytes = packed.piece(0, u64::MAX).unwrap();
+        assert_eq!(bytes.len() as u64, packed.len);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(Package::open(&path).unwrap().hash, packed.hash);
+    }
+
+    #[test]
+    fn pieces_are_what_they_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, "0123456789").unwrap();
+        let mut package = Package { file: File::open(&path).unwrap(), len: 10, hash: String::new() };
+        assert_eq!(package.piece(8, 4).unwrap(), b"89");
+        assert_eq!(package.piece(2, 3).unwrap(), b"234");
+        assert_eq!(digest(&mut File::open(&path).unwrap()).unwrap(), "781e5e245d69b566979b86e28d23f2c7");
+    }
+}

@@ -1,0 +1,97 @@
+//! `nexushub push`: an app from a folder or an archive to its URL. An app that was pushed before keeps its id and its data; what is
+//! there already is not sent again.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use nexushub_proto::debugapi::{
+    Application, ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient,
+};
+
+use crate::{
+    failure::{Failure, OK},
+    https::{Client, Target},
+    logs, out,
+    package::Package,
+    place::Place,
+    rpc,
+    upload::{Description, Remote},
+};
+
+/// Lines of its log that are shown of an app that does not answer.
+const LAST_LINES: u32 = 20;
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// Folder of the app (bin/app, static/…), or a zip archive of one
+    #[arg(value_name = "DIR|ZIP")]
+    path: PathBuf,
+    /// What to call it; lower-cased it is the host name
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// The host name, if it shall be another one; below the base domain
+    #[arg(long, value_name = "HOST")]
+    host_name: Option<String>,
+    /// Another address of the platform
+    #[arg(long, value_name = "https://HOST[:PORT]")]
+    url: Option<String>,
+    /// Seconds to wait until it answers
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+/// `nexushub push`
+pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
+    let platform = place.platform()?;
+    let (base, listen) = (&platform.base_domain, platform.listen);
+    let description = Description::of(&args.name, args.host_name.as_deref(), base)?;
+    let mut package = Package::open(&args.path)?;
+    let token = place.token("debug-api")?;
+    let url = args.url.clone().unwrap_or_else(|| format!("https://debug.{base}:{}", listen.port()));
+    let target = Target::parse(&url, listen)?;
+    let port = target.port;
+    let client = Client::new(target, &place.ca_file()?, &token)?;
+    let app = bring(place, &client, &description, &mut package).await?;
+    app.install().await?;
+    if let Err(standing) = app.await_up(Duration::from_secs(args.timeout)).await {
+        for line in logs::last_lines(place, &app.id, LAST_LINES).await {
+            out::tell(&format!("  {line}"));
+        }
+        let hint =
+            format!("what it said last is above; all of it: {}", place.command(&format!("logs {}", app.id)));
+        return Err(Failure::new(format!("{} does not answer: {}", args.name, standing.told()), hint));
+    }
+    out::say(&format!("{} answers at https://{}.{base}:{port}/", args.name, description.host_name))?;
+    Ok(OK)
+}
+
+/// The application on the platform, holding the package.
+async fn bring<'c>(
+    place: &Place,
+    client: &'c Client,
+    description: &Description,
+    package: &mut Package,
+) -> Result<Remote<'c>, Failure> {
+    if let Some(id) = known(place, description).await {
+        let app = Remote::known(client, id);
+        match app.holds(&package.hash).await? {
+            Some(true) => return Ok(app),
+            Some(false) => {
+                app.upload(package).await?;
+                return Ok(app);
+            }
+            None => {}
+        }
+    }
+    let app = Remote::create(client, description).await?;
+    app.upload(package).await?;
+    Ok(app)
+}
+
+/// The id of an application that was pushed under this name, and answers at this host name.
+async fn known(place: &Place, description: &Description) -> Option<String> {
+    let mut client = DebugApiServiceClient::new(rpc::channel(place, "debug-api").ok()?);
+    let list = client.list_applications(ListApplicationsRequest {}).await.ok()?.into_inner().applications;
+    let same = |app: &Application| app.app_id == description.app_id && app.host_name == description.host_name;
+    list.into_iter().find(same).map(|app| app.id)
+}

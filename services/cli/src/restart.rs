@@ -1,0 +1,147 @@
+//! `nexushub restart`: a daemon is told to end and its parent starts the next one; an app is started anew by procmgr. Either way
+//! the command ends when the new one answers.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use nexushub_proto::procmgr::{GetInstanceRequest, InstanceStatus, RestartInstanceRequest, State};
+use tonic::Code;
+
+use crate::{
+    args::DAEMONS,
+    board::{self, Board},
+    failure::{Failure, OK},
+    instances, logs, out,
+    place::Place,
+    process::Signal,
+    rpc,
+    systemd::{Form, active_form},
+};
+
+/// How often it is looked whether the new one answers.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// A daemon, or an app (id, app id, name it was pushed by, or host name)
+    #[arg(value_name = "DAEMON|APP")]
+    name: String,
+    /// Seconds to wait until the new one answers
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+/// `nexushub restart`
+pub(crate) async fn run(place: &Place, args: &Restart) -> Result<u8, Failure> {
+    let patience = Duration::from_secs(args.timeout);
+    if args.name == "supervisor" {
+        let hint = "to roll to a new configuration or new executables, send SIGHUP to it or to `nexushub up`";
+        return Err(Failure::usage(
+            "the supervisor is not restarted: it would take every daemon with it",
+            hint,
+        ));
+    }
+    if !DAEMONS.contains(&args.name.as_str()) {
+        return app(place, &args.name, patience).await;
+    }
+    if active_form(place) == Some(Form::Units) {
+        return unit(&args.name);
+    }
+    daemon(place, &args.name, patience).await
+}
+
+async fn daemon(place: &Place, name: &str, patience: Duration) -> Result<u8, Failure> {
+    let board = Board::live(&place.run).ok_or_else(|| place.not_up())?;
+    let old = board.daemon(name).and_then(board::Daemon::process);
+    if let Some(old) = &old {
+        old.signal(Signal::TERM).map_err(|error| {
+            let hint = "run this as the user that started the platform";
+            Failure::new(format!("could not signal {name}, process {}: {error}", old.pid), hint)
+        })?;
+    }
+    let began = Instant::now();
+    loop {
+        let now = Board::live(&place.run);
+        let now = now.as_ref().and_then(|board| board.daemon(name));
+        let replaced = |pid| old.as_ref().is_none_or(|old| old.pid != pid || !old.is_alive());
+        if let Some(pid) =
+            now.filter(|now| now.is_ready()).and_then(|now| now.pid).filter(|pid| replaced(*pid))
+        {
+            out::say(&format!("{name} is ready as process {pid}, after {} ms", began.elapsed().as_millis()))?;
+            return Ok(OK);
+        }
+        if began.elapsed() > patience {
+            let why = now.and_then(|now| now.reason.clone()).filter(|why| !why.is_empty());
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            let hint = format!("see {}", place.command(&format!("logs {name}")));
+            return Err(Failure::new(
+                format!("{name} is not ready after {} s{why}", patience.as_secs()),
+                hint,
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn unit(name: &str) -> Result<u8, Failure> {
+    let unit = format!("nexushub-{name}.service");
+    let restarted = Command::new("systemctl").args(["restart", &unit]).status();
+    if restarted.is_ok_and(|status| status.success()) {
+        out::say(&format!("restarted {unit}"))?;
+        return Ok(OK);
+    }
+    Err(Failure::new(
+        format!("systemctl could not restart {unit}"),
+        format!("run this as root; see journalctl -u {unit}"),
+    ))
+}
+
+async fn app(place: &Place, name: &str, patience: Duration) -> Result<u8, Failure> {
+    let base = place.platform().ok().map(|platform| platform.base_domain);
+    let list = instances::list(place).await?;
+    let Some(before) = instances::named(&list, name, base.as_deref())? else {
+        let hint = format!("see {} for what there is", place.command("status"));
+        return Err(Failure::new(format!("there is no daemon or app `{name}`"), hint));
+    };
+    let request = RestartInstanceRequest { id: before.id.clone() };
+    match instances::client(place)?.restart_instance(request).await {
+        // The end of the old generation may take longer than a call: what counts is the new one.
+        Err(status) if !matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) => {
+            return Err(rpc::failed(place, "procmgr", &status));
+        }
+        _ => {}
+    }
+    let now = await_next(place, before, patience).await?;
+    out::say(&format!("{name} runs as process {}, start {}", now.pid, now.generation))?;
+    Ok(OK)
+}
+
+async fn await_next(
+    place: &Place,
+    before: &InstanceStatus,
+    patience: Duration,
+) -> Result<InstanceStatus, Failure> {
+    let began = Instant::now();
+    loop {
+        let request = GetInstanceRequest { id: before.id.clone() };
+        let asked = instances::client(place)?.get_instance(request).await;
+        let now =
+            asked.ok().and_then(|answer| answer.into_inner().instance).unwrap_or_else(|| before.clone());
+        if now.state() == State::Running && now.generation > before.generation {
+            return Ok(now);
+        }
+        if began.elapsed() > patience {
+            let unix_ms = nexushub_launch::clock::unix_ms(std::time::SystemTime::now());
+            let state = format!("{} ({})", instances::state(&now), instances::why(&now, unix_ms));
+            for line in logs::last_lines(place, &before.id, 20).await {
+                out::tell(&format!("  {line}"));
+            }
+            let message = format!("`{}` does not answer after {} s: {state}", before.id, patience.as_secs());
+            return Err(Failure::new(message, "what it said last is above"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,308 @@
+//! `nexushub status`: daemons, instances and debug apps in one answer. It always comes: what can't be asked is a row with the
+//! reason. Exit code 1 when anything that should run does not.
+
+use std::{fmt::Write, time::SystemTime};
+
+use clap::Args;
+use nexushub_launch::clock;
+use nexushub_proto::{
+    debugapi::{ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient},
+    procmgr::InstanceStatus,
+};
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::{
+    args::{DAEMONS, Output},
+    board::{self, Board},
+    failure::{FAILURE, Failure, OK},
+    instances, out,
+    place::Place,
+    rpc,
+    systemd::{self, Form, Unit},
+    table::{ago, one_line, render},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// How to write it
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// The whole answer; its JSON form is for programs, so fields are only ever added.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    /// supervisor, units or down: who runs the daemons.
+    form: &'static str,
+    run: String,
+    state: String,
+    /// Whether all that should run does.
+    well: bool,
+    daemons: Vec<Daemon>,
+    instances: Vec<Instance>,
+    apps: Vec<App>,
+    /// What could not be asked.
+    unknown: Vec<String>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+struct Daemon {
+    name: String,
+    state: String,
+    pid: Option<u32>,
+    since_unix_ms: i64,
+    restarts: u64,
+    /// What it says about itself.
+    status: String,
+    /// Why it is not ready; empty when it is.
+    reason: String,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Instance {
+    id: String,
+    app_id: String,
+    host_name: String,
+    url: String,
+    state: &'static str,
+    reason: String,
+    pid: Option<u32>,
+    since_unix_ms: i64,
+    generation: u64,
+    restarts: u32,
+    driver: String,
+    routed: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct App {
+    id: String,
+    app_id: String,
+    host_name: String,
+    status: String,
+    created_unix_ms: i64,
+}
+
+/// `nexushub status`
+pub(crate) async fn run(place: &Place, args: &Status) -> Result<u8, Failure> {
+    let now = clock::unix_ms(SystemTime::now());
+    let report = gather(place, now).await;
+    match args.output {
+        Output::Json => out::say(&serde_json::to_string_pretty(&report).unwrap_or_default())?,
+        Output::Table => out::say(&people(place, &report, now))?,
+    }
+    Ok(if report.well { OK } else { FAILURE })
+}
+
+async fn gather(place: &Place, now: i64) -> Report {
+    let board = Board::read(&place.run);
+    let live = board.as_ref().is_some_and(|board| board.supervisor().is_some());
+    let units = !live && systemd::active_form(place) == Some(Form::Units);
+    let mut report = Report { run: text(&place.run), state: text(&place.state), ..Report::default() };
+    (report.form, report.daemons) = match board {
+        Some(board) if live => ("supervisor", supervised(&board)),
+        _ if units || (place.home.is_none() && place.token("procmgr").is_ok()) => {
+            ("units", by_units(place).await)
+        }
+        board => ("down", down(board.as_ref())),
+    };
+    let mut well = report.daemons.iter().all(|daemon| daemon.reason.is_empty());
+    if report.form != "down" {
+        match instances::list(place).await {
+            Ok(list) => report.instances = told(place, &list, now),
+            Err(failure) => report.unknown.push(format!("instances: {}", failure.message)),
+        }
+        match apps(place).await {
+            Ok(apps) => report.apps = apps,
+            Err(failure) => report.unknown.push(format!("debug apps: {}", failure.message)),
+        }
+    }
+    well &= report.unknown.is_empty() && report.instances.iter().all(|instance| instance.state == "running");
+    Report { well, ..report }
+}
+
+fn text(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
+/// What a living supervisor says.
+fn supervised(board: &Board) -> Vec<Daemon> {
+    let supervisor = &board.supervisor;
+    let fine = matches!(supervisor.state.as_str(), "ready" | "running" | "reloading");
+    let own = Daemon {
+        name: "supervisor".into(),
+        state: supervisor.state.clone(),
+        pid: Some(supervisor.pid),
+        since_unix_ms: supervisor.since_unix_ms,
+        status: format!("release {}", supervisor.release),
+        reason: if fine { String::new() } else { format!("it is {}", supervisor.state) },
+        ..Daemon::default()
+    };
+    let daemon = |name: &str| match board.daemon(name) {
+        Some(daemon) => of_board(daemon),
+        None => missing(name, "the supervisor does not know it"),
+    };
+    std::iter::once(own).chain(DAEMONS.map(daemon)).collect()
+}
+
+fn of_board(daemon: &board::Daemon) -> Daemon {
+    let said = |text: &Option<String>| text.clone().unwrap_or_default();
+    let reason = match (daemon.is_ready(), said(&daemon.reason)) {
+        (true, _) => String::new(),
+        (false, reason) if reason.is_empty() => format!("it is {}", daemon.state),
+        (false, reason) => reason,
+    };
+    Daemon {
+        name: daemon.name.clone(),
+        state: daemon.state.clone(),
+        pid: daemon.pid,
+        since_unix_ms: daemon.since_unix_ms,
+        restarts: daemon.restarts,
+        status: said(&daemon.status),
+        reason,
+    }
+}
+
+fn missing(name: &str, reason: &str) -> Daemon {
+    Daemon { name: name.into(), state: "missing".into(), reason: reason.into(), ..Daemon::default() }
+}
+
+/// Without a supervisor: what the daemons say themselves, and systemd where it runs them.
+async fn by_units(place: &Place) -> Vec<Daemon> {
+    let mut daemons = Vec::new();
+    for name in DAEMONS {
+        let health = rpc::health(place, name).await;
+        daemons.push(of_unit(name, &health, systemd::unit(name).unwrap_or_default(), wall_clock));
+    }
+    daemons
+}
+
+fn of_unit(name: &str, health: &Result<(), String>, unit: Unit, wall_clock: fn(u64) -> i64) -> Daemon {
+    let reason = match health {
+        Ok(()) => String::new(),
+        Err(said) if matches!(unit.result.as_str(), "" | "success") => said.clone(),
+        Err(said) => format!("{said}; systemd says {}", unit.result),
+    };
+    let state = match (health, unit.active.as_str()) {
+        (Ok(()), _) => "ready".to_owned(),
+        (Err(_), "" | "active") => "not serving".to_owned(),
+        (Err(_), active) => active.to_owned(),
+    };
+    let since_unix_ms = unit.since_monotonic_us.map_or(0, wall_clock);
+    let Unit { pid, restarts, status, .. } = unit;
+    Daemon { name: name.into(), state, pid, since_unix_ms, restarts, status, reason }
+}
+
+/// The time of day of a monotonic time.
+fn wall_clock(monotonic_us: u64) -> i64 {
+    let Ok(up) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
+    let up_ms = up.tv_sec() * 1000 + up.tv_nsec() / 1_000_000;
+    clock::unix_ms(SystemTime::now()) - up_ms + i64::try_from(monotonic_us / 1000).unwrap_or(0)
+}
+
+fn down(board: Option<&Board>) -> Vec<Daemon> {
+    let reason = match board {
+        Some(board) if board.supervisor.state == "stopped" => "it was stopped".to_owned(),
+        Some(board) => format!("the supervisor, process {}, is gone", board.supervisor.pid),
+        None => "it is not running".to_owned(),
+    };
+    vec![Daemon { name: "supervisor".into(), state: "down".into(), reason, ..Daemon::default() }]
+}
+
+fn told(place: &Place, list: &[InstanceStatus], now: i64) -> Vec<Instance> {
+    let platform = place.platform().ok();
+    let url = |host: &str| match &platform {
+        Some(platform) => format!("https://{host}.{}:{}/", platform.base_domain, platform.listen.port()),
+        None => String::new(),
+    };
+    let instance = |status: &InstanceStatus| Instance {
+        id: status.id.clone(),
+        app_id: status.app_id.clone(),
+        host_name: status.host_name.clone(),
+        url: url(&status.host_name),
+        state: instances::state(status),
+        reason: instances::why(status, now),
+        pid: Some(status.pid).filter(|pid| *pid != 0),
+        since_unix_ms: status.since_unix_ms,
+        generation: status.generation,
+        restarts: status.restarts,
+        driver: status.driver.clone(),
+        routed: status.routed,
+    };
+    list.iter().map(instance).collect()
+}
+
+async fn apps(place: &Place) -> Result<Vec<App>, Failure> {
+    let mut client = DebugApiServiceClient::new(rpc::channel(place, "debug-api")?);
+    let answer = client.list_applications(ListApplicationsRequest {}).await;
+    let list = answer.map_err(|status| rpc::failed(place, "debug-api", &status))?.into_inner().applications;
+    Ok(list
+        .into_iter()
+        .map(|app| App {
+            id: app.id,
+            app_id: app.app_id,
+            host_name: app.host_name,
+            status: app.status,
+            created_unix_ms: app.created_unix_ms,
+        })
+        .collect())
+}
+
+fn people(place: &Place, report: &Report, now: i64) -> String {
+    let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let daemons = report.daemons.iter().map(|daemon| {
+        let said = if daemon.reason.is_empty() { &daemon.status } else { &daemon.reason };
+        let since = ago(daemon.since_unix_ms, now);
+        [
+            daemon.name.clone(),
+            daemon.state.clone(),
+            pid(daemon.pid),
+            since,
+            daemon.restarts.to_string(),
+            one_line(said),
+        ]
+    });
+    let daemons: Vec<_> = daemons.collect();
+    let instances = report.instances.iter().map(|instance| {
+        let said = if instance.reason.is_empty() { &instance.url } else { &instance.reason };
+        let (since, restarts) = (ago(instance.since_unix_ms, now), instance.restarts.to_string());
+        let name = if instance.app_id.is_empty() { &instance.id } else { &instance.app_id };
+        let (name, host) = (one_line(name), instance.host_name.clone());
+        [name, host, instance.state.to_owned(), pid(instance.pid), since, restarts, one_line(said)]
+    });
+    let apps = report.apps.iter().map(|app| {
+        [
+            one_line(&app.app_id),
+            app.host_name.clone(),
+            app.status.clone(),
+            ago(app.created_unix_ms, now),
+            app.id.clone(),
+        ]
+    });
+    let mut text =
+        format!("{place}: {}\n\n", if report.well { "everything runs" } else { "not everything runs" });
+    let tables = [
+        render(["DAEMON", "STATE", "PID", "SINCE", "RESTARTS", "SAYS"], &daemons),
+        render(
+            ["APP", "HOST", "STATE", "PID", "SINCE", "RESTARTS", "URL OR REASON"],
+            &instances.collect::<Vec<_>>(),
+        ),
+        render(["DEBUG APP", "HOST", "STATUS", "CREATED", "ID"], &apps.collect::<Vec<_>>()),
+        report
+            .unknown
+            .iter()
+            .map(|line| format!("could not ask for {}", one_line(line)))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    ];
+    let tables: Vec<String> = tables.into_iter().filter(|table| !table.is_empty()).collect();
+    let _ = write!(text, "{}", tables.join("\n\n"));
+    if report.form == "down" {
+        let _ = write!(text, "\n\nstart it: {}", place.command("up --detach"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What people and programs are told.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::args::Global;
+
+fn place(folder: &std::path::Path) -> Place {
+    Place::find(&Global { home: Some(folder.to_owned()), config: None }).unwrap()
+}
+
+fn board() -> Board {
+    serde_json::from_value(serde_json::json!({
+        "supervisor": {"pid": 1, "start_time": 2, "since_unix_ms": 1000, "release": "0.1.0", "state": "ready"},
+        "daemons": [
+            {"name": "proxy", "state": "ready", "pid": 7, "since_unix_ms": 5000, "restarts": 1, "status": "3 routes", "reason": ""},
+            {"name": "procmgr", "state": "waiting", "pid": null, "restarts": 9, "status": "old", "reason": "exited with code 1"},
+            {"name": "provider", "state": "starting", "pid": 8, "status": "", "reason": ""},
+        ],
+    }))
+    .unwrap()
+}
+
+#[test]
+fn every_daemon_that_does_not_run_says_why() {
+    let daemons = supervised(&board());
+    let reason = |name: &str| daemons.iter().find(|daemon| daemon.name == name).unwrap().reason.clone();
+    assert_eq!(reason("supervisor"), "");
+    assert_eq!(reason("proxy"), "");
+    assert_eq!(reason("procmgr"), "exited with code 1");
+    assert_eq!(reason("provider"), "it is starting");
+    assert_eq!(reason("debug-api"), "the supervisor does not know it");
+    assert_eq!(daemons.len(), 5);
+}
+
+#[test]
+fn people_see_states_reasons_and_urls() {
+    let folder = tempfile::tempdir().unwrap();
+    let instances = vec![
+        Instance {
+            app_id: "debug-hello".into(),
+            host_name: "hello".into(),
+            url: "https://hello.x:1/".into(),
+            state: "running",
+            pid: Some(9),
+            since_unix_ms: 1000,
+            ..Instance::default()
+        },
+        Instance {
+            id: "i2".into(),
+            state: "failed",
+            reason: "bin/app is\nmissing".into(),
+            ..Instance::default()
+        },
+    ];
+    let unknown = vec!["debug apps: not reachable".to_owned()];
+    let report =
+        Report { form: "supervisor", daemons: supervised(&board()), instances, unknown, ..Report::default() };
+    let text = people(&place(folder.path()), &report, 11_000);
+    for expected in [
+        "not everything runs\n\nDAEMON",
+        "proxy       ready     7    6s     1         3 routes\n",
+        "procmgr     waiting   -           9         exited with code 1\n",
+        "debug-hello  hello  running  9    10s    0         https://hello.x:1/\n",
+        "i2                  failed   -           0         bin/app is missing\n",
+        "\n\ncould not ask for debug apps: not reachable",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_unit_is_ready_when_it_serves_whatever_systemd_says() {
+    let unit = Unit { active: "active".into(), pid: Some(5), since_monotonic_us: Some(7), ..Unit::default() };
+    let ready = of_unit("proxy", &Ok(()), unit.clone(), u64::cast_signed);
+    assert_eq!(
+        (ready.state.as_str(), ready.pid, ready.since_unix_ms, ready.reason.as_str()),
+        ("ready", Some(5), 7, "")
+    );
+    let mute = of_unit("proxy", &Err("no answer within 2 s".into()), unit, |_| 0);
+    assert_eq!((mute.state.as_str(), mute.reason.as_str()), ("not serving", "no answer within 2 s"));
+    let failed = Unit { active: "failed".into(), result: "exit-code".into(), ..Unit::default() };
+    let failed = of_unit("proxy", &Err("refused".into()), failed, |_| 0);
+    assert_eq!(
+        (failed.state.as_str(), failed.reason.as_str()),
+        ("failed", "refused; systemd says exit-code")
+    );
+}
+
+#[tokio::test]
+async fn a_platform_that_is_down_is_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = place(folder.path());
+    let report = gather(&place, 0).await;
+    assert!(!report.well && report.form == "down" && report.unknown.is_empty());
+    assert_eq!(report.daemons[0].reason, "it is not running");
+    assert!(people(&place, &report, 0).contains("start it: nexushub up --detach --home "));
+    std::fs::create_dir(&place.run).unwrap();
+    let gone = r#"{"supervisor":{"pid":4194300,"start_time":1,"state":"ready"},"daemons":[]}"#;
+    std::fs::write(place.run.join("status.json"), gone).unwrap();
+    let report = gather(&place, 0).await;
+    assert_eq!(report.daemons[0].reason, "the supervisor, process 4194300, is gone");
+    assert!(serde_json::to_value(&report).unwrap()["daemons"][0]["state"] == "down");
+}
