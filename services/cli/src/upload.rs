@@ -28,6 +28,8 @@ pub(crate) struct Description {
     pub(crate) display_name: String,
     pub(crate) host_name: String,
     pub(crate) db_name: String,
+    /// An app that is pushed stays until it is removed.
+    pub(crate) keep: bool,
 }
 
 impl Description {
@@ -43,6 +45,7 @@ impl Description {
             display_name: format!("Debug: {name}"),
             db_name: format!("debug_{}.db", clean.replace('-', "_")),
             host_name: host_name.map_or(clean, relative),
+            keep: true,
         })
     }
 }
@@ -274,6 +277,7 @@ mod tests {
             display_name: "Debug: My_Shop 2".into(),
             host_name: "my-shop-2".into(),
             db_name: "debug_my_shop_2.db".into(),
+            keep: true,
         };
         assert_eq!(shop, expected);
         for host in ["Shop.debug", "shop.debug.b.localhost", "shop.debug:8443", "shop.debug.B.localhost:8443"]

@@ -201,7 +201,8 @@ fn unknown_yet() -> Refusal {
 fn not_routed(route: Arc<Route>, hold_ms: u64, now_unix_ms: i64) -> Result<Decision, Refusal> {
     let entry = &route.entry;
     let in_ms = u64::try_from(entry.retry_unix_ms - now_unix_ms).unwrap_or(0);
-    let coming = matches!(entry.state, State::Starting | State::Unknown);
+    let switching = entry.state == State::Stopping && entry.retry_unix_ms > 0;
+    let coming = switching || matches!(entry.state, State::Starting | State::Unknown);
     if coming && in_ms <= hold_ms {
         return Ok(Decision::Wait(route));
     }

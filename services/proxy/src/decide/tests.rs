@@ -28,6 +28,8 @@ fn table() -> Table {
         Entry { retry_unix_ms: 1_060_000, ..idle("w1", "waiting", State::Starting, "exited with code 1") },
         idle("f1", "failed", State::Failed, "exited with code 3"),
         idle("t1", "stopped", State::Stopped, "removed"),
+        idle("t2", "stopping", State::Stopping, "removed"),
+        Entry { retry_unix_ms: 1_000, ..idle("t3", "switching", State::Stopping, "new release") },
     ];
     Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true })
 }
@@ -91,6 +93,8 @@ fn hosts_lead_to_their_instances() {
 fn instances_that_are_not_routed_wait_or_say_why() {
     assert_eq!(get("starting.yesterday.localhost", "/"), "wait s1");
     assert_eq!(get("waiting.yesterday.localhost", "/"), "503", "its next start is a minute away");
+    assert_eq!(get("switching.yesterday.localhost", "/"), "wait t3");
+    assert_eq!(get("stopping.yesterday.localhost", "/"), "503", "it does not come back");
     assert_eq!(get("failed.yesterday.localhost", "/"), "503");
     assert_eq!(get("stopped.yesterday.localhost", "/"), "503");
     let table = table();

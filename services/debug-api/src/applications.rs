@@ -1,0 +1,267 @@
+//! The applications: who there is, and how they come and go. Everything about one application that takes time (receiving
+//! the last chunk, installing, stopping, deleting) happens under its `work` lock, one at a time; reading never waits.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nexushub_chassis::{launch::durable, retry::Retry, shutdown::Shutdown};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    error::{ApiError, StorageError},
+    folders::{Folders, blocking, remove_all},
+    live::Live,
+    names::Asked,
+    peers::Peers,
+    record::{Record, Wanted},
+    status::{self, Standing},
+    upload::Session,
+};
+
+/// One application.
+pub(crate) struct App {
+    pub(crate) id: String,
+    state: Mutex<AppState>,
+    /// Held by whoever changes the application's files or its record.
+    pub(crate) work: tokio::sync::Mutex<()>,
+    /// Cancelled when it is deleted: whatever is under way ends.
+    pub(crate) gone: CancellationToken,
+}
+
+/// What is known of it, behind short locks.
+pub(crate) struct AppState {
+    pub(crate) record: Record,
+    pub(crate) upload: Option<Session>,
+    /// When somebody last cared.
+    pub(crate) active: Instant,
+}
+
+impl App {
+    pub(crate) fn new(record: Record, upload: Option<Session>) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.id.clone(),
+            state: Mutex::new(AppState { record, upload, active: Instant::now() }),
+            work: tokio::sync::Mutex::new(()),
+            gone: CancellationToken::new(),
+        })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, AppState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        self.state().record.clone()
+    }
+
+    /// Restarts the expiry.
+    pub(crate) fn touch(&self) {
+        self.state().active = Instant::now();
+    }
+
+    pub(crate) fn present(&self) -> Result<(), ApiError> {
+        if self.gone.is_cancelled() { Err(ApiError::NoApplication) } else { Ok(()) }
+    }
+}
+
+/// The daemon's state and everything it needs.
+pub(crate) struct Hub {
+    pub(crate) config: Config,
+    pub(crate) base_domain: String,
+    pub(crate) folders: Folders,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) live: watch::Receiver<Live>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) streams: Arc<Semaphore>,
+    /// Something may expire earlier than thought.
+    pub(crate) expiry: Notify,
+    apps: Mutex<HashMap<String, Arc<App>>>,
+    /// One create at a time: two of the same appId must not both stay.
+    creating: tokio::sync::Mutex<()>,
+}
+
+/// What a hub is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) base_domain: String,
+    pub(crate) folders: Folders,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) live: watch::Receiver<Live>,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Hub {
+    pub(crate) fn new(parts: Parts, apps: Vec<Arc<App>>) -> Arc<Self> {
+        Arc::new(Self {
+            uploads: Arc::new(Semaphore::new(parts.config.max_uploads)),
+            streams: Arc::new(Semaphore::new(parts.config.max_log_streams)),
+            expiry: Notify::new(),
+            apps: Mutex::new(apps.into_iter().map(|app| (app.id.clone(), app)).collect()),
+            creating: tokio::sync::Mutex::new(()),
+            config: parts.config,
+            base_domain: parts.base_domain,
+            folders: parts.folders,
+            peers: parts.peers,
+            live: parts.live,
+            shutdown: parts.shutdown,
+        })
+    }
+
+    fn apps(&self) -> MutexGuard<'_, HashMap<String, Arc<App>>> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn list(&self) -> Vec<Arc<App>> {
+        let mut apps: Vec<_> = self.apps().values().cloned().collect();
+        apps.sort_by_cached_key(|app| (app.state().record.created_unix_ms, app.id.clone()));
+        apps
+    }
+
+    /// By the server's id, or else by the client's.
+    pub(crate) fn find(&self, id: &str) -> Result<Arc<App>, ApiError> {
+        if let Some(app) = self.apps().get(id) {
+            return Ok(Arc::clone(app));
+        }
+        let named = self.list().into_iter().find(|app| app.state().record.description.app_id.as_str() == id);
+        named.ok_or(ApiError::NoApplication)
+    }
+
+    /// Changes a record on disk, then in memory. The caller holds `work`.
+    pub(crate) async fn change(
+        &self,
+        app: &App,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Record, StorageError> {
+        let mut record = app.record();
+        change(&mut record);
+        record.updated_unix_ms = crate::record::now_ms();
+        self.save(&record).await?;
+        app.state().record = record.clone();
+        Ok(record)
+    }
+
+    async fn save(&self, record: &Record) -> Result<(), StorageError> {
+        let path = self.folders.record(&record.id);
+        let text = serde_json::to_vec_pretty(record).expect("a record has nothing that JSON can't say");
+        blocking(move || durable::write(&path, &text, 0o600).map_err(StorageError::of("write", &path))).await
+    }
+
+    /// A new application; one of the same appId is removed first.
+    pub(crate) async fn create(self: &Arc<Self>, asked: &Asked) -> Result<Arc<App>, ApiError> {
+        if !asked.complete() {
+            return Err(ApiError::Fields);
+        }
+        let description =
+            asked.judge(&self.base_domain, &self.config.reserved_hosts).map_err(ApiError::Name)?;
+        let _creating = self.creating.lock().await;
+        let apps = self.list();
+        let same = |app: &&Arc<App>| app.state().record.description.app_id == description.app_id;
+        let taken = apps.iter().filter(|app| !same(app)).find_map(|app| {
+            let other = app.record().description;
+            (other.host_name == description.host_name).then_some(other.app_id)
+        });
+        if let Some(by) = taken {
+            return Err(ApiError::HostTaken { host: description.host_name.to_string(), by: by.to_string() });
+        }
+        let older = apps.iter().find(same);
+        if older.is_none() && apps.len() >= self.config.max_applications {
+            return Err(ApiError::TooMany(self.config.max_applications));
+        }
+        if let Some(older) = older {
+            self.delete(older).await?;
+        }
+        let record = Record::new(uuid::Uuid::new_v4().to_string(), description);
+        self.save(&record).await?;
+        tracing::info!(instance = record.id, app_id = %record.description.app_id, host = %record.description.host_name, "application created");
+        let app = App::new(record, None);
+        self.apps().insert(app.id.clone(), Arc::clone(&app));
+        self.expiry.notify_one();
+        Ok(app)
+    }
+
+    /// Removes an application. It answers to nobody from the first line on; its app is stopped before this returns if
+    /// provider is there, and whatever remains is done in the background or by the next start.
+    pub(crate) async fn delete(self: &Arc<Self>, app: &Arc<App>) -> Result<(), ApiError> {
+        if self.apps().remove(&app.id).is_none() {
+            return Err(ApiError::NoApplication);
+        }
+        app.gone.cancel();
+        let working = app.work.lock().await;
+        if let Err(error) = self.change(app, |record| record.wanted = Wanted::Gone).await {
+            tracing::warn!(
+                instance = app.id,
+                error = crate::error::chain(&error),
+                "could not note the removal; removing all the same"
+            );
+            app.state().record.wanted = Wanted::Gone;
+        }
+        let removed = self.peers.remove(app.id.clone()).await;
+        drop(working);
+        tracing::info!(instance = app.id, stopped = removed.is_ok(), "application deleted");
+        tokio::spawn(Arc::clone(self).bury(Arc::clone(app), removed.is_ok()));
+        Ok(())
+    }
+
+    /// Sees a deleted application off: provider must have forgotten it, its process should have ended, then its files go.
+    pub(crate) async fn bury(self: Arc<Self>, app: Arc<App>, mut removed: bool) {
+        let mut retry = Retry::default();
+        while !removed {
+            match self.peers.remove(app.id.clone()).await {
+                Ok(()) => removed = true,
+                Err(status) if crate::peers::is_refusal(&status) => {
+                    tracing::warn!(
+                        instance = app.id,
+                        error = status.message(),
+                        "provider refused to remove a deleted application"
+                    );
+                    removed = true;
+                }
+                Err(_) if self.shutdown.is_draining() => return,
+                Err(_) => tokio::time::sleep(retry.wait()).await,
+            }
+        }
+        self.ended(&app.id).await;
+        let _working = app.work.lock().await;
+        let (folders, id) = (self.folders.clone(), app.id.clone());
+        let cleared = blocking(move || {
+            remove_all(&folders.upload(&id))?;
+            remove_all(&folders.app(&id))?;
+            let record = folders.record(&id);
+            durable::remove(&record).map_err(StorageError::of("remove", &record))
+        });
+        if let Err(error) = cleared.await {
+            tracing::warn!(
+                instance = app.id,
+                error = crate::error::chain(&error),
+                "could not remove all files; the next start tries again"
+            );
+        }
+    }
+
+    /// Waits until procmgr says that the app's process has ended, within reason.
+    pub(crate) async fn ended(&self, id: &str) -> bool {
+        let mut live = self.live.clone();
+        let ended = live.wait_for(|live| live.is_gone(id));
+        let patience = Duration::from_millis(self.config.stop_wait_ms);
+        tokio::time::timeout(patience, ended).await.is_ok_and(|ended| ended.is_ok())
+    }
+
+    /// How it stands now.
+    pub(crate) fn standing(&self, app: &App) -> Standing {
+        let record = app.record();
+        let release = record.release.as_ref().map(|release| self.folders.release(&app.id, &release.name));
+        let release = release.map(|path| path.display().to_string()).unwrap_or_default();
+        let live = self.live.borrow();
+        status::judge(&record, live.get(&app.id), &release, self.config.failed_after)
+    }
+}

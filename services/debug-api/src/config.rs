@@ -1,0 +1,157 @@
+//! The table `[debug-api]` of the configuration file. Invariant: everything that can grow has its bound here.
+
+use std::time::Duration;
+
+use nexushub_chassis::Fault;
+use nexushub_proto::provider::Driver;
+use serde::Deserialize;
+
+/// `[debug-api]`. Durations carry their unit in the key, sizes are bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How debug apps are isolated: `auto`, `krun`, `sandbox` or `process`.
+    pub driver: String,
+    /// Relative host names that no debug app may claim.
+    pub reserved_hosts: Vec<String>,
+    /// Applications at the same time.
+    pub max_applications: usize,
+    /// A whole package.
+    pub max_package_bytes: u64,
+    /// One chunk of it.
+    pub max_chunk_bytes: u64,
+    /// Chunks of one package.
+    pub max_chunks: u32,
+    /// Chunks received at the same time; further ones wait.
+    pub max_uploads: usize,
+    /// How long an upload may be silent.
+    pub upload_idle_ms: u64,
+    /// All files of a package, unpacked.
+    pub max_unpacked_bytes: u64,
+    /// Files and folders in a package.
+    pub max_entries: u32,
+    /// How many times larger than its archive a package may unpack (the first MiB is free).
+    pub max_ratio: u64,
+    /// How long provider may be away during an install before the client is told.
+    pub provider_wait_ms: u64,
+    /// How long a stop waits for the app's end before it answers 202, and a removal before it deletes the app's files.
+    pub stop_wait_ms: u64,
+    /// Starts since the last stable run from which on a starting app counts as failed.
+    pub failed_after: u32,
+    /// An app that nobody asked about for so long is removed; 0 = never.
+    pub expiry_s: u64,
+    /// Log streams at the same time.
+    pub max_log_streams: usize,
+    /// Log lines that a new stream starts with.
+    pub log_history: u32,
+    /// A longer log line is cut into pieces.
+    pub max_log_line_bytes: usize,
+    /// How often a quiet log stream says that it lives.
+    pub keepalive_ms: u64,
+    /// HTTP connections at the same time; further ones wait.
+    pub max_connections: usize,
+    /// How long a request's head may take.
+    pub header_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            driver: "process".to_owned(),
+            reserved_hosts: ["login", "admin", "internal", "localhost"].map(str::to_owned).to_vec(),
+            max_applications: 64,
+            max_package_bytes: 512 << 20,
+            max_chunk_bytes: 32 << 20,
+            max_chunks: 16_384,
+            max_uploads: 8,
+            upload_idle_ms: 60_000,
+            max_unpacked_bytes: 2 << 30,
+            max_entries: 20_000,
+            max_ratio: 200,
+            provider_wait_ms: 20_000,
+            stop_wait_ms: 15_000,
+            failed_after: 3,
+            expiry_s: 3_600,
+            max_log_streams: 64,
+            log_history: 50,
+            max_log_line_bytes: 256 << 10,
+            keepalive_ms: 30_000,
+            max_connections: 256,
+            header_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// The isolation asked for by name.
+    pub(crate) fn driver(&self) -> Option<Driver> {
+        match self.driver.as_str() {
+            "auto" => Some(Driver::Auto),
+            "krun" => Some(Driver::Krun),
+            "sandbox" => Some(Driver::Sandbox),
+            "process" => Some(Driver::Process),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn expiry(&self) -> Option<Duration> {
+        (self.expiry_s > 0).then(|| Duration::from_secs(self.expiry_s))
+    }
+
+    /// Whether the table makes sense; what `--check` says about it.
+    pub(crate) fn judge(&self) -> Result<(), Fault> {
+        let wrong = |key: &str, msg: String, hint: &str| {
+            Err(Fault { exit: 64, ..Fault::new("config_invalid", msg, format!("debug-api.{key}"), hint) })
+        };
+        if self.driver().is_none() {
+            return wrong(
+                "driver",
+                format!("unknown driver `{}`", self.driver),
+                "auto, krun, sandbox or process",
+            );
+        }
+        let bounds = [
+            ("max_applications", self.max_applications as u64),
+            ("max_package_bytes", self.max_package_bytes),
+            ("max_chunk_bytes", self.max_chunk_bytes),
+            ("max_chunks", self.max_chunks.into()),
+            ("max_uploads", self.max_uploads as u64),
+            ("upload_idle_ms", self.upload_idle_ms),
+            ("max_unpacked_bytes", self.max_unpacked_bytes),
+            ("max_entries", self.max_entries.into()),
+            ("max_ratio", self.max_ratio),
+            ("max_log_streams", self.max_log_streams as u64),
+            ("max_log_line_bytes", self.max_log_line_bytes as u64),
+            ("keepalive_ms", self.keepalive_ms),
+            ("max_connections", self.max_connections as u64),
+            ("header_timeout_ms", self.header_timeout_ms),
+        ];
+        if let Some((key, _)) = bounds.iter().find(|(_, value)| *value == 0) {
+            return wrong(key, format!("`{key}` is 0"), "a bound must be at least 1");
+        }
+        if self.max_entries > 65_000 {
+            return wrong(
+                "max_entries",
+                format!("{} is more than 65000", self.max_entries),
+                "use at most 65000",
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_sense_and_lies_are_refused_with_their_key() {
+        Config::default().judge().unwrap();
+        let fault = Config { driver: "vm".to_owned(), ..Config::default() }.judge().unwrap_err();
+        assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.driver"));
+        let fault = Config { max_chunks: 0, ..Config::default() }.judge().unwrap_err();
+        assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.max_chunks"));
+        assert!(Config { max_entries: 70_000, ..Config::default() }.judge().is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! Everything that can be wrong with a request, and the one exhaustive match to its HTTP status.
+//!
+//! The messages are the contract's texts word for word (clients compare them), hence the capitals.
+
+use std::{error::Error, io};
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+use crate::{names::NameError, unpack::UnpackError};
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("Forbidden")]
+    NotFromProxy,
+    #[error("Unauthorized")]
+    Unauthorized,
+    #[error("Not Found")]
+    NotFound,
+    #[error("Method Not Allowed")]
+    Method,
+    #[error("Invalid request body")]
+    Body,
+    #[error("Missing required fields: appId, displayName, hostName, dbName")]
+    Fields,
+    #[error(transparent)]
+    Name(NameError),
+    #[error("Host name {host} is taken by debug application {by}; choose another or delete that one")]
+    HostTaken { host: String, by: String },
+    #[error("Too many debug applications: the limit is {0}; delete one first")]
+    TooMany(usize),
+    #[error("Debug application not found")]
+    NoApplication,
+    #[error("Failed to parse upload form")]
+    Form,
+    #[error("Missing required parameters: chunkIndex, totalChunks, fileHash")]
+    Parameters,
+    #[error("Invalid chunk index")]
+    Index,
+    #[error("Invalid total chunks")]
+    Total,
+    #[error("Invalid file hash")]
+    Hash,
+    #[error("Failed to get chunk file")]
+    NoChunk,
+    #[error("Upload is too large: the limit is {0} bytes")]
+    TooLarge(u64),
+    #[error("Upload made no progress for {0} ms")]
+    Stalled(u64),
+    #[error("Failed to process chunk")]
+    Chunk(#[source] ChunkError),
+    #[error("Upload session not found")]
+    NoSession,
+    #[error("No package uploaded for this application")]
+    NoPackage,
+    #[error("Package file not found")]
+    NoPackageFile,
+    #[error("Package preparation failed: {}", chain(.0))]
+    Preparation(UnpackError),
+    #[error("Installation failed: {0}")]
+    Installation(String),
+    #[error("Application is not running")]
+    NotRunning,
+    #[error("Application not found in process manager")]
+    NoLog,
+    #[error("Too many log streams: the limit is {0}")]
+    TooManyStreams(usize),
+    #[error("{0} is not installed yet; use the operator token (nexushub secret debug-api) as bearer")]
+    Login(&'static str),
+    #[error("Internal error; see the log of debug-api")]
+    Storage(#[source] StorageError),
+}
+
+/// Why a chunk could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChunkError {
+    #[error("chunk {0} belongs to another file than the one being uploaded")]
+    Foreign(u32),
+    #[error("MD5 of the assembled file is {found}, not {expected}")]
+    Digest { found: String, expected: String },
+    #[error("upload was cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {what} {path}")]
+pub(crate) struct StorageError {
+    pub(crate) what: &'static str,
+    pub(crate) path: String,
+    #[source]
+    pub(crate) cause: io::Error,
+}
+
+impl StorageError {
+    /// For `map_err`: names the operation and its object.
+    pub(crate) fn of(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.display().to_string();
+        move |cause| Self { what, path, cause }
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Body
+            | Self::Fields
+            | Self::Name(
+                NameError::AppId
+                | NameError::DisplayName
+                | NameError::DbName
+                | NameError::HostName(..)
+                | NameError::StaticUrl,
+            )
+            | Self::Form
+            | Self::Parameters
+            | Self::Index
+            | Self::Total
+            | Self::Hash
+            | Self::NoChunk
+            | Self::NoPackage
+            | Self::NotRunning => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotFromProxy => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoApplication | Self::NoSession | Self::NoPackageFile | Self::NoLog => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::HostTaken { .. } | Self::Name(NameError::Reserved(_)) => StatusCode::CONFLICT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Login(_) | Self::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Chunk(_) | Self::Preparation(_) | Self::Installation(_) | Self::Storage(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        if let Self::Chunk(_) | Self::Storage(_) = self {
+            tracing::warn!(error = chain(&self), "request failed");
+        }
+        let mut response = text(status, &self.to_string());
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// An answer in words, as the contract sends all of them.
+pub(crate) fn text(status: StatusCode, message: &str) -> Response {
+    let mut response = (status, format!("{message}\n")).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An error with its causes, for people.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}

@@ -1,0 +1,128 @@
+//! Where everything lies below `$STATE/debug-api`.
+//!
+//! ```text
+//! applications/<id>.json          the record; written last when something begins, and first when it ends
+//! uploads/<id>/chunks/<index>     chunks of the session, with session.json
+//! uploads/<id>/package.zip        the assembled package, until it is installed
+//! apps/<id>/releases/<md5>-<n>/   immutable; the newest two, and whatever is in use
+//! apps/<id>/db/                   the app's own data; survives releases
+//! tmp/                            whatever isn't finished; emptied at start-up
+//! ```
+//! All of it is on one file system, so that finished things get their place by rename. Every component below the root is
+//! an id made here or a checked digest, never a client's word.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use tokio::task::{JoinError, JoinHandle};
+use tracing::Instrument;
+
+use crate::error::StorageError;
+
+/// The daemon's folders.
+#[derive(Debug, Clone)]
+pub(crate) struct Folders {
+    root: PathBuf,
+}
+
+impl Folders {
+    /// Makes what is missing.
+    pub(crate) fn create(state: &Path) -> Result<Self, StorageError> {
+        let folders = Self { root: state.join("debug-api") };
+        for folder in
+            [folders.root.clone(), folders.applications(), folders.uploads(), folders.apps(), folders.tmp()]
+        {
+            private(&folder).map_err(StorageError::of("create", &folder))?;
+        }
+        Ok(folders)
+    }
+
+    pub(crate) fn applications(&self) -> PathBuf {
+        self.root.join("applications")
+    }
+
+    pub(crate) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    pub(crate) fn apps(&self) -> PathBuf {
+        self.root.join("apps")
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// A name in `tmp` that nobody else has.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.tmp().join(uuid::Uuid::new_v4().to_string())
+    }
+
+    pub(crate) fn record(&self, id: &str) -> PathBuf {
+        self.applications().join(format!("{id}.json"))
+    }
+
+    pub(crate) fn upload(&self, id: &str) -> PathBuf {
+        self.uploads().join(id)
+    }
+
+    pub(crate) fn chunks(&self, id: &str) -> PathBuf {
+        self.upload(id).join("chunks")
+    }
+
+    pub(crate) fn package(&self, id: &str) -> PathBuf {
+        self.upload(id).join("package.zip")
+    }
+
+    pub(crate) fn app(&self, id: &str) -> PathBuf {
+        self.apps().join(id)
+    }
+
+    pub(crate) fn releases(&self, id: &str) -> PathBuf {
+        self.app(id).join("releases")
+    }
+
+    pub(crate) fn release(&self, id: &str, name: &str) -> PathBuf {
+        self.releases(id).join(name)
+    }
+
+    pub(crate) fn data(&self, id: &str) -> PathBuf {
+        self.app(id).join("db")
+    }
+}
+
+/// Makes a folder that only this user may enter, with its parents.
+pub(crate) fn private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes a folder and all in it; one that isn't there is gone already.
+pub(crate) fn remove_all(path: &Path) -> Result<(), StorageError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::of("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Runs to its end what must not be left half done when a client hangs up.
+pub(crate) async fn unhurried<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    finish(tokio::spawn(work.in_current_span())).await
+}
+
+/// Runs file work where it may take its time.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    finish(tokio::task::spawn_blocking(work)).await
+}
+
+async fn finish<T>(work: JoinHandle<T>) -> T {
+    match work.await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Cancelled: the runtime is shutting down, and so is whoever waits here.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,219 @@
+//! The developers' calls: thin handlers that decode, call, and encode. The paths and the JSON are the contract's.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use nexushub_chassis::credentials::Credentials;
+use serde::Serialize;
+
+use crate::{
+    applications::{App, Hub},
+    auth,
+    error::ApiError,
+    folders::unhurried,
+    install, logs,
+    names::Asked,
+    receive::{self, Received},
+    record::rfc3339,
+    status::Word,
+};
+
+/// A create call's body; the largest that the limits on its fields allow is well below.
+const MAX_BODY: usize = 64 << 10;
+
+/// Everything that is served.
+pub(crate) fn router(hub: Arc<Hub>, credentials: Credentials) -> Router {
+    let one = "/debug/application/{id}";
+    let of = |call: &str| format!("{one}/{call}");
+    Router::new()
+        .route("/debug/application", post(create).get(list))
+        .route(one, get(show).delete(delete))
+        .route(&of("upload"), post(upload).layer(DefaultBodyLimit::disable()))
+        .route(&of("upload/status"), get(upload_status))
+        .route(&of("install"), post(install))
+        .route(&of("install-dev"), post(install))
+        .route(&of("status"), get(status))
+        .route(&of("logs"), get(tail))
+        .route(&of("stop"), post(stop))
+        // The room of the login service: these answer for any host, without a bearer.
+        .route("/public/login", any(|| async { ApiError::Login("login") }))
+        .route("/public/logout", any(|| async { ApiError::Login("logout") }))
+        .route("/public/access_token", any(|| async { ApiError::Login("the exchange of access tokens") }))
+        .fallback(|| async { ApiError::NotFound })
+        .method_not_allowed_fallback(|| async { ApiError::Method })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(credentials, auth::guard))
+        .with_state(hub)
+}
+
+/// The application that the path names, by the server's id or by the client's.
+struct Target(Arc<App>);
+
+impl FromRequestParts<Arc<Hub>> for Target {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
+        let id = Path::<String>::from_request_parts(parts, hub).await.map_err(|_| ApiError::NoApplication)?;
+        hub.find(&id).map(Self)
+    }
+}
+
+/// An application as create, show and list tell it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Application {
+    id: String,
+    app_id: String,
+    display_name: String,
+    host_name: String,
+    db_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    static_service_url: Option<String>,
+    status: Word,
+    created_at: String,
+}
+
+impl Application {
+    fn of(hub: &Hub, app: &App) -> Self {
+        let (status, record) = (hub.standing(app).status, app.record());
+        let description = record.description;
+        Self {
+            id: record.id,
+            app_id: description.app_id.to_string(),
+            display_name: description.display_name,
+            host_name: description.host_name.to_string(),
+            db_name: description.db_name,
+            static_service_url: description.static_service_url,
+            status,
+            created_at: rfc3339(record.created_unix_ms),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Applications {
+    applications: Vec<Application>,
+}
+
+#[derive(Serialize)]
+struct ChunkReply {
+    message: &'static str,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InstallReply {
+    application_id: String,
+    status: &'static str,
+    message: String,
+    installed_at: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StopReply {
+    application_id: String,
+    status: Word,
+    message: &'static str,
+}
+
+async fn create(State(hub): State<Arc<Hub>>, request: Request) -> Result<Response, ApiError> {
+    use axum::extract::FromRequest;
+    let patience = Duration::from_millis(hub.config.upload_idle_ms);
+    let body = tokio::time::timeout(patience, Bytes::from_request(request, &())).await;
+    let body = body.map_err(|_| ApiError::Body)?.map_err(|_| ApiError::Body)?;
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::Body); // a list would pass for an object with its fields in order
+    }
+    let asked: Asked = serde_json::from_slice(&body).map_err(|_| ApiError::Body)?;
+    // A client that hangs up now must not leave the older application removed and the new one not made.
+    let created =
+        unhurried(async move { hub.create(&asked).await.map(|app| Application::of(&hub, &app)) }).await;
+    Ok(json(StatusCode::CREATED, &created?))
+}
+
+async fn list(State(hub): State<Arc<Hub>>) -> Response {
+    let applications = hub.list().iter().map(|app| Application::of(&hub, app)).collect();
+    json(StatusCode::OK, &Applications { applications })
+}
+
+async fn show(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {
+    json(StatusCode::OK, &Application::of(&hub, &app))
+}
+
+async fn delete(State(hub): State<Arc<Hub>>, Target(app): Target) -> Result<StatusCode, ApiError> {
+    unhurried(async move { hub.delete(&app).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn upload(
+    State(hub): State<Arc<Hub>>,
+    Target(app): Target,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let reply = match receive::chunk(hub, app, request).await? {
+        Received::One => ChunkReply { message: "Chunk received successfully", status: "received" },
+        Received::Completed => {
+            ChunkReply { message: "Package upload completed successfully", status: "completed" }
+        }
+    };
+    Ok(json(StatusCode::OK, &reply))
+}
+
+async fn upload_status(Target(app): Target) -> Result<Response, ApiError> {
+    let report = app.state().upload.as_ref().map(|session| session.report(&app.id));
+    report.map(|report| json(StatusCode::OK, &report)).ok_or(ApiError::NoSession)
+}
+
+async fn install(State(hub): State<Arc<Hub>>, Target(app): Target) -> Result<Response, ApiError> {
+    let installed = install::install(&hub, &app).await?;
+    let (status, message) = match installed.not_started {
+        None => ("running", "Application installed and started successfully".to_owned()),
+        Some(why) => ("installed_not_started", format!("Application installed but not started: {why}")),
+    };
+    let installed_at = rfc3339(installed.unix_ms);
+    Ok(json(StatusCode::OK, &InstallReply { application_id: app.id.clone(), status, message, installed_at }))
+}
+
+async fn status(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {
+    app.touch();
+    json(StatusCode::OK, &hub.standing(&app))
+}
+
+async fn tail(
+    State(hub): State<Arc<Hub>>,
+    Target(app): Target,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    logs::stream(hub, app, &headers).await
+}
+
+async fn stop(State(hub): State<Arc<Hub>>, Target(app): Target) -> Result<Response, ApiError> {
+    let ended = install::stop(&hub, &app).await?;
+    let (code, status, message) = match ended {
+        true => (StatusCode::OK, Word::Stopped, "Application stopped"),
+        false => (StatusCode::ACCEPTED, Word::Pending, "Application is being stopped"),
+    };
+    Ok(json(code, &StopReply { application_id: app.id.clone(), status, message }))
+}
+
+/// JSON with a newline at its end, as the contract's encoder writes it.
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let mut text = serde_json::to_vec(value).expect("these replies are text and numbers");
+    text.push(b'\n');
+    let mut response = (status, text).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Installs, restarts, removals.
+
+use super::*;
+
+#[tokio::test]
+async fn an_install_runs_the_app_once_however_often_it_is_asked_for() {
+    let world = world();
+    let id = world.create("a", "shop.debug").await;
+    let (code, text) = world.push(&id, &package("v1")).await;
+    let reply = json(&text);
+    assert_eq!(
+        (code, reply["status"].as_str(), reply["applicationId"].as_str()),
+        (OK, Some("running"), Some(&*id))
+    );
+    assert_eq!(reply["message"], "Application installed and started successfully");
+    for call in ["install", "install-dev"] {
+        let (code, text) = world.call("POST", &format!("/debug/application/a/{call}"), "ignored").await;
+        assert_eq!((code, &json(&text)), (OK, &reply), "idempotent");
+    }
+    assert_eq!(world.releases(&id).len(), 1);
+    world.until(&id, "running").await;
+    let status = json(&world.call("GET", &format!("/debug/application/{id}/status"), "").await.1);
+    assert_eq!(
+        (status["healthCheck"].as_str(), status["port"].as_u64(), status["processId"].as_u64()),
+        (Some("healthy"), Some(10_000), Some(42))
+    );
+    assert_eq!(status["metadata"]["hostName"], "shop.debug");
+    let instance = world.fakes.instances.lock().unwrap()[&id].clone();
+    assert_eq!(std::fs::read(format!("{}/bin/app", instance.release)).unwrap(), b"v1");
+    assert!(instance.data.ends_with("/db") && std::path::Path::new(&instance.data).is_dir());
+    assert!(!world.hub.folders.package(&id).exists(), "the archive has served");
+}
+
+#[tokio::test]
+async fn a_hot_reload_replaces_the_release_and_keeps_two() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v1", "v2", "v3", "v4"] {
+        let (code, text) = world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
+        assert_eq!((code, json(&text)["status"].as_str()), (OK, Some("stopped")));
+        world.until(&id, "stopped").await;
+        assert_eq!(world.push(&id, &package(version)).await.0, OK);
+        world.until(&id, "running").await;
+        let release = world.fakes.instances.lock().unwrap()[&id].release.clone();
+        assert_eq!(std::fs::read_to_string(format!("{release}/bin/app")).unwrap(), version);
+    }
+    assert_eq!(world.releases(&id).len(), 2);
+    world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
+    assert_eq!(world.push(&id, &package("v4")).await.0, OK, "unchanged content starts again");
+    world.until(&id, "running").await;
+}
+
+#[tokio::test]
+async fn a_package_that_is_none_changes_nothing() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let (code, text) = world.push(&id, &zip_of(&[("static/x", b"", 0o644)])).await;
+    assert_eq!((code, json(&text)["status"].as_str()), (OK, Some("installed_not_started")));
+    assert!(text.contains("bin/app is missing"), "{text}");
+    assert_eq!(
+        json(&world.call("GET", &format!("/debug/application/{id}/status"), "").await.1)["status"],
+        "installed"
+    );
+    assert_eq!(world.push(&id, &package("v1")).await.0, OK);
+    let running = world.fakes.instances.lock().unwrap().clone();
+    for bad in [b"no zip".to_vec(), zip_of(&[("../../pwned", b"x", 0o644), ("bin/app", b"", 0o755)])] {
+        let (code, text) = world.push(&id, &bad).await;
+        assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(text.starts_with("Package preparation failed: "), "{text}");
+    }
+    assert_eq!(*world.fakes.instances.lock().unwrap(), running);
+    assert_eq!(world.releases(&id).len(), 1);
+    assert_eq!(names(&world.hub.folders.tmp()), Vec::<String>::new());
+    world.until(&id, "running").await;
+}
+
+#[tokio::test]
+async fn what_provider_refuses_is_undone() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    world
+        .fakes
+        .refusals
+        .lock()
+        .unwrap()
+        .push(Status::already_exists("host name a is taken by static instance s"));
+    let (code, text) = world.push(&id, &package("v1")).await;
+    assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(text, "Installation failed: host name a is taken by static instance s\n");
+    assert_eq!((world.releases(&id).len(), world.fakes.host(&id)), (0, None));
+    let (code, _) = world.call("POST", &format!("/debug/application/{id}/install"), "").await;
+    assert_eq!((code, world.fakes.host(&id).as_deref()), (OK, Some("a")), "the package is still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_install_outlasts_a_restart_of_provider() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    world.fakes.refusals.lock().unwrap().extend((0..8).map(|_| Status::unavailable("connection refused")));
+    assert_eq!(world.push(&id, &package("v1")).await.0, OK);
+    world.fakes.refusals.lock().unwrap().extend((0..60).map(|_| Status::unavailable("connection refused")));
+    let (code, text) = world.push(&id, &package("v2")).await;
+    assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(text.starts_with("Installation failed: provider does not answer"), "{text}");
+    world.until(&id, "running").await;
+    drop(world.hub.list()[0].work.lock().await);
+    assert!(world.hub.list()[0].record().settled, "finished in the background");
+}
+
+#[tokio::test]
+async fn a_deleted_application_leaves_nothing_behind() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    let app = world.hub.find(&id).unwrap();
+    assert_eq!(world.call("DELETE", "/debug/application/a", "").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(world.fakes.host(&id), None);
+    Arc::clone(&world.hub).bury(app, true).await;
+    let folders = &world.hub.folders;
+    assert!(!folders.app(&id).exists() && !folders.upload(&id).exists() && !folders.record(&id).exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_application_expires_and_a_status_call_puts_it_off() {
+    let world = World::new(Config { expiry_s: 100, ..Config::default() });
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.call("GET", &format!("/debug/application/{id}/status"), "").await.0, OK);
+    }
+    tokio::time::sleep(Duration::from_secs(110)).await;
+    assert_eq!(world.call("GET", &format!("/debug/application/{id}"), "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(world.fakes.host(&id), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_is_to_be_kept_does_not_expire() {
+    let world = World::new(Config { expiry_s: 100, ..Config::default() });
+    let body = r#"{"appId":"a","displayName":"A","hostName":"a","dbName":"a.db","keep":true}"#;
+    assert_eq!(world.call("POST", "/debug/application", body).await.0, StatusCode::CREATED);
+    world.create("b", "b").await;
+    tokio::time::sleep(Duration::from_secs(110)).await;
+    assert_eq!(world.call("GET", "/debug/application/b", "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(world.call("GET", "/debug/application/a", "").await.0, OK);
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_with_uploads_installs_and_removals() {
+    let world = world();
+    let zip = package("v1");
+    let half = zip.len() / 2;
+    let (running, uploading, deleted) =
+        (world.create("a", "a").await, world.create("b", "b").await, world.create("c", "c").await);
+    world.push(&running, &zip).await;
+    world.chunk(&uploading, (1, 2), &md5(&zip), &zip[half..]).await;
+    for (id, change) in [(&running, crate::record::Wanted::Run), (&deleted, crate::record::Wanted::Gone)] {
+        let app = world.hub.find(id).unwrap();
+        world.hub.change(&app, |record| (record.wanted, record.settled) = (change, false)).await.unwrap();
+    }
+    world.fakes.instances.lock().unwrap().clear();
+
+    let world = world.restarted();
+    assert_eq!(
+        world.call("GET", &format!("/debug/application/{deleted}"), "").await.0,
+        StatusCode::NOT_FOUND
+    );
+    world.until(&running, "running").await;
+    let (code, text) = world.chunk(&uploading, (0, 2), &md5(&zip), &zip[..half]).await;
+    assert_eq!((code, json(&text)["status"].as_str()), (OK, Some("completed")));
+    let app = world.hub.find(&uploading).unwrap();
+    world.hub.change(&app, |record| record.installing = Some("half".to_owned())).await.unwrap();
+    std::fs::create_dir_all(world.hub.folders.release(&uploading, "half")).unwrap();
+
+    let world = world.restarted();
+    world.until(&uploading, "running").await;
+    assert!(!world.releases(&uploading).contains(&"half".to_owned()));
+}

@@ -1,0 +1,349 @@
+//! From an uploaded package to a desired instance, and the way back. The steps and their durable marks are drawn in
+//! `record.rs`; every one of them may be the last before a crash, and may be done again.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use nexushub_chassis::{launch::durable, retry::Retry};
+use nexushub_proto::provider::{Driver, Instance, Origin};
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::{
+    applications::{App, Hub},
+    error::{ApiError, StorageError},
+    folders::{blocking, private, remove_all, unhurried},
+    peers::is_refusal,
+    record::{Record, Release, Wanted, millis, now_ms},
+    unpack::{self, UnpackError},
+    upload,
+};
+
+/// Between two tries to make provider agree, at most.
+const SETTLE_EVERY: Duration = Duration::from_secs(30);
+
+/// What an install came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Installed {
+    pub(crate) unix_ms: i64,
+    /// Why nothing was started, if nothing was.
+    pub(crate) not_started: Option<String>,
+}
+
+/// What there is to do.
+enum Plan {
+    /// The release is in place; provider only has to know.
+    Confirm(Release),
+    Unpack(upload::File),
+}
+
+/// Installs the uploaded package. Goes on when the caller has gone.
+pub(crate) async fn install(hub: &Arc<Hub>, app: &Arc<App>) -> Result<Installed, ApiError> {
+    app.touch();
+    let (hub, app) = (Arc::clone(hub), Arc::clone(app));
+    unhurried(async move {
+        let _working = app.work.lock().await;
+        app.present()?;
+        let installed = match plan(&hub, &app).await? {
+            Plan::Confirm(release) => confirm(&hub, &app, release).await,
+            Plan::Unpack(file) => replace(&hub, &app, file).await,
+        };
+        app.touch();
+        installed
+    })
+    .await
+}
+
+async fn plan(hub: &Hub, app: &App) -> Result<Plan, ApiError> {
+    let (record, whole) = {
+        let state = app.state();
+        (state.record.clone(), state.upload.as_ref().is_none_or(upload::Session::is_complete))
+    };
+    let file = record.package.filter(|_| whole).ok_or(ApiError::NoPackage)?;
+    let (folders, id) = (hub.folders.clone(), app.id.clone());
+    blocking(move || match record.release.filter(|release| release.file.hash == file.hash) {
+        Some(release) if folders.release(&id, &release.name).join(unpack::APP).is_file() => {
+            Ok(Plan::Confirm(release))
+        }
+        _ if folders.package(&id).is_file() => Ok(Plan::Unpack(file)),
+        _ => Err(ApiError::NoPackageFile),
+    })
+    .await
+}
+
+/// The very release is installed already: cheap, and heals a provider that has forgotten it.
+async fn confirm(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<Installed, ApiError> {
+    let record = app.record();
+    let agreed = record.settled && record.wanted == Wanted::Run && record.refused.is_none();
+    if !agreed {
+        hub.change(app, Record::resume).await?;
+    }
+    let patience = Duration::from_millis(if agreed { 0 } else { hub.config.provider_wait_ms });
+    match put(hub, app, patience).await {
+        Ok(()) if agreed => {}
+        Ok(()) => drop(hub.change(app, Record::settle).await?),
+        Err(status) if agreed => {
+            tracing::warn!(
+                instance = app.id,
+                error = status.message(),
+                "could not confirm an installed application with provider"
+            );
+        }
+        Err(status) => return Err(refused(hub, app, &status).await),
+    }
+    clear_package(hub, app).await;
+    Ok(Installed { unix_ms: release.installed_unix_ms, not_started: None })
+}
+
+async fn replace(hub: &Arc<Hub>, app: &Arc<App>, file: upload::File) -> Result<Installed, ApiError> {
+    let began = Instant::now();
+    let name = format!("{}-{}", file.hash, app.record().next);
+    let next = name.clone();
+    hub.change(app, |record| {
+        record.next += 1;
+        record.installing = Some(next);
+    })
+    .await?;
+    let has_app = match unpack_release(hub, app, &name).await {
+        Ok(has_app) => has_app,
+        Err(error) => {
+            hub.change(app, |record| record.installing = None).await?;
+            return Err(error);
+        }
+    };
+    let unix_ms = now_ms();
+    if !has_app {
+        let why = format!("{} is missing in the package; nothing was started", unpack::APP);
+        let refused = why.clone();
+        hub.change(app, |record| (record.installing, record.refused) = (None, Some(refused))).await?;
+        return Ok(Installed { unix_ms, not_started: Some(why) });
+    }
+    let release = Release { name, file, installed_unix_ms: unix_ms };
+    hub.change(app, |record| record.adopt(release)).await?;
+    if let Err(status) = put(hub, app, Duration::from_millis(hub.config.provider_wait_ms)).await {
+        return Err(refused(hub, app, &status).await);
+    }
+    hub.change(app, Record::settle).await?;
+    clear_package(hub, app).await;
+    prune(hub, app).await;
+    tracing::info!(instance = app.id, elapsed_ms = millis(began.elapsed()), "application installed");
+    Ok(Installed { unix_ms, not_started: None })
+}
+
+/// Unpacks into `tmp`, and by one rename it is a release; without a `bin/app` it is thrown away.
+async fn unpack_release(hub: &Hub, app: &App, name: &str) -> Result<bool, ApiError> {
+    let (folders, id, gone) = (hub.folders.clone(), app.id.clone(), app.gone.clone());
+    let config = &hub.config;
+    let limits = unpack::Limits {
+        entries: config.max_entries,
+        bytes: config.max_unpacked_bytes,
+        ratio: config.max_ratio,
+    };
+    let name = name.to_owned();
+    blocking(move || {
+        let (scratch, release) = (folders.scratch(), folders.release(&id, &name));
+        let unpacked = unpack::unpack(&folders.package(&id), &scratch, limits, &|| gone.is_cancelled());
+        let placed = match unpacked {
+            Ok(true) => {
+                place(&scratch, &release, &folders.data(&id)).map(|()| true).map_err(ApiError::Storage)
+            }
+            Ok(false) => Ok(false),
+            Err(UnpackError::Cancelled) => Err(ApiError::NoApplication),
+            Err(error) => Err(ApiError::Preparation(error)),
+        };
+        if !matches!(placed, Ok(true)) {
+            remove_all(&scratch)?;
+        }
+        placed
+    })
+    .await
+}
+
+fn place(scratch: &Path, release: &Path, data: &Path) -> Result<(), StorageError> {
+    let releases = release.parent().unwrap_or(release);
+    for folder in [releases, data] {
+        private(folder).map_err(StorageError::of("create", folder))?;
+    }
+    fs::rename(scratch, release).map_err(StorageError::of("create", release))?;
+    for folder in [releases, releases.parent().unwrap_or(releases)] {
+        durable::sync_dir(folder).map_err(StorageError::of("sync", folder))?;
+    }
+    Ok(())
+}
+
+/// Tells provider what should run, and goes on while provider is merely away.
+async fn put(hub: &Hub, app: &App, patience: Duration) -> Result<(), Status> {
+    let deadline = Instant::now() + patience;
+    let mut retry = Retry::default();
+    let instance = instance(hub, &app.record());
+    loop {
+        let status = match hub.peers.put(instance.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(status) => status,
+        };
+        if is_refusal(&status)
+            || Instant::now() >= deadline
+            || app.gone.is_cancelled()
+            || hub.shutdown.is_draining()
+        {
+            return Err(status);
+        }
+        tokio::time::sleep(retry.wait()).await;
+    }
+}
+
+fn instance(hub: &Hub, record: &Record) -> Instance {
+    let folders = &hub.folders;
+    let release = record.release.as_ref().map(|release| folders.release(&record.id, &release.name));
+    let description = &record.description;
+    Instance {
+        id: record.id.clone(),
+        app_id: description.app_id.to_string(),
+        display_name: description.display_name.clone(),
+        host_name: description.host_name.to_string(),
+        release: release.map(|path| path.display().to_string()).unwrap_or_default(),
+        data: folders.data(&record.id).display().to_string(),
+        driver: hub.config.driver().unwrap_or(Driver::Unspecified).into(),
+        origin: Origin::Debug.into(),
+        static_service_url: description.static_service_url.clone().unwrap_or_default(),
+        debug_port: description.debug_port().into(),
+        ..Instance::default()
+    }
+}
+
+/// Provider said no: back to what was. Provider said nothing: it may have heard, so it is asked again in the background.
+async fn refused(hub: &Arc<Hub>, app: &Arc<App>, status: &Status) -> ApiError {
+    tracing::warn!(instance = app.id, code = ?status.code(), error = status.message(), "provider did not take the application");
+    if is_refusal(status) {
+        if let Err(error) = roll_back(hub, app, status).await {
+            return error.into();
+        }
+        if !app.state().record.settled {
+            tokio::spawn(settle(Arc::clone(hub), Arc::clone(app)));
+        }
+        return ApiError::Installation(status.message().to_owned());
+    }
+    tokio::spawn(settle(Arc::clone(hub), Arc::clone(app)));
+    ApiError::Installation(format!("provider does not answer ({}); try again shortly", status.message()))
+}
+
+async fn roll_back(hub: &Hub, app: &App, status: &Status) -> Result<(), StorageError> {
+    let (mut thrown, why) = (None, status.message().to_owned());
+    hub.change(app, |record| thrown = record.roll_back(why)).await?;
+    let Some(thrown) = thrown else { return Ok(()) };
+    let path = hub.folders.release(&app.id, &thrown.name);
+    blocking(move || remove_all(&path)).await
+}
+
+/// Makes provider agree with the record, however long provider is away. Ends when it agrees, at the drain, or when the
+/// application is deleted.
+pub(crate) async fn settle(hub: Arc<Hub>, app: Arc<App>) {
+    let mut retry = Retry::default();
+    while !app.gone.is_cancelled() && !hub.shutdown.is_draining() {
+        let wait = {
+            let _working = app.work.lock().await;
+            match settle_once(&hub, &app).await {
+                Ok(()) => return,
+                Err(Some(status)) if is_refusal(&status) => SETTLE_EVERY,
+                Err(_) => retry.wait(),
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = app.gone.cancelled() => {}
+            () = hub.shutdown.draining() => {}
+        }
+    }
+}
+
+/// One try; the caller holds `work`. An error without a status is one of the disk, logged already.
+async fn settle_once(hub: &Hub, app: &App) -> Result<(), Option<Status>> {
+    let record = app.record();
+    let told = match record.wanted {
+        Wanted::Nothing | Wanted::Gone => Ok(()),
+        Wanted::Stopped => hub.peers.remove(app.id.clone()).await,
+        Wanted::Run => put(hub, app, Duration::ZERO).await,
+    };
+    let noted = match &told {
+        Ok(()) if record.settled && record.undo.is_none() => Ok(()),
+        Ok(()) => hub.change(app, Record::settle).await.map(drop),
+        Err(status) if is_refusal(status) => {
+            tracing::warn!(instance = app.id, error = status.message(), "provider refused the application");
+            roll_back(hub, app, status).await
+        }
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = noted {
+        tracing::warn!(
+            instance = app.id,
+            error = crate::error::chain(&error),
+            "could not note what provider said"
+        );
+        return Err(None);
+    }
+    told.map_err(Some)
+}
+
+/// Stops the app and says whether its process has ended already.
+pub(crate) async fn stop(hub: &Arc<Hub>, app: &Arc<App>) -> Result<bool, ApiError> {
+    app.touch();
+    let (hub, app) = (Arc::clone(hub), Arc::clone(app));
+    unhurried(async move {
+        {
+            let _working = app.work.lock().await;
+            app.present()?;
+            hub.change(&app, |record| {
+                (record.wanted, record.settled, record.undo) = (Wanted::Stopped, false, None);
+            })
+            .await?;
+            if settle_once(&hub, &app).await.is_err() {
+                tokio::spawn(settle(Arc::clone(&hub), Arc::clone(&app)));
+                return Ok(false);
+            }
+        }
+        Ok(hub.ended(&app.id).await)
+    })
+    .await
+}
+
+/// The archive has served: the release is what counts now.
+async fn clear_package(hub: &Hub, app: &App) {
+    let package = hub.folders.package(&app.id);
+    let removed =
+        blocking(move || durable::remove(&package).map_err(StorageError::of("remove", &package))).await;
+    if let Err(error) = removed {
+        tracing::warn!(
+            instance = app.id,
+            error = crate::error::chain(&error),
+            "could not remove an installed package"
+        );
+    }
+}
+
+/// Removes releases that nothing needs any more; never one that procmgr says is in use.
+pub(crate) async fn prune(hub: &Hub, app: &App) {
+    let record = app.record();
+    let in_use = hub.live.borrow().get(&app.id).map(|live| live.release.clone());
+    let releases = hub.folders.releases(&app.id);
+    let pruned = blocking(move || {
+        let unread = |error| StorageError::of("read", &releases)(error);
+        let kept = record.kept();
+        if !releases.is_dir() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&releases).map_err(unread)? {
+            let entry = entry.map_err(unread)?;
+            let used = in_use.as_deref().is_some_and(|used| Path::new(used) == entry.path());
+            if !used && !kept.iter().any(|name| entry.file_name() == **name) {
+                remove_all(&entry.path())?;
+            }
+        }
+        Ok::<_, StorageError>(())
+    });
+    if let Err(error) = pruned.await {
+        tracing::warn!(
+            instance = app.id,
+            error = crate::error::chain(&error),
+            "could not remove old releases"
+        );
+    }
+}

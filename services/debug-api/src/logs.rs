@@ -1,0 +1,386 @@
+//! An app's log as server-sent events: a first line from the platform, the newest lines, then every further one, in order
+//! and exactly once, for as long as the client listens. The cursor of procmgr's log is the event id, so a client that
+//! sends `Last-Event-ID` goes on right after it; so does this stream itself when procmgr is restarted.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    response::Response,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use nexushub_chassis::retry::Retry;
+use nexushub_proto::procmgr::{
+    LogEntry, LogStream, ReadLogRequest, ReadLogResponse, read_log_response::Event,
+};
+use serde::Serialize;
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior},
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Code, Status};
+
+use crate::{
+    applications::{App, Hub},
+    error::ApiError,
+    peers::Flow,
+    record::{Wanted, now_ms, rfc3339},
+};
+
+/// Frames on their way to a client; a slow one makes procmgr wait, which then tells of a gap.
+const QUEUE: usize = 64;
+
+/// How long a line may stay open, counted from the last piece of anything.
+const HOLD: Duration = Duration::from_millis(500);
+/// Lines that wait behind an open one, at most.
+const HELD: usize = 1024;
+
+/// Where to go on reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    after: u64,
+    tail: u32,
+}
+
+/// One event's JSON.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    id: u64,
+    timestamp: String,
+    level: &'static str,
+    source: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    pid: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(pid: &u32) -> bool {
+    *pid == 0
+}
+
+/// Opens the stream.
+pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let limit = hub.config.max_log_streams;
+    let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))?;
+    app.touch();
+    let wanted = app.state().record.wanted;
+    if wanted == Wanted::Nothing {
+        return Err(ApiError::NotRunning);
+    }
+    let resumed =
+        headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
+    let position = match resumed {
+        Some(after) => Position { after, tail: 0 },
+        None => Position { after: 0, tail: hub.config.log_history },
+    };
+    let first = open(&hub, &app, position).await;
+    if wanted != Wanted::Run && first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
+        return Err(ApiError::NoLog);
+    }
+    let (frames, received) = mpsc::channel(QUEUE);
+    let mut tail = Tail { joiner: Joiner::new(hub.config.max_log_line_bytes), hub, app, frames, position };
+    tokio::spawn(async move {
+        let _place = place;
+        tail.run(first).await;
+    });
+    let mut response = Response::new(Body::from_stream(ReceiverStream::new(received)));
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONNECTION, "keep-alive"),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Cache-Control"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+async fn open(hub: &Hub, app: &App, position: Position) -> Result<Flow<ReadLogResponse>, Status> {
+    let request =
+        ReadLogRequest { id: app.id.clone(), after: position.after, tail: position.tail, follow: true };
+    hub.peers.read_log(request).await
+}
+
+/// The client has gone.
+struct Hangup;
+
+/// One client's stream.
+struct Tail {
+    hub: Arc<Hub>,
+    app: Arc<App>,
+    frames: mpsc::Sender<Result<Bytes, Infallible>>,
+    position: Position,
+    joiner: Joiner,
+}
+
+impl Tail {
+    /// Until the client hangs up, the application is deleted, or the daemon drains.
+    async fn run(&mut self, first: Result<Flow<ReadLogResponse>, Status>) {
+        let (closed, app, hub) = (self.frames.clone(), Arc::clone(&self.app), Arc::clone(&self.hub));
+        tokio::select! {
+            Err(Hangup) = self.follow(first) => {}
+            () = closed.closed() => {}
+            () = app.gone.cancelled() => {}
+            () = hub.shutdown.draining() => {}
+        }
+    }
+
+    async fn follow(&mut self, first: Result<Flow<ReadLogResponse>, Status>) -> Result<Infallible, Hangup> {
+        let message = format!("Log stream started for application {}", self.app.id);
+        self.system(0, &message).await?;
+        let period = Duration::from_millis(self.hub.config.keepalive_ms);
+        let mut keepalive = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        keepalive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retry = Retry::default();
+        let mut opened = first;
+        loop {
+            let ended = match opened {
+                Ok(flow) => self.pump(flow, &mut keepalive, &mut retry).await?,
+                Err(status) => status,
+            };
+            if ended.code() == Code::NotFound && self.position.after > 0 {
+                // The log is gone; the next one under this name begins anew.
+                self.position = Position { after: 0, tail: 0 };
+            }
+            self.joiner.forget(); // read again from the position
+            tokio::time::sleep(retry.wait()).await;
+            if keepalive_due(&mut keepalive).await {
+                self.keepalive().await?;
+            }
+            opened = open(&self.hub, &self.app, self.position).await;
+        }
+    }
+
+    /// Passes on one stream of procmgr's; the answer is how it ended.
+    async fn pump(
+        &mut self,
+        mut flow: Flow<ReadLogResponse>,
+        keepalive: &mut Interval,
+        retry: &mut Retry,
+    ) -> Result<Status, Hangup> {
+        loop {
+            tokio::select! {
+                biased;
+                _ = keepalive.tick() => {
+                    self.keepalive().await?;
+                }
+                () = tokio::time::sleep(HOLD), if !self.joiner.held.is_empty() => {
+                    let held = self.joiner.flush();
+                    self.entries(&held).await?;
+                }
+                next = flow.next() => match next.map(|next| next.map(|next| next.event)) {
+                    Some(Ok(event)) => {
+                        retry.reset();
+                        self.event(event).await?;
+                    }
+                    Some(Err(status)) => return Ok(status),
+                    None => return Ok(Status::unavailable("the log ended")),
+                },
+            }
+        }
+    }
+
+    async fn event(&mut self, event: Option<Event>) -> Result<(), Hangup> {
+        match event {
+            Some(Event::Entry(entry)) => {
+                let whole = self.joiner.push(entry);
+                self.entries(&whole).await?;
+            }
+            Some(Event::Gap(gap)) => {
+                let count = if gap.dropped == 0 { "Some".to_owned() } else { gap.dropped.to_string() };
+                let message = format!("{count} log lines are missing here: no longer kept, or dropped");
+                self.system(self.position.after, &message).await?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn entries(&mut self, entries: &[LogEntry]) -> Result<(), Hangup> {
+        for entry in entries {
+            self.send(frame(entry)).await?;
+            self.position = Position { after: entry.cursor, tail: 0 };
+        }
+        Ok(())
+    }
+
+    async fn system(&self, id: u64, message: &str) -> Result<(), Hangup> {
+        let timestamp = seconds(now_ms());
+        self.send(event(None, &Line { id, timestamp, level: "info", source: "system", message, pid: 0 }))
+            .await
+    }
+
+    /// Also a sign that somebody is there: an app whose log is read doesn't expire.
+    async fn keepalive(&self) -> Result<(), Hangup> {
+        self.app.touch();
+        self.send("event: keepalive\n\n".to_owned()).await
+    }
+
+    async fn send(&self, frame: String) -> Result<(), Hangup> {
+        self.frames.send(Ok(Bytes::from(frame))).await.map_err(|_| Hangup)
+    }
+}
+
+async fn keepalive_due(keepalive: &mut Interval) -> bool {
+    tokio::select! {
+        biased;
+        _ = keepalive.tick() => true,
+        () = std::future::ready(()) => false,
+    }
+}
+
+fn frame(entry: &LogEntry) -> String {
+    let (level, source) = match entry.stream() {
+        LogStream::Stdout | LogStream::Unspecified => ("info", "stdout"),
+        LogStream::Stderr => ("error", "stderr"),
+        LogStream::System => ("info", "system"),
+    };
+    let message = String::from_utf8_lossy(&entry.line);
+    let timestamp = seconds(entry.unix_ms);
+    event(
+        Some(entry.cursor),
+        &Line { id: entry.cursor, timestamp, level, source, message: &message, pid: entry.pid },
+    )
+}
+
+fn event(id: Option<u64>, line: &Line<'_>) -> String {
+    let json = serde_json::to_string(line).expect("numbers and text are JSON");
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("event: log\n{id}data: {json}\n\n")
+}
+
+/// RFC 3339 in whole seconds, as the contract has it.
+fn seconds(unix_ms: i64) -> String {
+    let text = rfc3339(unix_ms);
+    text.split_once('.').map_or(text.clone(), |(whole, _)| format!("{whole}Z"))
+}
+
+/// Makes whole lines of pieces. While a line is open, whatever else comes waits behind it, for a short time and within the
+/// bound; then everything goes out by its cursor. So the last cursor sent is always the place to go on from: nothing before
+/// it is still held back.
+#[derive(Debug)]
+struct Joiner {
+    max: usize,
+    /// By cursor. A line that was continued has the cursor of its last piece.
+    held: Vec<LogEntry>,
+}
+
+impl Joiner {
+    fn new(max: usize) -> Self {
+        Self { max, held: Vec::new() }
+    }
+
+    fn push(&mut self, entry: LogEntry) -> Vec<LogEntry> {
+        let origin = |entry: &LogEntry| (entry.stream, entry.generation, entry.pid);
+        let open = self.held.iter().position(|held| held.partial && origin(held) == origin(&entry));
+        let entry = match open.map(|at| self.held.remove(at)) {
+            Some(mut begun) => {
+                begun.line.extend_from_slice(&entry.line);
+                LogEntry { line: begun.line, unix_ms: begun.unix_ms, ..entry }
+            }
+            None => entry,
+        };
+        self.held.push(entry);
+        let full =
+            self.held.len() > HELD || self.held.iter().map(|held| held.line.len()).sum::<usize>() >= self.max;
+        if full || !self.held.iter().any(|held| held.partial) { self.flush() } else { Vec::new() }
+    }
+
+    fn flush(&mut self) -> Vec<LogEntry> {
+        std::mem::take(&mut self.held)
+    }
+
+    fn forget(&mut self) {
+        self.held.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(cursor: u64, stream: LogStream, line: &str, partial: bool) -> LogEntry {
+        LogEntry {
+            cursor,
+            stream: stream.into(),
+            line: line.into(),
+            partial,
+            generation: 1,
+            pid: 7,
+            unix_ms: 1_700_000_000_123,
+        }
+    }
+
+    fn lines(entries: &[LogEntry]) -> Vec<(u64, String)> {
+        entries
+            .iter()
+            .map(|entry| (entry.cursor, String::from_utf8_lossy(&entry.line).into_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_line_is_one_event_with_its_cursor() {
+        let text = frame(&entry(5, LogStream::Stderr, "a\n\"b\"\u{fffd}", false));
+        assert_eq!(
+            text,
+            "event: log\nid: 5\ndata: {\"id\":5,\"timestamp\":\"2023-11-14T22:13:20Z\",\"level\":\"error\",\
+             \"source\":\"stderr\",\"message\":\"a\\n\\\"b\\\"\u{fffd}\",\"pid\":7}\n\n"
+        );
+        let mut binary = entry(6, LogStream::Stdout, "", false);
+        binary.line = vec![0xff, 0x00, b'x'];
+        assert_eq!(frame(&binary).lines().count(), 4, "a frame is three lines and an empty one");
+    }
+
+    #[test]
+    fn pieces_of_a_line_are_joined_up_to_the_bound() {
+        let mut joiner = Joiner::new(6);
+        assert!(joiner.push(entry(1, LogStream::Stdout, "abc", true)).is_empty());
+        assert_eq!(lines(&joiner.push(entry(2, LogStream::Stdout, "de", false))), [(2, "abcde".to_owned())]);
+        assert!(joiner.push(entry(3, LogStream::Stdout, "abc", true)).is_empty());
+        assert_eq!(
+            lines(&joiner.push(entry(4, LogStream::Stdout, "defg", true))),
+            [(4, "abcdefg".to_owned())]
+        );
+        assert_eq!(lines(&joiner.push(entry(5, LogStream::Stdout, "h", false))), [(5, "h".to_owned())]);
+    }
+
+    #[test]
+    fn what_comes_between_the_pieces_of_a_line_waits_for_it() {
+        let mut joiner = Joiner::new(100);
+        assert!(joiner.push(entry(1, LogStream::Stdout, "out", true)).is_empty());
+        assert!(joiner.push(entry(2, LogStream::Stderr, "err", false)).is_empty());
+        let sent = joiner.push(entry(3, LogStream::Stdout, "put", false));
+        assert_eq!(lines(&sent), [(2, "err".to_owned()), (3, "output".to_owned())]);
+        joiner.push(entry(4, LogStream::Stdout, "never ends", true));
+        assert_eq!(lines(&joiner.flush()), [(4, "never ends".to_owned())]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_is_sent_once_and_in_order(
+            pieces in proptest::collection::vec((any::<bool>(), "[a-z]{0,5}", any::<bool>()), 0..50),
+            max in 1_usize..12,
+        ) {
+            let mut joiner = Joiner::new(max);
+            let (mut sent, mut out, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+            for (index, (err, text, partial)) in pieces.iter().enumerate() {
+                let stream = if *err { LogStream::Stderr } else { LogStream::Stdout };
+                if *err { &mut errors } else { &mut out }.extend_from_slice(text.as_bytes());
+                sent.extend(joiner.push(entry(index as u64 + 1, stream, text, *partial)));
+            }
+            sent.extend(joiner.flush());
+            prop_assert!(sent.windows(2).all(|pair| pair[0].cursor < pair[1].cursor));
+            for (err, all) in [(false, out), (true, errors)] {
+                let stream = if err { LogStream::Stderr } else { LogStream::Stdout };
+                let lines = sent.iter().filter(|entry| entry.stream() == stream);
+                prop_assert_eq!(lines.flat_map(|entry| entry.line.clone()).collect::<Vec<_>>(), all);
+            }
+        }
+    }
+}

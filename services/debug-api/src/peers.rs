@@ -1,0 +1,99 @@
+//! The two daemons that this one calls: provider, to be told what should run, and procmgr, to be asked what does.
+//! A trait, so that everything above can be tried without them.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use nexushub_chassis::client::{Clients, GrpcChannel};
+use nexushub_proto::{
+    procmgr::{
+        ReadLogRequest, ReadLogResponse, WatchInstancesRequest, WatchInstancesResponse,
+        procmgr_service_client::ProcmgrServiceClient,
+    },
+    provider::{
+        Instance, PutInstanceRequest, RemoveInstanceRequest, provider_service_client::ProviderServiceClient,
+    },
+};
+use tonic::{Code, Status};
+
+/// A call under way.
+pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send + 'a>>;
+/// A stream that another daemon sends.
+pub(crate) type Flow<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What is asked of the other daemons.
+pub(crate) trait Peers: Send + Sync + 'static {
+    fn put(&self, instance: Instance) -> Call<'_, ()>;
+    fn remove(&self, id: String) -> Call<'_, ()>;
+    fn watch(&self) -> Call<'_, Flow<WatchInstancesResponse>>;
+    fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>>;
+}
+
+/// The real ones.
+pub(crate) struct Daemons {
+    provider: ProviderServiceClient<GrpcChannel>,
+    procmgr: ProcmgrServiceClient<GrpcChannel>,
+}
+
+impl Daemons {
+    pub(crate) fn new(clients: &Clients) -> Self {
+        Self {
+            provider: ProviderServiceClient::new(clients.channel("provider")),
+            procmgr: ProcmgrServiceClient::new(clients.channel("procmgr")),
+        }
+    }
+}
+
+impl Peers for Daemons {
+    fn put(&self, instance: Instance) -> Call<'_, ()> {
+        let mut provider = self.provider.clone();
+        Box::pin(async move {
+            provider.put_instance(PutInstanceRequest { instance: Some(instance) }).await?;
+            Ok(())
+        })
+    }
+
+    fn remove(&self, id: String) -> Call<'_, ()> {
+        let mut provider = self.provider.clone();
+        Box::pin(async move {
+            provider.remove_instance(RemoveInstanceRequest { id }).await?;
+            Ok(())
+        })
+    }
+
+    fn watch(&self) -> Call<'_, Flow<WatchInstancesResponse>> {
+        let mut procmgr = self.procmgr.clone();
+        Box::pin(
+            async move { Ok(procmgr.watch_instances(WatchInstancesRequest {}).await?.into_inner().boxed()) },
+        )
+    }
+
+    fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>> {
+        let mut procmgr = self.procmgr.clone();
+        Box::pin(async move { Ok(procmgr.read_log(request).await?.into_inner().boxed()) })
+    }
+}
+
+/// Whether the answer is a judgement on what was asked; anything else may be different at the next try.
+pub(crate) fn is_refusal(status: &Status) -> bool {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::NotFound
+        | Code::OutOfRange
+        | Code::PermissionDenied
+        | Code::Unimplemented
+        | Code::DataLoss => true,
+        // Unauthenticated: the other side was started with another secret and is about to be replaced, or this one is.
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::Unauthenticated => false,
+    }
+}

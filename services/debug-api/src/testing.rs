@@ -1,0 +1,318 @@
+//! A world to try the daemon in: its folders in a temporary place, real credentials, and peers that do as they are told.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Extension, Router, body::Body, response::Response};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use md5::{Digest, Md5};
+use nexushub_chassis::{
+    credentials::Credentials,
+    launch::secret::{self, Secret},
+    shutdown::Shutdown,
+};
+use nexushub_proto::{
+    procmgr::{
+        Endpoint, InstanceStatus, InstancesSnapshot, LogEntry, LogGap, LogStream, ReadLogRequest,
+        ReadLogResponse, State, WatchInstancesResponse, endpoint::Kind, read_log_response,
+        watch_instances_response::Event,
+    },
+    provider::Instance,
+};
+use tempfile::TempDir;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::{StreamExt, wrappers::BroadcastStream};
+use tonic::Status;
+use tower::ServiceExt;
+
+use crate::{
+    applications::{Hub, Parts},
+    auth::{PROXY_TOKEN, Peer},
+    config::Config,
+    folders::Folders,
+    http::router,
+    live,
+    peers::{Call, Flow, Peers},
+    recover,
+    upload::Md5Hex,
+};
+
+/// The user that the proxy runs as here.
+pub(crate) const PROXY_UID: u32 = 7;
+
+/// Provider and procmgr in one: what is put runs at once.
+pub(crate) struct Fakes {
+    pub(crate) instances: Mutex<BTreeMap<String, Instance>>,
+    pub(crate) puts: Mutex<u32>,
+    /// What provider answers instead of doing as told, so many times.
+    pub(crate) refusals: Mutex<Vec<Status>>,
+    pub(crate) log: Mutex<Vec<LogEntry>>,
+    changes: broadcast::Sender<Event>,
+}
+
+impl Fakes {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            instances: Mutex::default(),
+            puts: Mutex::default(),
+            refusals: Mutex::default(),
+            log: Mutex::default(),
+            changes: broadcast::channel(64).0,
+        })
+    }
+
+    fn refusal(&self) -> Result<(), Status> {
+        self.refusals.lock().unwrap().pop().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn logged(&self, from: u64, to: u64) {
+        let line = |cursor| LogEntry {
+            cursor,
+            line: format!("line {cursor}").into_bytes(),
+            stream: LogStream::Stdout.into(),
+            pid: 42,
+            ..LogEntry::default()
+        };
+        self.log.lock().unwrap().extend((from..=to).map(line));
+    }
+
+    pub(crate) fn host(&self, id: &str) -> Option<String> {
+        self.instances.lock().unwrap().get(id).map(|instance| instance.host_name.clone())
+    }
+}
+
+fn running(instance: &Instance) -> InstanceStatus {
+    InstanceStatus {
+        id: instance.id.clone(),
+        state: State::Running.into(),
+        release: instance.release.clone(),
+        pid: 42,
+        endpoint: Some(Endpoint { kind: Some(Kind::TcpPort(10_000)) }),
+        ..InstanceStatus::default()
+    }
+}
+
+impl Peers for Fakes {
+    fn put(&self, instance: Instance) -> Call<'_, ()> {
+        Box::pin(async move {
+            self.refusal()?;
+            *self.puts.lock().unwrap() += 1;
+            let _ = self.changes.send(Event::Changed(running(&instance)));
+            self.instances.lock().unwrap().insert(instance.id.clone(), instance);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, id: String) -> Call<'_, ()> {
+        Box::pin(async move {
+            self.refusal()?;
+            self.instances.lock().unwrap().remove(&id);
+            let _ = self.changes.send(Event::RemovedId(id));
+            Ok(())
+        })
+    }
+
+    fn watch(&self) -> Call<'_, Flow<WatchInstancesResponse>> {
+        let further = BroadcastStream::new(self.changes.subscribe()).filter_map(Result::ok);
+        let instances = self.instances.lock().unwrap().values().map(running).collect();
+        let snapshot = Event::Snapshot(InstancesSnapshot { instances, reconciled: true });
+        let events = tokio_stream::once(snapshot).chain(further);
+        let flow = events.map(|event| Ok(WatchInstancesResponse { revision: 0, event: Some(event) }));
+        Box::pin(async move { Ok(Box::pin(flow) as Flow<_>) })
+    }
+
+    fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>> {
+        let log = self.log.lock().unwrap().clone();
+        Box::pin(async move {
+            if log.is_empty() {
+                return Err(Status::not_found("no log"));
+            }
+            let newer: Vec<_> = log.into_iter().filter(|entry| entry.cursor > request.after).collect();
+            let skipped =
+                if request.tail == 0 { 0 } else { newer.len().saturating_sub(request.tail as usize) };
+            let gap = (request.after == 0 && request.tail == 0)
+                .then_some(read_log_response::Event::Gap(LogGap { dropped: 3 }));
+            let entries = newer.into_iter().skip(skipped).map(read_log_response::Event::Entry);
+            let events =
+                gap.into_iter().chain(entries).map(|event| Ok(ReadLogResponse { event: Some(event) }));
+            Ok(Box::pin(tokio_stream::iter(events.collect::<Vec<_>>()).chain(tokio_stream::pending()))
+                as Flow<_>)
+        })
+    }
+}
+
+/// The daemon without its sockets.
+pub(crate) struct World {
+    pub(crate) state: TempDir,
+    pub(crate) fakes: Arc<Fakes>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) proxy_token: String,
+    pub(crate) operator_token: String,
+    credentials: Credentials,
+    drain: watch::Sender<bool>,
+}
+
+impl World {
+    pub(crate) fn new(config: Config) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), Fakes::new(), config)
+    }
+
+    /// The next process over the same state and the same peers.
+    pub(crate) fn restarted(self) -> Self {
+        self.drain.send_replace(true);
+        let config = self.hub.config.clone();
+        Self::with(self.state, self.fakes, config)
+    }
+
+    fn with(state: TempDir, fakes: Arc<Fakes>, config: Config) -> Self {
+        let run = tempfile::tempdir().unwrap();
+        let secret = Secret::generate().unwrap();
+        secret.write_credentials(run.path(), Some(PROXY_UID)).unwrap();
+        let credentials = Credentials::load(&secret::credentials(run.path(), "debug-api")).unwrap();
+        let (drain, shutdown) = Shutdown::by_hand();
+        let folders = Folders::create(state.path()).unwrap();
+        let revived = recover::revive(recover::read(&folders, config.max_package_bytes).unwrap());
+        let (sender, live) = watch::channel(live::Live::default());
+        let peers: Arc<dyn Peers> = fakes.clone();
+        tokio::spawn(live::follow(Arc::clone(&peers), sender, shutdown.clone()));
+        let base_domain = "yesterday.localhost".to_owned();
+        let parts = Parts { config, base_domain, folders, peers, live, shutdown };
+        let hub = Hub::new(parts, recover::present(&revived));
+        for revived in revived {
+            tokio::spawn(recover::resume(Arc::clone(&hub), revived));
+        }
+        tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));
+        let (proxy_token, operator_token) =
+            (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));
+        Self { state, fakes, hub, proxy_token, operator_token, credentials, drain }
+    }
+
+    pub(crate) fn router(&self, uid: u32) -> Router {
+        router(Arc::clone(&self.hub), self.credentials.clone()).layer(Extension(Peer(Some(uid))))
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
+        self.router(PROXY_UID).oneshot(request).await.unwrap()
+    }
+
+    /// A developer's request as the proxy passes it on.
+    pub(crate) fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(PROXY_TOKEN, &self.proxy_token)
+            .header("authorization", format!("Bearer {}", self.operator_token))
+    }
+
+    /// Sends it and reads the answer.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
+        let response = self.send(self.request(method, path).body(body.into()).unwrap()).await;
+        read(response).await
+    }
+
+    /// Creates an application and says its id.
+    pub(crate) async fn create(&self, app_id: &str, host: &str) -> String {
+        let body = format!(r#"{{"appId":"{app_id}","displayName":"A","hostName":"{host}","dbName":"a.db"}}"#);
+        let (status, text) = self.call("POST", "/debug/application", body).await;
+        assert_eq!(status, StatusCode::CREATED, "{text}");
+        json(&text)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Uploads one chunk.
+    pub(crate) async fn chunk(
+        &self,
+        id: &str,
+        (index, total): (i64, i64),
+        hash: &str,
+        chunk: &[u8],
+    ) -> (StatusCode, String) {
+        let fields = [
+            ("chunkIndex", index.to_string()),
+            ("totalChunks", total.to_string()),
+            ("fileHash", hash.to_owned()),
+        ];
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| (*name, value.as_bytes())).chain([("chunk", chunk)]).collect();
+        self.form(id, &fields).await
+    }
+
+    /// Uploads a form with these fields in this order.
+    pub(crate) async fn form(&self, id: &str, fields: &[(&str, &[u8])]) -> (StatusCode, String) {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            let file = if *name == "chunk" {
+                "; filename=\"chunk\"\r\nContent-Type: application/octet-stream"
+            } else {
+                ""
+            };
+            body.extend_from_slice(
+                format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n").as_bytes(),
+            );
+            body.extend_from_slice(value);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--XX--\r\n");
+        let request = self.request("POST", &format!("/debug/application/{id}/upload"));
+        let request = request
+            .header("content-type", "multipart/form-data; boundary=XX")
+            .body(Body::from(body))
+            .unwrap();
+        read(self.send(request).await).await
+    }
+
+    /// Uploads a package in one chunk and installs it.
+    pub(crate) async fn push(&self, id: &str, package: &[u8]) -> (StatusCode, String) {
+        let (status, text) = self.chunk(id, (0, 1), &md5(package), package).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        self.call("POST", &format!("/debug/application/{id}/install"), "").await
+    }
+
+    /// Waits until the status call says so.
+    pub(crate) async fn until(&self, id: &str, word: &str) {
+        let mut live = self.hub.live.clone();
+        let said = async {
+            while json(&self.call("GET", &format!("/debug/application/{id}/status"), "").await.1)["status"]
+                != word
+            {
+                live.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), said).await.unwrap();
+    }
+
+    pub(crate) fn releases(&self, id: &str) -> Vec<String> {
+        names(&self.hub.folders.releases(id))
+    }
+}
+
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+pub(crate) fn md5(bytes: &[u8]) -> String {
+    Md5Hex::of(&Md5::digest(bytes)).to_string()
+}
+
+pub(crate) fn json(text: &str) -> serde_json::Value {
+    assert!(text.ends_with('\n'), "{text:?}");
+    serde_json::from_str(text).unwrap()
+}
+
+pub(crate) async fn read(response: Response) -> (StatusCode, String) {
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    }
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
