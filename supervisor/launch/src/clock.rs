@@ -49,8 +49,8 @@ pub fn boot_id() -> io::Result<String> {
 /// # Errors
 /// `NotFound` when there is no such process.
 pub fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    start_time_of(&stat)
+    let stat = fs::read(format!("/proc/{pid}/stat"))?; // the name in it may be any bytes
+    start_time_of(&String::from_utf8_lossy(&stat))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable /proc stat line"))
 }
 

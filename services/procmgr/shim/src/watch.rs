@@ -1,0 +1,292 @@
+//! The shim's one loop: it sleeps in poll until a signal, output, a question or a deadline comes.
+//!
+//! ```text
+//! running ──stop──► stopping ──deadline, kill──► killed
+//!    │                 │                           │
+//!    └───────── the app's main process ends ───────┘
+//!                      ▼
+//!                   ending  what is left of its tree is killed and reaped
+//!                      ▼    (GRACE: the unkillable hold nobody up)
+//!                   ended   output drained, exit record on disk, then told to all who wait
+//! ```
+//! Signals to the shim itself are logged and ignored: neither the end of a session nor of a unit ends an app, only the
+//! control socket does. SIGKILL can't be ignored: the app goes with the shim (PDEATHSIG), and its end is lost.
+#![allow(unsafe_code)]
+
+use std::os::{fd::AsFd as _, unix::net::UnixListener, unix::process::ExitStatusExt as _};
+use std::process::{ExitStatus, id};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, fs::File, io, io::Read as _, io::Write as _, mem, ptr};
+
+use nexushub_launch::clock::unix_ms;
+use nexushub_shim::control::{self, Reply, Request};
+use nexushub_shim::{exit::End, exit::Exit, frame::Stream, identity::Stat, record::Process, record::Record};
+use nexushub_shim::{segment::Writer, spec::Spec};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::{prctl, signal::SigSet, signalfd::SfdFlags, signalfd::SignalFd};
+use nix::{libc, unistd::setsid};
+
+use crate::app::{self, App, NOT_STARTED};
+use crate::{lines::Lines, peer::Peer, tree};
+
+/// How long to wait for processes that were killed and don't go (disk wait).
+const GRACE: Duration = Duration::from_secs(5);
+/// Connections at a time; one more takes the place of the oldest.
+const PEERS_MAX: usize = 16;
+/// Bytes read from a pipe at once.
+const CHUNK: usize = 16 * 1024;
+/// Reads while draining: more than a pipe holds, so somebody outside who goes on writing holds nobody up.
+const DRAIN_READS: usize = 128;
+
+enum Phase {
+    Running,
+    Stopping,
+    Killed,
+    Ending(ExitStatus, i64),
+    Ended(End),
+}
+
+/// A pipe from the app.
+struct Output {
+    pipe: File,
+    stream: Stream,
+    lines: Lines,
+    open: bool,
+}
+
+struct Watch<'a> {
+    spec: &'a Spec,
+    phase: Phase,
+    /// Of stopping and ending.
+    deadline: Option<Instant>,
+    childless: bool,
+    app: Process,
+    failure: File,
+    signals: SignalFd,
+    listener: UnixListener,
+    outputs: [Output; 2],
+    peers: Vec<Peer>,
+    writer: Writer,
+}
+
+/// Runs the generation to its end. An error before the app could be started is an exit record too, unless the folder
+/// belongs to another generation.
+pub(crate) fn run(spec: &Spec) -> io::Result<()> {
+    let intent =
+        Record::read(&spec.dir)?.filter(|record| record.nonce == spec.nonce && record.shim.is_none());
+    let refused = || io::Error::other("the folder holds no intent to start this generation");
+    match Watch::begin(spec, intent.ok_or_else(refused)?) {
+        Ok(mut watch) => {
+            release_text();
+            while watch.turn() {}
+            watch.finish()
+        }
+        Err(error) => {
+            let (end, reason) = (End::Code(NOT_STARTED), Some(format!("could not start: {error}")));
+            Exit { nonce: spec.nonce.clone(), end, unix_ms: now(), reason }.write(&spec.dir)
+        }
+    }
+}
+
+/// From here on signals come through the descriptor only. Dispositions are the default ones, for the app to inherit.
+fn own_signals() -> io::Result<SignalFd> {
+    SigSet::all().thread_set_mask()?;
+    for signal in 1..=64 {
+        // The kernel's struct sigaction: SIG_DFL, no flags, no mask. By hand, because the C library refuses the two
+        // signals of its own, which posix_spawn leaves ignored.
+        // SAFETY: sets a disposition that runs no code; the two numbers that can't be set are refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, [0_u64; 4].as_ptr(), ptr::null::<u64>(), 8) };
+    }
+    Ok(SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Lets go of the program's own pages, most of which only its start needed; what the loop needs comes back from the page
+/// cache. Without it the C library alone keeps a third more of the shim resident.
+fn release_text() {
+    unsafe extern "C" {
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    let (begin, end) = (&raw const __executable_start, &raw const etext);
+    // SAFETY: the linker puts only read-only segments between the two; nobody wrote to them, so the file still has them.
+    unsafe { libc::madvise(begin.cast_mut().cast(), end.addr() - begin.addr(), libc::MADV_DONTNEED) };
+}
+
+fn now() -> i64 {
+    unix_ms(SystemTime::now())
+}
+
+impl<'a> Watch<'a> {
+    fn begin(spec: &'a Spec, intent: Record) -> io::Result<Self> {
+        let signals = own_signals()?;
+        prctl::set_name(c"nexushub-shim")?;
+        let _ = setsid(); // refused only when it leads a session already
+        prctl::set_child_subreaper(true)?;
+        if let Some(cgroup) = &spec.cgroup {
+            let failed = |error| io::Error::other(format!("could not join {}: {error}", cgroup.display()));
+            fs::write(cgroup, "0").map_err(failed)?;
+        }
+        std::env::set_current_dir("/")?;
+        let listener = control::bind(&spec.dir)?;
+        listener.set_nonblocking(true)?;
+        let App { pid, outputs: [stdout, stderr], mut gate, failure } = app::start(spec)?;
+        let (budget, segment) = (spec.log_budget_bytes, spec.segment_bytes);
+        let writer = Writer::new(&spec.log_dir, spec.generation, pid, budget, segment)?;
+        let app = Process { pid, start: Stat::of(pid)?.start };
+        let shim = Process { pid: id(), start: Stat::of(id())?.start };
+        Record { shim: Some(shim), app: Some(app), session: Some(id()), ..intent }.write(&spec.dir)?;
+        let _ = gate.write(b"!"); // fails only when the app is gone already, which is seen when it is reaped
+        let output = |pipe, stream| Output { pipe, stream, lines: Lines::default(), open: true };
+        let outputs = [output(stdout, Stream::Stdout), output(stderr, Stream::Stderr)];
+        let (phase, deadline, childless, peers) = (Phase::Running, None, false, Vec::new());
+        Ok(Self { spec, phase, deadline, childless, app, failure, signals, listener, outputs, peers, writer })
+    }
+
+    /// Sleeps and does what can be done without waiting; false when all of the app is gone.
+    fn turn(&mut self) -> bool {
+        self.sleep();
+        self.take_signals();
+        let _ = [self.read(0), self.read(1)];
+        self.serve();
+        let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if over && matches!(self.phase, Phase::Stopping) {
+            (self.phase, self.deadline) = (Phase::Killed, None);
+            tree::kill_children();
+        }
+        self.writer.flush(now());
+        !matches!(self.phase, Phase::Ending(..) if over || self.childless)
+    }
+
+    /// Waits until there is something to do. Without a deadline nothing but an event wakes it.
+    fn sleep(&self) {
+        let mut sources = vec![self.signals.as_fd(), self.listener.as_fd()];
+        sources.extend(self.outputs.iter().filter(|output| output.open).map(|output| output.pipe.as_fd()));
+        sources.extend(self.peers.iter().map(|peer| peer.reader.get_ref().as_fd()));
+        let mut polled: Vec<_> = sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let timeout = self.deadline.map_or(PollTimeout::NONE, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+            PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
+        });
+        let _ = poll(&mut polled, timeout); // whatever it says, nothing that follows waits
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match (signal.ssi_signo.cast_signed(), signal.ssi_pid) {
+                (libc::SIGCHLD, _) => self.reap(),
+                (libc::SIGPIPE, _) => {} // a peer left before its reply; told by the write too
+                (number, by) => self.log(&format!("ignored signal {number} from process {by}"), now()),
+            }
+        }
+    }
+
+    fn log(&mut self, text: &str, unix_ms: i64) {
+        self.writer.line(Stream::System, false, unix_ms, text.as_bytes());
+    }
+
+    fn reap(&mut self) {
+        self.childless = loop {
+            match tree::reap() {
+                Ok(Some((pid, status))) if pid == self.app.pid => {
+                    self.phase = Phase::Ending(status, now());
+                    self.deadline = Some(Instant::now() + GRACE);
+                }
+                Ok(Some(_)) => {}
+                none => break none.is_err(),
+            }
+        };
+        if matches!(self.phase, Phase::Ending(..)) {
+            tree::kill_children();
+        }
+    }
+
+    /// Lets new peers in and answers all, as far as they have asked. Who talks nonsense is hung up on.
+    fn serve(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if control::is_trusted(&stream) && stream.set_nonblocking(true).is_ok() {
+                self.peers.push(Peer::new(stream));
+            }
+            self.peers.drain(..self.peers.len().saturating_sub(PEERS_MAX));
+        }
+        for mut peer in mem::take(&mut self.peers) {
+            let left = loop {
+                match peer.line().map(|line| self.answer(&line)) {
+                    Err(error) => break error.kind() != io::ErrorKind::WouldBlock,
+                    Ok(None) => peer.waits = true,
+                    Ok(Some(reply)) if peer.send(reply) => {}
+                    Ok(Some(_)) => break true,
+                }
+            };
+            self.peers.extend((!left).then_some(peer));
+        }
+    }
+
+    /// None: when it has ended.
+    fn answer(&mut self, line: &[u8]) -> Option<Reply> {
+        let Some((nonce, request)) = Request::parse(line) else { return Some(Reply::Malformed) };
+        let now = Instant::now();
+        match (request, &self.phase) {
+            _ if nonce != self.spec.nonce => return Some(Reply::Refused),
+            (_, Phase::Ended(end)) => return Some(Reply::Exited(*end)),
+            (Request::Wait, _) => return None,
+            (_, Phase::Ending(..)) => {}
+            (Request::Status, _) => return Some(Reply::Running(self.app)),
+            (Request::Kill, _) => (self.phase, self.deadline) = (Phase::Stopping, Some(now)),
+            (Request::Stop(patience), Phase::Running) => {
+                (self.phase, self.deadline) = (Phase::Stopping, Some(now + patience));
+                tree::terminate(self.app.pid);
+            }
+            // One SIGTERM only: to many programs a second one means "at once".
+            (Request::Stop(patience), _) => {
+                self.deadline = self.deadline.map(|until| until.min(now + patience));
+            }
+        }
+        Some(Reply::Stopping)
+    }
+
+    /// Reads once from a pipe; whether there may be more.
+    fn read(&mut self, at: usize) -> bool {
+        let Output { pipe, stream, lines, open } = &mut self.outputs[at];
+        let (mut chunk, time) = ([0; CHUNK], now());
+        let keep = |line: &[u8], partial| self.writer.line(*stream, partial, time, line);
+        match pipe.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Ok(length @ 1..) => lines.feed(&chunk[..length], keep),
+            _ => {
+                *open = false;
+                lines.finish(keep);
+            }
+        }
+        *open
+    }
+
+    /// What remains to be done when nothing of the app is left.
+    fn finish(mut self) -> io::Result<()> {
+        let Phase::Ending(status, unix_ms) = self.phase else { return Ok(()) };
+        for at in [0, 1] {
+            let _ = (0..DRAIN_READS).all(|_| self.read(at));
+            let Output { lines, stream, .. } = &mut self.outputs[at];
+            lines.finish(|line, partial| self.writer.line(*stream, partial, unix_ms, line));
+        }
+        let mut reason = Vec::new();
+        let _ = self.failure.read_to_end(&mut reason);
+        let reason = (!reason.is_empty()).then(|| String::from_utf8_lossy(&reason).replace('\n', " "));
+        reason.iter().for_each(|reason| self.log(reason, unix_ms));
+        self.writer.flush(unix_ms);
+        let end = status.code().map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Code);
+        let exit = Exit { nonce: self.spec.nonce.clone(), end, unix_ms, reason };
+        // How an app ended is worth more than its oldest lines.
+        while let Err(error) = exit.write(&self.spec.dir) {
+            if !self.writer.drop_oldest() {
+                return Err(error);
+            }
+        }
+        self.phase = Phase::Ended(end);
+        self.serve();
+        let _ = fs::remove_file(self.spec.dir.join(control::SOCKET));
+        for peer in self.peers.iter_mut().filter(|peer| peer.waits) {
+            peer.send(Reply::Exited(end));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! Finding again what lives, after procmgr was killed at whichever step: each generation's folder is examined, and what can't
+//! be proven ours is neither signalled nor adopted nor started a second time.
+//!
+//! ```text
+//! lock free   no record, or an intent only            -> the start never happened
+//!             exit record of the same nonce           -> ended, known how
+//!             completed record                        -> lost: its shim was killed; leftovers provably ours are ended
+//!             garbage                                 -> nothing lives; said so, nothing signalled
+//! lock held   exit record of the same nonce           -> ended, the shim is on its way out
+//!             record of this boot, the shim that it names lives, is the peer at the control socket
+//!             and answers to the nonce                -> live
+//!             anything else                           -> unproven
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use nexushub_chassis::launch::{lock::Lock, secret};
+use nexushub_shim::{
+    control::{Reply, Request},
+    exit::{self, End},
+    identity::{self, Identity, Stat},
+    record::Record,
+    spawn::LOCK,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    clock::unix_ms,
+    control,
+    exit::{Exit, How},
+    generation::{self, Generation, Note, Place},
+    ids::InstanceId,
+    process,
+    state::Found,
+};
+
+/// Longest wait for a shim to prove itself, and for a record that is being completed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is known of one generation from its folder.
+#[derive(Debug)]
+struct Facts {
+    held: bool,
+    record: Result<Option<Record>, String>,
+    exit: Result<Option<exit::Exit>, String>,
+}
+
+/// Whether the holder of a lock is the shim of the record.
+#[derive(Debug, PartialEq, Eq)]
+enum Proof {
+    /// It is, and its app runs or is being ended.
+    Ours {
+        /// It has been told to end its app.
+        ending: bool,
+    },
+    /// It is, and its app has ended.
+    Ended,
+    /// It isn't, or can't be told.
+    No(String),
+}
+
+/// What a generation is.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The start never happened.
+    NeverStarted,
+    /// It has ended.
+    Ended(Exit),
+    /// It was lost with its shim.
+    Lost,
+    /// It lives.
+    Live {
+        /// It has been told to end.
+        ending: bool,
+    },
+    /// Something holds its lock and doesn't prove to be ours.
+    Unproven(String),
+    /// Nothing lives, but what is on disk makes no sense.
+    Garbage(String),
+}
+
+/// The table above. `prove` is asked only where it says so.
+fn classify(
+    facts: &Facts,
+    id: &InstanceId,
+    number: u64,
+    boot: &str,
+    prove: impl FnOnce(&Record) -> Proof,
+) -> Verdict {
+    let bad = |why: String| if facts.held { Verdict::Unproven(why) } else { Verdict::Garbage(why) };
+    let record = match &facts.record {
+        Err(why) => return bad(format!("its record cannot be used: {why}")),
+        Ok(None) if facts.held => {
+            return Verdict::Unproven("its lock is held, but there is no record".into());
+        }
+        Ok(None) => return Verdict::NeverStarted,
+        Ok(Some(record)) => record,
+    };
+    if record.instance != id.as_str() || record.generation != number {
+        return bad(format!("its record is that of {} generation {}", record.instance, record.generation));
+    }
+    match &facts.exit {
+        Ok(Some(exit)) if exit.nonce == record.nonce => return Verdict::Ended(exit.clone().into()),
+        Ok(Some(_)) => {
+            tracing::warn!(instance = %id, generation = number, "an exit record with a wrong nonce is ignored");
+        }
+        Err(error) => {
+            tracing::warn!(instance = %id, generation = number, error, "its exit record is ignored");
+        }
+        Ok(None) => {}
+    }
+    match (facts.held, record.shim.is_some()) {
+        (false, false) => Verdict::NeverStarted,
+        (false, true) => Verdict::Lost,
+        (true, _) if record.boot_id != boot => {
+            Verdict::Unproven("its lock is held, but its record is of another boot".into())
+        }
+        (true, false) => {
+            Verdict::Unproven("its lock is held, but its shim has not completed the record".into())
+        }
+        (true, true) => match prove(record) {
+            Proof::Ours { ending } => Verdict::Live { ending },
+            Proof::Ended => Verdict::Ended(lost()),
+            Proof::No(why) => Verdict::Unproven(why),
+        },
+    }
+}
+
+fn lost() -> Exit {
+    Exit { how: How::Lost, unix_ms: unix_ms(SystemTime::now()), reason: None }
+}
+
+/// What an examination found, and the highest generation number there is.
+#[derive(Debug)]
+pub(crate) struct Examination {
+    /// For the state machine.
+    pub found: Found,
+    /// Highest number.
+    pub newest: u64,
+}
+
+/// Examines everything that an instance's folder holds. Blocks; `asking` runs the questions to shims.
+pub(crate) fn examine(place: &Place, id: &InstanceId, asking: &tokio::runtime::Handle) -> Examination {
+    let folder = place.instance(id);
+    let mut numbers = match generation::numbers(&folder) {
+        Ok(numbers) => numbers,
+        Err(error) => {
+            let found = Found::Unproven(format!("its folder {} cannot be read: {error}", folder.display()));
+            return Examination { found, newest: 0 };
+        }
+    };
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    let newest = numbers.first().copied().unwrap_or(0);
+    let mut summary = Summary::default();
+    for number in numbers {
+        let dir = folder.join(format!("g{number}"));
+        let facts = gather(&dir);
+        let verdict =
+            classify(&facts, id, number, &place.boot_id, |record| asking.block_on(prove(&dir, record)));
+        if !facts.held && matches!(verdict, Verdict::NeverStarted | Verdict::Ended(_)) {
+            place.clear_cgroup(id, number, &dir);
+        }
+        summary.add(place, id, Examined { number, dir, facts, verdict }, asking);
+    }
+    Examination { found: summary.found(), newest }
+}
+
+/// One examined generation.
+struct Examined {
+    number: u64,
+    dir: PathBuf,
+    facts: Facts,
+    verdict: Verdict,
+}
+
+/// All generations of an instance, newest first.
+#[derive(Default)]
+struct Summary {
+    live: Option<Found>,
+    unproven: Option<String>,
+    last_exit: Option<Exit>,
+}
+
+impl Summary {
+    fn add(&mut self, place: &Place, id: &InstanceId, one: Examined, asking: &tokio::runtime::Handle) {
+        let number = one.number;
+        match one.verdict {
+            Verdict::NeverStarted => {}
+            Verdict::Ended(exit) => drop(self.last_exit.get_or_insert(exit)),
+            Verdict::Garbage(why) => {
+                tracing::warn!(instance = %id, generation = number, error = why, "a generation on disk makes no sense; nothing is signalled");
+            }
+            Verdict::Lost => {
+                if let Ok(Some(record)) = &one.facts.record {
+                    let exit = settle_lost(place, id, &one.dir, record);
+                    tracing::warn!(instance = %id, generation = number, "its shim was killed; how it ended is lost");
+                    self.last_exit.get_or_insert(exit);
+                }
+            }
+            Verdict::Unproven(why) => {
+                tracing::error!(instance = %id, generation = number, error = why, "a held lock is not provably ours; it is left alone");
+                self.unproven.get_or_insert(format!(
+                    "generation {number} is not provably ours and is left alone: {why}"
+                ));
+            }
+            Verdict::Live { ending } => self.alive(id, one, ending, asking),
+        }
+    }
+
+    fn alive(&mut self, id: &InstanceId, one: Examined, ending: bool, asking: &tokio::runtime::Handle) {
+        let Ok(Some(record)) = one.facts.record else { return };
+        if self.live.is_some() {
+            tracing::error!(instance = %id, generation = one.number, "an older generation lives beside a newer one; it is ended");
+            asking.block_on(end(&one.dir, &record.nonce));
+            return;
+        }
+        let note = generation::read_note(&one.dir).unwrap_or_else(|error| {
+            tracing::warn!(instance = %id, generation = one.number, error = %error, "its note is lost; it will be replaced");
+            Note::default()
+        });
+        let was_healthy = generation::was_healthy(&one.dir);
+        match Generation::new(id, &one.dir, record, note) {
+            Some(run) => self.live = Some(Found::Live { run: run.into(), was_healthy, ending }),
+            None => drop(self.unproven.get_or_insert("it lives without a port".into())),
+        }
+    }
+
+    fn found(self) -> Found {
+        match (self.live, self.unproven) {
+            (Some(live), _) => live,
+            (None, Some(why)) => Found::Unproven(why),
+            (None, None) => Found::Nothing(self.last_exit),
+        }
+    }
+}
+
+/// Reads a folder. While its lock is held by a shim that is just being started, waits for the record to be completed.
+fn gather(dir: &Path) -> Facts {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        // The lock first: what is read after it was found free is final.
+        let held = !matches!(Lock::try_acquire(&dir.join(LOCK)), Ok(Some(_)));
+        let record = Record::read(dir).map_err(|error| error.to_string());
+        let exit = exit::Exit::read(dir).map_err(|error| error.to_string());
+        let underway =
+            held && matches!(&record, Ok(Some(record)) if record.shim.is_none()) && matches!(exit, Ok(None));
+        if !underway || std::time::Instant::now() >= deadline {
+            return Facts { held, record, exit };
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Has the shim of a record prove itself: its process is the recorded one, it is the peer at the socket, it knows the nonce.
+async fn prove(dir: &Path, record: &Record) -> Proof {
+    match identity::verify(record) {
+        Ok(Identity::Alive) => {}
+        Ok(other) => return Proof::No(format!("its lock is held, but its shim is {other:?}").to_lowercase()),
+        Err(error) => return Proof::No(format!("its shim cannot be looked at: {error}")),
+    }
+    let answer = match control::ask(dir, &record.nonce, Request::Status, Some(PATIENCE)).await {
+        Ok(answer) => answer,
+        Err(error) => return Proof::No(format!("its shim does not prove itself: {error}")),
+    };
+    if record.shim.is_none_or(|shim| shim.pid != answer.peer) {
+        return Proof::No(format!("process {} answers in place of its shim", answer.peer));
+    }
+    match answer.reply {
+        Reply::Running(app) if Some(app) == record.app => Proof::Ours { ending: false },
+        Reply::Running(app) => {
+            Proof::No(format!("its shim runs process {}, which is not in the record", app.pid))
+        }
+        Reply::Stopping => Proof::Ours { ending: true },
+        Reply::Exited(_) => Proof::Ended,
+        Reply::Refused | Reply::Malformed => {
+            Proof::No("its shim does not know the nonce of the record".into())
+        }
+    }
+}
+
+/// Ends a generation that should not be there.
+async fn end(dir: &Path, nonce: &str) {
+    let stop = Request::Stop(PATIENCE);
+    let patience = Some(PATIENCE + PATIENCE);
+    let stopped = control::ask(dir, nonce, stop, patience).await;
+    let ended = control::ask(dir, nonce, Request::Wait, patience).await;
+    if let (Err(error), _) | (_, Err(error)) = (stopped, ended) {
+        tracing::error!(folder = %dir.display(), error = %error, "could not end an older generation");
+    }
+}
+
+/// How a generation ended whose shim no longer answers; `None` while something still holds its lock. Blocks.
+pub(crate) fn aftermath(place: &Place, run: &Generation) -> Option<Exit> {
+    let lock = Lock::acquire_within(&run.dir.join(LOCK), PATIENCE);
+    if matches!(lock, Ok(None)) {
+        return None;
+    }
+    if let Some(exit) = recorded(run) {
+        return Some(exit);
+    }
+    match Record::read(&run.dir) {
+        Ok(Some(record)) if record.nonce == run.nonce => {
+            Some(settle_lost(place, &run.instance, &run.dir, &record))
+        }
+        _ => Some(lost()),
+    }
+}
+
+/// The exit record of a generation, if it has one.
+pub(crate) fn recorded(run: &Generation) -> Option<Exit> {
+    let exit = exit::Exit::read(&run.dir).ok().flatten()?;
+    (exit.nonce == run.nonce).then(|| exit.into())
+}
+
+/// Writes down that a generation was lost with its shim, and ends what it left behind as far as that is provably its own.
+fn settle_lost(place: &Place, id: &InstanceId, dir: &Path, record: &Record) -> Exit {
+    let exit = lost();
+    let note = generation::read_note(dir).unwrap_or_default();
+    if record.boot_id == place.boot_id {
+        for pid in leftovers(record, &note) {
+            tracing::warn!(instance = %id, generation = record.generation, pid, "a process that a killed shim left behind is ended");
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
+        place.clear_cgroup(id, record.generation, dir);
+    }
+    let ending =
+        exit::Exit { nonce: record.nonce.clone(), end: End::Lost, unix_ms: exit.unix_ms, reason: None };
+    if let Err(error) = ending.write(dir) {
+        tracing::warn!(instance = %id, generation = record.generation, error = %error, "could not record that its exit is lost");
+    }
+    exit
+}
+
+/// Processes of a dead shim's session that carry the instance's own secret: nobody else's can.
+fn leftovers(record: &Record, note: &Note) -> Vec<u32> {
+    let (Some(shim), Some(session)) = (record.shim, record.session) else { return Vec::new() };
+    let all = process::all();
+    let leader_is_a_stranger = |(pid, stat): &(u32, Stat)| *pid == session && stat.start != shim.start;
+    if all.iter().any(leader_is_a_stranger) {
+        return Vec::new();
+    }
+    let in_session = |(pid, stat): &(u32, Stat)| {
+        *pid != session && stat.session == session && stat.start >= shim.start && !stat.is_dead()
+    };
+    let members = all.into_iter().filter(in_session);
+    members
+        .map(|(pid, _)| pid)
+        .filter(|pid| carries_secret(*pid, &note.secret_sha256).unwrap_or(false))
+        .collect()
+}
+
+fn carries_secret(pid: u32, sha256: &str) -> io::Result<bool> {
+    let environment = fs::read(format!("/proc/{pid}/environ"))?;
+    let own = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"INTERNAL_SECRET="));
+    let own = own.and_then(|value| str::from_utf8(value).ok());
+    Ok(own.is_some_and(|value| secret::hex(&secret::digest(value)) == sha256))
+}
+
+#[cfg(test)]
+mod tests;

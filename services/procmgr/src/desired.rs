@@ -1,0 +1,236 @@
+//! What should exist, as the provider says it: judged here once, so that the rest of procmgr only meets instances that are
+//! well-formed or carry the reason why they aren't. One malformed instance never touches the others.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use nexushub_proto::provider;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{clock::Ms, config::path_problem, health::Check, ids::InstanceId};
+
+pub(crate) mod feed;
+pub(crate) mod store;
+
+/// Every desired instance.
+pub(crate) type DesiredSet = BTreeMap<InstanceId, Arc<Desired>>;
+
+/// Which isolation an instance asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Isolation {
+    /// The best there is.
+    #[default]
+    Auto,
+    /// A microVM.
+    Krun,
+    /// A sandbox.
+    Sandbox,
+    /// None.
+    Process,
+}
+
+/// One instance that should run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Desired {
+    /// Its id.
+    pub id: InstanceId,
+    /// The application that it is an instance of.
+    pub app_id: String,
+    /// For people.
+    pub display_name: String,
+    /// Relative to the base domain.
+    pub host_name: String,
+    /// The unpacked package.
+    pub release: PathBuf,
+    /// The app's own data.
+    pub data: PathBuf,
+    /// Wanted isolation.
+    pub isolation: Isolation,
+    /// Configured environment.
+    pub env: BTreeMap<String, String>,
+    /// Overrides of the health check; 0 or empty = none.
+    pub health: Overrides,
+    /// Passed on to the proxy.
+    pub static_service_url: String,
+    /// Passed on to the proxy.
+    pub debug_port: u16,
+    /// Why it can't run as it is, if so.
+    pub problem: Option<String>,
+    /// What a change of is a change of the running app: all but names and what only the proxy uses.
+    #[serde(skip)]
+    pub digest: String,
+}
+
+/// An instance's own health check; 0 or empty = the platform's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Overrides {
+    path: String,
+    interval_ms: u32,
+    timeout_ms: u32,
+    failures: u32,
+    start_deadline_ms: u32,
+}
+
+impl Overrides {
+    /// The check that results.
+    pub(crate) fn apply(&self, default: &Check) -> Check {
+        let pick = |own: u32, other: Ms| if own == 0 { other } else { own.into() };
+        Check {
+            path: if self.path.is_empty() { default.path.clone() } else { self.path.clone() },
+            interval_ms: pick(self.interval_ms, default.interval_ms),
+            timeout_ms: pick(self.timeout_ms, default.timeout_ms),
+            failures: if self.failures == 0 { default.failures } else { self.failures },
+            start_deadline_ms: pick(self.start_deadline_ms, default.start_deadline_ms),
+            ..default.clone()
+        }
+    }
+}
+
+impl Desired {
+    /// Takes over what the provider says. Only an id that can't be one is an error; all else becomes `problem`.
+    pub(crate) fn from_proto(
+        proto: provider::Instance,
+        max_env_bytes: u32,
+    ) -> Result<Self, crate::ids::BadId> {
+        let id = InstanceId::parse(&proto.id)?;
+        let isolation = match proto.driver() {
+            provider::Driver::Unspecified | provider::Driver::Auto => Isolation::Auto,
+            provider::Driver::Krun => Isolation::Krun,
+            provider::Driver::Sandbox => Isolation::Sandbox,
+            provider::Driver::Process => Isolation::Process,
+        };
+        let health = proto.health.unwrap_or_default();
+        let mut desired = Self {
+            id,
+            app_id: proto.app_id,
+            display_name: proto.display_name,
+            host_name: proto.host_name,
+            release: proto.release.into(),
+            data: proto.data.into(),
+            isolation,
+            env: proto.env.into_iter().collect(),
+            health: Overrides {
+                path: health.path,
+                interval_ms: health.interval_ms,
+                timeout_ms: health.timeout_ms,
+                failures: health.failures,
+                start_deadline_ms: health.start_deadline_ms,
+            },
+            static_service_url: proto.static_service_url,
+            debug_port: 0,
+            problem: None,
+            digest: String::new(),
+        };
+        match u16::try_from(proto.debug_port) {
+            Ok(port) => desired.debug_port = port,
+            Err(_) => desired.problem = Some(format!("debug port {} is no port", proto.debug_port)),
+        }
+        if desired.problem.is_none() {
+            desired.problem = desired.judge(max_env_bytes);
+        }
+        Ok(desired.sealed())
+    }
+
+    /// With its digest.
+    fn sealed(mut self) -> Self {
+        let parts = (&self.release, &self.data, self.isolation, &self.env, &self.health);
+        let text = serde_json::to_vec(&parts).unwrap_or_default();
+        self.digest = Sha256::digest(&text).iter().take(16).map(|b| format!("{b:02x}")).collect();
+        self
+    }
+
+    fn judge(&self, max_env_bytes: u32) -> Option<String> {
+        for (what, path) in [("release", &self.release), ("data folder", &self.data)] {
+            if !plain_absolute(path) {
+                return Some(format!("{what} {} is not a plain absolute path", path.display()));
+            }
+        }
+        let own = &self.health.path;
+        if !own.is_empty()
+            && let Some(why) = path_problem(own)
+        {
+            return Some(format!("health path {own:?} {why}"));
+        }
+        env_problem(&self.env, max_env_bytes)
+    }
+}
+
+fn plain_absolute(path: &Path) -> bool {
+    let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    path.is_absolute() && path.components().all(plain) && !path.as_os_str().as_encoded_bytes().contains(&0)
+}
+
+fn env_problem(env: &BTreeMap<String, String>, max_bytes: u32) -> Option<String> {
+    for (name, value) in env {
+        let head = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        if !head || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Some(format!("environment name {name:?} is not a name"));
+        }
+        if value.contains('\0') {
+            return Some(format!("environment variable {name} holds a NUL"));
+        }
+    }
+    let size: usize = env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let fits = size <= usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    (!fits).then(|| format!("its environment takes {size} bytes, {max_bytes} are allowed"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    pub(crate) fn proto(id: &str) -> provider::Instance {
+        provider::Instance {
+            id: id.into(),
+            host_name: "hello".into(),
+            release: "/srv/app/1".into(),
+            data: "/srv/data".into(),
+            ..Default::default()
+        }
+    }
+
+    fn desired(change: impl FnOnce(&mut provider::Instance)) -> Desired {
+        let mut instance = proto("a");
+        change(&mut instance);
+        Desired::from_proto(instance, 1_000).unwrap()
+    }
+
+    #[test]
+    fn names_do_not_change_the_digest_and_everything_the_app_sees_does() {
+        let base = desired(|_| ()).digest;
+        assert_eq!(base, desired(|i| i.host_name = "other".into()).digest);
+        assert_eq!(base, desired(|i| i.display_name = "other".into()).digest);
+        assert_ne!(base, desired(|i| i.release = "/srv/app/2".into()).digest);
+        assert_ne!(base, desired(|i| drop(i.env.insert("A".into(), "1".into()))).digest);
+        let health = provider::Health { failures: 5, ..Default::default() };
+        assert_ne!(base, desired(|i| i.health = Some(health)).digest);
+    }
+
+    #[test]
+    fn a_malformed_instance_carries_its_problem() {
+        let problem = |change: fn(&mut provider::Instance)| desired(change).problem;
+        assert_eq!(desired(|_| ()).problem, None);
+        assert!(problem(|i| i.release = "app".into()).unwrap().contains("release app"));
+        assert!(problem(|i| i.release = "/srv/../etc".into()).is_some());
+        assert!(problem(|i| i.data = String::new()).unwrap().contains("data folder"));
+        assert!(problem(|i| drop(i.env.insert("A=B".into(), String::new()))).is_some());
+        assert!(problem(|i| drop(i.env.insert("A".into(), "\0".into()))).is_some());
+        assert!(problem(|i| drop(i.env.insert("A".into(), "x".repeat(2_000)))).unwrap().contains("allowed"));
+        assert!(problem(|i| i.debug_port = 70_000).is_some());
+        let bad_path = provider::Health { path: "x y".into(), ..Default::default() };
+        assert!(desired(|i| i.health = Some(bad_path)).problem.is_some());
+    }
+
+    #[test]
+    fn an_instance_overrides_the_platforms_health_check_field_by_field() {
+        let default = crate::config::Config::default().check();
+        let own = Overrides { failures: 5, path: "/up".into(), ..Overrides::default() }.apply(&default);
+        assert_eq!((own.failures, own.path.as_str(), own.interval_ms), (5, "/up", 10_000));
+    }
+}

@@ -1,0 +1,317 @@
+//! What the owner task has done for it, off its own thread: examinations, starts, health checks, stops. Each reports back as
+//! an event; none decides anything.
+
+use std::{
+    path::PathBuf,
+    process::Child,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nexushub_chassis::launch::secret::{self, AppKey};
+use nexushub_shim::{
+    control::{Reply, Request},
+    identity::{self, Identity},
+    record::Record,
+    spec::Spec,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, mpsc},
+};
+
+use crate::{
+    adopt,
+    clock::unix_ms,
+    control,
+    desired::Desired,
+    driver,
+    env::{self, Surroundings},
+    exit::{Exit, How},
+    generation::{Failure, Generation, Note, Order, Place},
+    health::Check,
+    ids::InstanceId,
+    manager::Event,
+    ports::bind_reservation,
+    probe::{self, Question},
+};
+
+/// Longest wait for a shim to take an order.
+const ORDER_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts to learn how a generation ended whose lock is still held.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the owner task may ask for. Nothing here waits.
+pub(crate) trait Effects: Send + 'static {
+    /// What stands for a port's reservation.
+    type Reservation;
+    /// Makes the kernel's part of a reservation.
+    fn reserve(&self, port: u16) -> std::io::Result<Self::Reservation>;
+    /// Finds out what lives of an instance.
+    fn examine(&self, id: &InstanceId);
+    /// Starts the next generation.
+    fn start(&self, desired: &Arc<Desired>, port: u16, reservation: Self::Reservation);
+    /// Reports the end of a generation, whenever that is.
+    fn await_end(&self, run: &Arc<Generation>);
+    /// Checks its health; `judge` also whose listener answers.
+    fn probe(&self, run: &Arc<Generation>, check: Check, judge: bool);
+    /// Leaves word that it was healthy.
+    fn mark_healthy(&self, run: &Arc<Generation>);
+    /// Tells it to end.
+    fn stop(&self, run: &Arc<Generation>, deadline: Duration);
+    /// Ends it by force, with its shim if that doesn't answer.
+    fn kill(&self, run: &Arc<Generation>);
+    /// Removes surplus folders of instances that are gone.
+    fn sweep(&self, known: &dyn Fn(&str) -> bool);
+    /// A number in 0..1.
+    fn jitter(&self) -> f64;
+}
+
+/// What a start needs beside the instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// What every app is told.
+    pub around: Surroundings,
+    /// From which the apps' secrets are derived.
+    pub key: AppKey,
+    /// Disk space of a log.
+    pub log_budget_bytes: u64,
+    /// Size of a segment.
+    pub log_segment_bytes: u64,
+    /// Folders of removed instances kept.
+    pub keep_removed: usize,
+}
+
+/// The real ones.
+#[derive(Clone)]
+pub(crate) struct Os {
+    place: Arc<Place>,
+    terms: Arc<Terms>,
+    events: mpsc::Sender<Event>,
+    /// Starts and examinations under way at once.
+    busy: Arc<Semaphore>,
+    children: Arc<Mutex<Vec<Child>>>,
+}
+
+impl Os {
+    /// Effects that report to `events`. Starts the task that reaps shims; needs the runtime.
+    pub(crate) fn new(
+        place: Place,
+        terms: Terms,
+        at_once: usize,
+        events: mpsc::Sender<Event>,
+    ) -> std::io::Result<Self> {
+        let children: Arc<Mutex<Vec<Child>>> = Arc::default();
+        let (reaped, mut died) = (Arc::clone(&children), signal(SignalKind::child())?);
+        tokio::spawn(async move {
+            while died.recv().await.is_some() {
+                let mut children = reaped.lock().unwrap_or_else(PoisonError::into_inner);
+                children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            }
+        });
+        let busy = Arc::new(Semaphore::new(at_once.max(1)));
+        Ok(Self { place: Arc::new(place), terms: Arc::new(terms), events, busy, children })
+    }
+
+    async fn report(&self, event: Event) {
+        // An error says that the owner is gone: procmgr is ending.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Runs something that blocks, within the bound on how many do.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _place = self.busy.acquire().await.ok()?;
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+
+    fn order(
+        &self,
+        desired: &Desired,
+        port: u16,
+        reservation: std::os::fd::OwnedFd,
+    ) -> Result<Order, String> {
+        let driver = driver::resolve(desired.isolation)?;
+        let program = driver.program(desired)?;
+        let terms = &self.terms;
+        let own_secret = terms.key.app_secret(desired.id.as_str());
+        let spec = Spec {
+            instance: desired.id.to_string(),
+            generation: 0,
+            nonce: String::new(),
+            dir: PathBuf::new(),
+            log_dir: PathBuf::new(),
+            log_budget_bytes: terms.log_budget_bytes,
+            segment_bytes: terms.log_segment_bytes,
+            program: program.path,
+            args: Vec::new(),
+            cwd: program.cwd,
+            env: env::of_app(&terms.around, desired, port, &own_secret).into_iter().collect(),
+            uid: None,
+            gid: None,
+            cgroup: None,
+        };
+        let note = Note {
+            digest: desired.digest.clone(),
+            secret_sha256: secret::hex(&secret::digest(&own_secret)),
+            cgroup: None,
+            started_unix: unix_ms(std::time::SystemTime::now()),
+        };
+        Ok(Order {
+            id: desired.id.clone(),
+            note,
+            driver: driver.name(),
+            release: desired.release.clone(),
+            data: desired.data.clone(),
+            port,
+            reservation,
+            spec,
+        })
+    }
+
+    async fn start_now(&self, order: Result<Order, String>) -> Result<Arc<Generation>, Failure> {
+        let order = order.map_err(|why| Failure { number: 0, why })?;
+        let (place, children) = (Arc::clone(&self.place), Arc::clone(&self.children));
+        let started = self.blocking(move || {
+            let (run, child) = place.start(order)?;
+            children.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+            Ok(Arc::new(run))
+        });
+        started.await.unwrap_or_else(|| Err(Failure { number: 0, why: "procmgr is ending".into() }))
+    }
+
+    /// Learns of the end from the shim itself; from what it left where it no longer answers.
+    async fn ended(&self, run: &Arc<Generation>) -> Exit {
+        loop {
+            let answer = control::ask(&run.dir, &run.nonce, Request::Wait, None).await;
+            let (place, subject) = (Arc::clone(&self.place), Arc::clone(run));
+            let told = matches!(&answer, Ok(answer) if matches!(answer.reply, Reply::Exited(_)));
+            let look =
+                move || if told { adopt::recorded(&subject) } else { adopt::aftermath(&place, &subject) };
+            match (tokio::task::spawn_blocking(look).await, answer) {
+                (Ok(Some(exit)), _) => return exit,
+                (_, Ok(control::Answer { reply: Reply::Exited(end), .. })) => return unrecorded(end),
+                _ => tokio::time::sleep(RETRY).await,
+            }
+        }
+    }
+
+    /// When the shim is gone too, what is left of its cgroup goes.
+    async fn clear_cgroup(&self, run: Arc<Generation>) {
+        let place = Arc::clone(&self.place);
+        let clear = move || {
+            if adopt::aftermath(&place, &run).is_some() {
+                place.clear_cgroup(&run.instance, run.number, &run.dir);
+            }
+        };
+        let _ = tokio::task::spawn_blocking(clear).await;
+    }
+
+    /// Whether the shim took the order. If it didn't, the matter isn't over: what doesn't end by its deadline is killed.
+    async fn tell(&self, run: &Generation, request: Request) -> bool {
+        let outcome = control::ask(&run.dir, &run.nonce, request, Some(ORDER_PATIENCE)).await;
+        if let Err(error) = &outcome {
+            tracing::debug!(instance = %run.instance, generation = run.number, error = %error, "its shim did not take an order");
+        }
+        outcome.is_ok()
+    }
+}
+
+fn unrecorded(end: nexushub_shim::exit::End) -> Exit {
+    let unix_ms = unix_ms(std::time::SystemTime::now());
+    nexushub_shim::exit::Exit { nonce: String::new(), end, unix_ms, reason: None }.into()
+}
+
+impl Effects for Os {
+    type Reservation = std::os::fd::OwnedFd;
+
+    fn reserve(&self, port: u16) -> std::io::Result<Self::Reservation> {
+        bind_reservation(port)
+    }
+
+    fn examine(&self, id: &InstanceId) {
+        let (os, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            let (place, subject) = (Arc::clone(&os.place), id.clone());
+            let asking = tokio::runtime::Handle::current();
+            if let Some(examination) = os.blocking(move || adopt::examine(&place, &subject, &asking)).await {
+                os.report(Event::Examined { id, examination }).await;
+            }
+        });
+    }
+
+    fn start(&self, desired: &Arc<Desired>, port: u16, reservation: Self::Reservation) {
+        let (os, id) = (self.clone(), desired.id.clone());
+        let order = self.order(desired, port, reservation);
+        tokio::spawn(async move {
+            let result = os.start_now(order).await;
+            os.report(Event::Started { id, port, result }).await;
+        });
+    }
+
+    fn await_end(&self, run: &Arc<Generation>) {
+        let (os, run) = (self.clone(), Arc::clone(run));
+        tokio::spawn(async move {
+            let exit = os.ended(&run).await;
+            let abandoned = exit.how == How::Lost;
+            os.report(Event::Ended { id: run.instance.clone(), generation: run.number, exit }).await;
+            if !abandoned {
+                os.clear_cgroup(run).await;
+            }
+        });
+    }
+
+    fn probe(&self, run: &Arc<Generation>, check: Check, judge: bool) {
+        let (os, run) = (self.clone(), Arc::clone(run));
+        tokio::spawn(async move {
+            let question = Question { port: run.port, judge_for: judge.then_some(run.shim.pid) };
+            let result = probe::ask(question, check).await;
+            os.report(Event::Probed { id: run.instance.clone(), generation: run.number, result }).await;
+        });
+    }
+
+    fn mark_healthy(&self, run: &Arc<Generation>) {
+        let run = Arc::clone(run);
+        tokio::task::spawn_blocking(move || run.mark_healthy());
+    }
+
+    fn stop(&self, run: &Arc<Generation>, deadline: Duration) {
+        let (os, run) = (self.clone(), Arc::clone(run));
+        tokio::spawn(async move {
+            os.tell(&run, Request::Stop(deadline)).await;
+        });
+    }
+
+    fn kill(&self, run: &Arc<Generation>) {
+        let (os, run) = (self.clone(), Arc::clone(run));
+        tokio::spawn(async move {
+            if !os.tell(&run, Request::Kill).await {
+                tokio::task::spawn_blocking(move || kill_shim(&run));
+            }
+        });
+    }
+
+    fn sweep(&self, known: &dyn Fn(&str) -> bool) {
+        let surplus = self.place.retire(self.terms.keep_removed, known);
+        if !surplus.is_empty() {
+            tokio::task::spawn_blocking(move || {
+                surplus.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
+            });
+        }
+    }
+
+    fn jitter(&self) -> f64 {
+        f64::from(getrandom::u32().unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+/// Kills a shim that doesn't do what it is told, if it still is the recorded process. Its app goes with it.
+fn kill_shim(run: &Generation) {
+    let Ok(Some(record)) = Record::read(&run.dir) else { return };
+    if record.nonce == run.nonce && matches!(identity::verify(&record), Ok(Identity::Alive)) {
+        let _ = kill(Pid::from_raw(run.shim.pid.cast_signed()), Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,81 @@
+//! How a generation ended, as far as anybody saw it.
+
+use std::fmt;
+
+use nexushub_proto::procmgr;
+use nexushub_shim::exit::End;
+
+/// The ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It exited.
+    Code(i32),
+    /// It was killed.
+    Signal(i32),
+    /// Its shim was killed with it.
+    Lost,
+}
+
+/// The ending, its time, and why if it was never started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The ending.
+    pub how: How,
+    /// When, wall clock; for a lost one, when that was noticed.
+    pub unix_ms: i64,
+    /// Why the app could not be executed at all.
+    pub reason: Option<String>,
+}
+
+impl Exit {
+    /// As it goes over the wire.
+    pub(crate) fn to_proto(&self) -> procmgr::Exit {
+        let how = match self.how {
+            How::Code(code) => procmgr::exit::How::Code(code),
+            How::Signal(signal) => procmgr::exit::How::Signal(signal),
+            How::Lost => procmgr::exit::How::Lost(true),
+        };
+        procmgr::Exit { how: Some(how), unix_ms: self.unix_ms }
+    }
+}
+
+impl From<nexushub_shim::exit::Exit> for Exit {
+    fn from(exit: nexushub_shim::exit::Exit) -> Self {
+        let how = match exit.end {
+            End::Code(code) => How::Code(code),
+            End::Signal(signal) => How::Signal(signal),
+            End::Lost => How::Lost,
+        };
+        Self { how, unix_ms: exit.unix_ms, reason: exit.reason }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(reason) = &self.reason {
+            return f.write_str(reason);
+        }
+        match self.how {
+            How::Code(code) => write!(f, "exited with code {code}"),
+            How::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
+                Ok(name) => write!(f, "killed by {name}"),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+            How::Lost => f.write_str("killed together with its shim"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_read_as_sentences() {
+        let text = |how| Exit { how, unix_ms: 0, reason: None }.to_string();
+        assert_eq!(text(How::Code(3)), "exited with code 3");
+        assert_eq!(text(How::Signal(9)), "killed by SIGKILL");
+        assert_eq!(text(How::Signal(40)), "killed by signal 40");
+        assert_eq!(text(How::Lost), "killed together with its shim");
+    }
+}

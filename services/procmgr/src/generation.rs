@@ -1,0 +1,484 @@
+//! One start of one instance, and its folder:
+//!
+//! ```text
+//! $STATE/instances/<id>/log/          segments over all generations
+//! $STATE/instances/<id>/g<N>/lock     held by the kernel for as long as the shim lives (before: by procmgr)
+//!                           record    intent, completed by the shim
+//!                           note      what only procmgr needs to know again
+//!                           shim.sock exit healthy
+//! ```
+//! Order of a start: number, folder, lock, note, intent (all durable), then the fork that inherits the lock. So at whichever
+//! step procmgr is killed, what is on disk and in the kernel tells its successor how far it came (`adopt.rs`).
+
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    path::{Path, PathBuf},
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use nexushub_chassis::launch::{durable, lock::Lock, secret};
+use nexushub_shim::{
+    exit,
+    record::{Process, Record},
+    segment,
+    spawn::{LOCK, launch},
+    spec::Spec,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{cgroup, ids::InstanceId};
+
+/// Longest time from the fork to the completed record.
+const PATIENCE: Duration = Duration::from_secs(10);
+const NOTE: &str = "note";
+const HEALTHY: &str = "healthy";
+const RETIRED: &str = ".retired-";
+
+/// A live generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Generation {
+    /// Its instance.
+    pub instance: InstanceId,
+    /// Which of the instance's starts it is.
+    pub number: u64,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// What it and its shim know, and nobody else.
+    pub nonce: String,
+    /// The shim.
+    pub shim: Process,
+    /// The app's main process.
+    pub pid: u32,
+    /// The app's port.
+    pub port: u16,
+    /// The release it runs.
+    pub release: PathBuf,
+    /// The isolation in force.
+    pub driver: String,
+    /// Of what it was started from.
+    pub digest: String,
+    /// SHA-256 of its secret.
+    pub secret_sha256: Vec<u8>,
+    /// When it was started, wall clock.
+    pub started_unix: i64,
+}
+
+/// What the record doesn't hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// Of what it was started from.
+    pub digest: String,
+    /// SHA-256 of its secret, in hexadecimal digits.
+    pub secret_sha256: String,
+    /// Its cgroup.
+    pub cgroup: Option<PathBuf>,
+    /// When it was started, wall clock.
+    pub started_unix: i64,
+}
+
+impl Generation {
+    /// From what is on disk; `None` where the record is an intent only.
+    pub(crate) fn new(instance: &InstanceId, dir: &Path, record: Record, note: Note) -> Option<Self> {
+        Some(Self {
+            instance: instance.clone(),
+            number: record.generation,
+            dir: dir.to_owned(),
+            nonce: record.nonce,
+            shim: record.shim?,
+            pid: record.app?.pid,
+            port: record.port?,
+            release: record.release,
+            driver: record.driver,
+            digest: note.digest,
+            secret_sha256: secret::from_hex(&note.secret_sha256).map(Vec::from).unwrap_or_default(),
+            started_unix: note.started_unix,
+        })
+    }
+
+    /// Leaves word that its health check has answered, for a successor of procmgr.
+    pub(crate) fn mark_healthy(&self) {
+        // Not durable: after a loss of power nothing of it lives anyway.
+        let _ = fs::write(self.dir.join(HEALTHY), "");
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sample(number: u64) -> Self {
+        Self {
+            instance: InstanceId::parse("a").expect("a proper id"),
+            number,
+            dir: PathBuf::from(format!("/nonexistent/g{number}")),
+            nonce: "00".into(),
+            shim: Process { pid: u32::MAX, start: 1 },
+            pid: 4_000_000,
+            port: 10_000,
+            release: "/srv/0".into(),
+            driver: "process".into(),
+            digest: String::new(),
+            secret_sha256: vec![1],
+            started_unix: 1_000_000,
+        }
+    }
+}
+
+/// Whether a generation's health check had answered.
+pub(crate) fn was_healthy(dir: &Path) -> bool {
+    dir.join(HEALTHY).exists()
+}
+
+/// What procmgr noted of a generation.
+pub(crate) fn read_note(dir: &Path) -> io::Result<Note> {
+    Ok(serde_json::from_slice(&fs::read(dir.join(NOTE))?)?)
+}
+
+/// Everything that a start needs, but number, folder and nonce.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// The instance.
+    pub id: InstanceId,
+    /// For the note.
+    pub note: Note,
+    /// For the record.
+    pub driver: &'static str,
+    /// For the record.
+    pub release: PathBuf,
+    /// The app's data; made if it isn't there.
+    pub data: PathBuf,
+    /// Where the app shall listen.
+    pub port: u16,
+    /// The port's reservation.
+    pub reservation: OwnedFd,
+    /// What to run; folders, number, nonce and cgroup are filled in here.
+    pub spec: Spec,
+}
+
+/// What starts have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// `$STATE`.
+    pub state: PathBuf,
+    /// This boot.
+    pub boot_id: String,
+    /// The shim's executable: a path to a held descriptor.
+    pub shim: PathBuf,
+    /// Where cgroups are made.
+    pub cgroups: cgroup::Cgroups,
+    /// Generation folders kept.
+    pub keep: usize,
+}
+
+/// A start that came to nothing.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Which start it would have been; 0 = it didn't get that far.
+    pub number: u64,
+    /// Why, for people.
+    pub why: String,
+}
+
+impl Place {
+    /// The folder of all instances.
+    pub(crate) fn instances(&self) -> PathBuf {
+        self.state.join("instances")
+    }
+
+    /// The folder of one instance.
+    pub(crate) fn instance(&self, id: &InstanceId) -> PathBuf {
+        self.instances().join(id.as_str())
+    }
+
+    /// The folder of its log.
+    pub(crate) fn log(&self, id: &InstanceId) -> PathBuf {
+        self.instance(id).join("log")
+    }
+
+    /// Starts the next generation: returns when its app runs, or never will. Blocks.
+    pub(crate) fn start(&self, order: Order) -> Result<(Generation, Child), Failure> {
+        let early = |error: io::Error| Failure { number: 0, why: error.to_string() };
+        let number = self.next_number(&order.id).map_err(early)?;
+        let failed = |why: String| Failure { number, why };
+        let (id, port) = (order.id.clone(), order.port);
+        let dir = self.instance(&id).join(format!("g{number}"));
+        let (mut child, note) = self.spawn(order, &dir, number).map_err(|error| failed(error.to_string()))?;
+        let record = complete(&dir, &mut child).map_err(|why| {
+            // Ours, and not waited for yet: its pid is nobody else's.
+            let _ = child.kill();
+            let _ = child.wait();
+            failed(why)
+        })?;
+        self.prune(&id, number);
+        match Generation::new(&id, &dir, record, note) {
+            Some(run) if run.port == port => Ok((run, child)),
+            _ => Err(failed("its record is not what was written".into())),
+        }
+    }
+
+    fn spawn(&self, order: Order, dir: &Path, number: u64) -> io::Result<(Child, Note)> {
+        make(dir)?;
+        make(&self.log(&order.id))?;
+        make(&order.data).map_err(|error| named(&error, "data folder", &order.data))?;
+        durable::sync_dir(&self.instance(&order.id))?;
+        let busy = || io::Error::other("the lock of a new generation is taken");
+        let lock = Lock::try_acquire(&dir.join(LOCK))?.ok_or_else(busy)?;
+        let mut note = order.note;
+        note.cgroup = self.cgroups.make(&order.id, number);
+        let mut spec = order.spec;
+        spec.generation = number;
+        spec.nonce = nonce()?;
+        dir.clone_into(&mut spec.dir);
+        spec.log_dir = self.log(&order.id);
+        spec.cgroup = note.cgroup.as_ref().map(|folder| folder.join("cgroup.procs"));
+        let intent = Record {
+            instance: order.id.to_string(),
+            generation: number,
+            nonce: spec.nonce.clone(),
+            boot_id: self.boot_id.clone(),
+            release: order.release,
+            port: Some(order.port),
+            driver: order.driver.into(),
+            shim: None,
+            app: None,
+            session: None,
+        };
+        durable::write(&dir.join(NOTE), &serde_json::to_vec(&note)?, 0o600)?;
+        intent.write(dir)?;
+        let child = launch(&self.shim, &spec, lock.share()?, Some(order.reservation))
+            .map_err(|error| named(&error, "shim", &self.shim))?;
+        Ok((child, note))
+    }
+
+    /// One more than any that has left a trace, in folders or in the log, whose cursors grow with it.
+    fn next_number(&self, id: &InstanceId) -> io::Result<u64> {
+        let folders = numbers(&self.instance(id))?.into_iter().max();
+        let logged = segment::list(&self.log(id))?.into_iter().map(|(name, _)| name.generation).max();
+        Ok(folders.max(logged).unwrap_or(0) + 1)
+    }
+
+    /// Removes the folders of generations that ended long ago.
+    fn prune(&self, id: &InstanceId, newest: u64) {
+        let folder = self.instance(id);
+        let mut numbers = numbers(&folder).unwrap_or_default();
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        for number in numbers.into_iter().skip(self.keep.max(1)).filter(|number| *number != newest) {
+            let dir = folder.join(format!("g{number}"));
+            // Whoever holds the lock still needs the folder.
+            if !matches!(Lock::try_acquire(&dir.join(LOCK)), Ok(Some(_))) {
+                continue;
+            }
+            self.clear_cgroup(id, number, &dir);
+            if let Err(error) = fs::remove_dir_all(&dir) {
+                tracing::warn!(instance = %id, generation = number, error = %error, "could not remove an old generation");
+            }
+        }
+    }
+
+    /// Ends what is left in the cgroup of a generation that no shim holds any more, and removes it: the one that was noted, and
+    /// the one that was made just before a note could be.
+    pub(crate) fn clear_cgroup(&self, id: &InstanceId, number: u64, dir: &Path) {
+        let noted = read_note(dir).ok().and_then(|note| note.cgroup);
+        let made = self.cgroups.folder(id, number).filter(|made| noted.as_ref() != Some(made));
+        for folder in noted.iter().chain(&made) {
+            cgroup::clear(folder, &self.state, id, number);
+        }
+    }
+
+    /// Puts the folders of instances that are gone out of the way, but for the `keep` newest, and says which to delete.
+    /// `known` are the ids that are not gone.
+    pub(crate) fn retire(&self, keep: usize, known: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.instances()).into_iter().flatten().flatten();
+        let mut gone = Vec::new();
+        let mut retired = Vec::new();
+        for entry in entries {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(RETIRED) {
+                retired.push(entry.path());
+            } else if InstanceId::parse(&name).is_ok() && !known(&name) {
+                let age = entry.metadata().and_then(|meta| meta.modified()).ok();
+                gone.push((age, name));
+            }
+        }
+        gone.sort();
+        let surplus = gone.len().saturating_sub(keep);
+        for (_, name) in gone.into_iter().take(surplus) {
+            let away = self.instances().join(format!("{RETIRED}{name}"));
+            let _ = fs::remove_dir_all(&away);
+            if fs::rename(self.instances().join(&name), &away).is_ok() && !retired.contains(&away) {
+                retired.push(away);
+            }
+        }
+        retired
+    }
+
+    /// The instances that have a folder.
+    pub(crate) fn known(&self) -> io::Result<Vec<InstanceId>> {
+        let names = fs::read_dir(self.instances())?.flatten().map(|entry| entry.file_name());
+        Ok(names.filter_map(|name| InstanceId::parse(name.to_str()?).ok()).collect())
+    }
+}
+
+/// The numbers of the generations that have a folder. None, if there is no folder of the instance.
+pub(crate) fn numbers(instance: &Path) -> io::Result<Vec<u64>> {
+    let entries = match fs::read_dir(instance) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let number = |name: &str| {
+        let number = name.strip_prefix('g')?.parse().ok()?;
+        (name == format!("g{number}")).then_some(number)
+    };
+    Ok(entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect())
+}
+
+/// Makes a folder, and those above it, for this user only.
+pub(crate) fn make(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Waits until the shim has completed the record, which it does before the app's first instruction.
+fn complete(dir: &Path, child: &mut Child) -> Result<Record, String> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let ended = child.try_wait().map_err(|error| format!("its shim is lost: {error}"))?;
+        let record = Record::read(dir).map_err(|error| format!("its record: {error}"))?;
+        match record {
+            Some(record) if record.shim.is_some() => return Ok(record),
+            _ if ended.is_none() && Instant::now() < deadline => std::thread::sleep(pause),
+            _ => {}
+        }
+        if let Some(status) = ended {
+            let reason = exit::Exit::read(dir).ok().flatten().and_then(|exit| exit.reason);
+            return Err(reason.unwrap_or_else(|| format!("its shim ended at once ({status})")));
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("its shim did not start it within {} s", PATIENCE.as_secs()));
+        }
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+fn nonce() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(secret::hex(&bytes))
+}
+
+fn named(error: &io::Error, what: &str, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn place(state: &Path) -> Place {
+        Place {
+            state: state.to_owned(),
+            boot_id: "boot".into(),
+            shim: "/nonexistent/shim".into(),
+            cgroups: cgroup::Cgroups::default(),
+            keep: 2,
+        }
+    }
+
+    fn id(text: &str) -> InstanceId {
+        InstanceId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn only_plain_generation_folders_count_and_the_log_keeps_the_count_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        assert_eq!(place.next_number(&id("a")).unwrap(), 1);
+        for name in ["g1", "g07", "g3", "g-1", "gx", "log"] {
+            fs::create_dir_all(place.instance(&id("a")).join(name)).unwrap();
+        }
+        assert_eq!(place.next_number(&id("a")).unwrap(), 4);
+        let segment = segment::Name { generation: 9, index: 0 }.to_string();
+        fs::write(place.log(&id("a")).join(segment), "").unwrap();
+        assert_eq!(place.next_number(&id("a")).unwrap(), 10);
+    }
+
+    #[test]
+    fn old_generations_are_pruned_unless_somebody_holds_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let folder = |n: u64| place.instance(&id("a")).join(format!("g{n}"));
+        for n in 1..=5 {
+            fs::create_dir_all(folder(n)).unwrap();
+        }
+        let held = Lock::try_acquire(&folder(2).join(LOCK)).unwrap().unwrap();
+        place.prune(&id("a"), 5);
+        let mut left = numbers(&place.instance(&id("a"))).unwrap();
+        left.sort_unstable();
+        assert_eq!(left, [2, 4, 5]);
+        drop(held);
+    }
+
+    #[test]
+    fn folders_of_instances_that_are_gone_are_kept_up_to_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        for name in ["a", "b", "c", "d"] {
+            fs::create_dir_all(place.instance(&id(name))).unwrap();
+        }
+        let away = place.retire(1, |name| name == "d");
+        assert_eq!(away.len(), 2);
+        assert_eq!(place.known().unwrap().len(), 2);
+        assert!(place.instance(&id("d")).exists());
+        assert_eq!(place.retire(1, |name| name == "d").len(), 2, "what was not deleted yet is named again");
+    }
+
+    fn order(data: &Path) -> Order {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Order {
+            id: id("a"),
+            note: Note { digest: "d".into(), ..Note::default() },
+            driver: "process",
+            release: "/srv/1".into(),
+            data: data.to_owned(),
+            port: 10_000,
+            reservation: listener.into(),
+            spec: Spec {
+                instance: "a".into(),
+                generation: 0,
+                nonce: String::new(),
+                dir: "/".into(),
+                log_dir: "/".into(),
+                log_budget_bytes: 1 << 20,
+                segment_bytes: 1 << 16,
+                program: "/srv/1/bin/app".into(),
+                args: Vec::new(),
+                cwd: "/srv/1".into(),
+                env: Vec::new(),
+                uid: None,
+                gid: None,
+                cgroup: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_start_without_a_shim_fails_by_name_and_leaves_an_intent_with_a_free_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let failure = place.start(order(&dir.path().join("data"))).unwrap_err();
+        assert_eq!(failure.number, 1);
+        assert!(failure.why.contains("/nonexistent/shim"), "{}", failure.why);
+        let folder = place.instance(&id("a")).join("g1");
+        let record = Record::read(&folder).unwrap().unwrap();
+        assert_eq!((record.shim, record.port), (None, Some(10_000)));
+        assert!(Lock::try_acquire(&folder.join(LOCK)).unwrap().is_some());
+        assert!(dir.path().join("data").is_dir());
+    }
+
+    #[test]
+    fn a_shim_that_ends_at_once_is_a_failed_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { shim: "/bin/false".into(), ..place(dir.path()) };
+        let failure = place.start(order(&dir.path().join("data"))).unwrap_err();
+        assert!(failure.why.contains("ended at once"), "{}", failure.why);
+    }
+}

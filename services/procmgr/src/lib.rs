@@ -1,0 +1,259 @@
+//! procmgr makes the desired app instances exist: it starts each below a shim of its own, watches its health, restarts it when
+//! it fails, and tells whoever asks how each one stands and why.
+//!
+//! ```text
+//! provider ──desired set──► desired/feed ─┐                        ┌─► table ──► service (gRPC: proxy, debug-api, people)
+//!                     desired/store (disk)┤                        │
+//!                                         ▼                        │
+//!   effects: adopt, generation, probe ─► manager (owner task) ─────┘
+//!     ▲            (events)               │  state + reconcile + backoff + health + ports: pure
+//!     └───────────── actions ─────────────┘
+//! ```
+//! Invariants: an instance has at most one live generation; procmgr may be killed at any instant and no instance notices, is
+//! lost or is doubled; an unreachable provider stops nothing; SIGTERM leaves the instances running, unless the platform as a
+//! whole is being stopped (the marker `$RUN/stop-all`).
+
+mod adopt;
+mod backoff;
+mod cgroup;
+mod clock;
+pub mod config;
+mod control;
+mod desired;
+mod driver;
+mod effects;
+mod env;
+mod error;
+mod exit;
+mod generation;
+mod health;
+mod ids;
+mod listener;
+mod log;
+mod manager;
+mod ports;
+mod probe;
+mod process;
+mod reconcile;
+mod service;
+mod state;
+mod table;
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nexushub_chassis::{
+    Fault,
+    daemon::{Chassis, Daemon},
+    launch::{clock::boot_id, daemon::STOP_ALL, fault::EXIT_USAGE},
+    setup::Setup,
+};
+use nexushub_proto::procmgr::procmgr_service_server::ProcmgrServiceServer;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    cgroup::Cgroups,
+    clock::Clock,
+    config::Config,
+    desired::{feed, store},
+    effects::{Os, Terms},
+    env::Surroundings,
+    generation::Place,
+    manager::{Event, Manager, Start},
+    reconcile::Mode,
+    service::Service,
+    table::Table,
+};
+
+/// Events on their way to the owner task.
+const EVENTS: usize = 256;
+/// Beyond the stop deadline, how long the last instances may take when everything is stopped.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Procmgr;
+
+impl Daemon for Procmgr {
+    const NAME: &'static str = "procmgr";
+    type Config = Config;
+
+    fn check(setup: &Setup<Config>) -> Result<(), Fault> {
+        if let Some((key, why)) = setup.config.problem() {
+            let fault = Fault::new(
+                "config_invalid",
+                why,
+                format!("procmgr.{key}"),
+                "correct it in the table [procmgr]",
+            );
+            return Err(Fault { exit: EXIT_USAGE, ..fault });
+        }
+        open_shim(setup).map(drop)
+    }
+
+    async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
+        let shim = open_shim(&chassis.setup)?;
+        let place = place(&chassis.setup, &shim)?;
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let os = Os::new(place.clone(), terms(&chassis)?, chassis.setup.config.at_once(), events.clone())
+            .map_err(|error| fault("could not listen for ended shims", &error, Path::new("SIGCHLD")))?;
+        let table = Table::default();
+        let ready = chassis.ready.clone();
+        let announce = Box::new(move |text: &str| ready.status(text));
+        let start = start(&chassis.setup, &place, table.clone(), announce)?;
+        let (instances, desired) = (start.known.len(), start.desired.clone());
+        let owner = tokio::spawn(Manager::new(start, os).run(inbox));
+        tokio::spawn(feed::follow(
+            chassis.clients.channel("provider"),
+            chassis.setup.config.limits(),
+            desired,
+            desired_path(&place.state),
+            events.clone(),
+        ));
+        let config = &chassis.setup.config;
+        let service =
+            Service::new(config, table, events.clone(), place.instances(), chassis.shutdown.clone());
+        let server = tokio::spawn(chassis.grpc(ProcmgrServiceServer::new(service)));
+        chassis.ready.ready(&format!("{instances} instances known on disk"));
+        tokio::select! {
+            () = chassis.shutdown.draining() => {}
+            _ = owner => return Err(Fault::new("owner_ended", "the owner task ended", "procmgr", "see the log above")),
+        }
+        if stop_all_marker(&chassis.setup).exists() {
+            stop_all(&chassis, &events).await;
+        }
+        match server.await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Fault::new("rpc_failed", error.to_string(), "grpc", "see the log above")),
+        }
+    }
+}
+
+/// Opens the shim's executable, from which every start is made until procmgr itself is started again.
+fn open_shim(setup: &Setup<Config>) -> Result<File, Fault> {
+    let path = match &setup.config.shim {
+        Some(path) => setup.resolve(path),
+        None => {
+            let own = std::env::current_exe().map_err(|error| {
+                fault("could not tell the own executable", &error, Path::new("/proc/self/exe"))
+            })?;
+            own.with_file_name("nexushub-shim")
+        }
+    };
+    let mut file = File::open(&path).map_err(|error| fault("could not open the shim", &error, &path))?;
+    let mut magic = [0; 4];
+    if file.read_exact(&mut magic).is_err() || magic != *b"\x7fELF" {
+        let hint = "it is started from an open file, which works with ELF executables only";
+        return Err(Fault::new(
+            "shim_invalid",
+            "the shim is not an ELF executable",
+            path.display().to_string(),
+            hint,
+        ));
+    }
+    Ok(file)
+}
+
+fn place(setup: &Setup<Config>, shim: &File) -> Result<Place, Fault> {
+    let place = Place {
+        state: setup.state.clone(),
+        boot_id: boot_id().map_err(|error| {
+            fault("could not tell the boot", &error, Path::new("/proc/sys/kernel/random/boot_id"))
+        })?,
+        shim: PathBuf::from(format!("/proc/self/fd/{}", shim.as_raw_fd())),
+        cgroups: Cgroups::find(&setup.state),
+        keep: usize::try_from(setup.config.keep_generations).unwrap_or(usize::MAX),
+    };
+    let desired = desired_path(&place.state);
+    let folders = [place.instances(), desired.parent().map(Path::to_owned).unwrap_or_default()];
+    for folder in folders {
+        generation::make(&folder).map_err(|error| fault("could not make a folder", &error, &folder))?;
+    }
+    Ok(place)
+}
+
+fn terms(chassis: &Chassis<Config>) -> Result<Terms, Fault> {
+    let Setup { config, platform, .. } = &chassis.setup;
+    let ca_file = chassis.setup.resolve(&config.ca_file);
+    let key = chassis.credentials.app_key().ok_or_else(|| {
+        Fault::new(
+            "credentials_missing",
+            "started without the key of the apps' secrets",
+            "app-key",
+            "restart the platform",
+        )
+    })?;
+    Ok(Terms {
+        around: Surroundings::new(config, &platform.base_domain, platform.listen.port(), &ca_file),
+        key,
+        log_budget_bytes: config.log_budget_bytes,
+        log_segment_bytes: config.log_segment_bytes,
+        keep_removed: usize::try_from(config.keep_removed).unwrap_or(usize::MAX),
+    })
+}
+
+fn start(
+    setup: &Setup<Config>,
+    place: &Place,
+    table: Table,
+    announce: Box<dyn Fn(&str) + Send>,
+) -> Result<Start, Fault> {
+    let path = desired_path(&place.state);
+    let desired = store::load(&path).unwrap_or_else(|error| {
+        tracing::error!(path = %path.display(), error = %error, "what was desired cannot be read; the provider is waited for");
+        None
+    });
+    let known =
+        place.known().map_err(|error| fault("could not list the instances", &error, &place.instances()))?;
+    let stopped = stop_all_marker(setup).exists();
+    if stopped {
+        tracing::warn!("the platform is being stopped: instances are ended and none is started");
+    }
+    Ok(Start {
+        config: setup.config.clone(),
+        clock: Clock::start(),
+        table,
+        desired,
+        known,
+        mode: if stopped { Mode::StopAll } else { Mode::Run },
+        announce,
+    })
+}
+
+/// Stops every instance, because the platform as a whole is being stopped.
+async fn stop_all(chassis: &Chassis<Config>, events: &mpsc::Sender<Event>) {
+    let (reply, stopped) = oneshot::channel();
+    if events.send(Event::StopAll(reply)).await.is_err() {
+        return;
+    }
+    let deadline = Duration::from_millis(chassis.setup.config.stop_deadline_ms.into()) + STOP_SLACK;
+    match tokio::time::timeout(deadline, stopped).await {
+        Ok(Ok(stopped)) => {
+            tracing::info!(instances = stopped, "every instance is stopped");
+            chassis.ready.status("every instance is stopped");
+        }
+        _ => tracing::error!("some instances could not be stopped in time; they are left to the next start"),
+    }
+}
+
+fn stop_all_marker(setup: &Setup<Config>) -> PathBuf {
+    setup.run.join(STOP_ALL)
+}
+
+fn desired_path(state: &Path) -> PathBuf {
+    state.join("procmgr/desired.json")
+}
+
+fn fault(what: &str, error: &std::io::Error, object: &Path) -> Fault {
+    Fault::new(
+        "procmgr_failed",
+        format!("{what}: {error}"),
+        object.display().to_string(),
+        "check that it is there and may be used",
+    )
+}

@@ -1,0 +1,283 @@
+//! Reading an instance's log for a caller: what is kept, then, for a follower, what is written from now on. Every entry once,
+//! by its cursor. A follower is woken by the kernel when the shim writes; nothing wakes while nobody follows.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nexushub_proto::procmgr::{LogEntry, LogGap, LogStream, ReadLogResponse, read_log_response::Event};
+use nexushub_shim::{
+    frame::Stream,
+    reader::{Batch, Item, Reader},
+};
+use nix::{
+    errno::Errno,
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+};
+use tokio::{io::unix::AsyncFd, sync::mpsc};
+use tonic::Status;
+
+use crate::{error::ProcmgrError, ids::InstanceId};
+
+/// Entries read at once.
+const BATCH: usize = 256;
+/// How often a follower looks where the kernel has no more watches to give.
+const FALLBACK: Duration = Duration::from_millis(500);
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// Whose log.
+    pub id: InstanceId,
+    /// The folder of its segments.
+    pub folder: PathBuf,
+    /// Only entries with a greater cursor.
+    pub after: u64,
+    /// Only the newest of them; 0 = all.
+    pub tail: usize,
+    /// Go on with what is written from now on.
+    pub follow: bool,
+}
+
+/// Where entries go.
+pub(crate) type Sink = mpsc::Sender<Result<ReadLogResponse, Status>>;
+
+/// Sends what is asked for until it is done or the caller is gone.
+pub(crate) async fn send(request: Request, sink: Sink) {
+    let id = request.id.clone();
+    if let Err(error) = forward(request, &sink).await {
+        tracing::warn!(instance = %id, error = %error, "could not read a log");
+        let _ = sink.send(Err(ProcmgrError::Log(id, error).into())).await;
+    }
+}
+
+async fn forward(request: Request, sink: &Sink) -> io::Result<()> {
+    // Watched before the first read: what is written in between wakes.
+    let mut news = request.follow.then(|| News::of(&request.folder));
+    let mut reader = Reader::new(&request.folder);
+    let mut cursor = request.after;
+    if request.tail > 0 {
+        let count = request.tail;
+        let (back, from) = blocking(reader, move |reader| reader.tail(count)).await?;
+        (reader, cursor) = (back, cursor.max(from));
+    }
+    loop {
+        let (back, batch) = blocking(reader, move |reader| reader.read_after(cursor, BATCH)).await?;
+        reader = back;
+        let quiet = batch.items.is_empty() && batch.cursor == cursor;
+        cursor = batch.cursor;
+        if !deliver(batch, sink).await {
+            return Ok(());
+        }
+        match (&mut news, quiet) {
+            (_, false) => {}
+            (None, true) => return Ok(()),
+            (Some(news), true) => {
+                let gone = tokio::select! {
+                    there_may_be_more = news.wait() => !there_may_be_more,
+                    () = sink.closed() => true,
+                };
+                if gone {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    mut reader: Reader,
+    work: impl FnOnce(&mut Reader) -> io::Result<T> + Send + 'static,
+) -> io::Result<(Reader, T)> {
+    let done = tokio::task::spawn_blocking(move || work(&mut reader).map(|value| (reader, value)));
+    done.await.map_err(io::Error::other)?
+}
+
+/// Whether the caller is still there.
+async fn deliver(batch: Batch, sink: &Sink) -> bool {
+    for item in batch.items {
+        if sink.send(Ok(to_proto(item))).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+fn to_proto(item: Item) -> ReadLogResponse {
+    let event = match item {
+        Item::Gap(dropped) => Event::Gap(LogGap { dropped }),
+        Item::Entry(entry) => {
+            let stream = match entry.stream {
+                Stream::Stdout => LogStream::Stdout,
+                Stream::Stderr => LogStream::Stderr,
+                Stream::System => LogStream::System,
+            };
+            Event::Entry(LogEntry {
+                cursor: entry.cursor,
+                generation: entry.generation,
+                unix_ms: entry.unix_ms,
+                stream: stream.into(),
+                line: entry.line,
+                partial: entry.partial,
+                pid: entry.pid,
+            })
+        }
+    };
+    ReadLogResponse { event: Some(event) }
+}
+
+/// Tells when something was written to a folder.
+enum News {
+    Kernel(AsyncFd<Watch>),
+    /// The kernel has no watch left.
+    Clock,
+}
+
+struct Watch(Inotify);
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl News {
+    fn of(folder: &Path) -> Self {
+        match Self::watch(folder) {
+            Ok(watch) => Self::Kernel(watch),
+            Err(error) => {
+                tracing::debug!(error = %error, "no watch for a log; a follower looks from time to time");
+                Self::Clock
+            }
+        }
+    }
+
+    fn watch(folder: &Path) -> io::Result<AsyncFd<Watch>> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let written = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        inotify.add_watch(folder, written | gone)?;
+        // Deprecated for types whose descriptor may change or close while registered: this one's can't, `Watch` owns it.
+        #[allow(deprecated)]
+        AsyncFd::new(Watch(inotify))
+    }
+
+    /// Waits. Whether the folder may still hold something new.
+    async fn wait(&mut self) -> bool {
+        let Self::Kernel(fd) = self else {
+            tokio::time::sleep(FALLBACK).await;
+            return true;
+        };
+        loop {
+            let Ok(mut ready) = fd.readable_mut().await else { return false };
+            match ready.get_inner().0.read_events() {
+                Ok(events) => {
+                    let over = AddWatchFlags::IN_IGNORED
+                        | AddWatchFlags::IN_DELETE_SELF
+                        | AddWatchFlags::IN_MOVE_SELF;
+                    return !events.iter().any(|event| event.mask.intersects(over));
+                }
+                Err(Errno::EAGAIN) => ready.clear_ready(),
+                Err(Errno::EINTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{fs, io::Write};
+
+    use nexushub_shim::{frame::Frame, segment::Name};
+
+    use super::*;
+
+    struct Log(tempfile::TempDir);
+
+    impl Log {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn write(&self, seq: u64, text: &str) {
+            let frame = Frame {
+                seq,
+                unix_ms: 1,
+                stream: Stream::Stdout,
+                partial: false,
+                gap: false,
+                pid: 7,
+                payload: text.as_bytes(),
+            };
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            let path = self.0.path().join(Name { generation: 1, index: 0 }.to_string());
+            fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(&bytes).unwrap();
+        }
+
+        fn read(
+            &self,
+            after: u64,
+            tail: usize,
+            follow: bool,
+        ) -> mpsc::Receiver<Result<ReadLogResponse, Status>> {
+            let (sink, rx) = mpsc::channel(4);
+            let id = InstanceId::parse("a").unwrap();
+            tokio::spawn(send(Request { id, folder: self.0.path().into(), after, tail, follow }, sink));
+            rx
+        }
+    }
+
+    async fn next(rx: &mut mpsc::Receiver<Result<ReadLogResponse, Status>>) -> Option<(u64, String)> {
+        match rx.recv().await?.unwrap().event.unwrap() {
+            Event::Entry(entry) => Some((entry.cursor, String::from_utf8(entry.line).unwrap())),
+            Event::Gap(gap) => Some((0, format!("gap {}", gap.dropped))),
+        }
+    }
+
+    #[tokio::test]
+    async fn without_follow_the_stream_ends_after_what_is_kept() {
+        let log = Log::new();
+        for seq in 1..=600 {
+            log.write(seq, &seq.to_string());
+        }
+        let mut rx = log.read(0, 0, false);
+        for seq in 1..=600_u64 {
+            assert_eq!(next(&mut rx).await.unwrap().1, seq.to_string());
+        }
+        assert!(next(&mut rx).await.is_none());
+        let mut tail = log.read(0, 2, false);
+        assert_eq!(next(&mut tail).await.unwrap().1, "599");
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_each_entry_once_and_can_resume_by_cursor() {
+        let log = Log::new();
+        log.write(1, "one");
+        let mut rx = log.read(0, 0, true);
+        let (cursor, line) = next(&mut rx).await.unwrap();
+        assert_eq!(line, "one");
+        log.write(2, "two");
+        assert_eq!(next(&mut rx).await.unwrap().1, "two");
+        drop(rx);
+        log.write(3, "three");
+        let mut again = log.read(cursor, 0, true);
+        assert_eq!(next(&mut again).await.unwrap().1, "two");
+        assert_eq!(next(&mut again).await.unwrap().1, "three");
+    }
+
+    #[tokio::test]
+    async fn a_followers_stream_ends_when_the_log_is_removed() {
+        let log = Log::new();
+        log.write(1, "one");
+        let mut rx = log.read(0, 0, true);
+        next(&mut rx).await.unwrap();
+        drop(log);
+        assert!(next(&mut rx).await.is_none());
+    }
+}

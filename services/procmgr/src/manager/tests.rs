@@ -1,0 +1,291 @@
+//! The owner task with effects that only note what they were asked for.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
+
+use nexushub_proto::procmgr::State as Shown;
+
+use super::*;
+use crate::{desired::tests::proto, exit::How, health::Check};
+
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    fn add(&self, text: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+struct Fake(Notes);
+
+impl Effects for Fake {
+    type Reservation = ();
+    fn reserve(&self, _: u16) -> io::Result<()> {
+        Ok(())
+    }
+    fn examine(&self, id: &InstanceId) {
+        self.0.add(format!("examine {id}"));
+    }
+    fn start(&self, desired: &Arc<Desired>, port: u16, (): ()) {
+        self.0.add(format!("start {} {port}", desired.id));
+    }
+    fn await_end(&self, run: &Arc<Generation>) {
+        self.0.add(format!("await {}", run.number));
+    }
+    fn probe(&self, run: &Arc<Generation>, _: Check, judge: bool) {
+        self.0.add(format!("probe {} {judge}", run.number));
+    }
+    fn mark_healthy(&self, run: &Arc<Generation>) {
+        self.0.add(format!("healthy {}", run.number));
+    }
+    fn stop(&self, run: &Arc<Generation>, deadline: Duration) {
+        self.0.add(format!("stop {} {}", run.number, deadline.as_millis()));
+    }
+    fn kill(&self, run: &Arc<Generation>) {
+        self.0.add(format!("kill {}", run.number));
+    }
+    fn sweep(&self, known: &dyn Fn(&str) -> bool) {
+        self.0.add(format!("sweep {}", known("a")));
+    }
+    fn jitter(&self) -> f64 {
+        0.0
+    }
+}
+
+struct Stage {
+    manager: Manager<Fake>,
+    notes: Notes,
+    table: Table,
+    now: Now,
+}
+
+fn id() -> InstanceId {
+    InstanceId::parse("a").unwrap()
+}
+
+fn set() -> DesiredSet {
+    [(id(), Arc::new(Desired::from_proto(proto("a"), 1_000).unwrap()))].into()
+}
+
+impl Stage {
+    fn new(config: Config, desired: Option<DesiredSet>, known: Vec<InstanceId>, mode: Mode) -> Self {
+        let (notes, table) = (Notes::default(), Table::default());
+        let start = Start {
+            config,
+            clock: Clock::start(),
+            table: table.clone(),
+            desired,
+            known,
+            mode,
+            announce: Box::new(|_| ()),
+        };
+        let manager = Manager::new(start, Fake(notes.clone()));
+        let mut stage = Self { manager, notes, table, now: Now { mono: 0, unix: 1_000_000 } };
+        stage.manager.settle(stage.now);
+        stage
+    }
+
+    fn event(&mut self, event: Event) -> Vec<String> {
+        self.manager.take(event, self.now);
+        self.manager.settle(self.now);
+        self.notes.take()
+    }
+
+    fn wait(&mut self, ms: Ms) -> Vec<String> {
+        self.now = Now { mono: self.now.mono + ms, unix: self.now.unix + ms };
+        self.manager.settle(self.now);
+        self.notes.take()
+    }
+
+    fn run(&self, number: u64) -> Arc<Generation> {
+        Arc::new(Generation {
+            digest: set()[&id()].digest.clone(),
+            port: 10_000,
+            started_unix: self.now.unix,
+            ..Generation::sample(number)
+        })
+    }
+
+    fn found(&mut self, found: Found) -> Vec<String> {
+        self.event(Event::Examined { id: id(), examination: Examination { found, newest: 0 } })
+    }
+
+    fn launched(&mut self, number: u64) -> Vec<String> {
+        let result = Ok(self.run(number));
+        self.event(Event::Started { id: id(), port: 10_000, result })
+    }
+
+    fn probed(&mut self, generation: u64, result: Probed) -> Vec<String> {
+        self.event(Event::Probed { id: id(), generation, result })
+    }
+
+    fn ended(&mut self, generation: u64) -> Vec<String> {
+        let exit = Exit { how: How::Code(3), unix_ms: 0, reason: None };
+        self.event(Event::Ended { id: id(), generation, exit })
+    }
+
+    fn state(&self) -> Shown {
+        self.table.get(&id()).unwrap().state()
+    }
+
+    fn reconciled(&self) -> bool {
+        self.table.list().1
+    }
+}
+
+fn running() -> Stage {
+    let mut stage = Stage::new(Config::default(), Some(set()), vec![], Mode::Run);
+    assert_eq!(stage.notes.take(), ["examine a"]);
+    assert_eq!(stage.found(Found::Nothing(None)), ["start a 10000"]);
+    assert!(stage.reconciled(), "every instance was looked at");
+    assert_eq!(stage.launched(1), ["await 1", "probe 1 true"]);
+    assert_eq!(stage.state(), Shown::Starting);
+    assert_eq!(stage.probed(1, Ok(())), ["healthy 1"]);
+    assert_eq!(stage.state(), Shown::Running);
+    stage
+}
+
+#[test]
+fn a_desired_instance_is_examined_started_and_running_once_its_health_check_answers() {
+    let mut stage = running();
+    assert_eq!(stage.wait(10_000), ["probe 1 false"]);
+}
+
+#[test]
+fn without_ever_having_heard_the_provider_what_lives_is_adopted_and_left_alone() {
+    let mut stage = Stage::new(Config::default(), None, vec![id()], Mode::Run);
+    assert_eq!(stage.notes.take(), ["examine a"]);
+    let run = stage.run(7);
+    assert_eq!(
+        stage.found(Found::Live { run, was_healthy: true, ending: false }),
+        ["await 7", "probe 7 true"]
+    );
+    stage.probed(7, Ok(()));
+    assert!(!stage.reconciled(), "the provider was not heard");
+    stage.event(Event::Desired(set()));
+    assert!(stage.reconciled());
+    assert_eq!(stage.state(), Shown::Running);
+    assert_eq!(stage.ended(7), Vec::<String>::new());
+    assert_eq!(stage.wait(2_000), ["start a 10001"]);
+}
+
+#[test]
+fn the_first_reconcile_waits_for_the_first_health_check_of_what_was_adopted() {
+    let mut stage = Stage::new(Config::default(), Some(set()), vec![id()], Mode::Run);
+    let run = stage.run(7);
+    stage.found(Found::Live { run, was_healthy: true, ending: false });
+    assert_eq!((stage.state(), stage.reconciled()), (Shown::Running, false));
+    stage.probed(7, Ok(()));
+    assert!(stage.reconciled());
+}
+
+#[test]
+fn news_of_an_older_generation_changes_nothing() {
+    let mut stage = running();
+    assert_eq!(stage.ended(9), Vec::<String>::new());
+    assert_eq!(stage.probed(9, Err("no".into())), Vec::<String>::new());
+    assert_eq!(stage.state(), Shown::Running);
+}
+
+#[test]
+fn a_renamed_host_is_published_without_a_restart() {
+    let mut stage = running();
+    let mut renamed = proto("a");
+    renamed.host_name = "shop".into();
+    let set: DesiredSet = [(id(), Arc::new(Desired::from_proto(renamed, 1_000).unwrap()))].into();
+    assert_eq!(stage.event(Event::Desired(set)), Vec::<String>::new());
+    assert_eq!(stage.table.get(&id()).unwrap().host_name, "shop");
+}
+
+#[test]
+fn a_changed_release_that_is_not_there_leaves_the_running_one_alone_and_says_so() {
+    let mut stage = running();
+    let mut changed = proto("a");
+    changed.release = "/nonexistent/release".into();
+    let set: DesiredSet = [(id(), Arc::new(Desired::from_proto(changed, 1_000).unwrap()))].into();
+    assert_eq!(stage.event(Event::Desired(set)), Vec::<String>::new());
+    let status = stage.table.get(&id()).unwrap();
+    assert!(status.reason.contains("/nonexistent/release"), "{}", status.reason);
+    assert_eq!(status.release, "/srv/0");
+}
+
+#[test]
+fn one_no_longer_wanted_is_stopped_then_forgotten_and_a_hung_shim_is_killed() {
+    let mut stage = running();
+    assert_eq!(stage.event(Event::Desired(DesiredSet::new())), ["stop 1 5000"]);
+    assert_eq!(stage.state(), Shown::Stopping);
+    assert_eq!(stage.wait(7_000), ["kill 1"]);
+    assert_eq!(stage.wait(1_000), Vec::<String>::new());
+    assert_eq!(stage.ended(1), ["sweep false"]);
+    assert!(stage.table.get(&id()).is_none());
+}
+
+#[test]
+fn an_exhausted_range_fails_the_instance_and_is_tried_again() {
+    let config = Config { port_first: 10_000, port_last: 10_000, ..Config::default() };
+    let mut stage = Stage::new(config, Some(set()), vec![], Mode::Run);
+    let other = InstanceId::parse("other").unwrap();
+    stage.manager.ports.adopt(10_000, &other);
+    stage.found(Found::Nothing(None));
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!(status.state(), Shown::Failed);
+    assert!(status.reason.contains("10000-10000") && status.reason.contains("(other)"), "{}", status.reason);
+    stage.manager.ports.release(10_000, &other);
+    stage.notes.take();
+    assert_eq!(stage.wait(2_000), ["start a 10000"]);
+}
+
+#[test]
+fn a_restart_is_only_for_what_is_wanted_and_can_run() {
+    let mut stage = running();
+    let (reply, mut answer) = oneshot::channel();
+    assert_eq!(stage.event(Event::Restart { id: id(), reply }), ["stop 1 5000"]);
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(stage.ended(1), ["start a 10001"]);
+    let (reply, mut answer) = oneshot::channel();
+    stage.event(Event::Restart { id: InstanceId::parse("nobody").unwrap(), reply });
+    assert!(matches!(answer.try_recv().unwrap(), Err(ProcmgrError::UnknownInstance(_))));
+}
+
+#[test]
+fn stop_all_answers_when_the_last_one_has_ended_and_again_at_once() {
+    let mut stage = running();
+    let (reply, mut answer) = oneshot::channel();
+    assert_eq!(stage.event(Event::StopAll(reply)), ["stop 1 5000"]);
+    assert!(answer.try_recv().is_err());
+    assert_eq!(stage.ended(1), Vec::<String>::new());
+    assert_eq!(answer.try_recv().unwrap(), 1);
+    assert_eq!((stage.state(), stage.wait(99_000)), (Shown::Stopped, vec![]));
+    let (reply, mut again) = oneshot::channel();
+    stage.event(Event::StopAll(reply));
+    assert_eq!(again.try_recv().unwrap(), 1);
+}
+
+#[test]
+fn started_while_the_platform_is_stopped_it_ends_what_lives_and_starts_nothing() {
+    let mut stage = Stage::new(Config::default(), Some(set()), vec![id()], Mode::StopAll);
+    assert_eq!(stage.notes.take(), ["examine a"]);
+    let run = stage.run(7);
+    assert_eq!(
+        stage.found(Found::Live { run, was_healthy: true, ending: false }),
+        ["await 7", "stop 7 5000"]
+    );
+    assert_eq!(stage.ended(7), Vec::<String>::new());
+}
+
+#[test]
+fn one_that_is_not_provably_ours_is_failed_and_never_started_beside() {
+    let mut stage = Stage::new(Config::default(), Some(set()), vec![], Mode::Run);
+    stage.notes.take();
+    assert_eq!(stage.found(Found::Unproven("its lock is held".into())), Vec::<String>::new());
+    assert_eq!(stage.state(), Shown::Failed);
+    assert_eq!(stage.wait(15_000), ["examine a"]);
+}

@@ -1,0 +1,139 @@
+//! One health check: `GET` on a connection of its own to 127.0.0.1, 200 is healthy. On the first answers of a generation it
+//! is judged too that the listener is the app's own.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::{health::Check, listener, state::Probed};
+
+/// Of an answer's body, no more than this is read; what is in it doesn't matter.
+const BODY_LIMIT: usize = 64 << 10;
+
+/// What is asked, of whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// The app's port.
+    pub port: u16,
+    /// The shim, if it is to be judged whose listener answers.
+    pub judge_for: Option<u32>,
+}
+
+/// Asks. The check's time-out covers everything.
+pub(crate) async fn ask(question: Question, check: Check) -> Probed {
+    let patience = Duration::from_millis(u64::try_from(check.timeout_ms).unwrap_or(1));
+    let answer = match tokio::time::timeout(patience, get(question.port, &check.path)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
+    };
+    // A refused connection means that nobody listens: there is nothing to judge.
+    let Some(shim) = question.judge_for.filter(|_| !answer.as_ref().is_err_and(|why| why == REFUSED)) else {
+        return answer;
+    };
+    let port = question.port;
+    match tokio::task::spawn_blocking(move || listener::owner(port, shim)).await {
+        Ok(listener::Owner::Stranger) => Err(format!("port {port} is listened on by a stranger")),
+        Ok(listener::Owner::Nobody) if answer.is_ok() => {
+            Err(format!("nothing listens on port {port} any more"))
+        }
+        _ => answer,
+    }
+}
+
+const REFUSED: &str = "nothing listens on its port";
+
+async fn get(port: u16, path: &str) -> Probed {
+    let stream =
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
+            _ => format!("could not connect: {error}"),
+        })?;
+    let broken = |error: hyper::Error| format!("the connection broke: {error}");
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let driver = Driving(tokio::spawn(connection));
+    let request = Request::get(path)
+        .header(header::HOST, format!("127.0.0.1:{port}"))
+        .header(header::USER_AGENT, "nexushub-procmgr")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| format!("the request is malformed: {error}"))?;
+    let reply = sender.send_request(request).await.map_err(broken)?;
+    let status = reply.status();
+    let _ = Limited::new(reply.into_body(), BODY_LIMIT).collect().await;
+    drop(driver);
+    if status == StatusCode::OK { Ok(()) } else { Err(format!("status {}", status.as_u16())) }
+}
+
+/// The connection's task, ended with the check.
+struct Driving(tokio::task::JoinHandle<Result<(), hyper::Error>>);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::config::Config;
+
+    async fn against(answer: &'static [u8], question: impl FnOnce(u16) -> Question) -> Probed {
+        let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = app.local_addr().unwrap().port();
+        let serve = async move {
+            let (mut stream, _) = app.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(answer).await;
+            if answer.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let check = Check { timeout_ms: 300, ..Config::default().check() };
+        tokio::select! {
+            result = ask(question(port), check) => result,
+            () = serve => unreachable!(),
+        }
+    }
+
+    fn plain(port: u16) -> Question {
+        Question { port, judge_for: None }
+    }
+
+    #[tokio::test]
+    async fn status_200_is_healthy_and_nothing_else_is() {
+        assert_eq!(against(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", plain).await, Ok(()));
+        let sick = against(b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", plain).await;
+        assert_eq!(sick, Err("status 500".into()));
+        assert!(against(b"HTTP/1.1 204 No\r\n\r\n", plain).await.is_err());
+        assert!(against(b"\x00\xffgarbage\r\n\r\n", plain).await.unwrap_err().contains("broke"));
+    }
+
+    #[tokio::test]
+    async fn no_answer_and_no_listener_have_reasons_of_their_own() {
+        assert_eq!(against(b"", plain).await, Err("no answer within 300 ms".into()));
+        let free =
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        assert_eq!(ask(plain(free), Config::default().check()).await, Err(REFUSED.into()));
+    }
+
+    #[tokio::test]
+    async fn a_healthy_answer_from_a_strangers_listener_does_not_count() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        let mine = |port| Question { port, judge_for: Some(std::process::id()) };
+        assert_eq!(against(answer, mine).await, Ok(()));
+        // A shim id that no process has: a family of nobody.
+        let theirs = |port| Question { port, judge_for: Some(u32::MAX) };
+        assert!(against(answer, theirs).await.unwrap_err().contains("listened on by a stranger"));
+    }
+}

@@ -1,0 +1,479 @@
+//! What is to be done: a pure function of the desired set, the machines and the time. No tick drives it: it runs after every
+//! event and when [`Plan::due`] is reached, and says itself when that is.
+//!
+//! Invariant: doing what a plan says and asking again at the same time yields nothing more to do for the same instance than
+//! what the doing itself made necessary; with nothing changed, nothing is done.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    clock::Ms,
+    desired::{Desired, DesiredSet},
+    ids::InstanceId,
+    state::{Cause, Machine, Phase, State},
+};
+
+/// Whether instances run at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As the provider wants.
+    Run,
+    /// Everything is stopped and nothing is started.
+    StopAll,
+}
+
+/// One thing to do with one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Find out what lives.
+    Examine,
+    /// Start the next generation.
+    Start,
+    /// Check its health.
+    Probe,
+    /// Tell the live generation to end.
+    Stop(Cause),
+    /// Kill the shim that doesn't do what it is told.
+    Kill,
+    /// Plan no start; it rests in this state for this reason.
+    Hold(State, String),
+    /// Nothing lives and nobody wants it.
+    Forget,
+}
+
+/// Everything to do now, and when to ask again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// What to do.
+    pub actions: Vec<(InstanceId, Action)>,
+    /// When the passing of time alone will make for something to do.
+    pub due: Option<Ms>,
+}
+
+/// What the provider wants of one instance.
+#[derive(Clone, Copy)]
+enum Want<'a> {
+    /// Nobody knows: the provider has never been heard.
+    Unknown,
+    /// That it be gone.
+    Absent,
+    /// That it rest.
+    Stopped,
+    /// That it run.
+    Run(&'a Desired),
+}
+
+enum Step {
+    Do(Action),
+    Wait(Option<Ms>),
+}
+
+/// The plan. `desired` is `None` while the provider has never been heard, neither now nor before: then nothing is started
+/// and nothing is stopped.
+pub(crate) fn reconcile(
+    desired: Option<&DesiredSet>,
+    machines: &BTreeMap<InstanceId, Machine>,
+    mode: Mode,
+    now: Ms,
+) -> Plan {
+    let mut plan = Plan::default();
+    if mode == Mode::Run {
+        let fresh = desired.into_iter().flatten().filter(|(id, _)| !machines.contains_key(*id));
+        plan.actions.extend(fresh.map(|(id, _)| (id.clone(), Action::Examine)));
+    }
+    for (id, machine) in machines {
+        let want = match (mode, desired) {
+            (Mode::StopAll, _) => Want::Stopped,
+            (Mode::Run, None) => Want::Unknown,
+            (Mode::Run, Some(set)) => set.get(id).map_or(Want::Absent, |one| Want::Run(one)),
+        };
+        match step(machine, want, now) {
+            Step::Do(action) => plan.actions.push((id.clone(), action)),
+            Step::Wait(Some(at)) => plan.due = Some(plan.due.map_or(at, |due| due.min(at))),
+            Step::Wait(None) => {}
+        }
+    }
+    plan
+}
+
+fn step(m: &Machine, want: Want<'_>, now: Ms) -> Step {
+    match m.phase {
+        Phase::Unknown => Step::Do(Action::Examine),
+        Phase::Examining | Phase::Launching => Step::Wait(None),
+        Phase::Blocked => at(m.recheck_at, now, Action::Examine),
+        Phase::Idle => idle(m, want, now),
+        Phase::Up => up(m, want, now),
+        Phase::Stopping => at(m.kill_at, now, Action::Kill),
+    }
+}
+
+fn at(due: Ms, now: Ms, action: Action) -> Step {
+    if due <= now { Step::Do(action) } else { Step::Wait(Some(due)) }
+}
+
+fn idle(m: &Machine, want: Want<'_>, now: Ms) -> Step {
+    match want {
+        Want::Unknown => Step::Wait(None),
+        Want::Absent => Step::Do(Action::Forget),
+        Want::Stopped => rest(m, State::Stopped, "all instances have been stopped"),
+        Want::Run(desired) => match &desired.problem {
+            Some(problem) => rest(m, State::Failed, &format!("cannot run: {problem}")),
+            None if m.restart_asked || m.tried.as_ref() != Some(&desired.digest) => Step::Do(Action::Start),
+            None => at(m.start_at.unwrap_or(now), now, Action::Start),
+        },
+    }
+}
+
+fn rest(m: &Machine, state: State, reason: &str) -> Step {
+    if m.state == state && m.reason == reason && m.start_at.is_none() {
+        return Step::Wait(None);
+    }
+    Step::Do(Action::Hold(state, reason.to_owned()))
+}
+
+fn up(m: &Machine, want: Want<'_>, now: Ms) -> Step {
+    if let Some(cause) = reason_to_end(m, want, now) {
+        return Step::Do(Action::Stop(cause));
+    }
+    if !m.probing && m.probe_at <= now {
+        return Step::Do(Action::Probe);
+    }
+    let probe = (!m.probing).then_some(m.probe_at);
+    let deadline = (m.state == State::Starting && m.deadline_at > now).then_some(m.deadline_at);
+    Step::Wait(probe.into_iter().chain(deadline).min())
+}
+
+/// Only what could be started again is ended for being sick: of anything else, a sick one is better than none.
+fn reason_to_end(m: &Machine, want: Want<'_>, now: Ms) -> Option<Cause> {
+    let desired = match want {
+        Want::Unknown => return None,
+        Want::Absent => return Some(Cause::Removed),
+        Want::Stopped => return Some(Cause::StopAll),
+        Want::Run(desired) => desired,
+    };
+    if desired.problem.is_some() || m.held_back.is_some() {
+        return None;
+    }
+    if m.live.as_ref().is_some_and(|run| run.digest != desired.digest) {
+        return Some(Cause::Changed);
+    }
+    if m.restart_asked {
+        return Some(Cause::Restart);
+    }
+    match m.state {
+        State::Unhealthy => Some(Cause::Unhealthy),
+        State::Starting if m.deadline_at <= now => Some(Cause::NeverHealthy),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        desired::tests::proto,
+        state::{
+            Found,
+            tests::{at as time, exit, rules, run},
+        },
+    };
+
+    const IDS: [&str; 3] = ["a", "b", "c"];
+
+    fn id(text: &str) -> InstanceId {
+        InstanceId::parse(text).unwrap()
+    }
+
+    fn want(name: &str, release: u8, broken: bool) -> Arc<Desired> {
+        let mut instance = proto(name);
+        instance.release = format!("/srv/{release}");
+        instance.debug_port = if broken { 99_999 } else { 0 };
+        Arc::new(Desired::from_proto(instance, 1_000).unwrap())
+    }
+
+    /// What really lives, and what has been asked of it.
+    #[derive(Default)]
+    struct World {
+        desired: Option<DesiredSet>,
+        machines: BTreeMap<InstanceId, Machine>,
+        live: BTreeMap<InstanceId, (u64, String)>,
+        launching: BTreeMap<InstanceId, String>,
+        examining: Vec<InstanceId>,
+        probing: Vec<InstanceId>,
+        ending: Vec<InstanceId>,
+        stop_all: bool,
+        now: Ms,
+    }
+
+    impl World {
+        fn mode(&self) -> Mode {
+            if self.stop_all { Mode::StopAll } else { Mode::Run }
+        }
+
+        fn plan(&self) -> Plan {
+            reconcile(self.desired.as_ref(), &self.machines, self.mode(), self.now)
+        }
+
+        /// Does what the plan says until it says nothing more, as the owner task does.
+        fn settle(&mut self) {
+            for round in 0.. {
+                assert!(round < 20, "the plan never ends");
+                let plan = self.plan();
+                assert!(plan.due.is_none_or(|due| due > self.now), "due now, but not done");
+                if plan.actions.is_empty() {
+                    break;
+                }
+                plan.actions.into_iter().for_each(|(id, action)| self.act(&id, action));
+            }
+        }
+
+        fn act(&mut self, id: &InstanceId, action: Action) {
+            let now = time(self.now);
+            let m = self.machines.entry(id.clone()).or_insert_with(|| Machine::new(now));
+            match action {
+                Action::Examine => {
+                    m.examine();
+                    self.examining.push(id.clone());
+                }
+                Action::Start => {
+                    assert!(!self.live.contains_key(id), "a second generation of {id}");
+                    let digest = self.desired.as_ref().unwrap()[id].digest.clone();
+                    m.launch(digest.clone(), now);
+                    assert!(self.launching.insert(id.clone(), digest).is_none(), "two starts of {id}");
+                }
+                Action::Probe => {
+                    m.probe();
+                    self.probing.push(id.clone());
+                }
+                Action::Stop(cause) => {
+                    m.stop(cause, &rules(), now);
+                    self.ending.push(id.clone());
+                }
+                Action::Kill => m.kill(&rules(), now),
+                Action::Hold(state, reason) => m.hold(state, &reason, now),
+                Action::Forget => {
+                    assert!(!self.live.contains_key(id), "forgot a live {id}");
+                    self.machines.remove(id);
+                }
+            }
+        }
+
+        fn finish_examining(&mut self, which: u8) {
+            let now = time(self.now);
+            for id in std::mem::take(&mut self.examining) {
+                let m = self.machines.get_mut(&id).unwrap();
+                let found = match (self.live.get(&id), which % 4) {
+                    (Some(_), 3) => Found::Unproven("its shim does not answer".into()),
+                    (Some((n, d)), odd) => {
+                        Found::Live { run: run(*n, d), was_healthy: odd == 1, ending: false }
+                    }
+                    (None, _) => Found::Nothing(None),
+                };
+                m.examined(found, 0, &rules(), now);
+            }
+        }
+
+        fn finish_launching(&mut self, fails: bool) {
+            let now = time(self.now);
+            for (id, digest) in std::mem::take(&mut self.launching) {
+                let m = self.machines.get_mut(&id).unwrap();
+                let number = m.generation + 1;
+                if fails {
+                    m.launch_failed(number, "no", &rules(), 0.0, now);
+                } else {
+                    m.launched(run(number, &digest), &rules(), now);
+                    self.live.insert(id, (number, digest));
+                }
+            }
+        }
+
+        fn finish_probing(&mut self, ok: bool) {
+            let now = time(self.now);
+            for id in std::mem::take(&mut self.probing) {
+                if let Some(m) = self.machines.get_mut(&id) {
+                    let result = if ok { Ok(()) } else { Err("no".to_owned()) };
+                    m.probed(&result, &rules(), now);
+                }
+            }
+        }
+
+        fn end(&mut self, id: &InstanceId) {
+            let now = time(self.now);
+            if self.live.remove(id).is_some() {
+                let m = self.machines.get_mut(id).unwrap();
+                if matches!(m.phase, Phase::Up | Phase::Stopping) {
+                    m.exited(exit(1), &rules(), 0.0, now);
+                }
+            }
+        }
+
+        fn event(&mut self, kind: u8, which: u8) {
+            let name = IDS[usize::from(which) % IDS.len()];
+            match kind % 10 {
+                0 => {
+                    let set = self.desired.get_or_insert_default();
+                    set.insert(id(name), want(name, which % 2, which % 7 == 6));
+                }
+                1 => drop(self.desired.as_mut().and_then(|set| set.remove(&id(name)))),
+                2 => self.finish_examining(which),
+                3 => self.finish_launching(which.is_multiple_of(3)),
+                4 => self.finish_probing(which.is_multiple_of(2)),
+                5 => std::mem::take(&mut self.ending).iter().for_each(|id| self.end(id)),
+                6 if !self.machines.get(&id(name)).is_some_and(|m| m.phase == Phase::Blocked) => {
+                    self.end(&id(name));
+                }
+                7 => self.now += [1, 500, 2_000, 70_000][usize::from(which) % 4],
+                8 => drop(self.machines.get_mut(&id(name)).map(|m| m.ask_restart(time(0)))),
+                9 if which.is_multiple_of(16) => self.restart(),
+                _ => {}
+            }
+        }
+
+        /// procmgr is killed and started again: the machines are gone, what lives goes on living. A start under way had
+        /// made its process, or not.
+        fn restart(&mut self) {
+            self.finish_launching(false);
+            let ids = self.live.keys().cloned().collect::<Vec<_>>();
+            self.machines = ids.into_iter().map(|id| (id, Machine::new(time(self.now)))).collect();
+            self.examining.clear();
+            self.probing.clear();
+            self.ending.clear();
+        }
+
+        /// Everything that is under way ends well, over and over, until time passes without news.
+        fn converge(&mut self) {
+            for _ in 0..40 {
+                self.finish_examining(1);
+                self.finish_launching(false);
+                self.finish_probing(true);
+                for id in std::mem::take(&mut self.ending) {
+                    self.end(&id);
+                }
+                self.settle();
+                self.now += 20_000;
+                self.settle();
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_story_makes_two_generations_of_an_instance_and_every_story_converges(
+            events in prop::collection::vec((any::<u8>(), any::<u8>()), 0..120),
+            stop_all in any::<bool>(),
+        ) {
+            let mut world = World::default();
+            for (kind, which) in events {
+                world.event(kind, which);
+                world.settle();
+            }
+            world.stop_all = stop_all;
+            world.converge();
+            let wanted: DesiredSet = match (&world.desired, stop_all) {
+                (Some(set), false) => set.clone(),
+                _ => DesiredSet::new(),
+            };
+            for (id, desired) in &wanted {
+                let m = &world.machines[id];
+                if desired.problem.is_none() {
+                    prop_assert_eq!(m.state, State::Running, "{} is {:?}: {}", id, m.phase, m.reason);
+                    prop_assert_eq!(&world.live[id].1, &desired.digest);
+                }
+            }
+            if world.desired.is_some() || stop_all {
+                let broken = |id: &InstanceId| wanted.get(id).is_some_and(|d| d.problem.is_some());
+                for id in world.live.keys() {
+                    prop_assert!(wanted.contains_key(id) || broken(id), "{} lives on unwanted", id);
+                }
+            }
+        }
+    }
+
+    fn world_running(name: &str) -> World {
+        let mut world =
+            World { desired: Some([(id(name), want(name, 0, false))].into()), ..World::default() };
+        world.settle();
+        world.finish_examining(0);
+        world.settle();
+        world.finish_launching(false);
+        world.settle();
+        world.finish_probing(true);
+        world.settle();
+        assert_eq!(world.machines[&id(name)].state, State::Running);
+        world
+    }
+
+    #[test]
+    fn with_nothing_changed_nothing_is_done_until_the_next_health_check() {
+        let world = world_running("a");
+        assert_eq!(world.plan(), Plan { actions: vec![], due: Some(10_000) });
+    }
+
+    #[test]
+    fn a_provider_that_was_never_heard_starts_and_stops_nothing() {
+        let mut world = world_running("a");
+        world.desired = None;
+        assert_eq!(world.plan().actions, []);
+    }
+
+    #[test]
+    fn a_new_release_ends_the_old_generation_first() {
+        let mut world = world_running("a");
+        world.desired = Some([(id("a"), want("a", 1, false))].into());
+        assert_eq!(world.plan().actions, [(id("a"), Action::Stop(Cause::Changed))]);
+        world.settle();
+        assert!(world.launching.is_empty());
+        world.end(&id("a"));
+        world.settle();
+        assert_eq!(world.launching.len(), 1);
+    }
+
+    #[test]
+    fn a_change_that_cannot_run_leaves_the_old_generation_alone() {
+        let mut world = world_running("a");
+        world.desired = Some([(id("a"), want("a", 1, true))].into());
+        assert_eq!(world.plan().actions, []);
+    }
+
+    #[test]
+    fn one_that_cannot_run_says_why_and_waits_for_a_change() {
+        let mut world = World { desired: Some([(id("a"), want("a", 0, true))].into()), ..World::default() };
+        world.settle();
+        world.finish_examining(0);
+        world.settle();
+        let m = &world.machines[&id("a")];
+        assert_eq!((m.state, m.start_at), (State::Failed, None));
+        assert!(m.reason.contains("debug port"), "{}", m.reason);
+    }
+
+    #[test]
+    fn the_start_deadline_is_part_of_what_is_due() {
+        let mut world = world_running("a");
+        world.end(&id("a"));
+        world.now += 2_000;
+        world.settle();
+        world.finish_launching(false);
+        world.settle();
+        assert_eq!(world.plan().due, Some(62_000), "the health check is under way");
+        world.now = 62_000;
+        assert_eq!(world.plan().actions, [(id("a"), Action::Stop(Cause::NeverHealthy))]);
+    }
+
+    #[test]
+    fn stop_all_ends_what_lives_and_starts_nothing() {
+        let mut world = world_running("a");
+        world.stop_all = true;
+        assert_eq!(world.plan().actions, [(id("a"), Action::Stop(Cause::StopAll))]);
+        world.settle();
+        world.end(&id("a"));
+        world.settle();
+        let m = &world.machines[&id("a")];
+        assert_eq!((m.state, m.reason.as_str()), (State::Stopped, "all instances have been stopped"));
+        assert_eq!(world.plan(), Plan::default());
+    }
+}

@@ -1,0 +1,233 @@
+//! The gRPC face: decode, judge, ask the owner task or read its table, answer.
+
+use std::{path::PathBuf, sync::Arc};
+
+use nexushub_chassis::shutdown::Shutdown;
+use nexushub_proto::procmgr::{
+    GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, ReadLogRequest,
+    ReadLogResponse, RestartInstanceRequest, RestartInstanceResponse, StopAllInstancesRequest,
+    StopAllInstancesResponse, WatchInstancesRequest, WatchInstancesResponse,
+    procmgr_service_server::ProcmgrService,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    config::Config, error::ProcmgrError, generation, ids::InstanceId, log, manager::Event, table::Table,
+};
+
+/// Messages on their way to one caller.
+const IN_FLIGHT: usize = 16;
+
+/// What calls need.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    table: Table,
+    events: mpsc::Sender<Event>,
+    instances: PathBuf,
+    shutdown: Shutdown,
+    watchers: Bound,
+    followers: Bound,
+}
+
+/// A bound on streams of one kind.
+#[derive(Clone, Debug)]
+struct Bound {
+    places: Arc<Semaphore>,
+    what: &'static str,
+    limit: u32,
+    key: &'static str,
+}
+
+impl Bound {
+    fn new(what: &'static str, key: &'static str, limit: u32) -> Self {
+        let places = Arc::new(Semaphore::new(usize::try_from(limit).unwrap_or(usize::MAX >> 4)));
+        Self { places, what, limit, key }
+    }
+
+    fn take(&self) -> Result<OwnedSemaphorePermit, ProcmgrError> {
+        let too_many = |_| ProcmgrError::TooMany { what: self.what, limit: self.limit, key: self.key };
+        Arc::clone(&self.places).try_acquire_owned().map_err(too_many)
+    }
+}
+
+impl Service {
+    /// `instances` is the folder of all instances.
+    pub(crate) fn new(
+        config: &Config,
+        table: Table,
+        events: mpsc::Sender<Event>,
+        instances: PathBuf,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            table,
+            events,
+            instances,
+            shutdown,
+            watchers: Bound::new("watchers", "max_watchers", config.max_watchers),
+            followers: Bound::new("log followers", "max_followers", config.max_followers),
+        }
+    }
+
+    /// Runs a stream's work until it is done or procmgr is ending; a stream holds its place for as long.
+    fn spawn(&self, place: Option<OwnedSemaphorePermit>, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = work => {}
+                () = shutdown.draining() => {}
+            }
+        });
+    }
+
+    async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Result<T, ProcmgrError> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(event(reply)).await.map_err(|_| ProcmgrError::Ending)?;
+        answer.await.map_err(|_| ProcmgrError::Ending)
+    }
+
+    /// The folder of an instance's log; of one that is known it is made if need be, so that it can be followed.
+    fn log_folder(&self, id: &InstanceId) -> Result<PathBuf, ProcmgrError> {
+        let folder = self.instances.join(id.as_str()).join("log");
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        if self.table.get(id).is_none() {
+            return Err(ProcmgrError::NoLog(id.clone()));
+        }
+        generation::make(&folder).map_err(|error| ProcmgrError::Log(id.clone(), error))?;
+        Ok(folder)
+    }
+}
+
+#[tonic::async_trait]
+impl ProcmgrService for Service {
+    type WatchInstancesStream = ReceiverStream<Result<WatchInstancesResponse, Status>>;
+    type ReadLogStream = ReceiverStream<Result<ReadLogResponse, Status>>;
+
+    async fn watch_instances(
+        &self,
+        _: Request<WatchInstancesRequest>,
+    ) -> Result<Response<Self::WatchInstancesStream>, Status> {
+        let place = self.watchers.take()?;
+        let (sink, stream) = mpsc::channel(IN_FLIGHT);
+        let table = self.table.clone();
+        self.spawn(Some(place), async move { table.watch(sink).await });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn list_instances(
+        &self,
+        _: Request<ListInstancesRequest>,
+    ) -> Result<Response<ListInstancesResponse>, Status> {
+        let (instances, reconciled) = self.table.list();
+        Ok(Response::new(ListInstancesResponse { instances, reconciled }))
+    }
+
+    async fn get_instance(
+        &self,
+        request: Request<GetInstanceRequest>,
+    ) -> Result<Response<GetInstanceResponse>, Status> {
+        let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
+        let instance = self.table.get(&id).ok_or(ProcmgrError::UnknownInstance(id))?;
+        Ok(Response::new(GetInstanceResponse { instance: Some(instance) }))
+    }
+
+    async fn restart_instance(
+        &self,
+        request: Request<RestartInstanceRequest>,
+    ) -> Result<Response<RestartInstanceResponse>, Status> {
+        let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
+        self.ask(|reply| Event::Restart { id, reply }).await??;
+        Ok(Response::new(RestartInstanceResponse {}))
+    }
+
+    async fn read_log(
+        &self,
+        request: Request<ReadLogRequest>,
+    ) -> Result<Response<Self::ReadLogStream>, Status> {
+        let request = request.into_inner();
+        let id = InstanceId::parse(&request.id).map_err(ProcmgrError::from)?;
+        let folder = self.log_folder(&id)?;
+        let place = if request.follow { Some(self.followers.take()?) } else { None };
+        let (sink, stream) = mpsc::channel(IN_FLIGHT);
+        let tail = usize::try_from(request.tail).unwrap_or(usize::MAX);
+        let wanted = log::Request { id, folder, after: request.after, tail, follow: request.follow };
+        self.spawn(place, log::send(wanted, sink));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn stop_all_instances(
+        &self,
+        _: Request<StopAllInstancesRequest>,
+    ) -> Result<Response<StopAllInstancesResponse>, Status> {
+        let stopped = self.ask(Event::StopAll).await?;
+        Ok(Response::new(StopAllInstancesResponse { stopped }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tonic::Code;
+
+    use super::*;
+
+    struct Stage {
+        service: Service,
+        _dir: tempfile::TempDir,
+        _drain: tokio::sync::watch::Sender<bool>,
+    }
+
+    fn stage() -> Stage {
+        let dir = tempfile::tempdir().unwrap();
+        let (drain, shutdown) = Shutdown::by_hand();
+        let (events, _) = mpsc::channel(1);
+        let config = Config { max_watchers: 1, max_followers: 1, ..Config::default() };
+        let service = Service::new(&config, Table::default(), events, dir.path().into(), shutdown);
+        Stage { service, _dir: dir, _drain: drain }
+    }
+
+    fn get(id: &str) -> Request<GetInstanceRequest> {
+        Request::new(GetInstanceRequest { id: id.into() })
+    }
+
+    fn follow(id: &str) -> Request<ReadLogRequest> {
+        Request::new(ReadLogRequest { id: id.into(), follow: true, ..Default::default() })
+    }
+
+    #[tokio::test]
+    async fn an_unknown_instance_and_a_bad_id_are_told_apart() {
+        let Stage { service, .. } = stage();
+        assert_eq!(service.get_instance(get("nobody")).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(service.get_instance(get("../x")).await.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(service.read_log(follow("../x")).await.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(service.read_log(follow("nobody")).await.unwrap_err().code(), Code::NotFound);
+    }
+
+    #[tokio::test]
+    async fn streams_are_bounded_and_a_place_is_free_again_after_a_stream() {
+        let Stage { service, _dir, _drain } = stage();
+        let id = InstanceId::parse("a").unwrap();
+        service.table.put(&id, Default::default());
+        let first = service.read_log(follow("a")).await.unwrap();
+        assert_eq!(service.read_log(follow("a")).await.unwrap_err().code(), Code::ResourceExhausted);
+        drop(first);
+        while service.read_log(follow("a")).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let _watching = service.watch_instances(Request::new(WatchInstancesRequest {})).await.unwrap();
+        let second = service.watch_instances(Request::new(WatchInstancesRequest {})).await;
+        assert_eq!(second.err().unwrap().code(), Code::ResourceExhausted);
+    }
+
+    #[tokio::test]
+    async fn calls_to_an_owner_that_is_gone_are_unavailable() {
+        let Stage { service, .. } = stage();
+        let stopped = service.stop_all_instances(Request::new(StopAllInstancesRequest {})).await;
+        assert_eq!(stopped.unwrap_err().code(), Code::Unavailable);
+    }
+}
