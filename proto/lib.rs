@@ -2,7 +2,12 @@
 //! and the descriptor set from which every daemon serves reflection. Only additive change within v1.
 
 #![allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all, clippy::pedantic)] // generated code; the protos carry the prose
-#![allow(clippy::too_many_lines, clippy::uninlined_format_args, clippy::semicolon_if_nothing_returned, clippy::needless_pass_by_value)]
+#![allow(
+    clippy::too_many_lines,
+    clippy::uninlined_format_args,
+    clippy::semicolon_if_nothing_returned,
+    clippy::needless_pass_by_value
+)]
 
 /// `nexushub.provider.v1`: what should exist.
 pub mod provider {

@@ -160,7 +160,9 @@ impl Supervisor {
         };
         let copy = site.run.join(format!("config/{}{suffix}.toml", unit.daemon.name));
         fs::create_dir_all(site.run.join("config"))?;
-        status::replace(&copy, &build.text)?;
+        if !fs::read_to_string(&copy).is_ok_and(|text| text == build.text) {
+            status::replace(&copy, &build.text)?; // only if it must be: the disk may be full
+        }
         let mut env = site.env(unit.daemon, site.config.path.as_ref().map(|_| copy));
         env.push(("NOTIFY_SOCKET", self.inbox.1.clone().into()));
         env.push(("WATCHDOG_USEC", site.settings.watchdog().as_micros().to_string().into()));

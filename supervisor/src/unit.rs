@@ -59,6 +59,8 @@ pub(crate) struct Unit {
     pub(crate) build: Build,
     /// What it shall be rolled to, and its `--check` while that runs; none = accepted.
     pub(crate) candidate: Option<(Build, Option<Pid>)>,
+    /// What it was rolled from, until what it was rolled to has been ready.
+    fallback: Option<Build>,
     pub(crate) generations: Vec<Generation>,
     /// Descriptors left with us, for the next generation.
     pub(crate) store: Vec<(String, OwnedFd)>,
@@ -78,13 +80,15 @@ pub(crate) struct Unit {
 
 impl Unit {
     pub(crate) fn new(daemon: &'static Daemon, build: Build, now: Moment) -> Self {
-        let (candidate, generations, store, signals) = (None, Vec::new(), Vec::new(), Vec::new());
+        let (candidate, fallback) = (None, None);
+        let (generations, store, signals) = (Vec::new(), Vec::new(), Vec::new());
         let (restarts, start_at, stop_at, clean) = (Restarts::default(), Some(now), None, false);
         let (status, reason, shown) = (String::new(), String::new(), ("", SystemTime::UNIX_EPOCH));
         Self {
             daemon,
             build,
             candidate,
+            fallback,
             generations,
             store,
             restarts,
@@ -160,7 +164,9 @@ impl Unit {
             match (key, value) {
                 ("READY", "1") => self.ready(pid, turn),
                 ("STOPPING", "1") => self.tell(|g| g.pid == pid, turn.limit(self.daemon.name), &[]),
-                ("STATUS", text) => self.status = text.chars().take(MAX_STATUS).collect(),
+                ("STATUS", text) if !self.is_old(pid) => {
+                    self.status = text.chars().take(MAX_STATUS).collect();
+                }
                 ("FDNAME", text) if text.bytes().all(|b| b.is_ascii_graphic() && b != b':') => name = text,
                 ("FDSTORE" | "FDSTOREREMOVE", _) => fate = key,
                 _ => {}
@@ -174,12 +180,17 @@ impl Unit {
         self.generations.iter_mut().filter(|g| g.pid == pid).for_each(|g| g.sign = turn.now);
     }
 
+    fn is_old(&self, pid: Pid) -> bool {
+        self.generations.iter().any(|g| g.pid == pid && g.role == Role::Old)
+    }
+
     fn ready(&mut self, pid: Pid, turn: &Turn<'_>) {
         let Some(g) = self.generations.iter_mut().find(|g| g.pid == pid && g.ready.is_none()) else { return };
         (g.ready, g.deadline) = (Some(SystemTime::now()), g.deadline.filter(|_| g.told));
         let (role, took) = (g.role, turn.now - g.started);
         self.log(log::INFO, "daemon is ready", pid, "", took);
         self.reason.clear();
+        self.fallback = self.fallback.take().filter(|_| role != Role::Current);
         if self.stop_at.is_some() {
             self.signals.extend(TERM.map(|signal| (pid, signal))); // it was started only to stop
         }
@@ -188,6 +199,7 @@ impl Unit {
             for g in &mut self.generations {
                 g.role = if g.pid == pid { Role::Current } else { Role::Old };
             }
+            self.shown.0 = ""; // ready as before, but since now
             self.adopt(None);
         }
     }
@@ -208,6 +220,10 @@ impl Unit {
             Role::Current if self.accepted() && !self.daemon.overlaps => {
                 self.adopt(Some(turn.now));
                 (log::INFO, "old generation is gone")
+            }
+            Role::Current if let Some(former) = self.fallback.take() => {
+                (self.build, self.start_at) = (former, Some(turn.now));
+                (log::ERROR, "new build failed, back to the old one")
             }
             Role::Current => {
                 let failed = self.restarts.failed;
@@ -250,7 +266,9 @@ impl Unit {
     /// Makes the candidate what the daemon is started from.
     fn adopt(&mut self, start_at: Option<Moment>) {
         if let Some((build, _)) = self.candidate.take() {
-            (self.build, self.start_at) = (build, start_at);
+            let former = std::mem::replace(&mut self.build, build);
+            // One that overlaps has been ready already.
+            (self.fallback, self.start_at) = (start_at.map(|_| former), start_at);
             self.restarts.forgive();
         }
     }
@@ -394,6 +412,35 @@ mod tests {
         hand.dies(1);
         assert_eq!((hand.start(), &*hand.unit.build.mark), (Some(Role::Current), "new"));
         assert_eq!(hand.unit.restarts.total, 0);
+    }
+
+    #[test]
+    fn a_new_build_that_never_gets_ready_gives_way_to_the_old_one() {
+        let mut hand = Hand::ready("procmgr");
+        hand.candidate();
+        assert_eq!(hand.signals(), [(1, Signal::SIGTERM)]);
+        hand.dies(1);
+        assert_eq!((hand.start(), &*hand.unit.build.mark), (Some(Role::Current), "new"));
+        assert_eq!(hand.after(30_000), [(2, Signal::SIGKILL)], "too slow");
+        hand.dies(2);
+        assert_eq!((hand.start(), &*hand.unit.build.mark), (Some(Role::Current), "old"));
+        hand.says(3, "READY=1");
+        hand.candidate();
+        hand.dies(3);
+        hand.start();
+        hand.says(4, "READY=1");
+        hand.dies(4);
+        assert_eq!(&*hand.unit.build.mark, "new", "ready once, it stays");
+    }
+
+    #[test]
+    fn what_a_draining_generation_says_is_not_the_daemons_word() {
+        let mut hand = Hand::ready("proxy");
+        hand.candidate();
+        hand.start();
+        hand.says(2, "STATUS=serving\nREADY=1");
+        hand.says(1, "STATUS=draining\nSTOPPING=1");
+        assert_eq!(&*hand.unit.status, "serving");
     }
 
     #[test]

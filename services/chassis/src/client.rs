@@ -20,7 +20,7 @@ use tonic::{
 };
 use tower::{Service, service_fn};
 
-use crate::{credentials::Credentials, telemetry};
+use crate::{credentials::Credentials, trace};
 
 /// Until the head of the answer: the whole of a unary call, the acceptance of a stream.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ impl Service<Request<Body>> for GrpcChannel {
         if let Some(bearer) = &self.bearer {
             request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         }
-        telemetry::inject(request.headers_mut());
+        trace::inject(request.headers_mut());
         Box::pin(self.channel.call(request))
     }
 }

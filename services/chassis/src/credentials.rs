@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
 
+use http::{HeaderMap, header::AUTHORIZATION};
 use nexushub_launch::{
     Fault,
     secret::{AppKey, digest, from_hex},
@@ -112,6 +113,15 @@ impl Credentials {
     }
 }
 
+/// The token that a request shows in `Authorization: Bearer ...`, if it shows just one.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).into_iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
 fn tokens(folder: &Path) -> io::Result<HashMap<String, String>> {
     let mut tokens = HashMap::new();
     for entry in fs::read_dir(folder)? {
@@ -185,5 +195,18 @@ mod tests {
         let fault = Credentials::load(&path).err().unwrap();
         assert_eq!(fault.code, "credentials_unreadable");
         fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn only_a_bearer_is_a_token() {
+        let headers = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
+        assert_eq!(bearer(&headers("Bearer abc")), Some("abc"));
+        assert_eq!(bearer(&headers("bearer abc")), Some("abc"));
+        assert_eq!(bearer(&headers("Basic abc")), None);
+        assert_eq!(bearer(&headers("abc")), None);
+        assert_eq!(bearer(&HeaderMap::new()), None);
+        let mut two = headers("Bearer abc");
+        two.append(AUTHORIZATION, "Bearer def".parse().unwrap());
+        assert_eq!(bearer(&two), None);
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     client::Clients,
     credentials::Credentials,
     gate::Gate,
+    limits,
     listeners::{self, Listeners},
     ready::{self, Ready},
     serve::{self, Rpc},
@@ -172,6 +173,7 @@ fn start<D: Daemon>() -> Result<(), Fault> {
     let credentials = Credentials::load(&credentials)?;
     let _exclusive = D::EXCLUSIVE.then(|| exclusive::<D>(&prepared.setup)).transpose()?;
     let exporting = telemetry::start(D::NAME, prepared.setup.platform.level(), &prepared.telemetry)?;
+    limits::raise_open_files();
     let mut runtime = match D::WORKERS {
         0 | 1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),

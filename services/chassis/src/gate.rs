@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body, transport::server::UdsConnectInfo};
@@ -18,8 +18,8 @@ use tower::{Layer, Service};
 use tracing::{Instrument, debug, info_span};
 
 use crate::{
-    credentials::{Caller, Credentials},
-    telemetry,
+    credentials::{Caller, Credentials, bearer},
+    trace,
 };
 
 /// Services that are open to every caller who is known at all.
@@ -82,11 +82,6 @@ impl Rules {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
 /// `<at most 8 digits><H|M|S|m|u|n>`, as gRPC over HTTP/2 writes it.
 fn grpc_timeout(text: &str) -> Option<Duration> {
     let unit = text.chars().last()?;
@@ -141,7 +136,7 @@ where
             .and_then(|info| info.peer_cred)
             .map(|cred| cred.uid());
         let span = info_span!("rpc", method, caller = tracing::field::Empty);
-        telemetry::extract(request.headers(), &span);
+        trace::extract(request.headers(), &span);
         let admitted = async move {
             let caller = rules.admit(uid, request.headers(), &method)?;
             tracing::Span::current().record("caller", caller.name.as_str());
@@ -208,16 +203,6 @@ mod tests {
         for hostile in ["", "S", "5", "5é", "999999999S", "-1S", "5s"] {
             assert_eq!(grpc_timeout(hostile), None, "{hostile:?}");
         }
-    }
-
-    #[test]
-    fn only_a_bearer_is_a_token() {
-        let headers = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
-        assert_eq!(bearer(&headers("Bearer abc")), Some("abc"));
-        assert_eq!(bearer(&headers("bearer abc")), Some("abc"));
-        assert_eq!(bearer(&headers("Basic abc")), None);
-        assert_eq!(bearer(&headers("abc")), None);
-        assert_eq!(bearer(&HeaderMap::new()), None);
     }
 
     #[test]

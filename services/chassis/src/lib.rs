@@ -7,13 +7,49 @@ pub mod client;
 pub mod credentials;
 pub mod daemon;
 mod gate;
+mod limits;
 pub mod listeners;
+pub mod names;
 pub mod ready;
 pub mod retry;
 pub mod serve;
 pub mod setup;
 pub mod shutdown;
-mod telemetry;
+pub mod telemetry;
+pub mod trace;
+pub mod vital;
 
 pub use nexushub_launch as launch;
 pub use nexushub_launch::Fault;
+
+/// An error with its causes, joined by colons; a cause whose text the error repeats isn't said twice.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    #[test]
+    fn an_error_tells_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("could not connect")]
+        struct Outer(#[source] io::Error);
+        assert_eq!(super::chain(&Outer(io::Error::other("inner"))), "could not connect: inner");
+        assert_eq!(
+            super::chain(&io::Error::other(Outer(io::Error::other("inner")))),
+            "could not connect: inner"
+        );
+    }
+}

@@ -12,6 +12,9 @@ use tracing::warn;
 
 use crate::{gate::Gate, shutdown::Shutdown};
 
+/// Pause after a failed accept: out of descriptors, the next one would fail as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// The table `[rpc]`: bounds of every daemon's gRPC socket.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -90,14 +93,14 @@ fn with_reflection<S: NamedService>(routes: Routes) -> Result<Routes, Fault> {
 /// Accepts no more connections than `limit` at once, and never ends over a failed accept.
 fn bounded(listener: UnixListener, limit: usize) -> impl Stream<Item = Result<Connection, Infallible>> {
     let places = Arc::new(Semaphore::new(limit));
-    let accepted = UnixListenerStream::new(listener).filter_map(|accepted| match accepted {
-        Ok(stream) => Some(stream),
-        Err(error) => {
+    let accepted = UnixListenerStream::new(listener).then(|accepted| async {
+        if let Err(error) = &accepted {
             warn!(%error, "could not accept a connection");
-            None
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
+        accepted
     });
-    accepted.then(move |stream| {
+    accepted.filter_map(Result::ok).then(move |stream| {
         let places = Arc::clone(&places);
         async move {
             let place = places.acquire_owned().await.expect("the semaphore is never closed");

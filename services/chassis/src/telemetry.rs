@@ -1,25 +1,20 @@
-//! Logs as JSON lines on stderr, and traces that cross daemons in gRPC metadata. With `[telemetry] otlp_endpoint` spans are
+//! Logs as JSON lines on stderr, and spans for traces (`trace.rs` carries them between daemons). With `[telemetry] otlp_endpoint` spans are
 //! exported too, on a runtime of their own: an exporter's shutdown waits for its runtime, which must not be the daemon's.
 
 use std::{fmt, io::Write, sync::OnceLock, time::SystemTime};
 
-use http::HeaderMap;
 use nexushub_launch::{Fault, clock, json::Object};
-use opentelemetry::{
-    propagation::{Extractor, Injector, TextMapPropagator},
-    trace::{TraceContextExt, TracerProvider},
-};
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use serde::Deserialize;
 use serde_json::Value;
 use tracing::{
-    Dispatch, Event, Level, Span, Subscriber,
+    Dispatch, Event, Level, Subscriber,
     dispatcher::WeakDispatch,
     field::{Field, Visit},
     level_filters::LevelFilter,
 };
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
     Layer,
     filter::Targets,
@@ -108,35 +103,6 @@ fn exporting(daemon: &'static str, telemetry: &Telemetry) -> Result<Exporting, F
     });
     let provider = builder.with_batch_exporter(exporter.map_err(|error| fault(&error))?).build();
     Ok(Exporting { provider, runtime: Some(runtime) })
-}
-
-/// Writes the present trace into a call's metadata.
-pub(crate) fn inject(headers: &mut HeaderMap) {
-    struct Carrier<'h>(&'h mut HeaderMap);
-    impl Injector for Carrier<'_> {
-        fn set(&mut self, key: &str, value: String) {
-            if let (Ok(key), Ok(value)) = (key.parse::<http::HeaderName>(), value.parse()) {
-                self.0.insert(key, value);
-            }
-        }
-    }
-    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut Carrier(headers));
-}
-
-/// Makes a span part of the trace that a call's metadata names.
-pub(crate) fn extract(headers: &HeaderMap, span: &Span) {
-    struct Carrier<'h>(&'h HeaderMap);
-    impl Extractor for Carrier<'_> {
-        fn get(&self, key: &str) -> Option<&str> {
-            self.0.get(key).and_then(|value| value.to_str().ok())
-        }
-        fn keys(&self) -> Vec<&str> {
-            self.0.keys().map(http::HeaderName::as_str).collect()
-        }
-    }
-    if headers.contains_key("traceparent") {
-        let _ = span.set_parent(TraceContextPropagator::new().extract(&Carrier(headers)));
-    }
 }
 
 /// One line of JSON an event: `ts level daemon release msg`, the event's fields, and the trace it belongs to.
@@ -229,19 +195,6 @@ impl Visit for Fields {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_trace_goes_from_a_callers_metadata_to_the_callees() {
-        start("test", "info", &Telemetry::default()).unwrap();
-        let received = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let span = tracing::info_span!(target: "nexushub_chassis", "rpc");
-        extract(&HeaderMap::from_iter([("traceparent".parse().unwrap(), received.parse().unwrap())]), &span);
-        let mut sent = HeaderMap::new();
-        span.in_scope(|| inject(&mut sent));
-        let sent = sent["traceparent"].to_str().unwrap();
-        assert_eq!(sent[..35], received[..35], "same trace");
-        assert_ne!(sent, received, "own span");
-    }
 
     #[test]
     fn a_malformed_exporter_address_is_a_fault() {

@@ -3,11 +3,20 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nexushub_launch::daemon::DAEMONS as DAEMONS_OF_PLATFORM;
 
 use crate::{down::Down, logs::Logs, push::Push, restart::Restart, status::Status};
 
-/// The daemons of a platform.
-pub(crate) const DAEMONS: [&str; 4] = ["provider", "procmgr", "debug-api", "proxy"];
+/// The names of a platform's daemons, in the order in which they are started.
+pub(crate) const DAEMONS: [&str; DAEMONS_OF_PLATFORM.len()] = {
+    let mut names = [""; DAEMONS_OF_PLATFORM.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = DAEMONS_OF_PLATFORM[at].name;
+        at += 1;
+    }
+    names
+};
 
 /// Run a NexusHub platform on this machine, and use it.
 ///
@@ -84,6 +93,9 @@ pub(crate) struct Up {
     /// Return once the platform is ready; it goes on in the background
     #[arg(long, short)]
     pub(crate) detach: bool,
+    /// Succeed when the platform is up already, whatever its apps do: for scripts
+    #[arg(long)]
+    pub(crate) if_down: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,9 @@
 //! App instances as procmgr tells of them, and which one a person means.
 
-use nexushub_chassis::client::GrpcChannel;
+use nexushub_chassis::{
+    client::GrpcChannel,
+    names::{HostName, Zone},
+};
 use nexushub_proto::procmgr::{
     InstanceStatus, ListInstancesRequest, State, exit::How, procmgr_service_client::ProcmgrServiceClient,
 };
@@ -24,17 +27,19 @@ pub(crate) async fn list(place: &Place) -> Result<Vec<InstanceStatus>, Failure> 
 pub(crate) fn named<'i>(
     instances: &'i [InstanceStatus],
     name: &str,
-    base_domain: Option<&str>,
+    zone: Option<&Zone>,
 ) -> Result<Option<&'i InstanceStatus>, Failure> {
     if let Some(instance) = instances.iter().find(|instance| instance.id == name) {
         return Ok(Some(instance));
     }
-    let host = name.split(':').next().unwrap_or(name).to_ascii_lowercase();
-    let relative = base_domain.and_then(|base| host.strip_suffix(base)?.strip_suffix('.')).unwrap_or(&host);
+    let host_name = match zone {
+        Some(zone) => HostName::parse(name, zone).ok(),
+        None => HostName::try_from(name.to_owned()).ok(),
+    };
     let fits = |instance: &&InstanceStatus| {
         instance.app_id == name
             || instance.app_id == format!("debug-{name}")
-            || instance.host_name == relative
+            || host_name.as_ref().is_some_and(|host_name| host_name.as_str() == instance.host_name)
     };
     let found: Vec<_> = instances.iter().filter(fits).collect();
     match found[..] {
@@ -107,7 +112,11 @@ mod tests {
             instance("2", "shop", "shop.debug"),
             instance("3", "shop2", "x"),
         ];
-        let id = |name| named(&all, name, Some("b.localhost")).unwrap().map(|instance| instance.id.as_str());
+        let id = |name| {
+            named(&all, name, Some(&Zone::new("b.localhost", 8443)))
+                .unwrap()
+                .map(|instance| instance.id.as_str())
+        };
         for name in ["1", "hello", "debug-hello", "hello.b.localhost", "HELLO.b.localhost:8443"] {
             assert_eq!(id(name), Some("1"), "{name}");
         }

@@ -3,9 +3,10 @@
 //! Following an app survives restarts of procmgr: every entry has a cursor, and after a break the stream is asked for again from
 //! the last cursor seen, so each entry is shown once and none is passed over in silence.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
+use nexushub_chassis::{names::Zone, retry::Retry};
 use nexushub_launch::clock;
 use nexushub_proto::procmgr::{
     LogEntry, LogStream, ReadLogRequest, ReadLogResponse, read_log_response::Event,
@@ -21,12 +22,10 @@ use crate::{
     rpc,
 };
 
-/// First wait before a broken stream is asked for again; it doubles with each failure.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-/// Longest wait.
-const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Most that is kept of a line in pieces.
 const LINE_MAX: usize = 1 << 20;
+/// Most lines in pieces at the same time.
+const OPEN_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
@@ -56,11 +55,10 @@ pub(crate) async fn run(place: &Place, args: &Logs) -> Result<u8, Failure> {
         let tail = args.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
         return daemon_log::show(place, &Wish { daemon: &args.name, tail, follow: args.follow }).await;
     }
-    let base = place.platform().ok().map(|platform| platform.base_domain);
+    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
     let list = instances::list(place).await?;
     // An app that is no longer desired may have left a log, under its id.
-    let id =
-        instances::named(&list, &args.name, base.as_deref())?.map_or(&args.name, |instance| &instance.id);
+    let id = instances::named(&list, &args.name, zone.as_ref())?.map_or(&args.name, |instance| &instance.id);
     follow(place, id, args).await
 }
 
@@ -77,30 +75,37 @@ pub(crate) async fn last_lines(place: &Place, id: &str, count: u32) -> Vec<Strin
             lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
         }
     }
+    if let Shown::Line(rest) = printer.rest() {
+        lines.extend(String::from_utf8_lossy(&rest).lines().map(str::to_owned));
+    }
     lines
 }
 
 async fn follow(place: &Place, id: &str, args: &Logs) -> Result<u8, Failure> {
     let mut printer = Printer::new(args.output);
     printer.after = args.after.unwrap_or(0);
-    let mut retry = RETRY_MIN;
+    let mut retry = Retry::default();
     loop {
         let tail = if printer.shown { 0 } else { args.tail.unwrap_or(0) };
         let request = ReadLogRequest { id: id.to_owned(), after: printer.after, tail, follow: args.follow };
         let before = printer.after;
         let ended = stream(place, request, &mut printer).await?;
         match ended {
-            None if !args.follow => return Ok(OK),
+            None if !args.follow => {
+                if let Shown::Line(rest) = printer.rest() {
+                    out::write(&rest)?;
+                }
+                return Ok(OK);
+            }
             Some(status) if !args.follow || !may_pass(&status) => {
                 return Err(rpc::failed(place, "procmgr", &status));
             }
             _ => {}
         }
         if printer.after != before {
-            retry = RETRY_MIN;
+            retry.reset();
         }
-        tokio::time::sleep(retry).await;
-        retry = (retry * 2).min(RETRY_MAX);
+        tokio::time::sleep(retry.wait()).await;
     }
 }
 
@@ -148,17 +153,21 @@ enum Shown {
     Nothing,
 }
 
+/// Stream, generation and process: one after another may write to the same stream, the first in the middle of a line.
+type Origin = (i32, u64, u32);
+
 /// Entries on their way out: once each, lines put together from their pieces.
 struct Printer {
     output: Output,
     after: u64,
     shown: bool,
-    pieces: HashMap<i32, Vec<u8>>,
+    /// Of lines that are not whole yet, by who says them.
+    pieces: BTreeMap<Origin, Vec<u8>>,
 }
 
 impl Printer {
     fn new(output: Output) -> Self {
-        Self { output, after: 0, shown: false, pieces: HashMap::new() }
+        Self { output, after: 0, shown: false, pieces: BTreeMap::new() }
     }
 
     fn take(&mut self, response: ReadLogResponse) -> Shown {
@@ -180,17 +189,25 @@ impl Printer {
         if self.output == Output::Json {
             return Shown::Line(json(entry).into_bytes());
         }
-        let pieces = self.pieces.entry(entry.stream).or_default();
+        let origin = (entry.stream, entry.generation, entry.pid);
+        let pieces = self.pieces.entry(origin).or_default();
         pieces.extend_from_slice(&entry.line);
         if entry.partial && pieces.len() < LINE_MAX {
-            return Shown::Nothing;
+            return if self.pieces.len() > OPEN_MAX { self.rest() } else { Shown::Nothing };
         }
-        let mut line = self.pieces.remove(&entry.stream).unwrap_or_default();
+        let mut line = self.pieces.remove(&origin).unwrap_or_default();
         if entry.stream() == LogStream::System {
             line = [b"-- ".as_slice(), &line, b" --"].concat();
         }
         line.push(b'\n');
         Shown::Line(line)
+    }
+
+    /// Lines that nothing came to finish.
+    fn rest(&mut self) -> Shown {
+        let lines = std::mem::take(&mut self.pieces).into_values();
+        let text: Vec<u8> = lines.flat_map(|line| [line, b"\n".to_vec()].concat()).collect();
+        if text.is_empty() { Shown::Nothing } else { Shown::Line(text) }
     }
 }
 
@@ -249,6 +266,29 @@ mod tests {
             matches!(printer.take(entry(4, LogStream::Stdout, &huge, true)), Shown::Line(_)),
             "memory is bounded"
         );
+    }
+
+    #[test]
+    fn a_line_that_a_process_did_not_finish_is_not_finished_by_another() {
+        let said = |cursor, generation, pid, line: &str, partial| {
+            let line = line.as_bytes().to_vec();
+            let stream = LogStream::Stdout.into();
+            let entry = LogEntry { cursor, generation, pid, stream, line, partial, ..Default::default() };
+            ReadLogResponse { event: Some(Event::Entry(entry)) }
+        };
+        let mut printer = Printer::new(Output::Table);
+        assert_eq!(printer.take(said(1, 1, 7, "dying wor", true)), Shown::Nothing);
+        assert_eq!(printer.take(said(2, 2, 8, "hello", false)), line("hello\n"));
+        assert_eq!(printer.take(said(3, 1, 9, "a worker", false)), line("a worker\n"));
+        assert_eq!(printer.take(said(4, 1, 7, "ds", false)), line("dying words\n"));
+        printer.take(said(5, 2, 8, "prompt> ", true));
+        assert_eq!((printer.rest(), printer.rest()), (line("prompt> \n"), Shown::Nothing));
+        for open in 0..OPEN_MAX {
+            let cursor = 6 + open as u64;
+            assert_eq!(printer.take(said(cursor, cursor, 1, "x", true)), Shown::Nothing);
+        }
+        let all = printer.take(said(1000, 1000, 1, "x", true));
+        assert_eq!(all, line(&"x\n".repeat(OPEN_MAX + 1)), "memory is bounded");
     }
 
     #[test]

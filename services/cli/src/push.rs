@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use nexushub_chassis::names::Zone;
 use nexushub_proto::debugapi::{
     Application, ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient,
 };
@@ -44,7 +45,7 @@ pub(crate) struct Push {
 pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     let platform = place.platform()?;
     let (base, listen) = (&platform.base_domain, platform.listen);
-    let description = Description::of(&args.name, args.host_name.as_deref(), base)?;
+    let description = Description::of(&args.name, args.host_name.as_deref(), &Zone::from(&platform))?;
     let mut package = Package::open(&args.path)?;
     let token = place.token("debug-api")?;
     let url = args.url.clone().unwrap_or_else(|| format!("https://debug.{base}:{}", listen.port()));
@@ -92,6 +93,8 @@ async fn bring<'c>(
 async fn known(place: &Place, description: &Description) -> Option<String> {
     let mut client = DebugApiServiceClient::new(rpc::channel(place, "debug-api").ok()?);
     let list = client.list_applications(ListApplicationsRequest {}).await.ok()?.into_inner().applications;
-    let same = |app: &Application| app.app_id == description.app_id && app.host_name == description.host_name;
+    let same = |app: &Application| {
+        app.app_id == description.app_id && app.host_name == description.host_name.as_str()
+    };
     list.into_iter().find(same).map(|app| app.id)
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use nexushub_chassis::names::Zone;
 use nexushub_proto::procmgr::{GetInstanceRequest, InstanceStatus, RestartInstanceRequest, State};
 use tonic::Code;
 
@@ -100,9 +101,9 @@ fn unit(name: &str) -> Result<u8, Failure> {
 }
 
 async fn app(place: &Place, name: &str, patience: Duration) -> Result<u8, Failure> {
-    let base = place.platform().ok().map(|platform| platform.base_domain);
+    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
     let list = instances::list(place).await?;
-    let Some(before) = instances::named(&list, name, base.as_deref())? else {
+    let Some(before) = instances::named(&list, name, zone.as_ref())? else {
         let hint = format!("see {} for what there is", place.command("status"));
         return Err(Failure::new(format!("there is no daemon or app `{name}`"), hint));
     };

@@ -37,13 +37,22 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
 pub(crate) fn run(place: &Place, args: &Up) -> Result<u8, Failure> {
     make_folders(place)?;
     if let Some(failure) = already_up(place)? {
-        return Err(failure);
+        return unless_wanted(args, failure);
     }
     if args.detach {
         return detach(place, args.listen);
     }
-    let Some(_post) = Post::take(place, false)? else { return Err(up_already(place, "")) };
+    let Some(_post) = Post::take(place, false)? else { return unless_wanted(args, up_already(place, "")) };
     keep_up(place, args.listen, false, || drop(out::say(&welcome(place))))
+}
+
+/// That it is up already fails, but for those who only want it up.
+fn unless_wanted(args: &Up, up_already: Failure) -> Result<u8, Failure> {
+    if !args.if_down {
+        return Err(up_already);
+    }
+    out::say(&up_already.message)?;
+    Ok(OK)
 }
 
 /// `nexushub keep`: the keeper in the background. Its standard output leads to `up --detach`, and is used once.
@@ -230,5 +239,8 @@ mod tests {
         let _post = Post::take(&place, false).unwrap();
         let failure = already_up(&place).unwrap().unwrap();
         assert_eq!((failure.code, failure.message.contains("is up already")), (1, true));
+        let asked = |if_down| Up { listen: None, detach: true, if_down };
+        assert_eq!(run(&place, &asked(false)), Err(failure));
+        assert_eq!(run(&place, &asked(true)), Ok(OK), "a script that wants it up has what it wants");
     }
 }

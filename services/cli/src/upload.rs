@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use nexushub_chassis::names::{HostName, Zone, is_label, shown};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,25 +27,23 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Description {
     pub(crate) app_id: String,
     pub(crate) display_name: String,
-    pub(crate) host_name: String,
+    pub(crate) host_name: HostName,
     pub(crate) db_name: String,
     /// An app that is pushed stays until it is removed.
     pub(crate) keep: bool,
 }
 
 impl Description {
-    /// What the contract makes of a name; the host name, below `base`, is the cleaned name unless another is given.
-    pub(crate) fn of(name: &str, host_name: Option<&str>, base: &str) -> Result<Self, Failure> {
+    /// What the contract makes of a name; the host name, below `zone`, is the cleaned name unless another is given.
+    pub(crate) fn of(name: &str, host_name: Option<&str>, zone: &Zone) -> Result<Self, Failure> {
         let clean = clean(name)?;
-        let relative = |host: &str| {
-            let host = host.split(':').next().unwrap_or(host).to_ascii_lowercase();
-            host.strip_suffix(&format!(".{base}")).unwrap_or(&host).to_owned()
-        };
+        let host_name = HostName::parse(host_name.unwrap_or(&clean), zone)
+            .map_err(|error| Failure::usage(error.to_string(), "name another with --host-name"))?;
         Ok(Self {
             app_id: format!("debug-{clean}"),
             display_name: format!("Debug: {name}"),
             db_name: format!("debug_{}.db", clean.replace('-', "_")),
-            host_name: host_name.map_or(clean, relative),
+            host_name,
             keep: true,
         })
     }
@@ -54,9 +53,8 @@ impl Description {
 fn clean(name: &str) -> Result<String, Failure> {
     const MAX: usize = 58; // `debug-` before it still fits an app id
     let clean = name.to_lowercase().replace([' ', '_'], "-");
-    let fits = clean.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if clean.is_empty() || clean.len() > MAX || !fits || clean.starts_with('-') || clean.ends_with('-') {
-        let message = format!("--name {:?} can't be a host name", name.chars().take(80).collect::<String>());
+    if clean.len() > MAX || !is_label(&clean) {
+        let message = format!("--name {} can't be a host name", shown(name));
         return Err(Failure::usage(
             message,
             format!("use letters, digits, blanks, `_` and `-`, at most {MAX}"),
@@ -269,13 +267,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn zone() -> Zone {
+        Zone::new("b.localhost", 8443)
+    }
+
     #[test]
     fn names_are_cleaned_as_the_contract_says() {
-        let shop = Description::of("My_Shop 2", None, "b.localhost").unwrap();
+        let shop = Description::of("My_Shop 2", None, &zone()).unwrap();
         let expected = Description {
             app_id: "debug-my-shop-2".into(),
             display_name: "Debug: My_Shop 2".into(),
-            host_name: "my-shop-2".into(),
+            host_name: HostName::try_from("my-shop-2".to_owned()).unwrap(),
             db_name: "debug_my_shop_2.db".into(),
             keep: true,
         };
@@ -283,7 +285,7 @@ mod tests {
         for host in ["Shop.debug", "shop.debug.b.localhost", "shop.debug:8443", "shop.debug.B.localhost:8443"]
         {
             assert_eq!(
-                Description::of("x", Some(host), "b.localhost").unwrap().host_name,
+                Description::of("x", Some(host), &zone()).unwrap().host_name.as_str(),
                 "shop.debug",
                 "{host}"
             );
@@ -293,11 +295,15 @@ mod tests {
     #[test]
     fn what_can_not_be_a_host_name_is_wrong_usage() {
         for bad in ["", "-a", "a-", "_", "a/b", "../x", "a.b", "ä", "a\n", &"x".repeat(59)] {
-            assert_eq!(
-                Description::of(bad, None, "b.localhost").unwrap_err().code,
-                crate::failure::USAGE,
-                "{bad}"
-            );
+            assert_eq!(Description::of(bad, None, &zone()).unwrap_err().code, crate::failure::USAGE, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_that_the_platform_would_refuse_is_refused_here() {
+        for bad in ["a b", "shop:80", "internal", "b.localhost", "shop.b.localhost.b.localhost"] {
+            let failure = Description::of("x", Some(bad), &zone()).unwrap_err();
+            assert_eq!(failure.code, crate::failure::USAGE, "{bad}");
         }
     }
 

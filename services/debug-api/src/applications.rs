@@ -3,11 +3,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use nexushub_chassis::{launch::durable, retry::Retry, shutdown::Shutdown};
+use nexushub_chassis::{launch::durable, names::Zone, retry::Retry, shutdown::Shutdown};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -34,6 +37,18 @@ pub(crate) struct App {
     pub(crate) work: tokio::sync::Mutex<()>,
     /// Cancelled when it is deleted: whatever is under way ends.
     pub(crate) gone: CancellationToken,
+    /// Whoever makes provider agree with the record need not wait any longer before the next try.
+    pub(crate) unsettled: Notify,
+    settling: AtomicBool,
+}
+
+/// The one that makes provider agree with an application's record.
+pub(crate) struct Settling<'a>(&'a AtomicBool);
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// What is known of it, behind short locks.
@@ -51,6 +66,8 @@ impl App {
             state: Mutex::new(AppState { record, upload, active: Instant::now() }),
             work: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),
+            unsettled: Notify::new(),
+            settling: AtomicBool::new(false),
         })
     }
 
@@ -60,6 +77,15 @@ impl App {
 
     pub(crate) fn record(&self) -> Record {
         self.state().record.clone()
+    }
+
+    /// Makes the caller the one that settles; if there is one already, that one is hurried.
+    pub(crate) fn begin_to_settle(&self) -> Option<Settling<'_>> {
+        if self.settling.swap(true, Ordering::Acquire) {
+            self.unsettled.notify_one();
+            return None;
+        }
+        Some(Settling(&self.settling))
     }
 
     /// Restarts the expiry.
@@ -75,7 +101,7 @@ impl App {
 /// The daemon's state and everything it needs.
 pub(crate) struct Hub {
     pub(crate) config: Config,
-    pub(crate) base_domain: String,
+    pub(crate) zone: Zone,
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
@@ -92,7 +118,7 @@ pub(crate) struct Hub {
 /// What a hub is made of.
 pub(crate) struct Parts {
     pub(crate) config: Config,
-    pub(crate) base_domain: String,
+    pub(crate) zone: Zone,
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
@@ -108,7 +134,7 @@ impl Hub {
             apps: Mutex::new(apps.into_iter().map(|app| (app.id.clone(), app)).collect()),
             creating: tokio::sync::Mutex::new(()),
             config: parts.config,
-            base_domain: parts.base_domain,
+            zone: parts.zone,
             folders: parts.folders,
             peers: parts.peers,
             live: parts.live,
@@ -161,8 +187,7 @@ impl Hub {
         if !asked.complete() {
             return Err(ApiError::Fields);
         }
-        let description =
-            asked.judge(&self.base_domain, &self.config.reserved_hosts).map_err(ApiError::Name)?;
+        let description = asked.judge(&self.zone, &self.config.reserved_hosts).map_err(ApiError::Name)?;
         let _creating = self.creating.lock().await;
         let apps = self.list();
         let same = |app: &&Arc<App>| app.state().record.description.app_id == description.app_id;
@@ -178,7 +203,7 @@ impl Hub {
             return Err(ApiError::TooMany(self.config.max_applications));
         }
         if let Some(older) = older {
-            self.delete(older).await?;
+            self.make_way(older).await?;
         }
         let record = Record::new(uuid::Uuid::new_v4().to_string(), description);
         self.save(&record).await?;
@@ -187,6 +212,17 @@ impl Hub {
         self.apps().insert(app.id.clone(), Arc::clone(&app));
         self.expiry.notify_one();
         Ok(app)
+    }
+
+    /// Removes an application, or waits until whoever was quicker has told provider so.
+    pub(crate) async fn make_way(self: &Arc<Self>, older: &Arc<App>) -> Result<(), ApiError> {
+        match self.delete(older).await {
+            Err(ApiError::NoApplication) => {
+                drop(older.work.lock().await);
+                Ok(())
+            }
+            deleted => deleted,
+        }
     }
 
     /// Removes an application. It answers to nobody from the first line on; its app is stopped before this returns if
@@ -200,7 +236,7 @@ impl Hub {
         if let Err(error) = self.change(app, |record| record.wanted = Wanted::Gone).await {
             tracing::warn!(
                 instance = app.id,
-                error = crate::error::chain(&error),
+                error = nexushub_chassis::chain(&error),
                 "could not note the removal; removing all the same"
             );
             app.state().record.wanted = Wanted::Gone;
@@ -242,7 +278,7 @@ impl Hub {
         if let Err(error) = cleared.await {
             tracing::warn!(
                 instance = app.id,
-                error = crate::error::chain(&error),
+                error = nexushub_chassis::chain(&error),
                 "could not remove all files; the next start tries again"
             );
         }

@@ -6,8 +6,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, header};
-use nexushub_chassis::credentials::Credentials;
+use nexushub_chassis::{
+    credentials::{Credentials, bearer},
+    trace,
+};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -29,6 +31,8 @@ pub(crate) async fn guard(State(credentials): State<Credentials>, request: Reque
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let span = tracing::info_span!("http");
+    trace::extract(request.headers(), &span);
     async move {
         let response = match admit(&credentials, &request) {
             Ok(()) => next.run(request).await,
@@ -38,7 +42,7 @@ pub(crate) async fn guard(State(credentials): State<Credentials>, request: Reque
         tracing::debug!(%method, path, status = response.status().as_u16(), elapsed_ms, request = id, "request");
         response
     }
-    .instrument(tracing::info_span!("http"))
+    .instrument(span)
     .await
 }
 
@@ -57,9 +61,4 @@ fn admit(credentials: &Credentials, request: &Request) -> Result<(), ApiError> {
         .filter(|caller| caller.name == "operator" && caller.may(HTTP))
         .map(drop)
         .ok_or(ApiError::Unauthorized)
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

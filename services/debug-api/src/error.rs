@@ -2,10 +2,12 @@
 //!
 //! The messages are the contract's texts word for word (clients compare them), hence the capitals.
 
-use std::{error::Error, io};
+use std::io;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use nexushub_chassis::chain;
+use tonic::{Code, Status};
 
 use crate::{names::NameError, unpack::UnpackError};
 
@@ -60,6 +62,8 @@ pub(crate) enum ApiError {
     Preparation(UnpackError),
     #[error("Installation failed: {0}")]
     Installation(String),
+    #[error("Installation failed: {0}")]
+    Taken(String),
     #[error("Application is not running")]
     NotRunning,
     #[error("Application not found in process manager")]
@@ -110,6 +114,12 @@ impl From<StorageError> for ApiError {
 }
 
 impl ApiError {
+    /// What provider's refusal of an installed application is to the client.
+    pub(crate) fn refused(status: &Status) -> Self {
+        let why = status.message().to_owned();
+        if status.code() == Code::AlreadyExists { Self::Taken(why) } else { Self::Installation(why) }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Body
@@ -136,7 +146,9 @@ impl ApiError {
             }
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::HostTaken { .. } | Self::Name(NameError::Reserved(_)) => StatusCode::CONFLICT,
+            Self::HostTaken { .. } | Self::Taken(_) | Self::Name(NameError::Reserved(_)) => {
+                StatusCode::CONFLICT
+            }
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Login(_) | Self::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -168,15 +180,4 @@ pub(crate) fn text(status: StatusCode, message: &str) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// An error with its causes, for people.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }

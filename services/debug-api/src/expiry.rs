@@ -12,7 +12,7 @@ const IDLE: Duration = Duration::from_secs(86_400);
 
 /// Removes what expires, until the drain.
 pub(crate) async fn watch(hub: Arc<Hub>) {
-    let Some(expiry) = hub.config.expiry() else { return };
+    let Some(expiry) = hub.config.expiry() else { return hub.shutdown.draining().await };
     while !hub.shutdown.is_draining() {
         let now = Instant::now();
         let mut next = now + IDLE;

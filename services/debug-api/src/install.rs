@@ -220,7 +220,7 @@ async fn refused(hub: &Arc<Hub>, app: &Arc<App>, status: &Status) -> ApiError {
         if !app.state().record.settled {
             tokio::spawn(settle(Arc::clone(hub), Arc::clone(app)));
         }
-        return ApiError::Installation(status.message().to_owned());
+        return ApiError::refused(status);
     }
     tokio::spawn(settle(Arc::clone(hub), Arc::clone(app)));
     ApiError::Installation(format!("provider does not answer ({}); try again shortly", status.message()))
@@ -235,24 +235,45 @@ async fn roll_back(hub: &Hub, app: &App, status: &Status) -> Result<(), StorageE
 }
 
 /// Makes provider agree with the record, however long provider is away. Ends when it agrees, at the drain, or when the
-/// application is deleted.
+/// application is deleted. One at a time for an application: a second call hurries the first and returns.
 pub(crate) async fn settle(hub: Arc<Hub>, app: Arc<App>) {
+    let Some(settling) = app.begin_to_settle() else { return };
     let mut retry = Retry::default();
     while !app.gone.is_cancelled() && !hub.shutdown.is_draining() {
         let wait = {
             let _working = app.work.lock().await;
             match settle_once(&hub, &app).await {
-                Ok(()) => return,
+                Ok(()) => {
+                    tidy(&hub, &app).await;
+                    drop(settling); // under `work`, so that whoever unsettles the record next finds nobody at it
+                    return;
+                }
                 Err(Some(status)) if is_refusal(&status) => SETTLE_EVERY,
                 Err(_) => retry.wait(),
             }
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = app.unsettled.notified() => retry.reset(),
             () = app.gone.cancelled() => {}
             () = hub.shutdown.draining() => {}
         }
     }
+}
+
+/// What an install does once provider has agreed, for one that was no longer waited for. The archive stays if it is a newer
+/// one than what runs. The caller holds `work`.
+async fn tidy(hub: &Hub, app: &App) {
+    let record = app.record();
+    if record.wanted != Wanted::Run {
+        return;
+    }
+    if record.package.is_some()
+        && record.package == record.release.as_ref().map(|release| release.file.clone())
+    {
+        clear_package(hub, app).await;
+    }
+    prune(hub, app).await;
 }
 
 /// One try; the caller holds `work`. An error without a status is one of the disk, logged already.
@@ -275,7 +296,7 @@ async fn settle_once(hub: &Hub, app: &App) -> Result<(), Option<Status>> {
     if let Err(error) = noted {
         tracing::warn!(
             instance = app.id,
-            error = crate::error::chain(&error),
+            error = nexushub_chassis::chain(&error),
             "could not note what provider said"
         );
         return Err(None);
@@ -313,7 +334,7 @@ async fn clear_package(hub: &Hub, app: &App) {
     if let Err(error) = removed {
         tracing::warn!(
             instance = app.id,
-            error = crate::error::chain(&error),
+            error = nexushub_chassis::chain(&error),
             "could not remove an installed package"
         );
     }
@@ -342,7 +363,7 @@ pub(crate) async fn prune(hub: &Hub, app: &App) {
     if let Err(error) = pruned.await {
         tracing::warn!(
             instance = app.id,
-            error = crate::error::chain(&error),
+            error = nexushub_chassis::chain(&error),
             "could not remove old releases"
         );
     }

@@ -18,6 +18,7 @@
 mod applications;
 mod auth;
 mod config;
+mod duties;
 mod error;
 mod expiry;
 mod folders;
@@ -42,10 +43,12 @@ mod upload;
 use std::{sync::Arc, time::Duration};
 
 use nexushub_chassis::{
-    Fault,
+    Fault, chain,
     daemon::{Chassis, Daemon},
     listeners,
+    names::Zone,
     setup::Setup,
+    vital::Vital,
 };
 use nexushub_proto::debugapi::debug_api_service_server::DebugApiServiceServer;
 use tokio::{net::UnixListener, sync::watch};
@@ -79,31 +82,29 @@ impl Daemon for DebugApi {
         let revived = recover::revive(found);
         let peers: Arc<dyn peers::Peers> = Arc::new(peers::Daemons::new(&chassis.clients));
         let (live_sender, live) = watch::channel(live::Live::default());
-        tokio::spawn(live::follow(Arc::clone(&peers), live_sender, chassis.shutdown.clone()));
+        let mut vital = Vital::default();
+        vital.spawn("live feed", live::follow(Arc::clone(&peers), live_sender, chassis.shutdown.clone()));
 
         let bounds = serve::Bounds {
             connections: config.max_connections,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
         };
         let shutdown = chassis.shutdown.clone();
-        let base_domain = chassis.setup.platform.base_domain.clone();
-        let parts =
-            applications::Parts { config, base_domain, folders, peers, live, shutdown: shutdown.clone() };
+        let zone = Zone::from(&chassis.setup.platform);
+        let parts = applications::Parts { config, zone, folders, peers, live, shutdown: shutdown.clone() };
         let hub = applications::Hub::new(parts, recover::present(&revived));
-        for revived in revived {
-            tokio::spawn(recover::resume(Arc::clone(&hub), revived));
-        }
-        tokio::spawn(expiry::watch(Arc::clone(&hub)));
-        let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service::Service(Arc::clone(&hub)))));
-        chassis.ready.ready(&format!("{} debug applications", hub.list().len()));
+        vital.spawn("recovery", recover::resume_all(Arc::clone(&hub), revived));
+        vital.spawn("expiry", expiry::watch(Arc::clone(&hub)));
+        let service = service::Service(Arc::clone(&hub));
+        let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
+        chassis.ready.ready("takes uploads");
         let router = http::router(hub, chassis.credentials.clone());
-        serve::serve(socket, router, bounds, shutdown).await;
-        grpc.await
-            .map_err(|error| Fault::new("rpc_failed", error.to_string(), "grpc", "see the log above"))?
+        let http = tokio::spawn(serve::serve(socket, router, bounds, shutdown.clone()));
+        duties::Duties { http, grpc, vital }.done(&shutdown).await
     }
 }
 
 fn state_fault(error: &error::StorageError) -> Fault {
     let hint = "check the state folder, its owner and its permissions";
-    Fault::new("state_unwritable", error::chain(error), error.path.clone(), hint)
+    Fault::new("state_unwritable", chain(error), error.path.clone(), hint)
 }

@@ -9,8 +9,9 @@ use nexushub_proto::procmgr::{
 };
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
+use tonic::Status;
 
-use crate::peers::Peers;
+use crate::peers::{Flow, Peers};
 
 /// The instances by id.
 #[derive(Debug, Default)]
@@ -56,16 +57,21 @@ impl Live {
 
 /// Keeps `live` up to date until the drain.
 pub(crate) async fn follow(peers: Arc<dyn Peers>, live: watch::Sender<Live>, shutdown: Shutdown) {
-    let mut retry = Retry::default();
+    let (mut retry, mut told) = (Retry::default(), None);
     let watching = async {
         loop {
             match peers.watch().await {
                 Ok(mut changes) => {
-                    while let Some(Ok(change)) = changes.next().await {
+                    let ended = take(&mut changes, &live, || {
                         retry.reset();
-                        live.send_modify(|live| live.apply(change));
-                    }
+                        told = None;
+                    })
+                    .await;
                     live.send_modify(|live| live.current = false);
+                    let ended = ended.err().unwrap_or_else(|| Status::unavailable("the stream ended"));
+                    if told.replace(ended.code()) != Some(ended.code()) {
+                        tracing::warn!(code = ?ended.code(), error = ended.message(), "procmgr's watch broke; watching again");
+                    }
                 }
                 Err(status) => {
                     tracing::debug!(error = status.message(), "procmgr can't be watched; trying again");
@@ -78,6 +84,20 @@ pub(crate) async fn follow(peers: Arc<dyn Peers>, live: watch::Sender<Live>, shu
         () = watching => {}
         () = shutdown.draining() => {}
     }
+}
+
+/// Applies changes until the stream ends; the status that broke it, if one did.
+async fn take(
+    changes: &mut Flow<WatchInstancesResponse>,
+    live: &watch::Sender<Live>,
+    mut progress: impl FnMut(),
+) -> Result<(), Status> {
+    while let Some(change) = changes.next().await {
+        let change = change?;
+        progress();
+        live.send_modify(|live| live.apply(change));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -104,6 +124,23 @@ mod tests {
         assert!(!live.is_gone("a") && !live.is_gone("b"));
         live.apply(snapshot(vec![], true));
         assert!(live.is_gone("a"));
+    }
+
+    #[tokio::test]
+    async fn the_status_that_breaks_the_watch_is_not_lost() {
+        let (live, seen) = watch::channel(Live::default());
+        let answers = [
+            Ok(snapshot(vec![status("a", State::Running)], true)),
+            Err(Status::permission_denied("no right to watch")),
+        ];
+        let (mut changes, mut applied): (Flow<_>, _) = (Box::pin(tokio_stream::iter(answers)), 0);
+        let ended = take(&mut changes, &live, || applied += 1).await;
+        assert_eq!(
+            ended.err().map(|status| status.message().to_owned()).as_deref(),
+            Some("no right to watch")
+        );
+        assert!(applied == 1 && seen.borrow().get("a").is_some());
+        assert!(take(&mut changes, &live, || ()).await.is_ok(), "an end without a status");
     }
 
     #[test]

@@ -4,13 +4,12 @@
 
 use std::fmt;
 
+use nexushub_chassis::names::{HostName, HostNameError, HttpUrl, Zone};
 use serde::{Deserialize, Serialize};
 
 const MAX_APP_ID: usize = 64;
 const MAX_DISPLAY_NAME: usize = 128;
 const MAX_DB_NAME: usize = 128;
-const MAX_URL: usize = 2048;
-const MAX_HOST: usize = 253;
 
 /// Why a name was refused; the message names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,9 +21,9 @@ pub(crate) enum NameError {
     #[error("Invalid dbName: use 1 to {MAX_DB_NAME} characters of A-Z a-z 0-9 . _ - and no leading dot")]
     DbName,
     #[error(
-        "Invalid hostName {0}: use labels of a-z 0-9 and -, joined by dots, with or without the base domain .{1}"
+        "Invalid hostName: {0}; use labels of letters, digits and -, joined by dots, with or without the base domain .{1}"
     )]
-    HostName(String, String),
+    HostName(HostNameError, String),
     #[error("Host name {0} is reserved by the platform; choose another")]
     Reserved(String),
     #[error("Invalid staticServiceUrl: use http:// or https:// with a host, such as http://localhost:5173")]
@@ -36,11 +35,6 @@ pub(crate) enum NameError {
 #[serde(transparent)]
 pub(crate) struct AppId(String);
 
-/// A host name relative to the base domain, lower case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct HostName(String);
-
 impl AppId {
     pub(crate) fn parse(text: &str) -> Result<Self, NameError> {
         if plain(text, MAX_APP_ID) { Ok(Self(text.to_owned())) } else { Err(NameError::AppId) }
@@ -51,41 +45,7 @@ impl AppId {
     }
 }
 
-impl HostName {
-    /// Accepts `x`, `x.<base>`, and either with a port; any case.
-    pub(crate) fn parse(text: &str, base: &str) -> Result<Self, NameError> {
-        let refused = || NameError::HostName(shown(text), base.to_owned());
-        let lower = text.to_ascii_lowercase();
-        let name = match lower.split_once(':') {
-            Some((name, port))
-                if port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok() =>
-            {
-                name
-            }
-            Some(_) => return Err(refused()),
-            None => &lower,
-        };
-        let relative = name.strip_suffix(base).and_then(|rest| rest.strip_suffix('.')).unwrap_or(name);
-        let fits = relative.len() + 1 + base.len() <= MAX_HOST;
-        let twice = relative == base || relative.ends_with(&format!(".{base}"));
-        if twice || !fits || !relative.split('.').all(label) {
-            return Err(refused());
-        }
-        Ok(Self(relative.to_owned()))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 impl fmt::Display for AppId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -126,11 +86,14 @@ impl Asked {
             .all(|field| field.as_ref().is_some_and(|text| !text.is_empty()))
     }
 
-    pub(crate) fn judge(&self, base: &str, reserved: &[String]) -> Result<Description, NameError> {
+    pub(crate) fn judge(&self, zone: &Zone, reserved: &[String]) -> Result<Description, NameError> {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let host_name = HostName::parse(&text(&self.host_name), base)?;
+        let host_name = HostName::parse(&text(&self.host_name), zone).map_err(|why| match why {
+            HostNameError::Reserved(name) => NameError::Reserved(name),
+            why => NameError::HostName(why, zone.base().to_owned()),
+        })?;
         if reserved.iter().any(|name| name.eq_ignore_ascii_case(host_name.as_str())) {
-            return Err(NameError::Reserved(host_name.0));
+            return Err(NameError::Reserved(host_name.into()));
         }
         let (display_name, db_name) = (text(&self.display_name), text(&self.db_name));
         let length = display_name.chars().count();
@@ -144,7 +107,7 @@ impl Asked {
             return Err(NameError::DbName);
         }
         let static_service_url = Some(text(&self.static_service_url)).filter(|url| !url.is_empty());
-        if static_service_url.as_deref().is_some_and(|url| authority(url).is_none()) {
+        if static_service_url.as_deref().is_some_and(|url| HttpUrl::parse(url).is_none()) {
             return Err(NameError::StaticUrl);
         }
         let app_id = AppId::parse(&text(&self.app_id))?;
@@ -155,14 +118,9 @@ impl Asked {
 impl Description {
     /// The port of a static service on this machine, 0 without one.
     pub(crate) fn debug_port(&self) -> u16 {
-        let Some(url) = self.static_service_url.as_deref().filter(|url| url.starts_with("http://")) else {
-            return 0;
-        };
-        let local = ["localhost", "127.0.0.1"];
-        match authority(url).and_then(|authority| authority.split_once(':')) {
-            Some((host, port)) if local.contains(&host) => port.parse().unwrap_or(0),
-            _ => 0,
-        }
+        let local = |url: &HttpUrl<'_>| !url.tls && ["localhost", "127.0.0.1"].contains(&url.host);
+        let url = self.static_service_url.as_deref().and_then(HttpUrl::parse).filter(local);
+        url.and_then(|url| url.port).unwrap_or(0)
     }
 }
 
@@ -173,93 +131,14 @@ fn plain(text: &str, max: usize) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-fn label(label: &str) -> bool {
-    (1..=63).contains(&label.len())
-        && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !label.starts_with('-')
-        && !label.ends_with('-')
-}
-
-/// `host` or `host:port` of an HTTP address, if it is one.
-fn authority(url: &str) -> Option<&str> {
-    if url.len() > MAX_URL || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return None;
-    }
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
-    let port_fits = port.parse::<u16>().is_ok_and(|port| port > 0);
-    let host_fits = host.len() <= MAX_HOST && host.split('.').all(|part| label(&part.to_ascii_lowercase()));
-    (port_fits && host_fits).then_some(authority)
-}
-
-/// A refused name in a message: short, quoted, no control characters.
-fn shown(text: &str) -> String {
-    format!("{:?}", text.chars().take(80).collect::<String>())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-
     use super::*;
-
-    const BASE: &str = "yesterday.localhost";
-
-    fn host(text: &str) -> Result<String, NameError> {
-        HostName::parse(text, BASE).map(|host| host.0)
-    }
 
     fn asked(json: &str) -> Result<Description, NameError> {
         let reserved = crate::config::Config::default().reserved_hosts;
-        serde_json::from_str::<Asked>(json).unwrap().judge(BASE, &reserved)
-    }
-
-    #[test]
-    fn a_host_name_is_stored_relative_however_it_was_written() {
-        for text in [
-            "shop.debug",
-            "SHOP.debug",
-            "shop.debug:8443",
-            "shop.debug.yesterday.localhost",
-            "Shop.Debug.Yesterday.Localhost:8443",
-        ] {
-            assert_eq!(host(text).unwrap(), "shop.debug", "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_host_name_is_refused() {
-        let long = "a".repeat(64);
-        let many = "a.".repeat(120) + "a";
-        for text in [
-            "",
-            ".",
-            "a..b",
-            ".a",
-            "a.",
-            "-a",
-            "a-",
-            "a_b",
-            "a b",
-            "ä",
-            "a/b",
-            "a:",
-            "a:x",
-            "a:99999",
-            "a:+80",
-            "a:1:2",
-            "a\n",
-            "*",
-            BASE,
-            ".yesterday.localhost",
-            "yesterday.localhost:8443",
-            &long,
-            &many,
-        ] {
-            assert!(host(text).is_err(), "{text:?}");
-        }
+        serde_json::from_str::<Asked>(json).unwrap().judge(&Zone::new("yesterday.localhost", 8443), &reserved)
     }
 
     #[test]
@@ -326,17 +205,6 @@ mod tests {
             r#"{"appId":"","displayName":"A","hostName":"a","dbName":"d"}"#,
         ] {
             assert!(!serde_json::from_str::<Asked>(json).unwrap().complete(), "{json}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_accepted_as_a_host_name_means_the_same_when_read_again(text in "[a-zA-Z0-9.:-]{0,40}") {
-            if let Ok(name) = HostName::parse(&text, BASE) {
-                prop_assert_eq!(HostName::parse(name.as_str(), BASE).unwrap(), name.clone());
-                let full = format!("{name}.{BASE}:8443");
-                prop_assert_eq!(HostName::parse(&full, BASE).unwrap(), name);
-            }
         }
     }
 }

@@ -85,6 +85,7 @@ pub(crate) fn is_refusal(status: &Status) -> bool {
         | Code::PermissionDenied
         | Code::Unimplemented
         | Code::DataLoss => true,
+        // ResourceExhausted: too busy for the moment; limits that stay are FailedPrecondition.
         // Unauthenticated: the other side was started with another secret and is about to be replaced, or this one is.
         Code::Ok
         | Code::Cancelled

@@ -240,7 +240,7 @@ async fn clear_chunks(hub: &Hub, app: &App) {
     if let Err(error) = blocking(move || remove_all(&chunks)).await {
         tracing::warn!(
             instance = app.id,
-            error = crate::error::chain(&error),
+            error = nexushub_chassis::chain(&error),
             "could not remove the chunks of an upload"
         );
     }

@@ -42,9 +42,28 @@ pub(crate) struct Undo {
     pub(crate) wanted: Wanted,
 }
 
+/// The form of the records that this release writes, and the latest that it reads.
+const VERSION: u32 = 1;
+
+/// Records had no version at first.
+fn first_version() -> u32 {
+    1
+}
+
+/// Why a record can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("it is of version {0}, written by a later release; this one reads up to version {VERSION}")]
+    Later(u32),
+    #[error(transparent)]
+    Malformed(#[from] serde_json::Error),
+}
+
 /// One application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
+    #[serde(default = "first_version")]
+    pub(crate) version: u32,
     pub(crate) id: String,
     pub(crate) description: Description,
     pub(crate) created_unix_ms: i64,
@@ -69,6 +88,7 @@ impl Record {
     pub(crate) fn new(id: String, description: Description) -> Self {
         let now = now_ms();
         Self {
+            version: VERSION,
             id,
             description,
             created_unix_ms: now,
@@ -83,6 +103,20 @@ impl Record {
             refused: None,
             next: 1,
         }
+    }
+
+    /// Reads a record, of this version or an earlier one. What a later one means by its fields is not guessed.
+    pub(crate) fn read(text: &[u8]) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default = "first_version")]
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(text)?;
+        if version > VERSION {
+            return Err(Unreadable::Later(version));
+        }
+        Ok(Self { version: VERSION, ..serde_json::from_slice(text)? })
     }
 
     /// The new release is in its place; provider is to be told.
@@ -171,7 +205,24 @@ pub(crate) mod tests {
         let mut record = record("a");
         record.adopt(release("r1"));
         let text = serde_json::to_string(&record).unwrap();
-        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        assert_eq!(Record::read(text.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_of_a_later_release_is_refused_and_one_without_a_version_is_of_the_first() {
+        let written = serde_json::to_value(record("a")).unwrap();
+        assert_eq!(written["version"], 1);
+        let mut first = written.clone();
+        first.as_object_mut().unwrap().remove("version");
+        assert_eq!(
+            Record::read(first.to_string().as_bytes()).unwrap(),
+            Record::read(written.to_string().as_bytes()).unwrap()
+        );
+        let refused = Record::read(br#"{"version":2,"id":{"of":"another shape"}}"#).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "it is of version 2, written by a later release; this one reads up to version 1"
+        );
     }
 
     #[test]

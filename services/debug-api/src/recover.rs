@@ -3,9 +3,12 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
+use futures_util::future::join_all;
+use nexushub_chassis::chain;
+
 use crate::{
     applications::{App, Hub},
-    error::{StorageError, chain},
+    error::StorageError,
     folders::{Folders, remove_all},
     install, receive,
     record::{Record, Wanted},
@@ -30,8 +33,7 @@ pub(crate) fn read(folders: &Folders, max_bytes: u64) -> Result<Vec<Found>, Stor
             continue;
         };
         known.insert(id.to_owned());
-        let record = fs::read(&path)
-            .and_then(|text| serde_json::from_slice::<Record>(&text).map_err(io::Error::other));
+        let record = fs::read(&path).and_then(|text| Record::read(&text).map_err(io::Error::other));
         match record {
             Ok(record) if record.id == id => found.push(with_upload(folders, record, max_bytes)),
             Ok(_) => {
@@ -99,8 +101,14 @@ pub(crate) fn present(revived: &[Revived]) -> Vec<Arc<App>> {
     present.map(|revived| Arc::clone(&revived.app)).collect()
 }
 
+/// Finishes or undoes what was under way; goes on until the drain.
+pub(crate) async fn resume_all(hub: Arc<Hub>, revived: Vec<Revived>) {
+    join_all(revived.into_iter().map(|revived| resume(Arc::clone(&hub), revived))).await;
+    hub.shutdown.draining().await;
+}
+
 /// Finishes or undoes what was under way in one application.
-pub(crate) async fn resume(hub: Arc<Hub>, Revived { app, whole }: Revived) {
+async fn resume(hub: Arc<Hub>, Revived { app, whole }: Revived) {
     let record = app.record();
     if record.wanted == Wanted::Gone {
         app.gone.cancel();
@@ -147,8 +155,9 @@ mod tests {
         let folders = Folders::create(state.path()).unwrap();
         write(&folders, &record("a"));
         fs::write(folders.record("torn"), "{").unwrap();
+        write(&folders, &Record { id: "later".to_owned(), version: 2, ..record("b") });
         fs::write(folders.applications().join(".id-1.json.7.tmp"), "{").unwrap();
-        for id in ["id-1", "torn", "stranger"] {
+        for id in ["id-1", "torn", "later", "stranger"] {
             private(&folders.data(id)).unwrap();
             private(&folders.chunks(id)).unwrap();
         }
@@ -160,11 +169,12 @@ mod tests {
         assert!(
             folders.data("id-1").is_dir()
                 && folders.data("torn").is_dir()
+                && folders.data("later").is_dir()
                 && folders.record("torn").is_file()
         );
         assert!(!folders.app("stranger").exists() && !folders.upload("stranger").exists());
         assert_eq!(names(&folders.tmp()).unwrap().len(), 0);
-        assert_eq!(names(&folders.applications()).unwrap().len(), 2);
+        assert_eq!(names(&folders.applications()).unwrap().len(), 3);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use md5::{Digest, Md5};
 use nexushub_chassis::{
     credentials::Credentials,
     launch::secret::{self, Secret},
+    names::Zone,
     shutdown::Shutdown,
 };
 use nexushub_proto::{
@@ -181,12 +182,10 @@ impl World {
         let (sender, live) = watch::channel(live::Live::default());
         let peers: Arc<dyn Peers> = fakes.clone();
         tokio::spawn(live::follow(Arc::clone(&peers), sender, shutdown.clone()));
-        let base_domain = "yesterday.localhost".to_owned();
-        let parts = Parts { config, base_domain, folders, peers, live, shutdown };
+        let zone = Zone::new("yesterday.localhost", 8443);
+        let parts = Parts { config, zone, folders, peers, live, shutdown };
         let hub = Hub::new(parts, recover::present(&revived));
-        for revived in revived {
-            tokio::spawn(recover::resume(Arc::clone(&hub), revived));
-        }
+        tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));
         let (proxy_token, operator_token) =
             (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));

@@ -13,17 +13,18 @@
 //! ```
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fs, io, iter,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use nexushub_chassis::launch::{lock::Lock, secret};
+use nexushub_chassis::launch::{clock::unix_ms, lock::Lock, secret};
 use nexushub_shim::{
     control::{Reply, Request},
     exit::{self, End},
     identity::{self, Identity, Stat},
-    record::Record,
+    record::{Process, Record},
     spawn::LOCK,
 };
 use nix::{
@@ -32,7 +33,6 @@ use nix::{
 };
 
 use crate::{
-    clock::unix_ms,
     control,
     exit::{Exit, How},
     generation::{self, Generation, Note, Place},
@@ -43,6 +43,9 @@ use crate::{
 
 /// Longest wait for a shim to prove itself, and for a record that is being completed.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a shim names itself.
+const SHIM_COMM: &str = "nexushub-shim";
 
 /// What is known of one generation from its folder.
 #[derive(Debug)]
@@ -296,27 +299,46 @@ async fn end(dir: &Path, nonce: &str) {
     }
 }
 
-/// How a generation ended whose shim no longer answers; `None` while something still holds its lock. Blocks.
+/// How a generation ended whose shim no longer answers. `None` while something holds its lock, and whenever that, or what it
+/// left, can't be told: then it counts as alive, and the question is asked again. Blocks.
 pub(crate) fn aftermath(place: &Place, run: &Generation) -> Option<Exit> {
-    let lock = Lock::acquire_within(&run.dir.join(LOCK), PATIENCE);
-    if matches!(lock, Ok(None)) {
-        return None;
-    }
-    if let Some(exit) = recorded(run) {
+    let _lock = match Lock::acquire_within(&run.dir.join(LOCK), PATIENCE) {
+        Ok(Some(lock)) => lock,
+        // Its folder was taken away: then only the shim's own process can tell.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return is_gone(run.shim).then(lost),
+        Ok(None) | Err(_) => return None,
+    };
+    if let Some(exit) = recorded(run).ok()? {
         return Some(exit);
     }
-    match Record::read(&run.dir) {
-        Ok(Some(record)) if record.nonce == run.nonce => {
+    match sensible(Record::read(&run.dir)).ok()? {
+        Some(record) if record.nonce == run.nonce => {
             Some(settle_lost(place, &run.instance, &run.dir, &record))
         }
         _ => Some(lost()),
     }
 }
 
-/// The exit record of a generation, if it has one.
-pub(crate) fn recorded(run: &Generation) -> Option<Exit> {
-    let exit = exit::Exit::read(&run.dir).ok().flatten()?;
-    (exit.nonce == run.nonce).then(|| exit.into())
+/// The exit record of a generation, if it has one. An error: that can't be told now.
+pub(crate) fn recorded(run: &Generation) -> io::Result<Option<Exit>> {
+    let exit = sensible(exit::Exit::read(&run.dir))?;
+    Ok(exit.filter(|exit| exit.nonce == run.nonce).map(Exit::from))
+}
+
+/// What makes no sense says nothing, now or later; what can't be read now may say something later, and stays an error.
+fn sensible<T>(read: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+        other => other,
+    }
+}
+
+/// Whether a process is certain to have ended.
+fn is_gone(process: Process) -> bool {
+    match Stat::of(process.pid) {
+        Ok(stat) => stat.start != process.start || stat.is_dead(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// Writes down that a generation was lost with its shim, and ends what it left behind as far as that is provably its own.
@@ -338,22 +360,25 @@ fn settle_lost(place: &Place, id: &InstanceId, dir: &Path, record: &Record) -> E
     exit
 }
 
-/// Processes of a dead shim's session that carry the instance's own secret: nobody else's can.
+/// Processes younger than a dead shim that carry the instance's own secret, whatever session they moved to: nobody else's can.
+/// What descends from a shim that lives is that shim's.
 fn leftovers(record: &Record, note: &Note) -> Vec<u32> {
-    let (Some(shim), Some(session)) = (record.shim, record.session) else { return Vec::new() };
+    let Some(shim) = record.shim else { return Vec::new() };
     let all = process::all();
-    let leader_is_a_stranger = |(pid, stat): &(u32, Stat)| *pid == session && stat.start != shim.start;
-    if all.iter().any(leader_is_a_stranger) {
-        return Vec::new();
-    }
-    let in_session = |(pid, stat): &(u32, Stat)| {
-        *pid != session && stat.session == session && stat.start >= shim.start && !stat.is_dead()
-    };
-    let members = all.into_iter().filter(in_session);
-    members
-        .map(|(pid, _)| pid)
+    let parents: BTreeMap<u32, u32> = all.iter().map(|(pid, stat)| (*pid, stat.parent)).collect();
+    let young = all.iter().filter(|(_, stat)| stat.start >= shim.start && !stat.is_dead());
+    young
+        .map(|(pid, _)| *pid)
         .filter(|pid| carries_secret(*pid, &note.secret_sha256).unwrap_or(false))
+        .filter(|pid| !below_a_shim(*pid, &parents))
         .collect()
+}
+
+fn below_a_shim(pid: u32, parents: &BTreeMap<u32, u32>) -> bool {
+    let ancestors = iter::successors(parents.get(&pid).copied(), |pid| parents.get(pid).copied());
+    ancestors.take(parents.len()).any(|pid| {
+        fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_ascii() == SHIM_COMM.as_bytes())
+    })
 }
 
 fn carries_secret(pid: u32, sha256: &str) -> io::Result<bool> {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use nexushub_chassis::launch::secret::hex;
 use sha2::{Digest, Sha256};
 
 use crate::ids::InstanceId;
@@ -48,10 +49,15 @@ impl Cgroups {
         Some(self.0.as_ref()?.join(name(id, generation)))
     }
 
+    /// Removes the place itself, if nothing is left in it; made anew when it is needed.
+    pub(crate) fn leave(&self) {
+        self.0.iter().for_each(|base| drop(fs::remove_dir(base))); // busy: something of ours still runs
+    }
+
     /// Makes the cgroup of a generation.
     pub(crate) fn make(&self, id: &InstanceId, generation: u64) -> Option<PathBuf> {
         let folder = self.folder(id, generation)?;
-        match make(&folder) {
+        match folder.parent().map_or(Ok(()), make).and_then(|()| make(&folder)) {
             Ok(()) => Some(folder),
             Err(error) => {
                 tracing::debug!(instance = %id, generation, error = %error, "its cgroup can't be made; it runs without");
@@ -93,8 +99,7 @@ fn make(folder: &Path) -> io::Result<()> {
 
 fn base_name(state: &Path) -> String {
     let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-    let hash: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
-    format!("nexushub-{hash}")
+    format!("nexushub-{}", hex(&digest[..6]))
 }
 
 fn name(id: &InstanceId, generation: u64) -> String {

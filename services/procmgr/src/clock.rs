@@ -1,7 +1,9 @@
 //! The two clocks of procmgr, read once for each event: the monotonic one for every decision, the wall clock only for
 //! what people and other programs are shown. Pure code is handed a [`Now`] and never reads a clock itself.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
+
+use nexushub_chassis::launch::clock::unix_ms;
 
 /// Milliseconds on the monotonic clock since procmgr started. Negative for what began before.
 pub(crate) type Ms = i64;
@@ -44,11 +46,6 @@ impl Clock {
     pub(crate) fn instant(&self, mono: Ms) -> Instant {
         self.0 + std::time::Duration::from_millis(u64::try_from(mono).unwrap_or(0))
     }
-}
-
-/// Milliseconds since the epoch.
-pub(crate) fn unix_ms(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

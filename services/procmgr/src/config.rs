@@ -129,11 +129,11 @@ impl Config {
             let range = format!("{}-{}", self.port_first, self.port_last);
             return Some(("port_first", format!("{range} is no range of ports from 1024 up")));
         }
-        if self.log_segment_bytes < 4096 || self.log_budget_bytes < self.log_segment_bytes * 2 {
-            return Some((
-                "log_budget_bytes",
-                "must hold at least two segments of at least 4096 bytes".into(),
-            ));
+        let least = nexushub_shim::segment::BUDGET_MIN / 2;
+        if self.log_segment_bytes < least || self.log_budget_bytes < self.log_segment_bytes.saturating_mul(2)
+        {
+            let why = format!("must hold at least two segments of at least {least} bytes");
+            return Some(("log_budget_bytes", why));
         }
         let path = &self.health_path;
         if let Some(why) = path_problem(path) {

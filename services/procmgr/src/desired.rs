@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use nexushub_chassis::launch::secret::hex;
 use nexushub_proto::provider;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -35,7 +36,7 @@ pub(crate) enum Isolation {
 }
 
 /// One instance that should run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Desired {
     /// Its id.
     pub id: InstanceId,
@@ -140,7 +141,7 @@ impl Desired {
     fn sealed(mut self) -> Self {
         let parts = (&self.release, &self.data, self.isolation, &self.env, &self.health);
         let text = serde_json::to_vec(&parts).unwrap_or_default();
-        self.digest = Sha256::digest(&text).iter().take(16).map(|b| format!("{b:02x}")).collect();
+        self.digest = hex(&Sha256::digest(&text)[..16]);
         self
     }
 
@@ -167,8 +168,7 @@ fn plain_absolute(path: &Path) -> bool {
 
 fn env_problem(env: &BTreeMap<String, String>, max_bytes: u32) -> Option<String> {
     for (name, value) in env {
-        let head = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        if !head || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        if !nexushub_chassis::names::is_variable(name) {
             return Some(format!("environment name {name:?} is not a name"));
         }
         if value.contains('\0') {
@@ -191,6 +191,7 @@ pub(crate) mod tests {
             host_name: "hello".into(),
             release: "/srv/app/1".into(),
             data: "/srv/data".into(),
+            driver: provider::Driver::Process.into(),
             ..Default::default()
         }
     }

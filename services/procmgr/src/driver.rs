@@ -1,7 +1,7 @@
 //! How a generation is isolated. A driver judges whether a release can run and says what the shim shall execute; whatever
 //! else there is to a start is the same for all. Here is `process`, which isolates nothing; `sandbox` and `krun` fit beside it.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Once};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use crate::desired::{Desired, Isolation};
 
@@ -47,17 +47,18 @@ impl Driver for Process {
 
 /// The driver for a wanted isolation, or why there is none.
 pub(crate) fn resolve(wanted: Isolation) -> Result<&'static dyn Driver, String> {
-    static TOLD: Once = Once::new();
     match wanted {
         Isolation::Process => Ok(&Process),
+        // Never without a box unless that is asked for by name.
         Isolation::Auto => {
-            TOLD.call_once(|| {
-                tracing::info!(driver = "process", "driver auto is process: no other driver is built in");
-            });
-            Ok(&Process)
+            Err("driver auto finds no box here yet; ask for `process` to run without isolation".into())
         }
-        Isolation::Krun => Err("driver krun is not built in; use auto or process".into()),
-        Isolation::Sandbox => Err("driver sandbox is not built in; use auto or process".into()),
+        Isolation::Krun => {
+            Err("driver krun is not built in; ask for `process` to run without isolation".into())
+        }
+        Isolation::Sandbox => {
+            Err("driver sandbox is not built in; ask for `process` to run without isolation".into())
+        }
     }
 }
 
@@ -94,8 +95,9 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_process_and_what_is_not_built_in_says_so() {
-        assert_eq!(name(Isolation::Auto), "process");
+    fn nothing_runs_without_a_box_unless_that_was_asked_for_by_name() {
+        assert_eq!(name(Isolation::Process), "process");
+        assert!(resolve(Isolation::Auto).err().unwrap().contains("ask for `process`"));
         assert!(resolve(Isolation::Krun).err().unwrap().contains("not built in"));
         assert_eq!(name(Isolation::Sandbox), "");
     }

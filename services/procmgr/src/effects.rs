@@ -1,5 +1,5 @@
-//! What the owner task has done for it, off its own thread: examinations, starts, health checks, stops. Each reports back as
-//! an event; none decides anything.
+//! What the owner task has done for it, on tasks and threads beside it: examinations, starts, health checks, stops. Each reports
+//! back as an event; none decides anything.
 
 use std::{
     path::PathBuf,
@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use nexushub_chassis::launch::secret::{self, AppKey};
+use nexushub_chassis::launch::{
+    clock::unix_ms,
+    secret::{self, AppKey},
+};
 use nexushub_shim::{
     control::{Reply, Request},
     identity::{self, Identity},
@@ -25,9 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    adopt,
-    clock::unix_ms,
-    control,
+    adopt, control,
     desired::Desired,
     driver,
     env::{self, Surroundings},
@@ -45,7 +46,8 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts to learn how a generation ended whose lock is still held.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What the owner task may ask for. Nothing here waits.
+/// What the owner task may ask for. Nothing here waits for an app, a shim or a deletion: of the work itself only the binding of
+/// a port and the renaming of surplus folders are done before the call returns, since the next decision builds on them.
 pub(crate) trait Effects: Send + 'static {
     /// What stands for a port's reservation.
     type Reservation;
@@ -65,7 +67,8 @@ pub(crate) trait Effects: Send + 'static {
     fn stop(&self, run: &Arc<Generation>, deadline: Duration);
     /// Ends it by force, with its shim if that doesn't answer.
     fn kill(&self, run: &Arc<Generation>);
-    /// Removes surplus folders of instances that are gone.
+    /// Puts surplus folders of instances that are gone out of the way, at once, so that no later start meets one that is being
+    /// deleted; deletes them in time.
     fn sweep(&self, known: &dyn Fn(&str) -> bool);
     /// A number in 0..1.
     fn jitter(&self) -> f64;
@@ -109,8 +112,7 @@ impl Os {
         let (reaped, mut died) = (Arc::clone(&children), signal(SignalKind::child())?);
         tokio::spawn(async move {
             while died.recv().await.is_some() {
-                let mut children = reaped.lock().unwrap_or_else(PoisonError::into_inner);
-                children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+                reap(&reaped, None);
             }
         });
         let busy = Arc::new(Semaphore::new(at_once.max(1)));
@@ -172,12 +174,17 @@ impl Os {
         })
     }
 
-    async fn start_now(&self, order: Result<Order, String>) -> Result<Arc<Generation>, Failure> {
-        let order = order.map_err(|why| Failure { number: 0, why })?;
-        let (place, children) = (Arc::clone(&self.place), Arc::clone(&self.children));
+    async fn start_now(
+        &self,
+        desired: Arc<Desired>,
+        port: u16,
+        reservation: std::os::fd::OwnedFd,
+    ) -> Result<Arc<Generation>, Failure> {
+        let os = self.clone();
         let started = self.blocking(move || {
-            let (run, child) = place.start(order)?;
-            children.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+            let order = os.order(&desired, port, reservation);
+            let (run, child) = os.place.start(order.map_err(|why| Failure { number: 0, why })?)?;
+            reap(&os.children, Some(child));
             Ok(Arc::new(run))
         });
         started.await.unwrap_or_else(|| Err(Failure { number: 0, why: "procmgr is ending".into() }))
@@ -186,15 +193,21 @@ impl Os {
     /// Learns of the end from the shim itself; from what it left where it no longer answers.
     async fn ended(&self, run: &Arc<Generation>) -> Exit {
         loop {
-            let answer = control::ask(&run.dir, &run.nonce, Request::Wait, None).await;
+            let told = match control::ask(&run.dir, &run.nonce, Request::Wait, None).await {
+                Ok(control::Answer { reply: Reply::Exited(end), .. }) => Some(end),
+                Ok(_) | Err(_) => None,
+            };
             let (place, subject) = (Arc::clone(&self.place), Arc::clone(run));
-            let told = matches!(&answer, Ok(answer) if matches!(answer.reply, Reply::Exited(_)));
-            let look =
-                move || if told { adopt::recorded(&subject) } else { adopt::aftermath(&place, &subject) };
-            match (tokio::task::spawn_blocking(look).await, answer) {
-                (Ok(Some(exit)), _) => return exit,
-                (_, Ok(control::Answer { reply: Reply::Exited(end), .. })) => return unrecorded(end),
-                _ => tokio::time::sleep(RETRY).await,
+            let look = move || match told {
+                Some(_) => adopt::recorded(&subject).ok().flatten(),
+                None => adopt::aftermath(&place, &subject),
+            };
+            match (tokio::task::spawn_blocking(look).await.ok().flatten(), told) {
+                (Some(exit), _) => return exit,
+                // Its shim says so, and says it only when all of the app is gone.
+                (None, Some(end)) => return unrecorded(end),
+                // It lives, or that can't be told now.
+                (None, None) => tokio::time::sleep(RETRY).await,
             }
         }
     }
@@ -218,6 +231,14 @@ impl Os {
         }
         outcome.is_ok()
     }
+}
+
+/// Reaps the shims that have ended. A new one is looked at as soon as it is among them: the signal of its end may have come
+/// before it was.
+fn reap(children: &Mutex<Vec<Child>>, new: Option<Child>) {
+    let mut children = children.lock().unwrap_or_else(PoisonError::into_inner);
+    children.extend(new);
+    children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
 }
 
 fn unrecorded(end: nexushub_shim::exit::End) -> Exit {
@@ -245,9 +266,9 @@ impl Effects for Os {
 
     fn start(&self, desired: &Arc<Desired>, port: u16, reservation: Self::Reservation) {
         let (os, id) = (self.clone(), desired.id.clone());
-        let order = self.order(desired, port, reservation);
+        let desired = Arc::clone(desired);
         tokio::spawn(async move {
-            let result = os.start_now(order).await;
+            let result = os.start_now(desired, port, reservation).await;
             os.report(Event::Started { id, port, result }).await;
         });
     }
@@ -313,5 +334,32 @@ fn kill_shim(run: &Generation) {
     let Ok(Some(record)) = Record::read(&run.dir) else { return };
     if record.nonce == run.nonce && matches!(identity::verify(&record), Ok(Identity::Alive)) {
         let _ = kill(Pid::from_raw(run.shim.pid.cast_signed()), Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::process::Command;
+
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    use super::*;
+
+    #[test]
+    fn a_shim_that_ended_before_it_was_noted_is_reaped_without_another_signal() {
+        let gone = Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(gone.id().cast_signed());
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        let children = Mutex::default();
+        reap(&children, Some(gone));
+        assert!(children.lock().unwrap().is_empty());
+        reap(&children, Some(Command::new("sleep").arg("60").spawn().unwrap()));
+        let mut kept = std::mem::take(&mut *children.lock().unwrap());
+        assert_eq!(kept.len(), 1, "what lives is kept");
+        for child in &mut kept {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{config::Config, desired::Desired};
 
-/// Names that configuration can't set.
+/// Names that configuration can't set; the provider refuses them where they are written (`typed.rs` there).
 pub(crate) const RESERVED: [&str; 8] =
     ["HOST", "INTERNAL_SECRET", "PORT", "SSL_CERT_FILE", "NEXUSHUB_DATA", "PATH", "HOME", "LANG"];
 

@@ -283,8 +283,8 @@ impl Place {
         }
     }
 
-    /// Puts the folders of instances that are gone out of the way, but for the `keep` newest, and says which to delete.
-    /// `known` are the ids that are not gone.
+    /// Puts the folders of instances that are gone out of the way, but for the `keep` newest, and says which to delete. It
+    /// only renames: deleting takes long, and is the caller's. `known` are the ids that are not gone.
     pub(crate) fn retire(&self, keep: usize, known: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.instances()).into_iter().flatten().flatten();
         let mut gone = Vec::new();
@@ -302,7 +302,7 @@ impl Place {
         let surplus = gone.len().saturating_sub(keep);
         for (_, name) in gone.into_iter().take(surplus) {
             let away = self.instances().join(format!("{RETIRED}{name}"));
-            let _ = fs::remove_dir_all(&away);
+            // Fails while an earlier one of that name is still being deleted: then it is put away another time.
             if fs::rename(self.instances().join(&name), &away).is_ok() && !retired.contains(&away) {
                 retired.push(away);
             }
@@ -429,6 +429,21 @@ mod tests {
         assert_eq!(place.known().unwrap().len(), 2);
         assert!(place.instance(&id("d")).exists());
         assert_eq!(place.retire(1, |name| name == "d").len(), 2, "what was not deleted yet is named again");
+    }
+
+    #[test]
+    fn retiring_deletes_nothing_itself_and_leaves_alone_what_it_cannot_put_away_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let earlier = place.instances().join(format!("{RETIRED}a"));
+        for folder in [earlier.join("log"), place.instance(&id("a")).join("log")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        assert_eq!(place.retire(0, |_| false), std::slice::from_ref(&earlier));
+        assert!(earlier.join("log").exists() && place.instance(&id("a")).join("log").exists());
+        fs::remove_dir_all(&earlier).unwrap();
+        assert_eq!(place.retire(0, |_| false), std::slice::from_ref(&earlier));
+        assert!(earlier.join("log").exists() && !place.instance(&id("a")).exists());
     }
 
     fn order(data: &Path) -> Order {

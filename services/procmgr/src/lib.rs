@@ -54,7 +54,10 @@ use nexushub_chassis::{
     setup::Setup,
 };
 use nexushub_proto::procmgr::procmgr_service_server::ProcmgrServiceServer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinError, JoinHandle},
+};
 
 use crate::{
     cgroup::Cgroups,
@@ -107,8 +110,8 @@ impl Daemon for Procmgr {
         let announce = Box::new(move |text: &str| ready.status(text));
         let start = start(&chassis.setup, &place, table.clone(), announce)?;
         let (instances, desired) = (start.known.len(), start.desired.clone());
-        let owner = tokio::spawn(Manager::new(start, os).run(inbox));
-        tokio::spawn(feed::follow(
+        let mut owner = tokio::spawn(Manager::new(start, os).run(inbox));
+        let mut feed = tokio::spawn(feed::follow(
             chassis.clients.channel("provider"),
             chassis.setup.config.limits(),
             desired,
@@ -118,20 +121,49 @@ impl Daemon for Procmgr {
         let config = &chassis.setup.config;
         let service =
             Service::new(config, table, events.clone(), place.instances(), chassis.shutdown.clone());
-        let server = tokio::spawn(chassis.grpc(ProcmgrServiceServer::new(service)));
+        let mut server = tokio::spawn(chassis.grpc(ProcmgrServiceServer::new(service)));
         chassis.ready.ready(&format!("{instances} instances known on disk"));
         tokio::select! {
+            biased; // the drain ends the server, which is no fault then
             () = chassis.shutdown.draining() => {}
-            _ = owner => return Err(Fault::new("owner_ended", "the owner task ended", "procmgr", "see the log above")),
+            fault = first_end(&mut owner, &mut feed, &mut server) => return Err(fault),
         }
         if stop_all_marker(&chassis.setup).exists() {
             stop_all(&chassis, &events).await;
+            place.cgroups.leave();
         }
         match server.await {
             Ok(outcome) => outcome,
-            Err(error) => Err(Fault::new("rpc_failed", error.to_string(), "grpc", "see the log above")),
+            Err(error) => Err(ended("rpc_failed", "grpc", &error.to_string())),
         }
     }
+}
+
+/// Waits for the first of the tasks to end, which none has a reason to before the drain, and says so: without any of them
+/// procmgr only looks alive, so it is to be started again.
+async fn first_end(
+    owner: &mut JoinHandle<()>,
+    feed: &mut JoinHandle<()>,
+    server: &mut JoinHandle<Result<(), Fault>>,
+) -> Fault {
+    let why = |end: Result<(), JoinError>| match end {
+        Ok(()) => "it ended".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tokio::select! {
+        biased; // the feed ends with the owner
+        end = owner => ended("owner_ended", "owner task", &why(end)),
+        end = feed => ended("feed_ended", "feed of desired instances", &why(end)),
+        end = server => match end {
+            Ok(Err(fault)) => fault,
+            Ok(Ok(())) => ended("rpc_failed", "grpc", &why(Ok(()))),
+            Err(error) => ended("rpc_failed", "grpc", &why(Err(error))),
+        },
+    }
+}
+
+fn ended(code: &'static str, what: &str, why: &str) -> Fault {
+    Fault::new(code, format!("a part of procmgr is gone: {why}"), what, "see the log above")
 }
 
 /// Opens the shim's executable, from which every start is made until procmgr itself is started again.
@@ -256,4 +288,31 @@ fn fault(what: &str, error: &std::io::Error, object: &Path) -> Fault {
         object.display().to_string(),
         "check that it is there and may be used",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    fn lasts<T: Send + 'static>() -> JoinHandle<T> {
+        tokio::spawn(std::future::pending())
+    }
+
+    #[tokio::test]
+    async fn the_end_of_any_part_before_the_drain_is_a_fault_that_names_it() {
+        let panics = || tokio::spawn(async { panic!("broken") });
+        let fault = first_end(&mut panics(), &mut lasts(), &mut lasts()).await;
+        assert_eq!((fault.code, fault.object.as_str()), ("owner_ended", "owner task"));
+        let fault = first_end(&mut lasts(), &mut panics(), &mut lasts()).await;
+        assert!(fault.code == "feed_ended" && fault.msg.contains("broken"), "{}", fault.msg);
+        let fault = first_end(&mut lasts(), &mut tokio::spawn(async {}), &mut lasts()).await;
+        assert_eq!(fault.code, "feed_ended");
+        for server in [tokio::spawn(async { Ok(()) }), tokio::spawn(async { panic!("broken") })] {
+            let mut server = server;
+            assert_eq!(first_end(&mut lasts(), &mut lasts(), &mut server).await.code, "rpc_failed");
+        }
+        let mut server = tokio::spawn(async { Err(Fault::new("own", "why", "x", "y")) });
+        assert_eq!(first_end(&mut lasts(), &mut lasts(), &mut server).await.code, "own");
+    }
 }

@@ -155,6 +155,7 @@ impl News {
         }
     }
 
+    /// Three system calls that wait for nothing: too little to hand to another thread.
     fn watch(folder: &Path) -> io::Result<AsyncFd<Watch>> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let written = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;

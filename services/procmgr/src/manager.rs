@@ -1,5 +1,7 @@
 //! The owner task: it alone holds the machines, the ports and the desired set. An event comes in, the machine concerned is told,
-//! the plan is asked for and done, what changed is published. It never waits for anything but the next event or due time.
+//! the plan is asked for and done, what changed is published. It never waits for anything but the next event or due time. Of
+//! the file system it looks at no more than a release that is to replace a running one (`driver::judge`), and it renames the
+//! folders of instances that are gone (`Effects::sweep`); whatever reads, writes or deletes more is done beside it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -115,8 +117,8 @@ pub(crate) struct Manager<E: Effects> {
     stopped: u32,
     waiting: Vec<oneshot::Sender<u32>>,
     announce: Box<dyn Fn(&str) + Send>,
-    /// While everything is being stopped: how many were not at rest when that was announced last.
-    left: usize,
+    /// What was announced last.
+    said: String,
 }
 
 impl<E: Effects> Manager<E> {
@@ -139,7 +141,7 @@ impl<E: Effects> Manager<E> {
             stopped: 0,
             waiting: Vec::new(),
             announce: start.announce,
-            left: 0,
+            said: String::new(),
         };
         if let Some(set) = start.desired {
             manager.take_desired(set);
@@ -293,49 +295,42 @@ impl<E: Effects> Manager<E> {
     fn act(&mut self, id: &InstanceId, action: Action, now: Now) {
         self.touched.insert(id.clone());
         let rules = self.rules(id);
-        if action == Action::Start {
-            return self.start(id, &rules, now);
-        }
         let desired = self.desired.as_ref().and_then(|set| set.get(id));
         let machine = self.machines.entry(id.clone()).or_insert_with(|| Machine::new(now));
         if let (None, Some(desired)) = (&machine.desired, desired) {
             machine.desired = Some(Arc::clone(desired));
         }
-        let live = machine.live.clone();
-        match (action, live) {
-            (Action::Examine, _) => {
+        match action {
+            Action::Examine => {
                 machine.examine();
                 self.effects.examine(id);
             }
-            (Action::Hold(state, reason), _) => machine.hold(state, &reason, now),
-            (Action::Probe, Some(run)) => {
+            Action::Start(desired) => self.start(id, &desired, &rules, now),
+            Action::Hold(state, reason) => machine.hold(state, &reason, now),
+            Action::Probe(run) => {
                 machine.probe();
                 self.effects.probe(&run, rules.check, !machine.listener_known);
             }
-            (Action::Stop(cause), Some(run)) => {
+            Action::Stop(cause, run) => {
                 machine.stop(cause, &rules, now);
                 self.effects.stop(&run, Duration::from_millis(u64::try_from(rules.stop_ms).unwrap_or(0)));
             }
-            (Action::Kill, Some(run)) => {
+            Action::Kill(run) => {
                 machine.kill(&rules, now);
                 self.effects.kill(&run);
             }
-            (Action::Forget, None) => self.forget(id),
-            (Action::Start | Action::Probe | Action::Stop(_) | Action::Kill | Action::Forget, _) => {
-                tracing::error!(instance = %id, "a plan does not fit its machine");
-            }
+            Action::Forget => self.forget(id),
         }
     }
 
-    fn start(&mut self, id: &InstanceId, rules: &Rules, now: Now) {
-        let desired = self.desired.as_ref().and_then(|set| set.get(id)).cloned();
-        let (Some(machine), Some(desired)) = (self.machines.get_mut(id), desired) else { return };
+    fn start(&mut self, id: &InstanceId, desired: &Arc<Desired>, rules: &Rules, now: Now) {
+        let machine = self.machines.entry(id.clone()).or_insert_with(|| Machine::new(now));
         machine.launch(desired.digest.clone(), now);
-        machine.desired = Some(Arc::clone(&desired));
+        machine.desired = Some(Arc::clone(desired));
         match self.ports.reserve(id, |port| self.effects.reserve(port)) {
             Ok((port, reservation)) => {
                 tracing::info!(instance = %id, port, release = %desired.release.display(), "starting an instance");
-                self.effects.start(&desired, port, reservation);
+                self.effects.start(desired, port, reservation);
             }
             Err(exhausted) => {
                 let jitter = self.effects.jitter();
@@ -379,10 +374,22 @@ impl<E: Effects> Manager<E> {
                 "first reconcile done"
             );
             self.table.reconciled();
-            (self.announce)(&format!("{} instances, first reconcile done", self.machines.len()));
         }
-        if self.mode == Mode::StopAll {
-            self.stopping();
+        match self.mode {
+            Mode::StopAll => self.stopping(),
+            Mode::Run if self.reconciled => {
+                let running =
+                    self.machines.values().filter(|machine| machine.state == State::Running).count();
+                self.say(format!("{running} of {} instances running", self.machines.len()));
+            }
+            Mode::Run => {}
+        }
+    }
+
+    fn say(&mut self, text: String) {
+        if text != self.said {
+            (self.announce)(&text);
+            self.said = text;
         }
     }
 
@@ -390,10 +397,7 @@ impl<E: Effects> Manager<E> {
     fn stopping(&mut self) {
         let busy = |machine: &&Machine| !matches!(machine.phase, Phase::Idle | Phase::Blocked);
         let left = self.machines.values().filter(busy).count();
-        if left != self.left {
-            (self.announce)(&format!("stopping every instance, {left} left"));
-            self.left = left;
-        }
+        self.say(format!("stopping every instance, {left} left"));
         if left == 0 {
             for reply in self.waiting.drain(..) {
                 let _ = reply.send(self.stopped); // an error says that the caller is gone

@@ -27,13 +27,12 @@ pub(crate) struct Question {
 pub(crate) async fn ask(question: Question, check: Check) -> Probed {
     let patience = Duration::from_millis(u64::try_from(check.timeout_ms).unwrap_or(1));
     let answer = match tokio::time::timeout(patience, get(question.port, &check.path)).await {
-        Ok(answer) => answer,
+        Ok(Err(Miss::Refused)) => return Err("nothing listens on its port".into()), // there is no listener to judge
+        Ok(Err(Miss::Other(why))) => Err(why),
+        Ok(Ok(())) => Ok(()),
         Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
     };
-    // A refused connection means that nobody listens: there is nothing to judge.
-    let Some(shim) = question.judge_for.filter(|_| !answer.as_ref().is_err_and(|why| why == REFUSED)) else {
-        return answer;
-    };
+    let Some(shim) = question.judge_for else { return answer };
     let port = question.port;
     match tokio::task::spawn_blocking(move || listener::owner(port, shim)).await {
         Ok(listener::Owner::Stranger) => Err(format!("port {port} is listened on by a stranger")),
@@ -44,27 +43,36 @@ pub(crate) async fn ask(question: Question, check: Check) -> Probed {
     }
 }
 
-const REFUSED: &str = "nothing listens on its port";
+/// Why there is no healthy answer.
+enum Miss {
+    /// Nobody listens.
+    Refused,
+    /// Anything else, for people.
+    Other(String),
+}
 
-async fn get(port: u16, path: &str) -> Probed {
+async fn get(port: u16, path: &str) -> Result<(), Miss> {
     let stream =
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
-            _ => format!("could not connect: {error}"),
+            std::io::ErrorKind::ConnectionRefused => Miss::Refused,
+            _ => Miss::Other(format!("could not connect: {error}")),
         })?;
-    let broken = |error: hyper::Error| format!("the connection broke: {error}");
+    let broken = |error: hyper::Error| Miss::Other(format!("the connection broke: {error}"));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let driver = Driving(tokio::spawn(connection));
     let request = Request::get(path)
         .header(header::HOST, format!("127.0.0.1:{port}"))
         .header(header::USER_AGENT, "nexushub-procmgr")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("the request is malformed: {error}"))?;
+        .map_err(|error| Miss::Other(format!("the request is malformed: {error}")))?;
     let reply = sender.send_request(request).await.map_err(broken)?;
     let status = reply.status();
     let _ = Limited::new(reply.into_body(), BODY_LIMIT).collect().await;
     drop(driver);
-    if status == StatusCode::OK { Ok(()) } else { Err(format!("status {}", status.as_u16())) }
+    if status == StatusCode::OK {
+        return Ok(());
+    }
+    Err(Miss::Other(format!("status {}", status.as_u16())))
 }
 
 /// The connection's task, ended with the check.
@@ -124,7 +132,11 @@ mod tests {
         assert_eq!(against(b"", plain).await, Err("no answer within 300 ms".into()));
         let free =
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        assert_eq!(ask(plain(free), Config::default().check()).await, Err(REFUSED.into()));
+        let refused = Err("nothing listens on its port".into());
+        for judge_for in [None, Some(u32::MAX)] {
+            let question = Question { port: free, judge_for };
+            assert_eq!(ask(question, Config::default().check()).await, refused);
+        }
     }
 
     #[tokio::test]

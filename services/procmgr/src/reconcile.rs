@@ -4,11 +4,12 @@
 //! Invariant: doing what a plan says and asking again at the same time yields nothing more to do for the same instance than
 //! what the doing itself made necessary; with nothing changed, nothing is done.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     clock::Ms,
     desired::{Desired, DesiredSet},
+    generation::Generation,
     ids::InstanceId,
     state::{Cause, Machine, Phase, State},
 };
@@ -22,19 +23,19 @@ pub(crate) enum Mode {
     StopAll,
 }
 
-/// One thing to do with one instance.
+/// One thing to do with one instance. Each carries what it is done with, so whatever is planned can be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Find out what lives.
     Examine,
     /// Start the next generation.
-    Start,
-    /// Check its health.
-    Probe,
+    Start(Arc<Desired>),
+    /// Check the live generation's health.
+    Probe(Arc<Generation>),
     /// Tell the live generation to end.
-    Stop(Cause),
+    Stop(Cause, Arc<Generation>),
     /// Kill the shim that doesn't do what it is told.
-    Kill,
+    Kill(Arc<Generation>),
     /// Plan no start; it rests in this state for this reason.
     Hold(State, String),
     /// Nothing lives and nobody wants it.
@@ -60,7 +61,7 @@ enum Want<'a> {
     /// That it rest.
     Stopped,
     /// That it run.
-    Run(&'a Desired),
+    Run(&'a Arc<Desired>),
 }
 
 enum Step {
@@ -85,7 +86,7 @@ pub(crate) fn reconcile(
         let want = match (mode, desired) {
             (Mode::StopAll, _) => Want::Stopped,
             (Mode::Run, None) => Want::Unknown,
-            (Mode::Run, Some(set)) => set.get(id).map_or(Want::Absent, |one| Want::Run(one)),
+            (Mode::Run, Some(set)) => set.get(id).map_or(Want::Absent, Want::Run),
         };
         match step(machine, want, now) {
             Step::Do(action) => plan.actions.push((id.clone(), action)),
@@ -97,13 +98,15 @@ pub(crate) fn reconcile(
 }
 
 fn step(m: &Machine, want: Want<'_>, now: Ms) -> Step {
-    match m.phase {
-        Phase::Unknown => Step::Do(Action::Examine),
-        Phase::Examining | Phase::Launching => Step::Wait(None),
-        Phase::Blocked => at(m.recheck_at, now, Action::Examine),
-        Phase::Idle => idle(m, want, now),
-        Phase::Up => up(m, want, now),
-        Phase::Stopping => at(m.kill_at, now, Action::Kill),
+    match (m.phase, &m.live) {
+        (Phase::Unknown, _) => Step::Do(Action::Examine),
+        (Phase::Examining | Phase::Launching, _) => Step::Wait(None),
+        (Phase::Blocked, _) => at(m.recheck_at, now, Action::Examine),
+        (Phase::Idle, None) => idle(m, want, now),
+        (Phase::Up, Some(run)) => up(m, run, want, now),
+        (Phase::Stopping, Some(run)) => at(m.kill_at, now, Action::Kill(Arc::clone(run))),
+        // What doesn't go together isn't believed: what is on disk decides, and the examination waits for nothing here.
+        (Phase::Idle, Some(_)) | (Phase::Up | Phase::Stopping, None) => Step::Do(Action::Examine),
     }
 }
 
@@ -118,8 +121,10 @@ fn idle(m: &Machine, want: Want<'_>, now: Ms) -> Step {
         Want::Stopped => rest(m, State::Stopped, "all instances have been stopped"),
         Want::Run(desired) => match &desired.problem {
             Some(problem) => rest(m, State::Failed, &format!("cannot run: {problem}")),
-            None if m.restart_asked || m.tried.as_ref() != Some(&desired.digest) => Step::Do(Action::Start),
-            None => at(m.start_at.unwrap_or(now), now, Action::Start),
+            None if m.restart_asked || m.tried.as_ref() != Some(&desired.digest) => {
+                Step::Do(Action::Start(Arc::clone(desired)))
+            }
+            None => at(m.start_at.unwrap_or(now), now, Action::Start(Arc::clone(desired))),
         },
     }
 }
@@ -131,12 +136,12 @@ fn rest(m: &Machine, state: State, reason: &str) -> Step {
     Step::Do(Action::Hold(state, reason.to_owned()))
 }
 
-fn up(m: &Machine, want: Want<'_>, now: Ms) -> Step {
-    if let Some(cause) = reason_to_end(m, want, now) {
-        return Step::Do(Action::Stop(cause));
+fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, now: Ms) -> Step {
+    if let Some(cause) = reason_to_end(m, run, want, now) {
+        return Step::Do(Action::Stop(cause, Arc::clone(run)));
     }
     if !m.probing && m.probe_at <= now {
-        return Step::Do(Action::Probe);
+        return Step::Do(Action::Probe(Arc::clone(run)));
     }
     let probe = (!m.probing).then_some(m.probe_at);
     let deadline = (m.state == State::Starting && m.deadline_at > now).then_some(m.deadline_at);
@@ -144,7 +149,7 @@ fn up(m: &Machine, want: Want<'_>, now: Ms) -> Step {
 }
 
 /// Only what could be started again is ended for being sick: of anything else, a sick one is better than none.
-fn reason_to_end(m: &Machine, want: Want<'_>, now: Ms) -> Option<Cause> {
+fn reason_to_end(m: &Machine, run: &Generation, want: Want<'_>, now: Ms) -> Option<Cause> {
     let desired = match want {
         Want::Unknown => return None,
         Want::Absent => return Some(Cause::Removed),
@@ -154,7 +159,7 @@ fn reason_to_end(m: &Machine, want: Want<'_>, now: Ms) -> Option<Cause> {
     if desired.problem.is_some() || m.held_back.is_some() {
         return None;
     }
-    if m.live.as_ref().is_some_and(|run| run.digest != desired.digest) {
+    if run.digest != desired.digest {
         return Some(Cause::Changed);
     }
     if m.restart_asked {
@@ -169,9 +174,7 @@ fn reason_to_end(m: &Machine, want: Want<'_>, now: Ms) -> Option<Cause> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use proptest::prelude::*;
 
     use super::*;
@@ -219,6 +222,15 @@ mod tests {
             reconcile(self.desired.as_ref(), &self.machines, self.mode(), self.now)
         }
 
+        /// Why the plan ends what it ends, if that is all it does.
+        fn ends(&self) -> Vec<Cause> {
+            let ends = self.plan().actions.into_iter().map(|(_, action)| match action {
+                Action::Stop(cause, _) => cause,
+                other => panic!("{other:?} is planned"),
+            });
+            ends.collect()
+        }
+
         /// Does what the plan says until it says nothing more, as the owner task does.
         fn settle(&mut self) {
             for round in 0.. {
@@ -240,21 +252,21 @@ mod tests {
                     m.examine();
                     self.examining.push(id.clone());
                 }
-                Action::Start => {
+                Action::Start(desired) => {
                     assert!(!self.live.contains_key(id), "a second generation of {id}");
-                    let digest = self.desired.as_ref().unwrap()[id].digest.clone();
+                    let digest = desired.digest.clone();
                     m.launch(digest.clone(), now);
                     assert!(self.launching.insert(id.clone(), digest).is_none(), "two starts of {id}");
                 }
-                Action::Probe => {
+                Action::Probe(_) => {
                     m.probe();
                     self.probing.push(id.clone());
                 }
-                Action::Stop(cause) => {
+                Action::Stop(cause, _) => {
                     m.stop(cause, &rules(), now);
                     self.ending.push(id.clone());
                 }
-                Action::Kill => m.kill(&rules(), now),
+                Action::Kill(_) => m.kill(&rules(), now),
                 Action::Hold(state, reason) => m.hold(state, &reason, now),
                 Action::Forget => {
                     assert!(!self.live.contains_key(id), "forgot a live {id}");
@@ -425,7 +437,7 @@ mod tests {
     fn a_new_release_ends_the_old_generation_first() {
         let mut world = world_running("a");
         world.desired = Some([(id("a"), want("a", 1, false))].into());
-        assert_eq!(world.plan().actions, [(id("a"), Action::Stop(Cause::Changed))]);
+        assert_eq!(world.ends(), [Cause::Changed]);
         world.settle();
         assert!(world.launching.is_empty());
         world.end(&id("a"));
@@ -461,14 +473,14 @@ mod tests {
         world.settle();
         assert_eq!(world.plan().due, Some(62_000), "the health check is under way");
         world.now = 62_000;
-        assert_eq!(world.plan().actions, [(id("a"), Action::Stop(Cause::NeverHealthy))]);
+        assert_eq!(world.ends(), [Cause::NeverHealthy]);
     }
 
     #[test]
     fn stop_all_ends_what_lives_and_starts_nothing() {
         let mut world = world_running("a");
         world.stop_all = true;
-        assert_eq!(world.plan().actions, [(id("a"), Action::Stop(Cause::StopAll))]);
+        assert_eq!(world.ends(), [Cause::StopAll]);
         world.settle();
         world.end(&id("a"));
         world.settle();

@@ -89,7 +89,8 @@ impl Service {
         answer.await.map_err(|_| ProcmgrError::Ending)
     }
 
-    /// The folder of an instance's log; of one that is known it is made if need be, so that it can be followed.
+    /// The folder of an instance's log; of one that is known it is made if need be, so that it can be followed. One look, and at
+    /// most the making of one folder: too little to hand to another thread.
     fn log_folder(&self, id: &InstanceId) -> Result<PathBuf, ProcmgrError> {
         let folder = self.instances.join(id.as_str()).join("log");
         if folder.is_dir() {

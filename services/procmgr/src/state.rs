@@ -261,9 +261,10 @@ impl Machine {
         self.retry_unix = 0;
     }
 
-    /// An examination of its folder begins.
+    /// An examination of its folder begins: nothing is believed any more of what lives.
     pub(crate) fn examine(&mut self) {
         self.phase = Phase::Examining;
+        self.live = None;
     }
 
     /// An examination ended. `newest` is the highest generation number found.

@@ -1,7 +1,9 @@
 //! What a reader of the desired state has to be told to get from the state that it knows to the present one. A reader holds no
 //! queue of its own: however slow it is, it costs one pointer, and what happened meanwhile reaches it as one difference.
 
-use crate::{desired::State, instance::InstanceId, merge::Desired};
+use nexushub_chassis::names::InstanceId;
+
+use crate::{desired::State, merge::Desired};
 
 /// A reader this many revisions behind is told the whole anew.
 const FAR_BEHIND: u64 = 64;
@@ -33,16 +35,13 @@ pub fn between(known: Option<&State>, now: &State) -> Vec<Change> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{
-        host_name::{HostName, Zone},
-        instance::Fields,
-        merge::Origin,
-    };
+    use crate::{instance::Fields, merge::Origin};
+    use nexushub_chassis::names::{HostName, Zone};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn state(revision: u64, instances: &BTreeMap<String, String>) -> State {
-        let zone = Zone { base: "b".into(), port: 1 };
+        let zone = Zone::new("b", 1);
         let desired = instances.iter().map(|(id, host)| {
             let id = InstanceId::parse(id).unwrap();
             let host_name = HostName::parse(host, &zone).ok();

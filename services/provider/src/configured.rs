@@ -194,10 +194,10 @@ fn invalid(msg: String, object: String, hint: &str) -> Fault {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::host_name::Zone;
+    use nexushub_chassis::names::Zone;
 
     fn judge() -> Judge {
-        Judge { zone: Zone { base: "b.localhost".into(), port: 8443 }, root: Some("/project".into()) }
+        Judge { zone: Zone::new("b.localhost", 8443), root: Some("/project".into()) }
     }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -6,12 +6,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
+use nexushub_chassis::names::InstanceId;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, warn};
 
 use crate::{
     error::Error,
-    instance::{Entry, InstanceId},
+    instance::Entry,
     merge::{Clash, Conflict, Desired, Merged, merge},
     store::{Entries, Store},
     wire::snapshot_len,
@@ -124,7 +125,8 @@ enum Command {
 /// The way to the owner; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    commands: mpsc::Sender<Command>,
+    /// Each with the span of the call that asked for it: the owner's log lines belong to the caller's trace.
+    commands: mpsc::Sender<(Command, Span)>,
     state: watch::Receiver<Arc<State>>,
 }
 
@@ -156,7 +158,7 @@ impl Handle {
         command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| Error::Stopping)?;
+        self.commands.send((command(reply), Span::current())).await.map_err(|_| Error::Stopping)?;
         answer.await.map_err(|_| Error::Stopping)?
     }
 }
@@ -166,7 +168,7 @@ pub struct Owner {
     book: Book,
     store: Store,
     state: watch::Sender<Arc<State>>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<(Command, Span)>,
 }
 
 impl Owner {
@@ -188,12 +190,16 @@ impl Owner {
                 () = &mut draining => return,
                 command = self.commands.recv() => command,
             };
-            match command {
-                None => return,
-                // Whoever asked may be gone by now; the change stands all the same.
-                Some(Command::Put(entry, reply)) => drop(reply.send(self.put(*entry).await)),
-                Some(Command::Remove(id, reply)) => drop(reply.send(self.remove(&id).await)),
-            }
+            let Some((command, span)) = command else { return };
+            self.carry_out(command).instrument(span).await;
+        }
+    }
+
+    /// Whoever asked may be gone by now; the change stands all the same.
+    async fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Put(entry, reply) => drop(reply.send(self.put(*entry).await)),
+            Command::Remove(id, reply) => drop(reply.send(self.remove(&id).await)),
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::{io, path::PathBuf};
 
+use nexushub_chassis::names::InstanceId;
 use tonic::Status;
 
-use crate::{instance::InstanceId, merge::Conflict, typed::BadField};
+use crate::{merge::Conflict, typed::BadField};
 
 /// A refused request. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +56,10 @@ impl From<Error> for Status {
         match error {
             Error::Missing | Error::Bad(_) => Self::invalid_argument(message),
             Error::Taken(_) => Self::already_exists(message),
-            Error::NotDebug { .. } => Self::failed_precondition(message),
-            Error::TooMany(_) | Error::TooLarge(_) => Self::resource_exhausted(message),
+            // Not RESOURCE_EXHAUSTED, which means load: a limit that stays is not to be tried again.
+            Error::NotDebug { .. } | Error::TooMany(_) | Error::TooLarge(_) => {
+                Self::failed_precondition(message)
+            }
             Error::Unwritable { .. } | Error::Stopping => Self::unavailable(message),
         }
     }

@@ -6,42 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nexushub_chassis::names::{HostName, InstanceId};
 use serde::{Deserialize, Serialize};
-
-use crate::host_name::{HostName, quoted};
-
-/// Longest id of an instance.
-const ID_MAX: usize = 64;
-
-/// Names an instance: 1 to 64 characters of `[A-Za-z0-9_-]`, so that it is a safe file name too.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId(String);
-
-impl InstanceId {
-    /// Judges an id as typed.
-    ///
-    /// # Errors
-    /// What is wrong with it, for people.
-    pub fn parse(typed: &str) -> Result<Self, String> {
-        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-        if typed.is_empty() || typed.len() > ID_MAX || !typed.bytes().all(fits) {
-            return Err(format!("instance id {} is not 1 to 64 characters of [A-Za-z0-9_-]", quoted(typed)));
-        }
-        Ok(Self(typed.to_owned()))
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for InstanceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// How a generation is isolated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -225,21 +191,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_a_safe_file_name() {
-        for good in ["a", "18736e4f-93f9-4606-a7be-863c7986ea5b", "A_z-9", &"x".repeat(64)] {
-            assert!(InstanceId::parse(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", "a/b", "a b", "a\0", "ä", "a.b", &"x".repeat(65)] {
-            assert!(InstanceId::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn gaps_are_filled_with_defaults_but_for_host_name_and_release() {
         let id = InstanceId::parse("a").expect("an id");
         assert_eq!(Fields::default().complete(&id, Path::new("/d")), None);
-        let zone = crate::host_name::Zone { base: "x".into(), port: 1 };
-        let host_name = HostName::parse("h", &zone).ok();
+        let host_name = HostName::try_from("h".to_owned()).ok();
         let fields = Fields { host_name, release: Some("/r".into()), ..Fields::default() };
         let whole = fields.complete(&id, Path::new("/d")).expect("complete");
         assert_eq!((whole.app_id.as_str(), whole.display_name.as_str()), ("a", "a"));

@@ -13,7 +13,6 @@ pub mod config;
 pub mod configured;
 pub mod desired;
 pub mod error;
-pub mod host_name;
 pub mod instance;
 pub mod merge;
 pub mod service;
@@ -21,22 +20,24 @@ pub mod store;
 pub mod typed;
 pub mod wire;
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use nexushub_chassis::{
     Fault,
     daemon::{Chassis, Daemon},
     launch::{clock, handoff::Handoff},
+    names::Zone,
+    ready::Ready,
     setup::{Setup, find_config},
 };
 use nexushub_proto::provider::provider_service_server::ProviderServiceServer;
+use tokio::sync::watch;
 use tracing::error;
 
 use crate::{
     config::{Config, MAX_DEBUG_INSTANCES},
     configured::Document,
-    desired::{Book, Owner, first_revision},
-    host_name::Zone,
+    desired::{Book, Owner, State, first_revision},
     instance::Entry,
     service::Service,
     store::{Loaded, Store},
@@ -75,11 +76,12 @@ impl Daemon for Provider {
             max_debug: chassis.setup.config.max_debug_instances,
         };
         let (owner, handle) = Owner::new(book, store, revision);
-        let count = handle.watch().borrow().desired.len();
+        let desired = handle.watch();
         let service =
             ProviderServiceServer::new(Service::new(handle, judge)).max_decoding_message_size(REQUEST_MAX);
         let mut server = tokio::spawn(chassis.grpc(service));
-        chassis.ready.ready(&format!("{count} instances desired"));
+        chassis.ready.ready(&summary(&desired.borrow()));
+        tokio::spawn(say_what_changes(desired, chassis.ready.clone()));
         let ended = tokio::select! {
             () = owner.run(chassis.shutdown.draining()) => server.await,
             ended = &mut server => ended,
@@ -93,9 +95,19 @@ impl Daemon for Provider {
     }
 }
 
+fn summary(state: &State) -> String {
+    format!("{} instances desired", state.desired.len())
+}
+
+async fn say_what_changes(mut desired: watch::Receiver<Arc<State>>, ready: Ready) {
+    while desired.changed().await.is_ok() {
+        let summary = summary(&desired.borrow_and_update());
+        ready.status(&summary);
+    }
+}
+
 fn judge(setup: &Setup<Config>) -> Judge {
-    let zone = Zone { base: setup.platform.base_domain.clone(), port: setup.platform.listen.port() };
-    Judge { zone, root: Some(setup.root.clone()) }
+    Judge { zone: Zone::from(&setup.platform), root: Some(setup.root.clone()) }
 }
 
 fn statics(setup: &Setup<Config>) -> Result<Vec<Entry>, Fault> {

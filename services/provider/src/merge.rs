@@ -18,10 +18,9 @@ use std::{
     path::Path,
 };
 
-use crate::{
-    host_name::HostName,
-    instance::{Entry, Fields, Instance, InstanceId, Source},
-};
+use nexushub_chassis::names::{HostName, InstanceId};
+
+use crate::instance::{Entry, Fields, Instance, Source};
 
 /// Where a desired instance came from. A static one that a dynamic entry overrides is static still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

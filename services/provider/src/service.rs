@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
+use nexushub_chassis::names::InstanceId;
 use nexushub_proto::provider::{
     ListInstancesRequest, ListInstancesResponse, PutInstanceRequest, PutInstanceResponse,
     RemoveInstanceRequest, RemoveInstanceResponse, WatchDesiredRequest, WatchDesiredResponse,
@@ -15,7 +16,7 @@ use crate::{
     changes,
     desired::{Handle, State},
     error::Error,
-    instance::{InstanceId, Source},
+    instance::Source,
     typed::{BadField, Judge},
     wire,
 };
@@ -52,7 +53,7 @@ impl ProviderService for Service {
         request: Request<RemoveInstanceRequest>,
     ) -> Result<Response<RemoveInstanceResponse>, Status> {
         let id = InstanceId::parse(&request.into_inner().id)
-            .map_err(|why| Error::Bad(BadField { key: "id", why }))?;
+            .map_err(|error| Error::Bad(BadField { key: "id", why: error.to_string() }))?;
         let (revision, removed) = self.handle.remove(id).await?;
         Ok(Response::new(RemoveInstanceResponse { revision, removed }))
     }
@@ -112,10 +113,10 @@ mod tests {
     use super::*;
     use crate::{
         desired::{Book, Owner},
-        host_name::Zone,
         store::{Entries, Store},
     };
     use futures_util::StreamExt;
+    use nexushub_chassis::names::Zone;
     use nexushub_proto::provider::{self as proto, watch_desired_response::Event};
     use tonic::Code;
 
@@ -129,7 +130,7 @@ mod tests {
         };
         let (owner, handle) = Owner::new(book, Store::open(folder.path()).unwrap(), 1);
         tokio::spawn(owner.run(std::future::pending()));
-        Service::new(handle, Judge { zone: Zone { base: "b".into(), port: 1 }, root: Some("/p".into()) })
+        Service::new(handle, Judge { zone: Zone::new("b", 1), root: Some("/p".into()) })
     }
 
     fn instance(id: &str, host_name: &str) -> proto::Instance {
@@ -171,6 +172,11 @@ mod tests {
         let relative = proto::Instance { release: "r".into(), ..instance("b", "z") };
         assert_eq!(put(&service, Some(relative)).await, Err(Code::InvalidArgument));
         assert_eq!(put(&service, Some(instance("b", "X.b:1"))).await, Err(Code::AlreadyExists));
+        for id in ["c", "d", "e"] {
+            put(&service, Some(instance(id, id))).await.unwrap();
+        }
+        let one_too_many = put(&service, Some(instance("f", "f"))).await;
+        assert_eq!(one_too_many, Err(Code::FailedPrecondition), "final: not to be tried again");
         let id = "no/id".to_owned();
         let status = service.remove_instance(Request::new(RemoveInstanceRequest { id })).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);

@@ -12,12 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nexushub_chassis::{Fault, launch::durable};
+use nexushub_chassis::{Fault, launch::durable, names::InstanceId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    instance::{Entry, InstanceId, Source},
+    instance::{Entry, Source},
     typed::{Judge, Typed},
 };
 
@@ -182,13 +182,11 @@ impl From<&Entry> for Typed {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{
-        host_name::Zone,
-        instance::{Driver, Health},
-    };
+    use crate::instance::{Driver, Health};
+    use nexushub_chassis::names::Zone;
 
     fn judge() -> Judge {
-        Judge { zone: Zone { base: "b.localhost".into(), port: 8443 }, root: None }
+        Judge { zone: Zone::new("b.localhost", 8443), root: None }
     }
 
     fn entry(id: &str) -> Entry {

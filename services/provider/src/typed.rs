@@ -6,23 +6,19 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use nexushub_chassis::names::{HostName, HttpUrl, InstanceId, Zone, is_variable, shown};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    host_name::{HostName, Zone, quoted},
-    instance::{Driver, Entry, Field, Fields, Health, InstanceId, Source},
-};
+use crate::instance::{Driver, Entry, Field, Fields, Health, Source};
 
 /// Longest app id and display name, in characters.
 const NAME_MAX: usize = 128;
 /// Longest path, in bytes: what the kernel takes, less its terminator.
 const PATH_MAX: usize = 4095;
-/// Longest URL and health path, in bytes.
-const URL_MAX: usize = 2048;
+/// Longest health path, in bytes: what procmgr takes (`config.rs` there).
+const HEALTH_PATH_MAX: usize = 1024;
 /// Most variables of an app's further environment.
 const ENV_MAX: usize = 64;
-/// Longest name of a variable, in bytes.
-const ENV_NAME_MAX: usize = 128;
 /// Longest value of a variable, in bytes.
 const ENV_VALUE_MAX: usize = 8 * 1024;
 /// Largest further environment of an app in all, in bytes.
@@ -33,8 +29,9 @@ const HEALTH_MS_MAX: u32 = 3_600_000;
 const HEALTH_INTERVAL_MIN: u32 = 100;
 /// Most failures in a row that may be asked for.
 const HEALTH_FAILURES_MAX: u32 = 100;
-/// Variables that the platform sets itself.
-const ENV_RESERVED: [&str; 4] = ["HOST", "PORT", "INTERNAL_SECRET", "SSL_CERT_FILE"];
+/// Variables that the platform sets itself: those that procmgr would not let through (`env.rs` there).
+const ENV_RESERVED: [&str; 8] =
+    ["HOST", "INTERNAL_SECRET", "PORT", "SSL_CERT_FILE", "NEXUSHUB_DATA", "PATH", "HOME", "LANG"];
 
 /// An instance as written; keys as in the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +100,7 @@ impl Judge {
     /// The first value that can't be.
     pub fn entry(&self, typed: Typed, source: Source) -> Result<Entry, BadField> {
         let bad = |key| move |why| BadField { key, why };
-        let id = InstanceId::parse(&typed.id).map_err(bad("id"))?;
+        let id = InstanceId::parse(&typed.id).map_err(|e| bad("id")(e.to_string()))?;
         let host_name = required(typed.host_name.as_deref(), "host_name")?;
         let host_name =
             HostName::parse(host_name, &self.zone).map_err(|e| bad("host_name")(e.to_string()))?;
@@ -129,7 +126,7 @@ impl Judge {
 
     fn path(&self, typed: &str) -> Result<PathBuf, String> {
         if typed.is_empty() || typed.len() > PATH_MAX || typed.contains('\0') {
-            return Err(format!("{} is not a path", quoted(typed)));
+            return Err(format!("{} is not a path", shown(typed)));
         }
         let path = Path::new(typed);
         match &self.root {
@@ -137,7 +134,7 @@ impl Judge {
             None if path.is_absolute() && !path.components().any(|part| part == Component::ParentDir) => {
                 Ok(path.to_owned())
             }
-            None => Err(format!("path {} is not absolute and free of `..`", quoted(typed))),
+            None => Err(format!("path {} is not absolute and free of `..`", shown(typed))),
         }
     }
 }
@@ -163,19 +160,18 @@ fn name(typed: String) -> Result<String, String> {
     if typed.is_empty() || typed.chars().count() > NAME_MAX || typed.contains(char::is_control) {
         return Err(format!(
             "{} is empty, longer than {NAME_MAX} characters or has control characters",
-            quoted(&typed)
+            shown(&typed)
         ));
     }
     Ok(typed)
 }
 
 fn url(typed: String) -> Result<String, String> {
-    let rest = typed.strip_prefix("http://").or_else(|| typed.strip_prefix("https://"));
-    let fits = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
-    if !typed.is_empty() && (!fits || typed.len() > URL_MAX || !typed.bytes().all(|b| b.is_ascii_graphic())) {
+    if !typed.is_empty() && HttpUrl::parse(&typed).is_none() {
         return Err(format!(
-            "{} is not an http:// or https:// URL of at most {URL_MAX} bytes",
-            quoted(&typed)
+            "{} is not an http:// or https:// URL with a host, at most {} bytes",
+            shown(&typed),
+            HttpUrl::MAX
         ));
     }
     Ok(typed)
@@ -186,20 +182,16 @@ fn env(typed: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Stri
         return Err(format!("an app may have at most {ENV_MAX} variables of its own, not {}", typed.len()));
     }
     for (name, value) in &typed {
-        let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        if !first
-            || name.len() > ENV_NAME_MAX
-            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        {
-            return Err(format!("{} is not a name of a variable", quoted(name)));
+        if !is_variable(name) {
+            return Err(format!("{} is not a name of a variable", shown(name)));
         }
         if ENV_RESERVED.contains(&name.as_str()) || name.starts_with("NEXUSHUB_") {
-            return Err(format!("variable {} is set by the platform itself", quoted(name)));
+            return Err(format!("variable {} is set by the platform itself", shown(name)));
         }
         if value.len() > ENV_VALUE_MAX || value.contains('\0') {
             return Err(format!(
                 "variable {} is longer than {ENV_VALUE_MAX} bytes or holds a NUL",
-                quoted(name)
+                shown(name)
             ));
         }
     }
@@ -212,10 +204,11 @@ fn env(typed: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Stri
 
 fn health(typed: Health) -> Result<Health, String> {
     if let Some(path) = &typed.path {
-        let fits =
-            path.starts_with('/') && path.len() <= URL_MAX && path.bytes().all(|b| b.is_ascii_graphic());
+        let fits = path.starts_with('/')
+            && path.len() <= HEALTH_PATH_MAX
+            && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
         if !fits {
-            return Err(format!("health path {} does not begin with `/` or is no URL path", quoted(path)));
+            return Err(format!("health path {} does not begin with `/` or is no URL path", shown(path)));
         }
     }
     let within = |what: &str, value: Option<u32>, least: u32, most: u32| match value {
@@ -238,7 +231,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn judge(root: Option<&str>) -> Judge {
-        Judge { zone: Zone { base: "b.localhost".into(), port: 8443 }, root: root.map(PathBuf::from) }
+        Judge { zone: Zone::new("b.localhost", 8443), root: root.map(PathBuf::from) }
     }
 
     fn typed() -> Typed {
@@ -277,7 +270,9 @@ mod tests {
             );
         }
         let health = |health| key_of(Typed { health: Some(health), ..typed() });
-        assert_eq!(health(Health { path: Some("status".into()), ..Health::default() }), "health");
+        for path in ["status", "/a#b", "/a b", &format!("/{}", "x".repeat(HEALTH_PATH_MAX))] {
+            assert_eq!(health(Health { path: Some(path.into()), ..Health::default() }), "health", "{path}");
+        }
         assert_eq!(health(Health { interval_ms: Some(1), ..Health::default() }), "health");
         assert_eq!(health(Health { failures: Some(0), ..Health::default() }), "health");
     }
@@ -290,6 +285,9 @@ mod tests {
         let one = |name: &str, value: &str| with(vec![(name.into(), value.into())]);
         assert!(one("DATABASE_URL", "x=y").is_ok());
         for name in ["", "1A", "A=B", "A B", "PORT", "INTERNAL_SECRET", "NEXUSHUB_DATA", "Ä"] {
+            assert!(one(name, "x").is_err(), "{name}");
+        }
+        for name in ["PATH", "HOME", "LANG"].into_iter().chain(ENV_RESERVED) {
             assert!(one(name, "x").is_err(), "{name}");
         }
         assert!(one("A", "\0").is_err());

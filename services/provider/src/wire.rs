@@ -120,7 +120,8 @@ pub fn snapshot_len(merged: &Merged) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{host_name::Zone, instance::Source, typed::Judge};
+    use crate::{instance::Source, typed::Judge};
+    use nexushub_chassis::names::Zone;
     use proptest::prelude::*;
 
     #[test]
@@ -139,7 +140,7 @@ mod tests {
             static_service_url: "http://localhost:5173".into(),
             debug_port: 5173,
         };
-        let judge = Judge { zone: Zone { base: "b".into(), port: 1 }, root: None };
+        let judge = Judge { zone: Zone::new("b", 1), root: None };
         let entry = judge.entry(typed(sent.clone()).unwrap(), Source::Debug).unwrap();
         let whole = entry.fields.complete(&entry.id, Path::new("/x")).unwrap();
         assert_eq!(instance(&Desired { instance: whole, origin: Origin::Debug }), sent);
@@ -159,7 +160,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_decode_to_a_message_that_is_judged_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let judge = Judge { zone: Zone { base: "b".into(), port: 1 }, root: None };
+            let judge = Judge { zone: Zone::new("b", 1), root: None };
             if let Ok(sent) = proto::Instance::decode(bytes.as_slice()) {
                 let _ = typed(sent).and_then(|typed| judge.entry(typed, Source::Debug));
             }

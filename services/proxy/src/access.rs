@@ -1,6 +1,6 @@
 //! One request's record: counted when it begins, counted and logged when its answer has ended or it was given up.
 
-use std::{fmt::Display, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, Uri};
 
@@ -12,6 +12,7 @@ pub(crate) struct Record {
     counters: Arc<Counters>,
     link: Arc<Link>,
     id: HeaderValue,
+    trace: String,
     method: Method,
     uri: Uri,
     began: Instant,
@@ -42,6 +43,7 @@ impl Record {
             counters,
             link,
             id,
+            trace: String::new(),
             method,
             uri,
             began: Instant::now(),
@@ -53,6 +55,11 @@ impl Record {
             complete: false,
             error: None,
         }
+    }
+
+    /// The trace that it belongs to.
+    pub(crate) fn in_trace(&mut self, trace: String) {
+        self.trace = trace;
     }
 
     /// The host that it is for.
@@ -78,7 +85,7 @@ impl Record {
 
     /// What went wrong, for the log.
     pub(crate) fn broke(&mut self, error: &dyn std::error::Error) {
-        self.error = Some(chain(error));
+        self.error = Some(nexushub_chassis::chain(error));
     }
 
     /// Ends it; `complete` if the client was given the whole answer.
@@ -110,25 +117,10 @@ impl Drop for Record {
             request_id = self.id.to_str().unwrap_or_default(),
             aborted = (!self.complete).then_some(true),
             error = self.error.as_deref(),
+            trace_id = self.trace,
             "request"
         );
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        push(&mut text, cause);
-        source = cause.source();
-    }
-    text
-}
-
-fn push(text: &mut String, cause: &dyn Display) {
-    text.push_str(": ");
-    text.push_str(&cause.to_string());
 }
 
 #[cfg(test)]
@@ -154,12 +146,5 @@ mod tests {
         record.close(true);
         assert_eq!((counters.requests_in_flight.get(), counters.responses_503.get()), (0, 1));
         assert!(link.is_quiet());
-    }
-
-    #[test]
-    fn an_error_is_told_with_its_causes() {
-        let inner = std::io::Error::other("inner");
-        let error = crate::pool::Unavailable::Connect(inner);
-        assert_eq!(chain(&error), "could not connect: inner");
     }
 }

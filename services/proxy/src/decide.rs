@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{AUTHORIZATION, CONTENT_LENGTH, HOST},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request::Parts,
 };
+
+use nexushub_chassis::credentials::bearer;
 
 use crate::{
     certificate::Names,
@@ -138,15 +140,23 @@ fn sane(parts: &Parts) -> Result<(), Refusal> {
     if more.is_some() || length.is_some_and(|length| !plain(length)) {
         return Err(Refusal::bad_request("malformed Content-Length"));
     }
-    target(&parts.uri)
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).into_iter();
+    let (coding, more) = (codings.next(), codings.next());
+    // A coding that isn't passed on would reach the app undone and unsaid.
+    if more.is_some() || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Refusal::bad_request("unsupported Transfer-Encoding"));
+    }
+    target(&parts.method, &parts.uri)
 }
 
-fn target(uri: &Uri) -> Result<(), Refusal> {
+fn target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
     if uri.scheme_str().is_some_and(|scheme| scheme != "https" && scheme != "http") {
         return Err(Refusal::bad_request("unsupported scheme"));
     }
     match uri.path() {
-        "*" => Err(Refusal { allow: Some("*"), ..Refusal::new(StatusCode::NO_CONTENT, "") }),
+        "*" if method == Method::OPTIONS => {
+            Err(Refusal { allow: Some("*"), ..Refusal::new(StatusCode::NO_CONTENT, "") })
+        }
         path if path.starts_with('/') || path.is_empty() => Ok(()),
         _ => Err(Refusal::bad_request("malformed target")),
     }
@@ -154,13 +164,7 @@ fn target(uri: &Uri) -> Result<(), Refusal> {
 
 /// The instance whose own secret the caller holds.
 fn caller<'a>(headers: &HeaderMap, table: &'a Table) -> Option<&'a Arc<Route>> {
-    let mut values = headers.get_all(AUTHORIZATION).into_iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    table.by_secret(token.trim().as_bytes())
+    table.by_secret(bearer(headers)?.as_bytes())
 }
 
 fn by_id(table: &Table, id: &HeaderValue) -> Result<Arc<Route>, Refusal> {

@@ -74,8 +74,9 @@ pub(crate) async fn handle(
     let (mut parts, body) = request.into_parts();
     let (head_only, h2, id) = (parts.method == Method::HEAD, link.is_h2(), id::next());
     let line = (parts.method.clone(), parts.uri.clone());
-    let record =
+    let mut record =
         Record::begin(Arc::clone(&proxy.counters), Arc::clone(&link), id.clone(), line, proxy.access_log);
+    record.in_trace(headers::join_trace(&mut parts.headers, &id));
     let asked = upgrade::asked(&parts);
     let client_upgrade = parts.extensions.remove::<OnUpgrade>();
     let (body, progress) = RequestBody::new(body);

@@ -17,6 +17,8 @@ use http::{
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The same id under the name that the contract's apps read.
 const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+/// The trace that a request belongs to (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Chooses an instance by id; only for callers that hold an app's secret.
 pub(crate) const APPLICATION_ID: HeaderName = HeaderName::from_static("x-application-id");
 /// Proves to debug-api that a request came through the proxy.
@@ -84,6 +86,31 @@ pub(crate) struct Edge<'a> {
     pub(crate) upgrade: Option<HeaderValue>,
     /// What proves to debug-api that it is the proxy who calls.
     pub(crate) token: Option<&'a HeaderValue>,
+}
+
+/// The id of the trace that a request belongs to: the client's, or else a new one that bears the request's own id.
+pub(crate) fn join_trace(headers: &mut HeaderMap, id: &HeaderValue) -> String {
+    if let Some(trace) = headers.get(TRACEPARENT).and_then(|value| trace_id(value.as_bytes())) {
+        return trace;
+    }
+    let trace: String = id.to_str().unwrap_or_default().chars().filter(char::is_ascii_hexdigit).collect();
+    let span = trace.get(16..).unwrap_or_default();
+    match HeaderValue::from_str(&format!("00-{trace}-{span}-01")) {
+        Ok(value) if trace_id(value.as_bytes()).is_some() => headers.insert(TRACEPARENT, value),
+        _ => headers.remove(TRACEPARENT),
+    };
+    trace
+}
+
+/// `00-<32 hex digits>-<16>-<2>`, the ids not all zero.
+fn trace_id(value: &[u8]) -> Option<String> {
+    let parts: Vec<&str> = str::from_utf8(value).ok()?.split('-').collect();
+    let &[version, trace, span, flags] = parts.as_slice() else { return None };
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let id = |text: &str, length| hex(text, length) && text.bytes().any(|byte| byte != b'0');
+    (version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2)).then(|| trace.to_owned())
 }
 
 /// Makes a client's header section fit for a backend.
@@ -376,5 +403,19 @@ mod tests {
         assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
         assert_eq!(headers.get_all("x-request-id").iter().collect::<Vec<_>>(), ["ours"]);
         assert_eq!(headers.len(), 3, "{headers:?}");
+    }
+
+    #[test]
+    fn a_request_without_a_trace_or_with_a_malformed_one_begins_its_own() {
+        let id = HeaderValue::from_static("f61746bd-b598-447d-813d-e51e6fd849b4");
+        for value in ["", "00-0-0-00", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "x"] {
+            let mut headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(value))]);
+            assert_eq!(join_trace(&mut headers, &id), "f61746bdb598447d813de51e6fd849b4", "{value}");
+            assert_eq!(headers[TRACEPARENT], "00-f61746bdb598447d813de51e6fd849b4-813de51e6fd849b4-01");
+        }
+        let theirs = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let mut headers = HeaderMap::from_iter([(TRACEPARENT, theirs.clone())]);
+        assert_eq!(join_trace(&mut headers, &id), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(headers[TRACEPARENT], theirs);
     }
 }

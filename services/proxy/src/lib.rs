@@ -43,6 +43,8 @@ use nexushub_chassis::{
     launch::clock::unix_ms,
     listeners::missing,
     setup::Setup,
+    shutdown::Shutdown,
+    vital::Vital,
 };
 use nexushub_proto::{
     procmgr::procmgr_service_client::ProcmgrServiceClient, proxy::proxy_service_server::ProxyServiceServer,
@@ -89,7 +91,6 @@ impl Daemon for Gateway {
 
 async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let config = chassis.setup.config.clone();
-    raise_file_limit();
     let pair = pair(&chassis.setup)?;
     let acceptor = acceptor(&pair)?;
     let listeners = listeners(&mut chassis)?;
@@ -104,8 +105,9 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     };
     let mut rpc = tokio::spawn(chassis.grpc(ProxyServiceServer::new(service)));
     let procmgr = ProcmgrServiceClient::new(chassis.clients.channel("procmgr"));
-    let feed = tokio::spawn(feed::follow(procmgr.max_decoding_message_size(NEWS_BYTES), publish));
-    let keeper = tokio::spawn(store::keep(path, table));
+    let mut vital = Vital::default();
+    vital.spawn("routes from procmgr", feed::follow(procmgr.max_decoding_message_size(NEWS_BYTES), publish));
+    vital.spawn("the kept table", keep_until_drain(path, table, chassis.shutdown.clone()));
 
     let drain = CancellationToken::new();
     let front = Front::new(Arc::clone(&proxy), acceptor, &config, drain.clone());
@@ -115,13 +117,14 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     chassis.ready.ready("accepting connections");
 
     let ended = tokio::select! {
+        biased;
         () = chassis.shutdown.draining() => None,
         ended = &mut rpc => Some(ended), // it has no reason to: drain, and let the parent start anew
+        fault = vital.ended() => Some(Ok(Err(fault))),
     };
-    keeper.abort(); // the next generation keeps the table from here on
     drain.cancel();
     drained(&proxy, Duration::from_millis(config.drain_ms)).await;
-    feed.abort();
+    drop(vital);
     let ended = match ended {
         Some(ended) => ended,
         None => rpc.await,
@@ -129,6 +132,14 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let broke =
         |error| Fault::new("grpc", format!("the RPC server broke: {error}"), "proxy.sock", "see the log");
     ended.unwrap_or_else(|error| Err(broke(error)))
+}
+
+/// Keeps the table on disk; from the drain on that is the next generation's to do.
+async fn keep_until_drain(path: PathBuf, table: watch::Receiver<Arc<Table>>, shutdown: Shutdown) {
+    tokio::select! {
+        () = store::keep(path, table) => {}
+        () = shutdown.draining() => {}
+    }
 }
 
 /// Waits for what is under way, up to the limit; what is left then is dropped.
@@ -234,16 +245,6 @@ fn listeners(chassis: &mut Chassis<Config>) -> Result<Vec<TcpListener>, Fault> {
         let hint = "the socket named https must be a listening TCP socket";
         Fault::new("socket_unusable", format!("could not use the inherited listener: {error}"), "https", hint)
     })
-}
-
-/// As many files as the kernel lets this process open: each connection needs one, or two with its backend's.
-fn raise_file_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "could not raise the limit of open files");
-    }
 }
 
 #[cfg(test)]

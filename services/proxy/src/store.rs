@@ -64,7 +64,7 @@ pub(crate) fn load(path: &Path, limits: Limits) -> Table {
         }
         Ok(None) => Table::empty(limits),
         Err(error) => {
-            let error = crate::access::chain(&error);
+            let error = nexushub_chassis::chain(&error);
             tracing::warn!(object = %path.display(), error, "kept routes are ignored");
             Table::empty(limits)
         }

@@ -329,7 +329,11 @@ fn root_of(path: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > MAX_FILE {
+    let file = fs::metadata(path)?;
+    if !file.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if file.len() > MAX_FILE {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
     }
     fs::read_to_string(path)
@@ -416,6 +420,12 @@ mod tests {
         {
             assert!(config(text).platform().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_device_is_no_configuration_and_is_not_read() {
+        let error = Config::load(Some(Path::new("/dev/zero")), Path::new("/")).unwrap_err();
+        assert!(error.message.contains("not a regular file"), "{error}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn refusal(archive: &[u8]) -> String {
     let names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| name == "out" || name == "package.zip"), "something escaped: {names:?}");
-    crate::error::chain(&result.unwrap_err())
+    nexushub_chassis::chain(&result.unwrap_err())
 }
 
 /// The same bytes with every `from` replaced: names a writer would refuse to write.

@@ -18,8 +18,6 @@ pub(crate) fn take() -> io::Result<(Spec, [OwnedFd; 2])> {
     let spec = Spec::decode(&bytes)?;
     let (lock, port) = (stdout().as_fd().try_clone_to_owned()?, stderr().as_fd().try_clone_to_owned()?);
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
+    dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null))?;
     Ok((spec, [lock, port]))
 }

@@ -23,11 +23,10 @@ use nexushub_shim::control::{self, Reply, Request};
 use nexushub_shim::{exit::End, exit::Exit, frame::Stream, identity::Stat, record::Process, record::Record};
 use nexushub_shim::{segment::Writer, spec::Spec};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::{prctl, signal::SigSet, signalfd::SfdFlags, signalfd::SignalFd};
+use nix::sys::{prctl, resource, signal::SigSet, signalfd::SfdFlags, signalfd::SignalFd};
 use nix::{libc, unistd::setsid};
 
-use crate::app::{self, App, NOT_STARTED};
-use crate::{lines::Lines, peer::Peer, tree};
+use crate::{app, app::App, app::NOT_STARTED, lines::Lines, peer::Peer, tree};
 
 /// How long to wait for processes that were killed and don't go (disk wait).
 const GRACE: Duration = Duration::from_secs(5);
@@ -68,6 +67,10 @@ struct Watch<'a> {
     peers: Vec<Peer>,
     writer: Writer,
 }
+
+/// As many open files as programs expect that know no other limit (`select(2)`), whatever the process manager has; the app may
+/// raise it to what the kernel lets it have.
+const OPEN_FILES: u64 = 1024;
 
 /// Runs the generation to its end. An error before the app could be started is an exit record too, unless the folder
 /// belongs to another generation.
@@ -119,6 +122,8 @@ fn now() -> i64 {
 impl<'a> Watch<'a> {
     fn begin(spec: &'a Spec, intent: Record) -> io::Result<Self> {
         let signals = own_signals()?;
+        let (_, hard) = resource::getrlimit(resource::Resource::RLIMIT_NOFILE)?;
+        resource::setrlimit(resource::Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES), hard)?;
         prctl::set_name(c"nexushub-shim")?;
         let _ = setsid(); // refused only when it leads a session already
         prctl::set_child_subreaper(true)?;

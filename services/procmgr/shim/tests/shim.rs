@@ -26,6 +26,7 @@ use nexushub_shim::{
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
+        resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, kill},
         stat::Mode,
     },
@@ -467,6 +468,15 @@ fn the_app_begins_with_signals_as_they_are_by_default() {
     app.exit();
     let none = "0000000000000000";
     assert_eq!(app.text(Stream::Stdout), format!("SigBlk:\t{none}\nSigIgn:\t{none}\n"));
+}
+
+#[test]
+fn the_app_may_have_as_many_files_as_programs_expect_whatever_its_manager_has() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let mut app = Generation::run("ulimit -Sn; ulimit -Hn");
+    app.exit();
+    assert_eq!(app.text(Stream::Stdout), format!("{}\n{hard}\n", hard.min(1024)));
 }
 
 #[test]

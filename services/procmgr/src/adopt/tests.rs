@@ -219,13 +219,12 @@ async fn garbage_records_are_passed_over_and_the_last_known_exit_is_found() {
 
 #[test]
 fn only_a_process_that_carries_the_instances_secret_is_a_leftover() {
-    let mut child = Command::new("sleep").arg("60").env("INTERNAL_SECRET", "s3cret").spawn().unwrap();
+    let mut child =
+        Command::new("setsid").args(["sleep", "60"]).env("INTERNAL_SECRET", "s3cret").spawn().unwrap();
     let process = of(&child);
-    let session = Stat::of(process.pid).unwrap().session;
-    // The shim is gone, its session lives on in the child. (This test's session stands in for it.)
-    let leader_start = Stat::of(session).map_or(0, |stat| stat.start);
-    let shim = Process { pid: session, start: leader_start };
-    let dead = Record { shim: Some(shim), app: Some(process), session: Some(session), ..record(true) };
+    // The shim is gone; what it left is in a session of its own.
+    let shim = Process { pid: u32::MAX, start: process.start };
+    let dead = Record { shim: Some(shim), app: Some(process), session: Some(shim.pid), ..record(true) };
     let note = |text: &str| Note { secret_sha256: secret::hex(&secret::digest(text)), ..Note::default() };
     // Between fork and exec the child still shows this process's environment.
     while !carries_secret(process.pid, &note("s3cret").secret_sha256).unwrap() {
@@ -233,8 +232,53 @@ fn only_a_process_that_carries_the_instances_secret_is_a_leftover() {
     }
     assert_eq!(leftovers(&dead, &note("s3cret")), [process.pid]);
     assert_eq!(leftovers(&dead, &note("other")), Vec::<u32>::new());
-    let reused = Record { shim: Some(Process { start: leader_start + 1, ..shim }), ..dead };
-    assert_eq!(leftovers(&reused, &note("s3cret")), Vec::<u32>::new());
+    let later = Record { shim: Some(Process { start: process.start + 1, ..shim }), ..dead };
+    assert_eq!(leftovers(&later, &note("s3cret")), Vec::<u32>::new());
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// A generation as the owner task knows it, started with this record.
+fn known(stage: &Stage, record: Record) -> Generation {
+    let folder = stage.write(record.clone());
+    Generation::new(&id(), &folder, record, Note::default()).unwrap()
+}
+
+#[test]
+fn what_cannot_be_told_of_an_end_counts_as_alive_until_it_can() {
+    let stage = Stage::new();
+    let run = known(&stage, record(true));
+    for file in [LOCK, exit::FILE, nexushub_shim::record::FILE] {
+        // A folder in place of a file can't be opened for writing, or read: not even by root.
+        let (path, aside) = (run.dir.join(file), run.dir.join("aside"));
+        let there = fs::rename(&path, &aside).is_ok();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(aftermath(&stage.place, &run), None, "{file}");
+        fs::remove_dir(&path).unwrap();
+        if there {
+            fs::rename(&aside, &path).unwrap();
+        }
+    }
+    assert!(exit::Exit::read(&run.dir).unwrap().is_none(), "nothing was declared lost");
+    ended(&run.nonce).write(&run.dir).unwrap();
+    assert_eq!(aftermath(&stage.place, &run), Some(ended(&run.nonce).into()));
+    fs::write(run.dir.join(exit::FILE), "torn").unwrap();
+    let lost = aftermath(&stage.place, &run).unwrap();
+    assert_eq!(lost.how, How::Lost, "what makes no sense will not make any later either");
+}
+
+#[test]
+fn without_its_folder_a_generation_lives_as_long_as_its_shim() {
+    let stage = Stage::new();
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    let process = Some(of(&child));
+    let run = known(
+        &stage,
+        Record { shim: process, app: process, session: process.map(|p| p.pid), ..record(true) },
+    );
+    fs::remove_dir_all(&run.dir).unwrap();
+    assert_eq!(aftermath(&stage.place, &run), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(aftermath(&stage.place, &run).unwrap().how, How::Lost);
 }

@@ -9,10 +9,19 @@ use nexushub_proto::provider::{
     watch_desired_response::Event as Said,
 };
 use tokio::sync::{mpsc, watch};
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{
+    Status,
+    client::GrpcService,
+    codegen::{Body, Bytes, StdError},
+};
 
 use super::{Desired, DesiredSet, store};
 use crate::{ids::InstanceId, manager::Event};
+
+/// Longest message of the provider that is taken: a snapshot of as many instances as may be managed, each with an environment
+/// as large as the provider lets it have, twice over.
+const MESSAGE_BYTES: usize = 64 << 20;
 
 /// Bounds on what is taken over.
 #[derive(Clone, Copy, Debug)]
@@ -33,21 +42,18 @@ pub(crate) async fn follow(
 ) {
     let (latest, unsaved) = watch::channel(Arc::new(DesiredSet::new()));
     tokio::spawn(keep(path, unsaved));
-    let mut client = ProviderServiceClient::new(channel);
-    let mut retry = Retry::default();
+    let mut client = client(channel);
+    let mut contact = Contact::default();
     let mut state = known;
-    let mut told = false;
     while !events.is_closed() {
         let outcome = match client.watch_desired(WatchDesiredRequest {}).await {
             Err(status) => Err(status),
             Ok(reply) => {
-                tracing::info!(peer = "provider", "joined the stream of desired instances");
-                (told, retry) = (false, Retry::default());
                 let joined = Joined { state: &mut state, limits, snapshot_seen: false };
-                joined.listen(reply.into_inner(), &latest, &events).await
+                joined.listen(reply.into_inner(), &mut contact, &latest, &events).await
             }
         };
-        if !std::mem::replace(&mut told, true) {
+        if contact.lost() {
             let error =
                 outcome.err().map_or_else(|| "the stream ended".to_owned(), |status| status.to_string());
             tracing::warn!(
@@ -57,9 +63,43 @@ pub(crate) async fn follow(
             );
         }
         tokio::select! {
-            () = tokio::time::sleep(retry.wait()) => {}
+            () = tokio::time::sleep(contact.retry.wait()) => {}
             () = events.closed() => {}
         }
+    }
+}
+
+fn client<T>(channel: T) -> ProviderServiceClient<T>
+where
+    T: GrpcService<tonic::body::Body, Error: Into<StdError>>,
+    T::ResponseBody: Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+{
+    ProviderServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES)
+}
+
+/// Whether the provider is heard, how soon it is tried again, and what has been said of that. A stream that could be joined is
+/// nothing yet; only its first message is.
+#[derive(Debug, Default)]
+struct Contact {
+    retry: Retry,
+    heard: bool,
+    /// That it can't be heard has been said.
+    told: bool,
+}
+
+impl Contact {
+    /// A message came.
+    fn heard(&mut self) {
+        if !self.heard {
+            tracing::info!(peer = "provider", "the provider is heard");
+            *self = Self { heard: true, ..Self::default() };
+        }
+    }
+
+    /// An attempt or a stream ended; whether that is to be said.
+    fn lost(&mut self) -> bool {
+        self.heard = false;
+        !std::mem::replace(&mut self.told, true)
     }
 }
 
@@ -86,11 +126,13 @@ impl Joined<'_> {
     /// Hands each new set on until the stream ends.
     async fn listen(
         mut self,
-        mut stream: Streaming<WatchDesiredResponse>,
+        mut stream: impl Stream<Item = Result<WatchDesiredResponse, Status>> + Unpin,
+        contact: &mut Contact,
         latest: &watch::Sender<Arc<DesiredSet>>,
         events: &mpsc::Sender<Event>,
     ) -> Result<(), Status> {
-        while let Some(message) = stream.message().await? {
+        while let Some(message) = stream.next().await.transpose()? {
+            contact.heard();
             if !self.take(message) {
                 continue;
             }
@@ -161,7 +203,13 @@ fn bounded(mut set: DesiredSet, limit: usize) -> DesiredSet {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::task::{Context, Poll};
+
+    use http_body_util::Full;
+    use hyper::{Request, Response};
     use nexushub_proto::provider::DesiredSnapshot;
+    use prost::Message;
+    use tonic::codegen::Service;
 
     use super::*;
     use crate::desired::tests::proto;
@@ -176,6 +224,61 @@ mod tests {
 
     fn snapshot(names: &[&str]) -> WatchDesiredResponse {
         message(Said::Snapshot(DesiredSnapshot { instances: names.iter().map(|name| proto(name)).collect() }))
+    }
+
+    /// Answers every call with one message.
+    struct Says(Bytes);
+
+    impl Service<Request<tonic::body::Body>> for Says {
+        type Response = Response<Full<Bytes>>;
+        type Error = std::convert::Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, _: Request<tonic::body::Body>) -> Self::Future {
+            let reply = Response::builder().header("content-type", "application/grpc");
+            std::future::ready(Ok(reply.body(Full::new(self.0.clone())).unwrap()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_as_large_as_the_provider_may_send_is_taken() {
+        let mut large = proto("a");
+        large.env.insert("A".into(), "x".repeat(33 << 20));
+        let said = message(Said::Snapshot(DesiredSnapshot { instances: vec![large] })).encode_to_vec();
+        let head = [&[0][..], &u32::try_from(said.len()).unwrap().to_be_bytes()].concat();
+        let mut client = client(Says([head, said].concat().into()));
+        let mut stream = client.watch_desired(WatchDesiredRequest {}).await.unwrap().into_inner();
+        let Some(Said::Snapshot(heard)) = stream.message().await.unwrap().unwrap().event else {
+            unreachable!()
+        };
+        assert_eq!(heard.instances.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_before_its_first_message_is_tried_ever_later_and_told_once() {
+        let (latest, _unsaved) = watch::channel(Arc::default());
+        let (events, _inbox) = mpsc::channel(8);
+        let mut contact = Contact::default();
+        let (mut state, mut told, mut waits) = (None, Vec::new(), Vec::new());
+        let broken = || Err(Status::out_of_range("the message is too large"));
+        for stream in [
+            vec![broken()],
+            vec![broken()],
+            vec![broken()],
+            vec![Ok(snapshot(&["a"])), broken()],
+            vec![broken()],
+        ] {
+            let limits = Limits { instances: 3, env_bytes: 100 };
+            let joined = Joined { state: &mut state, limits, snapshot_seen: false };
+            let outcome = joined.listen(tokio_stream::iter(stream), &mut contact, &latest, &events).await;
+            assert!(outcome.is_err());
+            told.push(contact.lost());
+            waits.push(contact.retry.wait().as_millis());
+        }
+        assert_eq!(told, [true, false, false, true, false]);
+        assert_eq!(waits, [10, 20, 40, 10, 20]);
     }
 
     #[test]

@@ -188,6 +188,21 @@ fn the_first_reconcile_waits_for_the_first_health_check_of_what_was_adopted() {
 }
 
 #[test]
+fn a_machine_that_does_not_go_together_is_examined_anew_once_and_nothing_else_is_done_with_it() {
+    for (phase, live) in [(Phase::Up, false), (Phase::Stopping, false), (Phase::Idle, true)] {
+        let mut stage = running();
+        let machine = stage.manager.machines.get_mut(&id()).unwrap();
+        machine.phase = phase;
+        machine.live.take_if(|_| !live);
+        assert_eq!(stage.wait(99_000), ["examine a"], "{phase:?}");
+        assert_eq!(stage.wait(99_000), Vec::<String>::new(), "{phase:?}");
+        let run = stage.run(1);
+        stage.found(Found::Live { run, was_healthy: true, ending: false });
+        assert_eq!(stage.state(), Shown::Running);
+    }
+}
+
+#[test]
 fn news_of_an_older_generation_changes_nothing() {
     let mut stage = running();
     assert_eq!(stage.ended(9), Vec::<String>::new());

@@ -4,15 +4,16 @@
 
 use std::collections::BTreeSet;
 
+use nexushub_chassis::names::{HostName, Zone};
+
 use super::*;
 use crate::{
-    host_name::{HostName, Zone},
     instance::{Fields, Source},
     typed::Judge,
 };
 
 fn zone() -> Zone {
-    Zone { base: "b.localhost".into(), port: 8443 }
+    Zone::new("b.localhost", 8443)
 }
 
 fn id(text: &str) -> InstanceId {

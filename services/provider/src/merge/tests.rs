@@ -4,15 +4,16 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
+use nexushub_chassis::names::Zone;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{host_name::Zone, instance::Field};
+use crate::instance::Field;
 
 const ROOT: &str = "/state/provider/data";
 
 fn host(name: &str) -> HostName {
-    HostName::parse(name, &Zone { base: "b.localhost".into(), port: 8443 }).unwrap()
+    HostName::parse(name, &Zone::new("b.localhost", 8443)).unwrap()
 }
 
 fn entry(id: &str, host_name: &str, source: Source) -> Entry {

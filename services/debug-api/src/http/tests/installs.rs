@@ -85,7 +85,7 @@ async fn what_provider_refuses_is_undone() {
         .unwrap()
         .push(Status::already_exists("host name a is taken by static instance s"));
     let (code, text) = world.push(&id, &package("v1")).await;
-    assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(code, StatusCode::CONFLICT);
     assert_eq!(text, "Installation failed: host name a is taken by static instance s\n");
     assert_eq!((world.releases(&id).len(), world.fakes.host(&id)), (0, None));
     let (code, _) = world.call("POST", &format!("/debug/application/{id}/install"), "").await;
@@ -105,6 +105,68 @@ async fn an_install_outlasts_a_restart_of_provider() {
     world.until(&id, "running").await;
     drop(world.hub.list()[0].work.lock().await);
     assert!(world.hub.list()[0].record().settled, "finished in the background");
+}
+
+#[tokio::test(start_paused = true)]
+async fn provider_is_asked_in_the_background_by_one_task_however_often_an_install_is_retried() {
+    let world = World::new(Config { provider_wait_ms: 0, ..Config::default() });
+    let id = world.create("a", "a").await;
+    let away = || Status::unavailable("connection refused");
+    world.fakes.refusals.lock().unwrap().extend((0..1_000).map(|_| away()));
+    assert_eq!(world.push(&id, &package("v1")).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    for _ in 0..20 {
+        world.call("POST", &format!("/debug/application/{id}/install"), "").await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = world.fakes.refusals.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let asked = before - world.fakes.refusals.lock().unwrap().len();
+    assert!((9..=11).contains(&asked), "once a second, not {asked} times in ten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_in_the_background_is_tidied_up() {
+    let world = World::new(Config { provider_wait_ms: 0, ..Config::default() });
+    let id = world.create("a", "a").await;
+    for version in ["v1", "v2"] {
+        assert_eq!(world.push(&id, &package(version)).await.0, OK);
+    }
+    world.until(&id, "running").await;
+    let archive = world.hub.folders.package(&id);
+    let away = || Status::unavailable("connection refused");
+    for (version, newer) in [("v3", false), ("v4", true)] {
+        world.fakes.refusals.lock().unwrap().extend((0..8).map(|_| away()));
+        assert_eq!(world.push(&id, &package(version)).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+        if newer {
+            let zip = package("v5");
+            assert_eq!(world.chunk(&id, (0, 1), &md5(&zip), &zip).await.0, OK);
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(world.hub.find(&id).unwrap().record().settled);
+        assert_eq!(world.releases(&id).len(), 2, "{version}");
+        assert_eq!(archive.exists(), newer, "an archive that is not installed yet stays");
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_somebody_else_is_deleting_is_no_obstacle_to_its_successor() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let app = world.hub.find(&id).unwrap();
+    world.hub.delete(&app).await.unwrap();
+    assert!(world.hub.make_way(&app).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_limit_of_provider_is_a_final_answer() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let full = Status::failed_precondition("there are 4 debug instances");
+    world.fakes.refusals.lock().unwrap().push(full);
+    let (code, text) = world.push(&id, &package("v1")).await;
+    assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(text, "Installation failed: there are 4 debug instances\n");
+    assert_eq!(world.releases(&id).len(), 0, "undone");
 }
 
 #[tokio::test]

@@ -1,0 +1,117 @@
+//! The names that people and programs give to things: instance ids, host names, variables, addresses of development servers.
+//! Every daemon and the command line judge them here, so that what one accepts no other refuses or reads differently.
+//!
+//! Invariant: pure, and made for hostile text: what is accepted is safe as a file name (ids), a host name, a header value and a
+//! log field; what is refused is [`shown`], never repeated raw.
+
+mod host_name;
+mod http_url;
+mod instance_id;
+
+pub use host_name::{HostName, HostNameError, Place, Zone, place};
+pub use http_url::HttpUrl;
+pub use instance_id::{BadInstanceId, InstanceId};
+
+/// The longest label that DNS carries, in bytes.
+const LABEL_MAX: usize = 63;
+/// The longest full name that DNS carries, in bytes.
+const NAME_MAX: usize = 253;
+/// The longest name of a variable, in bytes.
+const VARIABLE_MAX: usize = 128;
+
+/// Whether the text is one label of a host name: 1 to 63 letters, digits and hyphens, with no hyphen at either end. Any case.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    (1..=LABEL_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether the text is a full host name: labels joined by dots, at most 253 bytes. Any case.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    text.len() <= NAME_MAX && text.split('.').all(is_label)
+}
+
+/// The port that the text is: digits and nothing else, and not 0.
+#[must_use]
+pub fn port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port != 0)
+}
+
+/// Whether an environment variable may be called so: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 bytes.
+#[must_use]
+pub fn is_variable(text: &str) -> bool {
+    text.len() <= VARIABLE_MAX
+        && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// A piece of what somebody sent, fit for a message: quoted, escaped and short.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() { format!("`{shown}…`") } else { format!("`{shown}`") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_label_is_what_dns_carries() {
+        for good in ["a", "A", "7", "a-b", "xn--bcher-kva", &"a".repeat(63)] {
+            assert!(is_label(good) && is_name(good), "{good}");
+        }
+        for bad in ["", "-", "-a", "a-", "a_b", "a b", "a/b", "ä", "a\0", "*", "a:", &"a".repeat(64)] {
+            assert!(!is_label(bad) && !is_name(bad), "{bad:?}");
+        }
+        assert!(is_name("a.b.C") && !is_label("a.b"));
+        for bad in [".", "a.", ".a", "a..b", "a.-b", &["a"; 128].join(".")] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_digits_and_nothing_else() {
+        assert_eq!((port("1"), port("8443"), port("65535")), (Some(1), Some(8443), Some(65535)));
+        for bad in ["", "0", "65536", "+80", "-1", " 80", "80 ", "8443:1", "x", "٨"] {
+            assert_eq!(port(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_is_called_as_every_shell_allows() {
+        for good in ["A", "_", "a1_B", &"A".repeat(128)] {
+            assert!(is_variable(good), "{good}");
+        }
+        for bad in ["", "1A", "A=B", "A B", "A-B", "Ä", "A\0", &"A".repeat(129)] {
+            assert!(!is_variable(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_quoted_and_cut() {
+        assert_eq!(shown("a\r\nb"), "`a\\r\\nb`");
+        assert_eq!(shown(&"x".repeat(81)), format!("`{}…`", "x".repeat(80)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_shown_that_moves_a_cursor_or_fills_a_log(text in any::<String>()) {
+            let shown = shown(&text);
+            prop_assert!(!shown.contains(char::is_control));
+            prop_assert!(shown.chars().count() <= 3 + 80 * 10); // each at most `\u{10ffff}`
+        }
+
+        #[test]
+        fn any_text_is_judged_without_harm(text in ".{0,300}") {
+            let _ = (is_label(&text), is_variable(&text), port(&text), HttpUrl::parse(&text));
+            prop_assert_eq!(is_name(&text), is_name(&text.to_ascii_uppercase()));
+        }
+    }
+}
