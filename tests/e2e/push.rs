@@ -1,0 +1,206 @@
+//! A developer pushes an app: steps 3 to 9 of the contract.
+
+use nexushub_e2e::{
+    Options, Platform,
+    package::{Package, md5},
+    processes::Process,
+    raw::noise,
+    soon,
+    upload::pieces,
+};
+use nexushub_proto::procmgr::{InstanceStatus, State};
+
+/// A package of several pieces, with a page that tells it apart.
+fn package(page: &str) -> Vec<u8> {
+    Package::probe().file("static/page.txt", page.as_bytes()).file("ballast", &noise(9, 5 << 20)).bytes()
+}
+
+async fn runs_at(platform: &Platform, host: &str, not: Option<u32>) -> InstanceStatus {
+    let there =
+        |status: &InstanceStatus| status.host_name == host && status.routed && Some(status.pid) != not;
+    let all =
+        platform.instances_until(&format!("an app runs at {host}"), |all| all.values().any(there)).await;
+    all.into_values().find(there).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zip_is_uploaded_in_any_order_installed_and_answers_by_its_host_name() {
+    let platform = Platform::start();
+    let developer = platform.developer();
+    let id = developer.created("shop").await;
+    let package = package("one");
+    let (hash, pieces) = (md5(&package), pieces(&package));
+    let total = i64::try_from(pieces.len()).unwrap();
+    assert!(total >= 3, "the story needs several pieces");
+    let order: Vec<usize> = (0..pieces.len()).rev().chain([pieces.len() - 1, 0, 0]).collect();
+    let mut left: std::collections::BTreeSet<usize> = (0..pieces.len()).collect();
+    for index in order {
+        left.remove(&index);
+        let answer = developer.chunk(&id, i64::try_from(index).unwrap(), total, &hash, pieces[index]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["status"], if left.is_empty() { "completed" } else { "received" });
+        if left.is_empty() {
+            break;
+        }
+        let progress = developer.get(&id, "/upload/status").await.json();
+        assert_eq!(
+            (progress["completed"].as_bool(), progress["totalChunks"].as_i64()),
+            (Some(false), Some(total))
+        );
+    }
+    assert_eq!(developer.get(&id, "/upload/status").await.json()["completed"], true);
+    let installed = developer.post(&id, "/install").await;
+    assert_eq!(installed.status, 200, "{}", installed.text());
+    let app = runs_at(&platform, "shop.debug", None).await;
+    let status = developer.status(&id).await;
+    assert_eq!(
+        (status["status"].as_str(), status["healthCheck"].as_str()),
+        (Some("running"), Some("healthy")),
+        "{status}"
+    );
+    assert_eq!(status["metadata"]["hostName"], "shop.debug");
+    assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], app.pid);
+    assert_eq!(platform.https().get("shop.debug", "/page.txt").await.text(), "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_piece_changes_nothing_and_a_wrong_digest_can_be_followed_by_the_right_one() {
+    let platform = Platform::start();
+    let developer = platform.developer();
+    let id = developer.created("shop").await;
+    let package = package("one");
+    let pieces = pieces(&package);
+    let total = i64::try_from(pieces.len()).unwrap();
+    let wrong = md5(b"something else");
+    for (index, piece) in (0..).zip(&pieces) {
+        let first = developer.chunk(&id, index, total, &wrong, piece).await;
+        if index + 1 < total {
+            assert_eq!(first.status, 200);
+            assert_eq!(developer.chunk(&id, index, total, &wrong, piece).await.status, 200, "the same again");
+        } else {
+            assert!(!first.status.is_success(), "the digest does not fit: {}", first.text());
+        }
+    }
+    assert_eq!(developer.post(&id, "/install").await.status, 400, "nothing was uploaded yet");
+    developer.upload(&id, &package).await;
+    assert_eq!(developer.post(&id, "/install").await.status, 200);
+    runs_at(&platform, "shop.debug", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_install_of_the_same_package_is_cheap_and_keeps_the_process() {
+    let platform = Platform::start();
+    let developer = platform.developer();
+    let id = developer.push("shop", &package("one")).await;
+    let app = runs_at(&platform, "shop.debug", None).await;
+    assert_eq!(developer.post(&id, "/install").await.status, 200);
+    let after = runs_at(&platform, "shop.debug", None).await;
+    assert_eq!((after.pid, after.generation), (app.pid, app.generation));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_content_for_the_same_application_replaces_the_process() {
+    let platform = Platform::start();
+    let developer = platform.developer();
+    let id = developer.push("shop", &package("one")).await;
+    let old = runs_at(&platform, "shop.debug", None).await;
+    let old_process = Process::open(old.pid).unwrap();
+    developer.upload(&id, &package("two")).await;
+    assert_eq!(developer.post(&id, "/install").await.status, 200);
+    let new = runs_at(&platform, "shop.debug", Some(old.pid)).await;
+    assert_ne!(new.release, old.release);
+    assert!(old_process.ended_within(nexushub_e2e::HANG));
+    assert_eq!(platform.https().get("shop.debug", "/page.txt").await.text(), "two");
+    assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], new.pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_application_says_so_and_a_deleted_one_is_gone() {
+    let platform = Platform::start();
+    let developer = platform.developer();
+    let id = developer.push("shop", &package("one")).await;
+    let app = runs_at(&platform, "shop.debug", None).await;
+    let process = Process::open(app.pid).unwrap();
+    let stopped = developer.post(&id, "/stop").await;
+    assert!(stopped.status.is_success(), "{}", stopped.text());
+    assert!(process.ended_within(nexushub_e2e::HANG));
+    assert_eq!(developer.status(&id).await["status"], "stopped");
+    assert_eq!(developer.post(&id, "/install").await.status, 200);
+    let app = runs_at(&platform, "shop.debug", Some(app.pid)).await;
+    let process = Process::open(app.pid).unwrap();
+    assert_eq!(developer.delete(&id).await.status, 204);
+    assert!(process.ended_within(nexushub_e2e::HANG));
+    assert_eq!(developer.get(&id, "/status").await.status, 404);
+    assert_eq!(developer.delete(&id).await.status, 404);
+    let gone =
+        |all: &nexushub_e2e::app::Instances| all.values().all(|status| status.state() == State::Stopped);
+    platform.instances_until("the instance is gone", gone).await;
+    soon("the host is forgotten", until_unknown(&platform, "shop.debug")).await;
+}
+
+/// The proxy learns of a removal by its own stream; there is nothing to wait on but its answers.
+async fn until_unknown(platform: &Platform, host: &str) {
+    while platform.https().get(host, "/").await.status != 404 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_pushed_before_every_daemon_was_killed_is_still_there() {
+    let platform = Platform::start();
+    let developer = platform.developer();
+    let id = developer.push("shop", &package("one")).await;
+    let app = runs_at(&platform, "shop.debug", None).await;
+    for name in nexushub_e2e::DAEMONS {
+        platform.kill(name).await;
+    }
+    assert_eq!(runs_at(&platform, "shop.debug", None).await.pid, app.pid);
+    assert_eq!(developer.status(&id).await["status"], "running");
+    assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], app.pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_pushes_a_folder_and_waits_until_it_answers() {
+    let platform = Platform::start();
+    let home = platform.home.path().to_owned();
+    let source = platform.release("source");
+    let output =
+        nexushub_e2e::workshop::nexushub(&home, &["push", source.to_str().unwrap(), "--name", "shop"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(platform.https().get("shop", "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_where_it_was_after_debug_api_was_killed() {
+    let platform = Platform::start();
+    let developer = platform.developer();
+    let id = developer.created("shop").await;
+    let package = package("one");
+    let (hash, pieces) = (md5(&package), pieces(&package));
+    let total = i64::try_from(pieces.len()).unwrap();
+    for (index, piece) in (0..).zip(&pieces) {
+        let answer = developer.chunk(&id, index, total, &hash, piece).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        platform.kill("debug-api").await;
+    }
+    assert_eq!(developer.get(&id, "/upload/status").await.json()["completed"], true);
+    assert_eq!(developer.post(&id, "/install").await.status, 200);
+    runs_at(&platform, "shop.debug", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_install_comes_to_its_end_whoever_is_killed_meanwhile() {
+    let platform = Platform::start_with(&Options::with("[supervisor]\nstable_ms = 1\nburst = 1000\n"));
+    let developer = platform.developer();
+    let id = developer.created("shop").await;
+    let mut old = None;
+    for (round, victim) in ["debug-api", "provider", "procmgr"].into_iter().cycle().take(6).enumerate() {
+        developer.upload(&id, &package(&format!("round {round}"))).await;
+        let (_, _) = tokio::join!(developer.post(&id, "/install"), platform.kill(victim));
+        assert_eq!(developer.post(&id, "/install").await.status, 200, "again, and idempotent");
+        let app = runs_at(&platform, "shop.debug", old).await;
+        assert_eq!(platform.https().get("shop.debug", "/page.txt").await.text(), format!("round {round}"));
+        old = Some(app.pid);
+    }
+    assert_eq!(platform.app_processes().len(), 1);
+}

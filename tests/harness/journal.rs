@@ -1,0 +1,89 @@
+//! What a platform's processes log, line by line, and waiting for a line.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::soon;
+
+/// All lines so far; shared by the threads that read them and the test.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    lines: Arc<Mutex<Vec<String>>>,
+    count: Arc<watch::Sender<usize>>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { lines: Arc::default(), count: Arc::new(watch::channel(0).0) }
+    }
+}
+
+impl Journal {
+    /// Reads a pipe to its end, in a thread of its own.
+    pub fn collect(&self, pipe: impl Read + Send + 'static) {
+        let journal = self.clone();
+        thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                journal.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+                line.clear();
+            }
+        });
+    }
+
+    fn push(&self, line: String) {
+        let mut lines = self.lines.lock().unwrap();
+        lines.push(line);
+        self.count.send_replace(lines.len());
+    }
+
+    /// Every line so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Every line so far that is a JSON object.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Value> {
+        self.lines()
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(Value::is_object)
+            .collect()
+    }
+
+    /// How many lines there are: the place from which to look for what comes next.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.lines.lock().unwrap().len()
+    }
+
+    /// Waits for a line, at or after a position, that pleases.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub async fn wait(&self, from: usize, what: &str, pleases: impl Fn(&str) -> bool) -> String {
+        let mut count = self.count.subscribe();
+        let find = async {
+            let mut next = from;
+            loop {
+                count.borrow_and_update();
+                let lines = self.lines();
+                if let Some(line) = lines.iter().skip(next).find(|line| pleases(line)) {
+                    return line.clone();
+                }
+                next = lines.len().max(from);
+                count.changed().await.expect("the journal holds the sender");
+            }
+        };
+        soon(what, find).await
+    }
+}

@@ -1,0 +1,399 @@
+//! One platform: supervisor, daemons, shims and apps, and the end of them all.
+
+use std::{
+    fmt::Write,
+    fs,
+    net::SocketAddr,
+    os::unix::{net::UnixDatagram, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    HANG,
+    board::Board,
+    home::{Home, free_address},
+    journal::Journal,
+    processes::{self, Process, Signal},
+    workshop,
+};
+
+/// Health checks and backoffs a test can wait for; everything else as shipped.
+const BRISK: &str = "
+[procmgr]
+health_interval_ms = 400
+health_timeout_ms = 1000
+health_retry_ms = 100
+backoff_first_ms = 100
+backoff_max_ms = 400
+";
+
+/// How a platform differs from the usual.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file's text.
+    pub config: String,
+    /// Folder of the programs.
+    pub programs: PathBuf,
+    /// Where it listens; none = a free port.
+    pub listen: Option<SocketAddr>,
+    /// Whose processes it is made of; none = our own user's.
+    pub user: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { config: BRISK.to_owned(), programs: workshop::bin_dir(), listen: None, user: None }
+    }
+}
+
+impl Options {
+    /// The usual configuration and more.
+    #[must_use]
+    pub fn with(more: &str) -> Self {
+        Self { config: format!("{BRISK}{more}"), ..Self::default() }
+    }
+
+    /// The usual configuration with further lines of `[procmgr]`, and more.
+    #[must_use]
+    pub fn tuned(procmgr: &str, more: &str) -> Self {
+        let keys: Vec<&str> =
+            procmgr.lines().filter_map(|line| line.split_once('=').map(|(key, _)| key.trim())).collect();
+        let kept = BRISK
+            .lines()
+            .filter(|line| !keys.iter().any(|key| line.starts_with(key)))
+            .collect::<Vec<_>>()
+            .join("\n");
+        Self::of(&format!("{kept}\n{procmgr}\n{more}"))
+    }
+
+    /// A configuration of its own.
+    #[must_use]
+    pub fn of(config: &str) -> Self {
+        Self { config: config.to_owned(), ..Self::default() }
+    }
+}
+
+/// The notice that a supervisor has ended.
+const ENDED: &str = "the supervisor has ended: ";
+
+fn ended(pid: u32) -> String {
+    format!("{ENDED}{pid}")
+}
+
+/// Reads all notices in a thread of their own, as a service manager does: a supervisor never waits for the test.
+fn listen(path: &Path) -> (Sender<String>, Receiver<String>) {
+    let socket = UnixDatagram::bind(path).unwrap();
+    let (sender, receiver) = channel();
+    let ours = sender.clone();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            if ours.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    (sender, receiver)
+}
+
+/// A platform. Dropping it ends every process of it, and fails the test when one was left behind.
+pub struct Platform {
+    /// Its folder.
+    pub home: Home,
+    /// What its processes logged.
+    pub journal: Journal,
+    /// What `status.json` says.
+    pub board: Board,
+    /// Where it serves HTTPS.
+    pub address: SocketAddr,
+    programs: PathBuf,
+    user: Option<u32>,
+    /// What supervisors tell their parent, the last word being our own: that one ended.
+    notices: (Sender<String>, Receiver<String>),
+    supervisor: Option<(Child, Process)>,
+    /// A supervisor was killed and none took its place: shims and apps are left, as they should be.
+    orphaned: bool,
+}
+
+impl Platform {
+    /// A platform that is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&Options::default())
+    }
+
+    /// A platform with options, ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start_with(options: &Options) -> Self {
+        let mut platform = Self::prepare(options);
+        platform.start_supervisor();
+        platform
+    }
+
+    /// A platform of which nothing runs yet.
+    ///
+    /// # Panics
+    /// When its folder can't be made.
+    #[must_use]
+    pub fn prepare(options: &Options) -> Self {
+        let home = Home::make(&options.config);
+        let notices = listen(&home.path().join("notify.sock"));
+        let board = Board::follow(&home.run());
+        let address = options.listen.unwrap_or_else(free_address);
+        Self {
+            home,
+            journal: Journal::default(),
+            board,
+            address,
+            programs: options.programs.clone(),
+            user: options.user,
+            notices,
+            supervisor: None,
+            orphaned: false,
+        }
+    }
+
+    /// The command that starts the supervisor.
+    #[must_use]
+    pub fn supervisor_command(&self) -> Command {
+        let mut command = Command::new(self.programs.join("nexushub-supervisor"));
+        command.arg("--home").arg(self.home.path()).arg("--listen").arg(self.address.to_string());
+        command.arg("--config").arg(self.home.config());
+        command
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self.hand_over();
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("NOTIFY_SOCKET", self.home.path().join("notify.sock"));
+        command
+    }
+
+    /// Gives what the test made to the platform's user, if it has one of its own.
+    pub fn hand_over(&self) {
+        if let Some(user) = self.user {
+            self.home.give_to(user);
+        }
+    }
+
+    /// Starts a supervisor and waits until it is ready: the first one, or the next after one that died.
+    ///
+    /// # Panics
+    /// When it ends, or does not become ready.
+    pub fn start_supervisor(&mut self) {
+        self.spawn_supervisor();
+        self.await_ready();
+    }
+
+    /// Starts a supervisor and waits for nothing.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn spawn_supervisor(&mut self) {
+        let mut child = self.supervisor_command().spawn().unwrap();
+        self.journal.collect(child.stderr.take().unwrap());
+        self.journal.collect(child.stdout.take().unwrap());
+        let process = Process::open(child.id()).unwrap();
+        let (end, sender) = (Process::open(child.id()).unwrap(), self.notices.0.clone());
+        while self.notices.1.try_recv().is_ok() {} // what is left of the one before
+        thread::spawn(move || end.ended_within(Duration::MAX) && sender.send(ended(end.pid)).is_ok());
+        self.supervisor = Some((child, process));
+        self.orphaned = false;
+    }
+
+    /// Waits for the supervisor's READY.
+    ///
+    /// # Panics
+    /// When it ends, or does not become ready.
+    pub fn await_ready(&mut self) {
+        while !self.notice().lines().any(|line| line == "READY=1") {}
+    }
+
+    /// The next message of the supervisor to its parent.
+    ///
+    /// # Panics
+    /// When it ends before it says anything, or says nothing.
+    pub fn notice(&mut self) -> String {
+        let own_end = ended(self.supervisor().pid);
+        loop {
+            match self.notices.1.recv_timeout(HANG) {
+                Ok(notice) if notice == own_end => panic!("{notice}\n{}", self.journal.lines().join("\n")),
+                Ok(notice) if notice.starts_with(ENDED) => {} // one before this one
+                Ok(notice) => return notice,
+                Err(error) => {
+                    panic!("the supervisor says nothing: {error}\n{}", self.journal.lines().join("\n"))
+                }
+            }
+        }
+    }
+
+    /// `$RUN`.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.home.run()
+    }
+
+    /// `$STATE`.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.home.state()
+    }
+
+    /// The supervisor's process.
+    ///
+    /// # Panics
+    /// When none was started.
+    #[must_use]
+    pub fn supervisor(&self) -> &Process {
+        &self.supervisor.as_ref().expect("a supervisor was started").1
+    }
+
+    /// Where the programs of this platform lie.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
+    /// The process of a daemon that is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn daemon(&self, name: &str) -> Process {
+        let status = self.board.wait(&format!("{name} is ready"), |status| status.is_ready(name)).await;
+        let pid = status.daemon(name).pid.expect("ready means that there is a process");
+        Process::open(pid)
+            .unwrap_or_else(|| panic!("{name} is said to be process {pid}, which does not exist"))
+    }
+
+    /// Waits until a daemon is ready as another process than this one.
+    ///
+    /// # Panics
+    /// When it isn't.
+    pub async fn replaced(&self, name: &str, old: u32) -> Process {
+        let what = format!("{name} is ready again");
+        self.board.wait(&what, |status| status.is_ready(name) && status.daemon(name).pid != Some(old)).await;
+        self.daemon(name).await
+    }
+
+    /// Kills a daemon and waits until it is ready again.
+    ///
+    /// # Panics
+    /// When it isn't.
+    pub async fn kill(&self, name: &str) -> Process {
+        let old = self.daemon(name).await;
+        old.kill();
+        self.replaced(name, old.pid).await
+    }
+
+    /// Kills the supervisor and waits until its daemons are gone with it.
+    ///
+    /// # Panics
+    /// When one of them stays.
+    pub async fn kill_supervisor(&mut self) {
+        let mut daemons = Vec::new();
+        for name in crate::DAEMONS {
+            daemons.extend(self.board.now().daemon(name).pid.and_then(Process::open));
+        }
+        let (mut child, process) = self.supervisor.take().expect("a supervisor was started");
+        process.kill();
+        child.wait().unwrap();
+        self.orphaned = true;
+        for daemon in daemons {
+            assert!(daemon.ended_within(HANG), "{} outlived its supervisor", processes::command(daemon.pid));
+        }
+    }
+
+    /// Asks for a full stop and waits for it.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.supervisor().signal(Signal::TERM);
+        self.wait_end()
+    }
+
+    /// Waits for the supervisor's own end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        let (mut child, process) = self.supervisor.take().expect("a supervisor was started");
+        if !process.ended_within(HANG) {
+            process.kill();
+            panic!("the supervisor did not end\n{}", self.journal.lines().join("\n"));
+        }
+        child.wait().unwrap()
+    }
+
+    /// Every process of this platform with its command line.
+    #[must_use]
+    pub fn processes(&self) -> std::collections::BTreeMap<u32, String> {
+        processes::programs_below(self.home.path())
+    }
+
+    /// Every log line of a daemon, as JSON.
+    #[must_use]
+    pub fn logged_by(&self, daemon: &str) -> Vec<serde_json::Value> {
+        self.journal.entries().into_iter().filter(|entry| entry["daemon"] == daemon).collect()
+    }
+
+    fn end(&mut self) -> String {
+        let mut complaint = String::new();
+        if let Some((mut child, process)) = self.supervisor.take() {
+            process.signal(Signal::TERM);
+            if !process.ended_within(Duration::from_secs(40)) {
+                complaint.push_str("the supervisor did not end within 40 s of SIGTERM; ");
+                process.kill();
+            }
+            match child.wait() {
+                Ok(status) if status.success() => {}
+                status => write!(complaint, "the supervisor ended with {status:?}; ").unwrap(),
+            }
+        }
+        let left = self.processes();
+        for (pid, command) in &left {
+            if let Some(process) = Process::open(*pid) {
+                process.signal(Signal::KILL);
+                if !process.ended_within(HANG) || !self.orphaned {
+                    write!(complaint, "left behind: {pid} {command}; ").unwrap();
+                }
+            }
+        }
+        if let Some(line) = self.journal.lines().iter().find(|line| line.contains("panicked")) {
+            write!(complaint, "a panic: {line}; ").unwrap();
+        }
+        complaint
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        let complaint = self.end();
+        if thread::panicking() {
+            let lines = self.journal.lines();
+            let shown = lines.len().saturating_sub(150);
+            eprintln!("--- {} {complaint}\n{}", self.address, lines[shown..].join("\n"));
+            if let Ok(status) = fs::read_to_string(self.run().join("status.json")) {
+                eprintln!("--- status.json {status}");
+            }
+        } else {
+            assert!(complaint.is_empty(), "{complaint}\n{}", self.journal.lines().join("\n"));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Where the programs are, and what is made once for all platforms of a test run: the certificates.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use nexushub_launch::lock::Lock;
+
+use crate::HANG;
+
+/// The base domain of every platform of the tests.
+pub const DOMAIN: &str = "yesterday.localhost";
+
+/// The folder of the programs: `NEXUSHUB_BIN_DIR`, or the folder above the test's own.
+///
+/// # Panics
+/// When the test does not know where it is.
+#[must_use]
+pub fn bin_dir() -> PathBuf {
+    env::var_os("NEXUSHUB_BIN_DIR").map_or_else(beside, PathBuf::from)
+}
+
+/// The folder where cargo puts programs: `deps/` below it holds the tests.
+fn beside() -> PathBuf {
+    let own = env::current_exe().unwrap();
+    let folder = own.parent().unwrap();
+    if folder.ends_with("deps") { folder.parent().unwrap().to_owned() } else { folder.to_owned() }
+}
+
+/// One program; those of the tests themselves lie where cargo puts them.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let there = bin_dir().join(name);
+    if there.exists() { there } else { beside().join(name) }
+}
+
+/// A copy of the folder of programs, to be changed at will: no program of it is shared with another test.
+///
+/// # Panics
+/// When there is no space.
+pub fn copy_programs(to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let names = crate::DAEMONS.map(|daemon| format!("nexushub-{daemon}"));
+    for name in names.iter().map(String::as_str).chain(["nexushub-supervisor", "nexushub-shim"]) {
+        fs::copy(program(name), to.join(name)).unwrap();
+    }
+}
+
+/// Runs the command that people type, to its end.
+///
+/// # Panics
+/// When it can't be started.
+#[must_use]
+pub fn nexushub(home: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program("nexushub"));
+    command.arg("--home").arg(home).args(arguments).current_dir(home).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// The folder of `ca.crt`, `server.crt` and `server.key`, made by `nexushub certs` once and kept beside the tests.
+///
+/// # Panics
+/// When they can't be made.
+#[must_use]
+pub fn certificates() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = beside().join("nexushub-e2e-certs");
+        fs::create_dir_all(&folder).unwrap();
+        let _turn = Lock::acquire_within(&folder.join("lock"), HANG)
+            .unwrap()
+            .expect("another test run makes them for ever");
+        if !folder.join("server.crt").exists() {
+            let mut command = Command::new(program("nexushub"));
+            command.arg("certs").arg("--dir").arg(&folder).args(["--domain", DOMAIN]);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "nexushub certs: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        folder
+    })
+}

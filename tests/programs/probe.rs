@@ -1,0 +1,277 @@
+//! The app of the stories: an HTTP/1.1 program that does on demand what apps do, good and bad. It waits for events, never
+//! for time: `/slow` and `/sse` go on when `/go` says so, and health is what the file `$NEXUSHUB_DATA/status` holds.
+//!
+//! | path | what happens |
+//! |---|---|
+//! | `/api/status` | 200, or what the file `status` says: a code, or `hang` |
+//! | `/`, `/whoami` | pid, environment and the request's own head, as JSON |
+//! | `/echo` | the body, sent back |
+//! | `/slow?key=K` | `begun`, and after `/go?key=K` `done` |
+//! | `/sse?key=K` | event 1 at once, one more for each `/go?key=K` |
+//! | `/go?key=K` | lets the above go on |
+//! | `/print?text=T&count=N&stream=err` | N lines `T 1` to `T N`; with `bytes=B` each is B bytes long |
+//! | `/ws` | a WebSocket that echoes |
+//! | `/crash?code=C` | ends at once, without an answer |
+//!
+//! Each also below `/api`. In the environment: `PROBE_IGNORE_TERM` (SIGTERM is never delivered), `PROBE_MUTE` (never listens), `PROBE_CRASH=C`
+//! (ends with code C at the start). The file `$NEXUSHUB_DATA/crash` does what `PROBE_CRASH` does; every start appends a
+//! line with the pid to `$NEXUSHUB_DATA/starts`.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex},
+    thread,
+};
+
+use nix::sys::signal::{SigSet, Signal};
+use tungstenite::{Message, WebSocket, handshake::derive_accept_key, protocol::Role};
+
+/// How often each key was let go.
+#[derive(Default)]
+struct Gates {
+    passes: Mutex<HashMap<String, u64>>,
+    changed: Condvar,
+}
+
+impl Gates {
+    fn go(&self, key: &str) {
+        *self.passes.lock().expect("no holder panics").entry(key.to_owned()).or_default() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Returns when the key was let go at least `times` times.
+    fn wait(&self, key: &str, times: u64) {
+        let passes = self.passes.lock().expect("no holder panics");
+        let held = |passes: &mut HashMap<String, u64>| passes.get(key).is_none_or(|seen| *seen < times);
+        drop(self.changed.wait_while(passes, held).expect("no holder panics"));
+    }
+}
+
+/// A request's head, taken apart.
+struct Head {
+    method: String,
+    path: String,
+    query: HashMap<String, String>,
+    headers: Vec<(String, String)>,
+}
+
+impl Head {
+    /// The next request of a connection; none when the peer is done.
+    fn read(from: &mut impl BufRead) -> io::Result<Option<Self>> {
+        let mut line = String::new();
+        if from.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let mut words = line.split_whitespace();
+        let (Some(method), Some(target)) = (words.next(), words.next()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a request line"));
+        };
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let query = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Ok(Some(Self { method: method.to_owned(), path: path.to_owned(), query, headers: headers(from)? }))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    fn param(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+
+    fn number(&self, name: &str) -> Option<usize> {
+        self.param(name).parse().ok()
+    }
+
+    fn body(&self, from: &mut impl BufRead) -> io::Result<Vec<u8>> {
+        if self.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
+            return chunks(from);
+        }
+        let length = self.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        from.read_exact(&mut body)?;
+        Ok(body)
+    }
+}
+
+fn headers(from: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        match line.trim_end().split_once(':') {
+            Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.trim().to_owned())),
+            None => return Ok(headers),
+        }
+    }
+}
+
+fn chunks(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim().split(';').next().unwrap_or_default(), 16)
+            .map_err(io::Error::other)?;
+        let start = body.len();
+        body.resize(start + length, 0);
+        from.read_exact(&mut body[start..])?;
+        from.read_line(&mut line)?;
+        if length == 0 {
+            return Ok(body);
+        }
+    }
+}
+
+/// What the app is told from outside while it runs.
+struct Probe {
+    gates: Gates,
+    data: PathBuf,
+}
+
+impl Probe {
+    fn serve(&self, stream: TcpStream) -> io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut writer = stream;
+        while let Some(head) = Head::read(&mut reader)? {
+            if head.path == "/ws" {
+                return echo_messages(&head, &reader, writer);
+            }
+            let body = head.body(&mut reader)?;
+            let path = head.path.strip_prefix("/api").filter(|rest| *rest != "/status").unwrap_or(&head.path);
+            match path {
+                "/api/status" => self.status(&mut writer, &mut reader)?,
+                "/" | "/whoami" => answer(&mut writer, 200, portrait(&head).as_bytes())?,
+                "/echo" => answer(&mut writer, 200, &body)?,
+                "/slow" => self.slow(&mut writer, head.param("key"))?,
+                "/sse" => return self.events(&mut writer, head.param("key")),
+                "/go" => {
+                    self.gates.go(head.param("key"));
+                    answer(&mut writer, 200, b"gone")?;
+                }
+                "/print" => {
+                    print_lines(&head)?;
+                    answer(&mut writer, 200, b"printed")?;
+                }
+                "/crash" => end(head.number("code").unwrap_or(1)),
+                _ => answer(&mut writer, 404, b"not found")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&self, writer: &mut TcpStream, reader: &mut impl Read) -> io::Result<()> {
+        let wanted = fs::read_to_string(self.data.join("status")).unwrap_or_else(|_| "200".to_owned());
+        match wanted.trim().parse() {
+            Ok(code) => answer(writer, code, b"OK"),
+            Err(_) => reader.read_to_end(&mut Vec::new()).map(drop), // hangs until the peer gives up
+        }
+    }
+
+    fn slow(&self, writer: &mut TcpStream, key: &str) -> io::Result<()> {
+        write!(writer, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        chunk(writer, b"begun\n")?;
+        self.gates.wait(key, 1);
+        chunk(writer, b"done\n")?;
+        chunk(writer, b"")
+    }
+
+    fn events(&self, writer: &mut TcpStream, key: &str) -> io::Result<()> {
+        write!(
+            writer,
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        )?;
+        for number in 1.. {
+            chunk(writer, format!("data: {number}\n\n").as_bytes())?;
+            self.gates.wait(key, number);
+        }
+        Ok(())
+    }
+}
+
+fn answer(writer: &mut TcpStream, code: u16, body: &[u8]) -> io::Result<()> {
+    let head = format!("HTTP/1.1 {code} Probe\r\ncontent-length: {}\r\n\r\n", body.len());
+    writer.write_all(&[head.as_bytes(), body].concat())
+}
+
+fn chunk(writer: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    writer.write_all(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat())
+}
+
+fn portrait(head: &Head) -> String {
+    let environment: HashMap<String, String> = env::vars().collect();
+    let cwd = env::current_dir().unwrap_or_default();
+    serde_json::json!({
+        "pid": std::process::id(), "env": environment, "cwd": cwd, "method": head.method, "path": head.path,
+        "headers": head.headers,
+    })
+    .to_string()
+}
+
+fn print_lines(head: &Head) -> io::Result<()> {
+    let mut text = Vec::new();
+    for number in 1..=head.number("count").unwrap_or(1) {
+        let line = format!("{} {number}", head.param("text"));
+        let padding = head.number("bytes").unwrap_or(0).saturating_sub(line.len());
+        writeln!(text, "{line}{}", "x".repeat(padding))?;
+    }
+    match head.param("stream") {
+        "err" => io::stderr().lock().write_all(&text),
+        _ => io::stdout().lock().write_all(&text).and_then(|()| io::stdout().flush()),
+    }
+}
+
+fn echo_messages(head: &Head, reader: &BufReader<TcpStream>, mut writer: TcpStream) -> io::Result<()> {
+    let accept = derive_accept_key(head.header("sec-websocket-key").unwrap_or_default().as_bytes());
+    write!(
+        writer,
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+    )?;
+    let early = reader.buffer().to_vec();
+    let mut socket = WebSocket::from_partially_read(writer, early, Role::Server, None);
+    while let Ok(message) = socket.read() {
+        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods)] // a crash is the point: no destructor may run
+fn end(code: usize) -> ! {
+    std::process::exit(i32::try_from(code).unwrap_or(1))
+}
+
+fn main() -> io::Result<()> {
+    let data = PathBuf::from(env::var_os("NEXUSHUB_DATA").unwrap_or_else(|| ".".into()));
+    let mut starts = fs::OpenOptions::new().append(true).create(true).open(data.join("starts"))?;
+    starts.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+    let crash =
+        fs::read_to_string(data.join("crash")).or_else(|_| env::var("PROBE_CRASH").map_err(io::Error::other));
+    if let Ok(code) = crash {
+        eprintln!("probe: told to crash");
+        end(code.trim().parse().unwrap_or(1));
+    }
+    if env::var_os("PROBE_IGNORE_TERM").is_some() {
+        SigSet::from(Signal::SIGTERM).thread_block()?; // before any thread: none will ever take it
+    }
+    if env::var_os("PROBE_MUTE").is_some() {
+        loop {
+            thread::park();
+        }
+    }
+    let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    println!("probe: listening on {port}");
+    let probe = Arc::new(Probe { gates: Gates::default(), data });
+    for stream in listener.incoming().flatten() {
+        let probe = Arc::clone(&probe);
+        thread::spawn(move || probe.serve(stream));
+    }
+    Ok(())
+}
