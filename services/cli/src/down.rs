@@ -1,6 +1,8 @@
 //! `nexushub down`: whoever keeps the platform up is told to stop it, and waited for.
 
 use std::{
+    fs,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -33,8 +35,7 @@ pub(crate) fn run(place: &Place, args: &Down) -> Result<u8, Failure> {
     let began = Instant::now();
     let supervisor = Board::live(&place.run).and_then(|board| board.supervisor());
     let Some(holder) = keeper(place)?.or(supervisor) else {
-        out::say(&format!("{place} is not up"))?;
-        return Ok(OK);
+        return nobody_up(place);
     };
     holder.signal(Signal::TERM).map_err(|error| {
         Failure::new(
@@ -56,6 +57,27 @@ pub(crate) fn run(place: &Place, args: &Down) -> Result<u8, Failure> {
     }
     out::say(&format!("{place} is down, after {} s", began.elapsed().as_secs_f32().ceil()))?;
     Ok(OK)
+}
+
+/// Apps outlive a platform that was killed; then it is not enough to say that it is gone.
+fn nobody_up(place: &Place) -> Result<u8, Failure> {
+    match living_apps(&place.state) {
+        0 => out::say(&format!("{place} is not up")).map(|()| OK),
+        apps => Err(Failure::new(
+            format!("{place} is not up, but {apps} of its apps still run"),
+            format!("{} and {} stop them", place.command("up --detach"), place.command("down")),
+        )),
+    }
+}
+
+/// Generations whose shim lives: it holds their lock.
+fn living_apps(state: &Path) -> usize {
+    let below =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let generations =
+        below(&state.join("instances")).flat_map(|instance| below(&instance).collect::<Vec<_>>());
+    let locks = generations.map(|generation| generation.join("lock")).filter(|lock| lock.is_file());
+    locks.filter(|lock| matches!(Lock::try_acquire(lock), Ok(None))).count()
 }
 
 /// The keeper, if there is one: it holds the lock, and is the process that its record names.
@@ -117,14 +139,27 @@ mod tests {
     fn a_keeper_is_the_process_that_holds_the_lock_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::find(&Global { home: Some(folder.path().to_owned()), config: None }).unwrap();
-        std::fs::create_dir(&place.run).unwrap();
+        fs::create_dir(&place.run).unwrap();
         assert!(keeper(&place).unwrap().is_none());
         let post = Post::take(&place, false).unwrap().unwrap();
         assert_eq!(keeper(&place).unwrap().unwrap().pid, std::process::id());
-        std::fs::write(place.run.join("keeper.json"), "{\"pid\":1,\"start_time\":1}").unwrap();
+        fs::write(place.run.join("keeper.json"), "{\"pid\":1,\"start_time\":1}").unwrap();
         assert!(keeper(&place).is_err(), "a record that does not fit is not believed");
         drop(post);
-        std::fs::write(place.run.join("keeper.json"), "{\"pid\":1,\"start_time\":1}").unwrap();
+        fs::write(place.run.join("keeper.json"), "{\"pid\":1,\"start_time\":1}").unwrap();
         assert!(keeper(&place).unwrap().is_none(), "an old record means nothing");
+    }
+
+    #[test]
+    fn an_app_lives_for_as_long_as_its_lock_is_held() {
+        let state = tempfile::tempdir().unwrap();
+        assert_eq!(living_apps(state.path()), 0);
+        let generation = state.path().join("instances/a/g1");
+        fs::create_dir_all(&generation).unwrap();
+        fs::create_dir_all(state.path().join("instances/a/log")).unwrap();
+        let held = Lock::try_acquire(&generation.join("lock")).unwrap().unwrap();
+        assert_eq!(living_apps(state.path()), 1);
+        drop(held);
+        assert_eq!(living_apps(state.path()), 0);
     }
 }
