@@ -227,45 +227,45 @@ mod tests {
     use super::*;
 
     fn facts() -> Facts {
-        Facts { here: "/work/sub".into(), ..Facts::default() }
+        Facts { here: "/project/sub".into(), ..Facts::default() }
     }
 
     fn home(facts: &Facts) -> Option<&'static str> {
-        let homes = ["/given", "/work/sub/given", "/work/.nexushub", "/work/sub/.nexushub"];
+        let homes = ["/given", "/project/sub/given", "/project/.nexushub", "/project/sub/.nexushub"];
         let found = facts.home()?;
         Some(homes.iter().find(|home| Path::new(home) == found).unwrap())
     }
 
     #[test]
     fn a_home_that_was_given_counts_before_everything() {
-        let project = Some(("/work".into(), true));
+        let project = Some(("/project".into(), true));
         let with = |given: &str| Facts { given: Some(given.into()), project: project.clone(), ..facts() };
         assert_eq!(home(&with("/given")), Some("/given"));
-        assert_eq!(home(&with("given")), Some("/work/sub/given"));
+        assert_eq!(home(&with("given")), Some("/project/sub/given"));
     }
 
     #[test]
     fn a_project_with_a_platform_of_its_own_is_meant_from_every_folder_in_it() {
         let facts =
-            Facts { project: Some(("/work".into(), false)), project_home: true, root: true, ..facts() };
-        assert_eq!(home(&facts), Some("/work/.nexushub"));
+            Facts { project: Some(("/project".into(), false)), project_home: true, root: true, ..facts() };
+        assert_eq!(home(&facts), Some("/project/.nexushub"));
     }
 
     #[test]
     fn up_makes_a_platform_in_a_checkout_and_for_an_ordinary_user() {
         let starting = Facts { starting: true, root: true, ..facts() };
-        let checkout = Facts { project: Some(("/work".into(), true)), ..starting.clone() };
-        assert_eq!(home(&checkout), Some("/work/.nexushub"));
-        let installed = Facts { project: Some(("/work".into(), false)), ..starting.clone() };
+        let checkout = Facts { project: Some(("/project".into(), true)), ..starting.clone() };
+        assert_eq!(home(&checkout), Some("/project/.nexushub"));
+        let installed = Facts { project: Some(("/project".into(), false)), ..starting.clone() };
         assert_eq!(home(&installed), None, "root in /etc/nexushub means the machine's own platform");
-        assert_eq!(home(&Facts { root: false, ..installed }), Some("/work/.nexushub"));
-        assert_eq!(home(&Facts { root: false, ..starting.clone() }), Some("/work/sub/.nexushub"));
+        assert_eq!(home(&Facts { root: false, ..installed }), Some("/project/.nexushub"));
+        assert_eq!(home(&Facts { root: false, ..starting.clone() }), Some("/project/sub/.nexushub"));
         assert_eq!(home(&starting), None);
     }
 
     #[test]
     fn other_commands_make_none() {
-        assert_eq!(home(&Facts { project: Some(("/work".into(), true)), ..facts() }), None);
+        assert_eq!(home(&Facts { project: Some(("/project".into(), true)), ..facts() }), None);
         assert_eq!(home(&facts()), None);
     }
 

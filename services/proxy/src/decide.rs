@@ -39,8 +39,6 @@ pub(crate) struct Policy {
 /// What happens to a request.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// The proxy answers.
-    Refuse(Refusal),
     /// debug-api answers.
     Debug,
     /// The app answers. `trusted`: the caller holds an app's secret.
@@ -72,22 +70,9 @@ pub(crate) fn authority(parts: &Parts) -> Result<HeaderValue, Refusal> {
     }
 }
 
-/// Decides. `authority` is that of the request, `sni` the name of the handshake, `now` the wall clock.
+/// Decides; an error is the proxy's own answer. `authority` is that of the request, `sni` the name of the handshake, `now` the
+/// wall clock.
 pub(crate) fn decide(
-    parts: &Parts,
-    authority: &HeaderValue,
-    sni: Option<&str>,
-    table: &Table,
-    policy: &Policy,
-    now_unix_ms: i64,
-) -> Decision {
-    match try_decide(parts, authority, sni, table, policy, now_unix_ms) {
-        Ok(decision) => decision,
-        Err(refusal) => Decision::Refuse(refusal),
-    }
-}
-
-fn try_decide(
     parts: &Parts,
     authority: &HeaderValue,
     sni: Option<&str>,

@@ -132,9 +132,8 @@ impl Exchange {
         loop {
             let table = Arc::clone(&self.proxy.table.borrow());
             let (sni, policy) = (self.link.sni.as_deref(), &self.proxy.policy);
-            let decision = decide(&self.parts, &authority, sni, &table, policy, now_unix_ms());
+            let decision = decide(&self.parts, &authority, sni, &table, policy, now_unix_ms())?;
             let (route, trusted, pool) = match decision {
-                Decision::Refuse(refusal) => return Err(refusal),
                 Decision::Debug => return self.debug(&authority).await,
                 Decision::Wait(route) => {
                     self.record.for_route(&route);

@@ -24,16 +24,12 @@ pub const GRANTS: [(&str, &str, &str); 5] = [
         "debug-api",
         "provider",
         "nexushub.provider.v1.ProviderService/PutInstance,\
-         nexushub.provider.v1.ProviderService/RemoveInstance,\
-         nexushub.provider.v1.ProviderService/ListInstances",
+         nexushub.provider.v1.ProviderService/RemoveInstance",
     ),
     (
         "debug-api",
         "procmgr",
         "nexushub.procmgr.v1.ProcmgrService/WatchInstances,\
-         nexushub.procmgr.v1.ProcmgrService/ListInstances,\
-         nexushub.procmgr.v1.ProcmgrService/GetInstance,\
-         nexushub.procmgr.v1.ProcmgrService/RestartInstance,\
          nexushub.procmgr.v1.ProcmgrService/ReadLog",
     ),
     ("proxy", "procmgr", "nexushub.procmgr.v1.ProcmgrService/WatchInstances"),

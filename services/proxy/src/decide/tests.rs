@@ -48,14 +48,14 @@ fn judged(parts: &Parts, sni: Option<&str>, table: &Table, policy: &Policy) -> S
         Err(refusal) => return refusal.status.as_u16().to_string(),
     };
     match decide(parts, &authority, sni, table, policy, 1_000_000) {
-        Decision::Refuse(refusal) => refusal.status.as_u16().to_string(),
-        Decision::Debug => "debug".into(),
-        Decision::App { route, trusted } => {
+        Err(refusal) => refusal.status.as_u16().to_string(),
+        Ok(Decision::Debug) => "debug".into(),
+        Ok(Decision::App { route, trusted }) => {
             format!("app {}{}", route.entry.id, if trusted { " trusted" } else { "" })
         }
-        Decision::Dev { route, .. } => format!("dev {}", route.entry.id),
-        Decision::Site { route, .. } => format!("site {}", route.entry.id),
-        Decision::Wait(route) => format!("wait {}", route.entry.id),
+        Ok(Decision::Dev { route, .. }) => format!("dev {}", route.entry.id),
+        Ok(Decision::Site { route, .. }) => format!("site {}", route.entry.id),
+        Ok(Decision::Wait(route)) => format!("wait {}", route.entry.id),
     }
 }
 
