@@ -106,7 +106,8 @@ fn keeper(place: &Place) -> Result<Option<Process>, Failure> {
 
 fn stop_units(form: Form) -> Result<u8, Failure> {
     let units: &[&str] = match form {
-        Form::Units => &["nexushub.target"],
+        // The secret is ordered behind the daemons: waiting for it is waiting for them.
+        Form::Units => &["nexushub.target", "nexushub-secret.service"],
         // The socket first: a connection would start the service again.
         Form::Supervised => &["nexushub.socket", "nexushub.service"],
     };
