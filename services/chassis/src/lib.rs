@@ -10,6 +10,7 @@ mod gate;
 mod limits;
 pub mod listeners;
 pub mod names;
+pub mod reach;
 pub mod ready;
 pub mod retry;
 pub mod serve;

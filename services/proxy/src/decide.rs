@@ -20,7 +20,7 @@ use crate::{
     host::{self, Place},
     paths::{self, Class},
     refusal::{Refusal, printable},
-    table::{Endpoint, Route, Source, State, Table},
+    table::{Route, Source, State, Table},
 };
 
 /// What decisions depend on besides the request and the table.
@@ -207,15 +207,6 @@ pub(crate) fn unready(route: &Route, retry_after: u32) -> Refusal {
         text.push_str(&printable(&entry.reason));
     }
     Refusal::unavailable(text, retry_after)
-}
-
-/// Whether the endpoint of a routed instance is one that this part of the platform can't reach yet.
-pub(crate) fn unreachable_kind(route: &Route) -> Option<&'static str> {
-    match route.entry.endpoint {
-        Some(Endpoint::Tcp(_)) => None,
-        Some(Endpoint::Shim(_)) => Some("endpoints inside boxes are not supported yet"),
-        None => Some("the instance is routed but has no endpoint"),
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     access::Record,
     body::{Progress, RequestBody, ResponseBody},
     counters::Counters,
-    decide::{Decision, Policy, authority, decide, unreachable_kind, unready},
+    decide::{Decision, Policy, authority, decide, unready},
     error::Failure,
     files,
     headers::{self, Edge},
@@ -339,8 +339,7 @@ fn broke(error: hyper::Error) -> Failure {
 }
 
 fn unreachable(route: &Route) -> Refusal {
-    let reason = unreachable_kind(route).unwrap_or("the instance has no connections");
-    tracing::warn!(instance = route.entry.id, reason, "instance can't be reached");
+    tracing::warn!(instance = route.entry.id, "the instance is routed but has no endpoint");
     Refusal::unavailable("Service Unavailable: the app can't be reached", 1)
 }
 

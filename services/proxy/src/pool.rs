@@ -17,6 +17,7 @@ use std::{
 
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use nexushub_chassis::reach;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -33,6 +34,8 @@ pub(crate) enum Target {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+    /// The app in the box of a shim, whose control socket this is.
+    Boxed(PathBuf),
 }
 
 impl Target {
@@ -182,13 +185,15 @@ impl Pool {
 
     async fn connect(&self) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)> {
         match &self.target {
-            Target::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                self.greet(stream).await
-            }
+            Target::Tcp(address) => self.greet_app(TcpStream::connect(address).await?).await,
+            Target::Boxed(shim) => self.greet_app(reach::connect(shim).await?).await,
             Target::Unix(path) => self.greet(nexushub_chassis::client::connect(path).await?).await,
         }
+    }
+
+    async fn greet_app(&self, stream: TcpStream) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)> {
+        stream.set_nodelay(true)?;
+        self.greet(stream).await
     }
 
     async fn greet<S>(&self, stream: S) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)>

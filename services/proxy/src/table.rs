@@ -26,8 +26,17 @@ use crate::{
 pub(crate) enum Endpoint {
     /// A TCP port on 127.0.0.1.
     Tcp(u16),
-    /// A shim's socket; boxes come with a later part.
+    /// The control socket of a shim, which hands out connections into its box.
     Shim(PathBuf),
+}
+
+impl Endpoint {
+    fn target(&self) -> Target {
+        match self {
+            Self::Tcp(port) => Target::local(*port),
+            Self::Shim(socket) => Target::Boxed(socket.clone()),
+        }
+    }
 }
 
 /// procmgr's states, as far as routing tells them apart.
@@ -269,9 +278,9 @@ fn route(
     let same_place =
         |old: &&Arc<Route>| old.entry.endpoint == entry.endpoint && old.entry.generation == entry.generation;
     let app = match (&entry.endpoint, old.filter(same_place)) {
-        (Some(Endpoint::Tcp(_)), Some(old)) => old.app.clone(),
-        (Some(Endpoint::Tcp(port)), None) => Some(Arc::new(Pool::new(Target::local(*port), *limits))),
-        _ => None,
+        (Some(_), Some(old)) => old.app.clone(),
+        (Some(endpoint), None) => Some(Arc::new(Pool::new(endpoint.target(), *limits))),
+        (None, _) => None,
     };
     let dev = match old.filter(|old| old.entry.debug_port == entry.debug_port) {
         Some(old) => old.dev.clone(),

@@ -1,0 +1,161 @@
+//! The command line: what box to build. A pure parse; nobody but the process manager writes it.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt as _;
+use std::{path::PathBuf, str::FromStr};
+
+use crate::report::Reason;
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Build a box and run the app.
+    Run(Box<Run>),
+    /// Tell what can't be enforced on this machine.
+    Probe {
+        /// The first of the ids to try it with.
+        uid: Option<u32>,
+    },
+}
+
+/// A box and its app.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// The release's folder: `/app`.
+    pub release: PathBuf,
+    /// The instance's data: `/db`.
+    pub data: PathBuf,
+    /// The platform's CA: `/etc/nexushub/ca.crt`.
+    pub ca: Option<PathBuf>,
+    /// The first of the box's 65,536 host ids; none as an ordinary user.
+    pub uid: Option<u32>,
+    /// Bound of `/tmp`; 0: none.
+    pub tmp_bytes: u64,
+    /// Bound of a process's descriptors; 0: the inherited one.
+    pub open_files: u64,
+    /// Bound of the box's processes, where no cgroup has one.
+    pub processes: Option<u64>,
+    /// The box's host name.
+    pub hostname: String,
+    /// More lines of `/etc/hosts`.
+    pub hosts: Vec<String>,
+    /// The app's program inside the box, and its arguments.
+    pub command: Vec<CString>,
+}
+
+/// Reads the arguments after the program's own name.
+///
+/// # Errors
+/// When one is missing, unknown or no such value.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Order, Reason> {
+    let mut args = args.into_iter();
+    let (mut run, mut probe) = (Run::default(), false);
+    while let Some(arg) = args.next() {
+        let name = text(arg, "an option")?;
+        let mut value = || args.next().ok_or_else(|| Reason::new(format_args!("{name} has no value")));
+        match name.as_str() {
+            "--probe" => probe = true,
+            "--release" => run.release = value()?.into(),
+            "--data" => run.data = value()?.into(),
+            "--ca" => run.ca = Some(value()?.into()),
+            "--uid" => run.uid = Some(number(value()?, "--uid")?),
+            "--tmp-bytes" => run.tmp_bytes = number(value()?, "--tmp-bytes")?,
+            "--open-files" => run.open_files = number(value()?, "--open-files")?,
+            "--processes" => run.processes = Some(number(value()?, "--processes")?),
+            "--hostname" => run.hostname = text(value()?, "--hostname")?,
+            "--hosts" => run.hosts.push(line(value()?)?),
+            "--" => break,
+            _ => return Err(Reason::new(format_args!("{name} is not an option"))),
+        }
+    }
+    let words =
+        args.map(|word| CString::new(word.into_vec()).map_err(|_| Reason::new("a NUL in an argument")));
+    run.command = words.collect::<Result<_, _>>()?;
+    match probe {
+        true => Ok(Order::Probe { uid: run.uid }),
+        false => complete(run).map(|run| Order::Run(Box::new(run))),
+    }
+}
+
+fn complete(run: Run) -> Result<Run, Reason> {
+    for (missing, name) in [
+        (run.release.as_os_str().is_empty(), "--release"),
+        (run.data.as_os_str().is_empty(), "--data"),
+        (run.hostname.is_empty(), "--hostname"),
+        (run.command.is_empty(), "the app's program after --"),
+    ] {
+        if missing {
+            return Err(Reason::new(format_args!("{name} is missing")));
+        }
+    }
+    Ok(run)
+}
+
+fn text(value: OsString, of: &str) -> Result<String, Reason> {
+    value.into_string().map_err(|value| Reason::new(format_args!("{of} is not text: {}", value.display())))
+}
+
+fn line(value: OsString) -> Result<String, Reason> {
+    let line = text(value, "--hosts")?;
+    match line.contains(|c: char| c.is_control()) {
+        true => Err(Reason::new("--hosts is not one line")),
+        false => Ok(line),
+    }
+}
+
+fn number<N: FromStr>(value: OsString, of: &str) -> Result<N, Reason> {
+    let value = text(value, of)?;
+    value.parse().map_err(|_| Reason::new(format_args!("{of} is not a number: {value}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Order, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|reason| reason.to_string())
+    }
+
+    const LEAST: &str = "--release /r --data /d --tmp-bytes 4096 --open-files 64 --hostname shop";
+
+    #[test]
+    fn a_full_command_line_is_read_and_the_apps_own_options_stay_its_own() {
+        let line = format!("{LEAST} --ca /ca --uid 100000 --processes 9 -- /app/bin/app --data x --probe");
+        let Ok(Order::Run(run)) = parsed(&line) else { unreachable!("{line}") };
+        let expected = Run {
+            release: "/r".into(),
+            data: "/d".into(),
+            ca: Some("/ca".into()),
+            uid: Some(100_000),
+            tmp_bytes: 4096,
+            open_files: 64,
+            processes: Some(9),
+            hostname: "shop".into(),
+            hosts: Vec::new(),
+            command: [c"/app/bin/app", c"--data", c"x", c"--probe"].map(Into::into).into(),
+        };
+        assert_eq!(*run, expected);
+    }
+
+    #[test]
+    fn a_probe_needs_nothing_else() {
+        assert_eq!(parsed("--probe"), Ok(Order::Probe { uid: None }));
+        assert_eq!(parsed("--probe --uid 65536"), Ok(Order::Probe { uid: Some(65536) }));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        for (line, reason) in [
+            (String::new(), "--release is missing"),
+            (LEAST.into(), "the app's program after -- is missing"),
+            (format!("{LEAST} --uid"), "--uid has no value"),
+            (format!("{LEAST} --uid -1"), "--uid is not a number: -1"),
+            (format!("{LEAST} --host x"), "--host is not an option"),
+        ] {
+            assert_eq!(parsed(&line), Err(reason.into()));
+        }
+        let hosts = ["--hosts", "127.0.0.1 a\n1.2.3.4 b"].map(OsString::from);
+        assert_eq!(parse(hosts), Err(Reason::new("--hosts is not one line")));
+    }
+}

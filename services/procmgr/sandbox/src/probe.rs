@@ -1,0 +1,90 @@
+//! What this machine can enforce: a box around nothing is built, and says so itself.
+#![allow(unsafe_code)]
+
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::{convert::Infallible, env, fs, fs::File, io::Read as _, io::Write as _, path::Path};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::{signal, signal::Signal, wait::waitpid};
+use nix::unistd::{self, ForkResult, fork, mkdtemp, pipe2};
+use nix::{fcntl::OFlag, libc};
+
+use crate::order::Run;
+use crate::report::{Because as _, Reason, Report};
+use crate::{init, user::Ids};
+
+/// How long a box may take to come up, in milliseconds.
+const PATIENCE: u16 = 1500;
+
+/// Prints a line for each property that isn't enforced here, or why a box can't be made.
+#[must_use]
+pub fn run(uid: Option<u32>) -> ExitCode {
+    let tried = Ids::of(uid).and_then(|ids| {
+        let folder = mkdtemp(&env::temp_dir().join("nexushub-probe-XXXXXX")).because(|| "make a folder")?;
+        let told = enter(ids).and_then(|()| boxed(uid, &folder));
+        let _ = fs::remove_dir_all(&folder);
+        told
+    });
+    let (text, code) = match tried {
+        Ok(notes) => (notes, ExitCode::SUCCESS),
+        Err(reason) => (format!("{reason}\n"), ExitCode::FAILURE),
+    };
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    code
+}
+
+/// What a shim does before it starts a box.
+fn enter(ids: Ids) -> Result<(), Reason> {
+    if let Ids::One(..) = ids {
+        unshare(CloneFlags::CLONE_NEWUSER).because(|| "make a user namespace")?;
+        ids.map(unistd::getpid())?;
+    }
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID).because(|| "make pid and net namespaces")
+}
+
+fn boxed(uid: Option<u32>, folder: &Path) -> Result<String, Reason> {
+    let [release, data] = ["release", "data"].map(|name| folder.join(name));
+    for made in [&release, &data] {
+        fs::create_dir(made).because(|| format!("make {}", made.display()))?;
+    }
+    let hostname = "probe".into();
+    let order = Run { release, data, uid, tmp_bytes: 1 << 20, open_files: 64, hostname, ..Run::default() };
+    let pipe = || pipe2(OFlag::O_CLOEXEC).because(|| "make a pipe");
+    let ((told, report), (seen, notes)) = (pipe()?, pipe()?);
+    // SAFETY: this process has one thread: no lock is held by another.
+    let ForkResult::Parent { child } = unsafe { fork() }.because(|| "fork")? else {
+        let done = unistd::dup2_stdout(notes);
+        let code = done.map_or(1, |()| {
+            init::run_with(&order, Report::to(report.into()), look_around);
+            0
+        });
+        // SAFETY: ends the child at once; nothing of its parent's is run or flushed a second time.
+        unsafe { libc::_exit(code) }
+    };
+    drop((report, notes));
+    let up = poll(&mut [PollFd::new(told.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE));
+    let _ = signal::kill(child, Signal::SIGKILL);
+    let (mut end, mut text) = (String::new(), String::new());
+    let _ = waitpid(child, None);
+    if up != Ok(1) {
+        return Err(Reason::new("could not build a box: it took too long"));
+    }
+    File::from(told).read_to_string(&mut end).because(|| "read the box's report")?;
+    File::from(seen).read_to_string(&mut text).because(|| "read the box's notes")?;
+    match end.trim_end() {
+        "code=0" => Ok(text),
+        other => {
+            Err(Reason::new(if other.is_empty() { "could not build a box: it ended at once" } else { other }))
+        }
+    }
+}
+
+/// In the box, in the place of an app.
+fn look_around(_: &Run, notes: &[&str]) -> Result<Infallible, Reason> {
+    let text: String = notes.iter().flat_map(|note| [note, "\n"]).collect();
+    std::io::stdout().write_all(text.as_bytes()).because(|| "tell what it sees")?;
+    // SAFETY: ends the process at once, as the app would.
+    unsafe { libc::_exit(0) }
+}

@@ -1,0 +1,170 @@
+//! Who the app is: its ids inside and outside the box, its capabilities (none), its data's owner.
+#![allow(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::{fs, path::Path, ptr};
+
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::unistd::{self, Gid, Pid, Uid};
+use nix::{dir::Dir, errno::Errno, libc};
+
+use crate::report::{Because as _, Reason};
+
+/// Ids of one box.
+const RANGE: u32 = 65_536;
+/// The app's id within its range.
+const APP: u32 = 1000;
+
+/// The ids of a box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// As root: a range of its own on the host, from this one on.
+    Range(u32),
+    /// As an ordinary user: the user's, inside as outside.
+    One(u32, u32),
+}
+
+impl Ids {
+    /// The ids for a box that is built by whoever runs this.
+    ///
+    /// # Errors
+    /// Root needs a range, which lies above the host's own ids; nobody else can have one.
+    pub fn of(first: Option<u32>) -> Result<Self, Reason> {
+        let (uid, gid) = (unistd::geteuid(), unistd::getegid());
+        match first {
+            Some(first) if uid.is_root() && (RANGE..=u32::MAX - 2 * RANGE).contains(&first) => {
+                Ok(Self::Range(first))
+            }
+            None if !uid.is_root() => Ok(Self::One(uid.as_raw(), gid.as_raw())),
+            Some(_) if !uid.is_root() => Err(Reason::new("--uid needs root")),
+            Some(first) => Err(Reason::new(format_args!("--uid {first} is no range of ids for a box"))),
+            None => Err(Reason::new("--uid is missing: as root a box has ids of its own")),
+        }
+    }
+
+    /// The app's user and group as it sees them.
+    #[must_use]
+    pub fn inside(self) -> (u32, u32) {
+        match self {
+            Self::Range(_) => (APP, APP),
+            Self::One(uid, gid) => (uid, gid),
+        }
+    }
+
+    /// Gives the process its ids, in the user namespace that it has made for itself.
+    pub(crate) fn map(self, pid: Pid) -> Result<(), Reason> {
+        let write = |file: &str, text: String| {
+            fs::write(format!("/proc/{pid}/{file}"), text).because(|| format!("write the app's {file}"))
+        };
+        let (uids, gids) = match self {
+            Self::Range(first) => (format!("0 {first} {RANGE}"), format!("0 {first} {RANGE}")),
+            Self::One(uid, gid) => (format!("{uid} {uid} 1"), format!("{gid} {gid} 1")),
+        };
+        if let Self::One(..) = self {
+            write("setgroups", "deny".into())?;
+        }
+        write("uid_map", uids)?;
+        write("gid_map", gids)
+    }
+
+    /// Becomes the app's user and gives up every capability, for good.
+    pub(crate) fn settle(self) -> Result<(), Reason> {
+        // Inherited none, raised none, and none for a user called root.
+        let bits = libc::SECBIT_NOROOT
+            | libc::SECBIT_NOROOT_LOCKED
+            | libc::SECBIT_KEEP_CAPS_LOCKED
+            | libc::SECBIT_NO_CAP_AMBIENT_RAISE
+            | libc::SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL)
+            .because(|| "clear ambient capabilities")?;
+        prctl(libc::PR_SET_SECUREBITS, bits).because(|| "lock the capabilities of root")?;
+        // The kernel's last capability is followed by one that it doesn't know.
+        (0..64).all(|capability| prctl(libc::PR_CAPBSET_DROP, capability).is_ok());
+        if let Self::Range(_) = self {
+            unistd::setgroups(&[]).because(|| "leave root's groups")?;
+        }
+        let (uid, gid) = self.inside();
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        unistd::setresgid(gid, gid, gid).because(|| "take the app's group")?;
+        unistd::setresuid(uid, uid, uid).because(|| "take the app's user")?;
+        renounce()
+    }
+
+    /// Makes the data the app's, if its folder isn't: what has another name elsewhere stays as it is, no link is followed.
+    pub(crate) fn own(self, data: &Path) -> Result<(), Reason> {
+        let Self::Range(first) = self else { return Ok(()) };
+        let owner = Owner(Uid::from_raw(first + APP), Gid::from_raw(first + APP));
+        let given = || format!("give {} to the app", data.display());
+        let mut folder = Dir::open(data, FOLDER, Mode::empty()).because(given)?;
+        let stat = fstat(&folder).because(given)?;
+        if stat.st_uid == owner.0.as_raw() {
+            return Ok(());
+        }
+        owner.take_below(&mut folder, stat.st_dev).because(given)?;
+        // Last, so that an interrupted one is begun again.
+        owner.take(&folder, c"").because(given)
+    }
+}
+
+const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+struct Owner(Uid, Gid);
+
+impl Owner {
+    fn take(&self, folder: impl AsFd, name: &std::ffi::CStr) -> nix::Result<()> {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
+        unistd::fchownat(folder, name, Some(self.0), Some(self.1), flags)
+    }
+
+    fn take_below(&self, folder: &mut Dir, device: libc::dev_t) -> nix::Result<()> {
+        let names: Vec<_> = folder
+            .iter()
+            .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
+            .collect::<Result<_, _>>()?;
+        for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
+            let stat: FileStat = fstatat(&*folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let is_folder = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+            if stat.st_dev != device || (!is_folder && stat.st_nlink > 1) {
+                continue;
+            }
+            if is_folder {
+                let mut below = Dir::openat(&*folder, name.as_c_str(), FOLDER, Mode::empty())?;
+                self.take_below(&mut below, device)?;
+            }
+            self.take(&*folder, name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives up every capability that this process holds.
+pub(crate) fn renounce() -> Result<(), Reason> {
+    /// The kernel's `_LINUX_CAPABILITY_VERSION_3`.
+    const VERSION: u32 = 0x2008_0522;
+    let (header, none) = ([VERSION, 0], [0_u32; 6]);
+    // SAFETY: the kernel reads a header of two words and two sets of three words.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    Errno::result(done).map(drop).because(|| "renounce capabilities")
+}
+
+fn prctl(option: i32, value: i32) -> nix::Result<()> {
+    // SAFETY: these options take numbers only.
+    Errno::result(unsafe { libc::prctl(option, libc::c_long::from(value), 0_u64, 0_u64, ptr::null::<u8>()) })
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_needs_a_range_above_the_hosts_own_ids_and_nobody_else_may_have_one() {
+        if unistd::geteuid().is_root() {
+            assert_eq!(Ids::of(Some(100_000)), Ok(Ids::Range(100_000)));
+            assert!(Ids::of(None).is_err() && Ids::of(Some(0)).is_err() && Ids::of(Some(u32::MAX)).is_err());
+        } else {
+            assert!(Ids::of(None).is_ok() && Ids::of(Some(100_000)).is_err());
+        }
+    }
+}

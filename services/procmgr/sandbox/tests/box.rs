@@ -1,0 +1,348 @@
+//! A box as a shim would start it, with scripts as the app: as root with ids of its own, and as an ordinary user.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+const BASE: u32 = 1_000_000;
+
+/// Who starts the box.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum As {
+    Root,
+    User,
+}
+
+/// Who can be tried here.
+fn all() -> Vec<As> {
+    if geteuid().is_root() { vec![As::Root, As::User] } else { vec![As::User] }
+}
+
+struct Bench {
+    who: As,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A release whose program is this script.
+    fn new(who: As, script: &str) -> Self {
+        let bench = Self { who, folder: tempfile::tempdir().unwrap() };
+        fs::set_permissions(bench.folder.path(), Permissions::from_mode(0o755)).unwrap();
+        for name in ["release/bin", "data", "state"] {
+            fs::create_dir_all(bench.path(name)).unwrap();
+        }
+        fs::write(bench.path("state/secret"), "s3cret").unwrap();
+        fs::write(bench.path("ca"), "the ca").unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_nexushub-sandbox"), bench.path("sandbox")).unwrap();
+        if who == As::User && geteuid().is_root() {
+            chown(bench.path("data"), Some(1000), Some(1000)).unwrap();
+        }
+        fs::write(bench.path("release/bin/app"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(bench.path("release/bin/app"), Permissions::from_mode(0o755)).unwrap();
+        bench
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What a shim would exec, in the namespaces that a shim would make.
+    fn command(&self, program: &str) -> Command {
+        let mut line = String::from("exec 3>\"$0/report\"; exec ");
+        if self.who == As::User {
+            if geteuid().is_root() {
+                line += "setpriv --reuid 1000 --regid 1000 --clear-groups ";
+            }
+            line += "unshare --user --map-current-user --keep-caps ";
+        }
+        line += "unshare --pid --net --fork --kill-child \"$0/sandbox\" \"$@\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", &line]).arg(self.folder.path());
+        for (option, name) in [("--release", "release"), ("--data", "data"), ("--ca", "ca")] {
+            command.arg(option).arg(self.path(name));
+        }
+        if self.who == As::Root {
+            command.args(["--uid", &BASE.to_string()]);
+        }
+        command.args(["--tmp-bytes", "1048576", "--open-files", "100", "--hostname", "shop"]);
+        command.args(["--hosts", "127.0.0.1 more", "--", program, "one", "two words"]);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("INTERNAL_SECRET", "a=b c");
+        command
+    }
+
+    fn run(&self) -> Output {
+        self.command("/app/bin/app").stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn report(&self) -> String {
+        fs::read_to_string(self.path("report")).unwrap()
+    }
+}
+
+/// What a script says; it has to end well.
+fn said(who: As, script: &str) -> String {
+    let bench = Bench::new(who, script);
+    let output = bench.run();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(bench.report(), "code=0\n", "{who:?} {text} {}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+fn an_app_finds_its_arguments_environment_ids_and_files() {
+    let script = r#"echo "$# $2 [$INTERNAL_SECRET] $PWD $(hostname) $(id -un):$(id -gn)"
+        cat /etc/nexushub/ca.crt; echo; cat /etc/hosts; echo kept > /db/file; cat /db/file; ls -d /sys /old 2>&1 | wc -l
+        ls -A / | tr '\n' ' '; ulimit -c; ulimit -n; ulimit -Hn; echo /proc/[0-9]*; echo x > /dev/null; head -c3 /dev/zero | wc -c
+        ls /proc/self/fd | tr '\n' ' '"#;
+    for who in all() {
+        let text = said(who, script);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "2 two words [a=b c] /app shop app:app", "{text}");
+        assert_eq!(
+            &lines[1..6],
+            ["the ca", "127.0.0.1 localhost internal.yesterday.localhost", "127.0.0.1 more", "kept", "2"]
+        );
+        let (names, core) = lines[6].rsplit_once(' ').unwrap();
+        assert_eq!(core, "0");
+        assert!(
+            ["app", "db", "dev", "etc", "proc", "tmp", "usr"].iter().all(|name| names.contains(name)),
+            "{names}"
+        );
+        assert!(
+            ["home", "root", "old", "sys", "boot", "opt", "mnt"].iter().all(|name| !names.contains(name)),
+            "{names}"
+        );
+        assert_eq!(&lines[7..9], ["100", "100"]);
+        assert!(lines[9].starts_with("/proc/1 /proc/2") && lines[9].len() < 40, "{text}");
+        assert_eq!(lines[10], "3");
+        assert_eq!(lines[11].trim(), "0 1 2 3", "only ls's own folder besides the standard ones");
+    }
+}
+
+#[test]
+fn hosts_files_and_privileges_are_out_of_reach() {
+    let tries = r#"
+        cat /etc/shadow; cat /root/.profile; ls /root; cat STATE/secret; cat /db/../../STATE/secret; cat /db/link
+        cat /proc/1/root/etc/shadow; ls /proc/1/fd/; cat /proc/1/environ; cat /proc/1/maps; ls /proc/1/cwd/
+        echo x > /usr/x; echo x > /app/x; echo x > /etc/passwd; echo x > /x; echo x > /dev/x; mkdir /run/x
+        echo x > /proc/sys/kernel/hostname; echo x > /proc/self/oom_score_adj; echo b > /proc/sysrq-trigger
+        mount -t tmpfs none /tmp; mount -o remount,rw /; mount --bind /tmp /db; umount /tmp; umount -l /proc
+        unshare -U true; unshare -m true; unshare -n true; chroot / true; hostname other; setpriv --reuid 0 true
+        mknod /db/null c 1 3; mknod /tmp/disk b 8 0; nsenter -t 1 -m true; su -c true
+        renice -n -5 -p $$; chown 0:0 /db; dmesg; swapon /db/x; date -s 12:00"#;
+    for who in all() {
+        let bench = Bench::new(who, "");
+        symlink(bench.path("state/secret"), bench.path("data/link")).unwrap();
+        let tries = tries.replace("STATE", bench.path("state").to_str().unwrap());
+        let tries = tries.split([';', '\n']).map(str::trim).filter(|one| !one.is_empty());
+        let script: String =
+            tries.map(|one| format!("( {one} ) >/dev/null 2>&1 && echo 'succeeded: {one}'\n")).collect();
+        let script = format!(
+            "#!/bin/sh\n{script}for signal in KILL STOP TERM HUP; do kill -$signal 1; done 2>/dev/null; grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status; head -c1 /proc/kcore 2>/dev/null; true\n"
+        );
+        fs::write(bench.path("release/bin/app"), script).unwrap();
+        let output = bench.run();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(bench.report(), "code=0\n", "{who:?} {text}");
+        assert!(!text.contains("succeeded"), "{who:?} {text}");
+        for line in text.lines() {
+            let (name, value) = line.split_once(":\t").unwrap();
+            assert_eq!(
+                value.trim_start_matches('0'),
+                ["", "1", "2"][usize::from(name == "NoNewPrivs") + 2 * usize::from(name == "Seccomp")],
+                "{line}"
+            );
+        }
+        assert_eq!(text.lines().count(), 7, "{text}");
+    }
+}
+
+#[test]
+fn an_end_is_told_as_it_was() {
+    for who in all() {
+        for (script, report, code) in [("exit 7", "code=7\n", 7), ("kill -9 $$", "signal=9\n", 137)] {
+            let bench = Bench::new(who, script);
+            assert_eq!((bench.run().status.code(), bench.report()), (Some(code), report.into()), "{who:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_start_says_why_and_ends_with_127() {
+    for who in all() {
+        let bench = Bench::new(who, "");
+        let output = bench.command("/app/bin/none").output().unwrap();
+        assert_eq!(output.status.code(), Some(127));
+        assert_eq!(bench.report(), "could not start /app/bin/none: No such file or directory\n");
+        fs::remove_dir(bench.path("data")).unwrap();
+        assert_eq!(bench.run().status.code(), Some(127));
+        assert!(bench.report().starts_with("could not find /"), "{}", bench.report());
+    }
+}
+
+#[test]
+fn outputs_stay_apart_and_nobody_but_the_first_process_holds_the_report() {
+    for who in all() {
+        let bench = Bench::new(who, "echo out; echo err >&2; (echo forged >&3) 2>/dev/null; exit 0");
+        let output = bench.run();
+        assert_eq!(
+            (output.stdout.as_slice(), output.stderr.as_slice()),
+            (&b"out\n"[..], &b"err\n"[..]),
+            "{who:?}"
+        );
+        assert_eq!(bench.report(), "code=0\n");
+    }
+}
+
+#[test]
+fn temporary_files_are_bounded() {
+    let script =
+        "for at in /tmp /dev/shm; do head -c 3000000 /dev/zero > $at/x 2>/dev/null || stat -c %s $at/x; done";
+    for who in all() {
+        assert_eq!(said(who, script), "1048576\n1048576\n", "{who:?}");
+    }
+}
+
+#[test]
+fn orphans_are_reaped_and_the_rest_ends_with_the_app() {
+    // The orphans' numbers go when they are reaped; a pipe's end tells when they have ended.
+    let script = "for n in 1 2 3; do ( true & ); done; while grep -q '^State:.Z' /proc/[0-9]*/status; do :; done 2>/dev/null
+        sleep 1000 & echo done";
+    for who in all() {
+        assert_eq!(said(who, script), "done\n", "the sleeper held the pipe open otherwise");
+    }
+}
+
+/// The box's first process as the host counts: the child of the one that made its namespaces.
+fn first_process(box_: &Child) -> Pid {
+    let children = format!("/proc/{0}/task/{0}/children", box_.id());
+    let text = fs::read_to_string(children).unwrap();
+    Pid::from_raw(text.trim().parse().unwrap())
+}
+
+fn begun(bench: &Bench) -> (Child, BufReader<impl std::io::Read>) {
+    let mut child =
+        bench.command("/app/bin/app").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    (child, lines)
+}
+
+#[test]
+fn a_request_to_stop_reaches_every_process_of_the_box() {
+    let script = "trap 'wait; echo stopped; exit 3' TERM
+        sh -c 'trap \"echo below; exit 0\" TERM; echo ready; while :; do sleep 0.01; done' & wait";
+    for who in all() {
+        let bench = Bench::new(who, script);
+        let (mut child, mut lines) = begun(&bench);
+        kill(first_process(&child), Signal::SIGTERM).unwrap();
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("below") && rest.ends_with("stopped\n"), "{who:?} {rest}");
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert_eq!(bench.report(), "code=3\n");
+    }
+}
+
+#[test]
+fn the_first_process_is_small_and_holds_nothing_but_the_report() {
+    for who in all() {
+        let bench = Bench::new(who, "echo ready; sleep 1000");
+        let (mut child, _lines) = begun(&bench);
+        let first = first_process(&child);
+        let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        eprintln!("{who:?}: {} resident", field("VmRSS:"));
+        assert!(field("CapEff:").chars().all(|digit| digit == '0'), "{status}");
+        if geteuid().is_root() {
+            let held = fs::read_dir(format!("/proc/{first}/fd")).unwrap();
+            let held: Vec<_> = held.map(|fd| fd.unwrap().file_name()).collect();
+            assert_eq!(held, ["3"]);
+        }
+        kill(first, Signal::SIGKILL).unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn data_becomes_the_apps_own_but_links_are_left_alone() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let bench = Bench::new(As::Root, "rm /db/sub/file");
+    let outside = |name: &str| bench.path("state").join(name);
+    let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+    File::create(outside("other")).unwrap();
+    fs::create_dir(bench.path("data/sub")).unwrap();
+    File::create(bench.path("data/sub/file")).unwrap();
+    File::create(bench.path("data/mine")).unwrap();
+    symlink(outside("secret"), bench.path("data/soft")).unwrap();
+    symlink(bench.path("state"), bench.path("data/folder")).unwrap();
+    fs::hard_link(outside("other"), bench.path("data/hard")).unwrap();
+    bench.run();
+    assert_eq!(bench.report(), "code=0\n");
+    for mine in ["data", "data/sub", "data/mine", "data/soft", "data/folder"] {
+        assert_eq!(owner(&bench.path(mine)), BASE + 1000, "{mine}");
+    }
+    for other in ["state", "state/other", "state/secret", "data/hard", "release/bin/app"] {
+        assert_eq!(owner(&bench.path(other)), 0, "{other}");
+    }
+}
+
+#[test]
+fn a_probe_builds_a_box_and_leaves_nothing_behind() {
+    for who in all() {
+        let bench = Bench::new(who, "");
+        let temporary = bench.path("data");
+        let mut command = match who {
+            As::User if geteuid().is_root() => {
+                let mut command = Command::new("setpriv");
+                command
+                    .args(["--reuid", "1000", "--regid", "1000", "--clear-groups"])
+                    .arg(bench.path("sandbox"));
+                command
+            }
+            _ => Command::new(bench.path("sandbox")),
+        };
+        command.arg("--probe").env("TMPDIR", &temporary);
+        if who == As::Root {
+            command.args(["--uid", &BASE.to_string()]);
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        eprint!("{who:?}: {text}");
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert_eq!(text.contains("own ids: "), who == As::User, "{text}");
+        assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn programs_of_all_kinds_run() {
+    // What isn't installed here isn't tried.
+    let script = r#"command -v python3 >/dev/null && { python3 -c '
+import threading, subprocess, socket, asyncio, tempfile, multiprocessing
+t = threading.Thread(target=print, args=("thread",)); t.start(); t.join()
+subprocess.check_call(["true"])
+socket.create_server(("127.0.0.1", 8080)); socket.socketpair()
+asyncio.run(asyncio.to_thread(int)); tempfile.TemporaryFile(); multiprocessing.Lock(); socket.if_nameindex()
+for family, kind in ((socket.AF_INET, socket.SOCK_RAW), (socket.AF_PACKET, socket.SOCK_RAW), (40, socket.SOCK_STREAM)):
+    try: socket.socket(family, kind); print("opened", family)
+    except PermissionError: pass
+' || echo failed; }
+    command -v node >/dev/null && { node -e 'require("fs").promises.readFile("/etc/hosts")' || echo failed; }
+    true"#;
+    for who in all() {
+        let text = said(who, script);
+        assert!(!text.contains("failed") && !text.contains("opened"), "{who:?} {text}");
+    }
+}
