@@ -57,7 +57,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            driver: "process".to_owned(),
+            driver: "auto".to_owned(),
             reserved_hosts: ["login", "admin", "internal", "localhost"].map(str::to_owned).to_vec(),
             max_applications: 64,
             max_package_bytes: 512 << 20,

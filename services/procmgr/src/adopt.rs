@@ -33,7 +33,7 @@ use nix::{
 };
 
 use crate::{
-    control,
+    cgroup, control,
     exit::{Exit, How},
     generation::{self, Generation, Note, Place},
     ids::InstanceId,
@@ -137,7 +137,7 @@ fn classify(
 }
 
 fn lost() -> Exit {
-    Exit { how: How::Lost, unix_ms: unix_ms(SystemTime::now()), reason: None }
+    Exit { how: How::Lost, unix_ms: unix_ms(SystemTime::now()), reason: None, out_of_memory: None }
 }
 
 /// What an examination found, and the highest generation number there is.
@@ -167,6 +167,10 @@ pub(crate) fn examine(place: &Place, id: &InstanceId, asking: &tokio::runtime::H
         let facts = gather(&dir);
         let verdict =
             classify(&facts, id, number, &place.boot_id, |record| asking.block_on(prove(&dir, record)));
+        let verdict = match verdict {
+            Verdict::Ended(exit) => Verdict::Ended(accounted(&dir, exit)),
+            other => other,
+        };
         if !facts.held && matches!(verdict, Verdict::NeverStarted | Verdict::Ended(_)) {
             place.clear_cgroup(id, number, &dir);
         }
@@ -231,7 +235,10 @@ impl Summary {
         let was_healthy = generation::was_healthy(&one.dir);
         match Generation::new(id, &one.dir, record, note) {
             Some(run) => self.live = Some(Found::Live { run: run.into(), was_healthy, ending }),
-            None => drop(self.unproven.get_or_insert("it lives without a port".into())),
+            None => drop(
+                self.unproven
+                    .get_or_insert("it lives, and its driver and its port do not go together".into()),
+            ),
         }
     }
 
@@ -285,6 +292,9 @@ async fn prove(dir: &Path, record: &Record) -> Proof {
         Reply::Refused | Reply::Malformed => {
             Proof::No("its shim does not know the nonce of the record".into())
         }
+        other @ (Reply::Connected | Reply::Listening | Reply::Failed(_)) => {
+            Proof::No(format!("its shim answers `{other}` to another question"))
+        }
     }
 }
 
@@ -322,7 +332,16 @@ pub(crate) fn aftermath(place: &Place, run: &Generation) -> Option<Exit> {
 /// The exit record of a generation, if it has one. An error: that can't be told now.
 pub(crate) fn recorded(run: &Generation) -> io::Result<Option<Exit>> {
     let exit = sensible(exit::Exit::read(&run.dir))?;
-    Ok(exit.filter(|exit| exit.nonce == run.nonce).map(Exit::from))
+    let exit = exit.filter(|exit| exit.nonce == run.nonce).map(Exit::from);
+    Ok(exit.map(|exit| accounted(&run.dir, exit)))
+}
+
+/// An end of a generation, and whether its cgroups counted that it reached the bound on its memory. They have to be there still.
+pub(crate) fn accounted(dir: &Path, exit: Exit) -> Exit {
+    let Ok(note) = generation::read_note(dir) else { return exit };
+    let folders = note.folders();
+    let starved = !folders.is_empty() && cgroup::usage(&folders).oom_kills > 0;
+    Exit { out_of_memory: starved.then_some(note.limits.memory_bytes).filter(|bound| *bound > 0), ..exit }
 }
 
 /// What makes no sense says nothing, now or later; what can't be read now may say something later, and stays an error.
@@ -343,7 +362,7 @@ fn is_gone(process: Process) -> bool {
 
 /// Writes down that a generation was lost with its shim, and ends what it left behind as far as that is provably its own.
 fn settle_lost(place: &Place, id: &InstanceId, dir: &Path, record: &Record) -> Exit {
-    let exit = lost();
+    let exit = accounted(dir, lost());
     let note = generation::read_note(dir).unwrap_or_default();
     if record.boot_id == place.boot_id {
         for pid in leftovers(record, &note) {

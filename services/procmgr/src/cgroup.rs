@@ -1,5 +1,9 @@
-//! A cgroup for each generation, where this process may make some: below its own in the unified hierarchy. They make it
-//! possible to end everything that an app left behind, whatever it did to its sessions. Without any, everything else works.
+//! The cgroups of each generation, where this process may make some: below its own in every hierarchy that bounds or counts
+//! something. They bound what an app uses, tell what it used, and make it possible to end everything that it left behind,
+//! whatever it did to its sessions. Without any, everything else works.
+//!
+//! The unified hierarchy (version 2) does all of it where its controllers are passed on to this process's group; the older ones
+//! (version 1) bound and count, one folder for each. Which of them a machine has, alone or side by side, is found out.
 
 use std::{
     fs, io,
@@ -8,80 +12,208 @@ use std::{
 };
 
 use nexushub_chassis::launch::secret::hex;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use sha2::{Digest, Sha256};
 
-use crate::ids::InstanceId;
+use crate::{ids::InstanceId, limits::Limits};
+
+mod usage;
+
+pub(crate) use usage::usage;
 
 /// A killed process leaves its cgroup within moments; so often and so long it is looked for.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
+/// Controllers of use here.
+const USED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+/// Over so many microseconds processor time is dealt out.
+const PERIOD_USEC: u64 = 100_000;
 
-/// Where the generations' cgroups are made; `None`: nowhere.
+/// Where the generations' cgroups are made; empty: nowhere.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cgroups(Option<PathBuf>);
+pub(crate) struct Cgroups(Vec<PathBuf>);
+
+/// The cgroups of one generation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Groups {
+    /// To be joined: their `cgroup.procs`.
+    pub procs: Vec<PathBuf>,
+    /// Themselves.
+    pub folders: Vec<PathBuf>,
+    /// Which bounds nothing enforces here, for people.
+    pub not_enforced: Vec<String>,
+}
+
+/// A hierarchy, and this process's own group in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    unified: bool,
+    own: PathBuf,
+}
 
 impl Cgroups {
-    /// Finds and makes the place for a platform with this state folder.
+    /// Finds and makes the places for a platform with this state folder.
     pub(crate) fn find(state: &Path) -> Self {
-        match Self::prepare(state) {
-            Ok(base) => Self(Some(base)),
-            Err(error) => {
-                tracing::debug!(error = %error, "no cgroup can be made; instances run without");
-                Self(None)
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let prepared = hierarchies(&mounts, &own).into_iter().filter_map(|hierarchy| {
+            let made = prepare(&hierarchy, state);
+            if let Err(error) = &made {
+                tracing::debug!(folder = %hierarchy.own.display(), error = %error, "no cgroup can be made here; instances run without");
             }
-        }
+            made.ok()
+        });
+        Self(prepared.collect())
     }
 
-    fn prepare(state: &Path) -> io::Result<PathBuf> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let own = fs::read_to_string("/proc/self/cgroup")?;
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "no unified cgroup hierarchy is mounted");
-        let own = own_folder(&mounts, &own).ok_or_else(missing)?;
-        // Who may not write here may make folders below, but move no process into them.
-        fs::OpenOptions::new().write(true).open(own.join("cgroup.procs"))?;
-        let base = own.join(base_name(state));
-        make(&base)?;
-        Ok(base)
+    /// Where the cgroups of a generation are, or would be.
+    pub(crate) fn folders(&self, id: &InstanceId, generation: u64) -> Vec<PathBuf> {
+        self.0.iter().map(|base| base.join(name(id, generation))).collect()
     }
 
-    /// Where the cgroup of a generation is, or would be.
-    pub(crate) fn folder(&self, id: &InstanceId, generation: u64) -> Option<PathBuf> {
-        Some(self.0.as_ref()?.join(name(id, generation)))
-    }
-
-    /// Removes the place itself, if nothing is left in it; made anew when it is needed.
+    /// Removes the places themselves, if nothing is left in them; made anew when they are needed.
     pub(crate) fn leave(&self) {
         self.0.iter().for_each(|base| drop(fs::remove_dir(base))); // busy: something of ours still runs
     }
 
-    /// Makes the cgroup of a generation.
-    pub(crate) fn make(&self, id: &InstanceId, generation: u64) -> Option<PathBuf> {
-        let folder = self.folder(id, generation)?;
-        match folder.parent().map_or(Ok(()), make).and_then(|()| make(&folder)) {
-            Ok(()) => Some(folder),
-            Err(error) => {
-                tracing::debug!(instance = %id, generation, error = %error, "its cgroup can't be made; it runs without");
-                None
+    /// Makes the cgroups of a generation and sets its bounds.
+    pub(crate) fn make(&self, id: &InstanceId, generation: u64, limits: &Limits) -> Groups {
+        let mut groups = Groups::default();
+        for folder in self.folders(id, generation) {
+            match folder.parent().map_or(Ok(()), make).and_then(|()| make(&folder)) {
+                Ok(()) => {
+                    groups.procs.push(folder.join("cgroup.procs"));
+                    groups.folders.push(folder);
+                }
+                Err(error) => {
+                    tracing::debug!(instance = %id, generation, error = %error, "a cgroup of it can't be made; it runs without");
+                }
             }
+        }
+        groups.not_enforced = bounds(limits).iter().filter_map(|bound| bound.set(&groups.folders)).collect();
+        groups
+    }
+}
+
+/// A bound, and the files that enforce it: those of either version, each with its value, the first of a version first.
+struct Bound {
+    what: &'static str,
+    wanted: bool,
+    unified: Vec<(&'static str, String)>,
+    older: Vec<(&'static str, String)>,
+}
+
+fn bounds(limits: &Limits) -> [Bound; 3] {
+    let memory = limits.memory_bytes.to_string();
+    let quota = PERIOD_USEC * u64::from(limits.cpu_percent) / 100;
+    let processes = limits.processes.to_string();
+    [
+        Bound {
+            what: "memory",
+            wanted: limits.memory_bytes > 0,
+            unified: vec![
+                ("memory.max", memory.clone()),
+                ("memory.swap.max", "0".into()),
+                ("memory.oom.group", "1".into()),
+            ],
+            older: vec![("memory.limit_in_bytes", memory.clone()), ("memory.memsw.limit_in_bytes", memory)],
+        },
+        Bound {
+            what: "processor time",
+            wanted: limits.cpu_percent > 0,
+            unified: vec![("cpu.max", format!("{quota} {PERIOD_USEC}"))],
+            older: vec![
+                ("cpu.cfs_quota_us", quota.to_string()),
+                ("cpu.cfs_period_us", PERIOD_USEC.to_string()),
+            ],
+        },
+        Bound {
+            what: "processes",
+            wanted: limits.processes > 0,
+            unified: vec![("pids.max", processes.clone())],
+            older: vec![("pids.max", processes)],
+        },
+    ]
+}
+
+impl Bound {
+    /// Sets it in the first folder that has its file; else says that nothing enforces it.
+    fn set(&self, folders: &[PathBuf]) -> Option<String> {
+        if !self.wanted {
+            return None;
+        }
+        let found = folders.iter().find_map(|folder| {
+            let files =
+                [&self.unified, &self.older].into_iter().find(|files| folder.join(files[0].0).exists())?;
+            Some((folder, files))
+        });
+        let Some((folder, files)) = found else {
+            return Some(format!(
+                "{}: no control group that bounds it is passed on to the platform",
+                self.what
+            ));
+        };
+        for (at, (file, value)) in files.iter().enumerate() {
+            match fs::write(folder.join(file), value) {
+                // What a kernel has besides the bound itself, it may have or not.
+                Err(error) if at == 0 => return Some(format!("{}: {file}: {error}", self.what)),
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// Ends whatever is left in a generation's cgroups and removes them. A path that isn't that of a generation of ours is left
+/// alone; one that stays busy is removed another time. Blocks for a moment where something has to be ended.
+pub(crate) fn clear(folders: &[PathBuf], state: &Path, id: &InstanceId, generation: u64) {
+    let own = Path::new(&base_name(state)).join(name(id, generation));
+    for folder in folders.iter().filter(|folder| folder.is_absolute() && folder.ends_with(&own)) {
+        for _ in 0..TRIES {
+            if fs::remove_dir(folder).is_ok() || !folder.exists() {
+                break;
+            }
+            end_all(folder);
+            std::thread::sleep(PAUSE);
         }
     }
 }
 
-/// Ends whatever is left in a generation's cgroup and removes it. A path that isn't that of a generation of ours is left
-/// alone; one that stays busy is removed another time. Blocks for a moment where something has to be ended.
-pub(crate) fn clear(folder: &Path, state: &Path, id: &InstanceId, generation: u64) {
-    if !folder.is_absolute() || !folder.ends_with(Path::new(&base_name(state)).join(name(id, generation))) {
+/// SIGKILL to everything in a group: by one write, or to each process where there is no such file. Whoever calls it knows by
+/// the folder's name that it's a group of ours.
+fn end_all(folder: &Path) {
+    let at_once = folder.join("cgroup.kill");
+    if at_once.exists() {
+        let _ = fs::write(at_once, "1");
         return;
     }
-    if fs::remove_dir(folder).is_ok() || !folder.exists() {
-        return;
+    let members = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    for pid in members.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    let _ = fs::write(folder.join("cgroup.kill"), "1");
-    for _ in 0..TRIES {
-        if fs::remove_dir(folder).is_ok() {
-            return;
-        }
-        std::thread::sleep(PAUSE);
+}
+
+fn prepare(hierarchy: &Hierarchy, state: &Path) -> io::Result<PathBuf> {
+    // Who may not write here may make folders below, but move no process into them.
+    fs::OpenOptions::new().write(true).open(hierarchy.own.join("cgroup.procs"))?;
+    let base = hierarchy.own.join(base_name(state));
+    if hierarchy.unified {
+        pass_on(&hierarchy.own);
+    }
+    make(&base)?;
+    if hierarchy.unified {
+        pass_on(&base);
+    }
+    Ok(base)
+}
+
+/// Lets groups below this one use its controllers. The kernel refuses where processes are in it, which is then as it is.
+fn pass_on(folder: &Path) {
+    for controller in USED {
+        let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
     }
 }
 
@@ -91,9 +223,11 @@ fn make(folder: &Path) -> io::Result<()> {
         _ => {}
     }
     fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))?;
-    match fs::read_to_string(folder.join("cgroup.type"))?.trim() {
-        "domain" => Ok(()),
-        other => Err(io::Error::other(format!("{} takes no processes: it is {other}", folder.display()))),
+    match fs::read_to_string(folder.join("cgroup.type")) {
+        Ok(kind) if kind.trim() != "domain" => {
+            Err(io::Error::other(format!("{} takes no processes: it is {}", folder.display(), kind.trim())))
+        }
+        _ => Ok(()), // the older hierarchies have no such file
     }
 }
 
@@ -106,57 +240,39 @@ fn name(id: &InstanceId, generation: u64) -> String {
     format!("{id}.g{generation}")
 }
 
-/// The folder of this process's own cgroup in the unified hierarchy.
-fn own_folder(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
-    let own = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    mountinfo.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        if kind.split(' ').next() != Some("cgroup2") {
-            return None;
+/// The hierarchies that are of use, from the kernel's two tables; each once, however often it is mounted.
+fn hierarchies(mountinfo: &str, cgroup: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in cgroup.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else { continue };
+        let unified = controllers.is_empty();
+        if !unified && !controllers.split(',').any(|controller| USED.contains(&controller)) {
+            continue;
         }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let below = if root == "/" { own } else { own.strip_prefix(root)? };
-        Some(Path::new(point).join(below.trim_start_matches('/')))
-    })
+        let own = mountinfo.lines().find_map(|mount| own_folder(mount, controllers, own));
+        found.extend(own.map(|own| Hierarchy { unified, own }));
+    }
+    found
+}
+
+/// The folder of a group, if this is the mount of its hierarchy.
+fn own_folder(mount: &str, controllers: &str, own: &str) -> Option<PathBuf> {
+    let (mount, kind) = mount.split_once(" - ")?;
+    let mut kind = kind.split(' ');
+    let (version, options) = (kind.next()?, kind.nth(1)?);
+    let fits = match controllers {
+        "" => version == "cgroup2",
+        _ => {
+            version == "cgroup"
+                && controllers.split(',').all(|one| options.split(',').any(|option| option == one))
+        }
+    };
+    let mut fields = mount.split(' ').skip(3);
+    let (root, point) = (fields.next()?, fields.next()?);
+    let below = if root == "/" { own } else { own.strip_prefix(root)? };
+    fits.then(|| Path::new(point).join(below.trim_start_matches('/')))
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const MOUNTS: &str = "24 1 0:5 / /dev rw - devtmpfs devtmpfs rw
-30 24 0:26 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
-
-    #[test]
-    fn the_own_cgroup_is_found_below_its_mount() {
-        let at = |own: &str| own_folder(MOUNTS, own).map(|path| path.display().to_string());
-        assert_eq!(at("9:cpu:/x\n0::/\n").unwrap(), "/sys/fs/cgroup/unified/");
-        assert_eq!(
-            at("0::/system.slice/a.service\n").unwrap(),
-            "/sys/fs/cgroup/unified/system.slice/a.service"
-        );
-        assert_eq!(at("9:cpu:/x\n"), None);
-        assert_eq!(own_folder("", "0::/\n"), None);
-        let partial = MOUNTS.replace(" / /sys/fs/cgroup/unified", " /box /sys/fs/cgroup");
-        assert_eq!(own_folder(&partial, "0::/box/a\n").unwrap(), Path::new("/sys/fs/cgroup/a"));
-        assert_eq!(own_folder(&partial, "0::/elsewhere\n"), None);
-    }
-
-    #[test]
-    fn a_folder_that_is_no_cgroup_of_ours_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let (state, id) = (Path::new("/state"), InstanceId::parse("a").unwrap());
-        let foreign = dir.path().join("a.g1");
-        fs::create_dir(&foreign).unwrap();
-        clear(&foreign, state, &id, 1);
-        assert!(foreign.exists());
-        let own = dir.path().join(base_name(state)).join("a.g1");
-        fs::create_dir_all(&own).unwrap();
-        clear(&own, state, &id, 2);
-        assert!(own.exists());
-        clear(&own, state, &id, 1);
-        assert!(!own.exists());
-    }
-}
+mod tests;

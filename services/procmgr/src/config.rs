@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::{backoff::Policy, clock::Ms, desired::feed::Limits, health::Check};
+use crate::{backoff::Policy, clock::Ms, desired::feed, health::Check, limits::Limits};
 
 /// `[procmgr]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -13,6 +13,8 @@ use crate::{backoff::Policy, clock::Ms, desired::feed::Limits, health::Check};
 pub struct Config {
     /// The shim's executable; absent = `nexushub-shim` beside procmgr's own.
     pub shim: Option<PathBuf>,
+    /// The program that builds sandboxes; absent = `nexushub-sandbox` beside procmgr's own.
+    pub sandbox: Option<PathBuf>,
     /// The CA certificate that apps are told of in `SSL_CERT_FILE`, if the file exists.
     pub ca_file: PathBuf,
     /// First port given to apps.
@@ -61,6 +63,18 @@ pub struct Config {
     pub max_followers: u32,
     /// Most `WatchInstances` streams at once.
     pub max_watchers: u32,
+    /// Memory of one boxed instance; 0 = not bounded.
+    pub app_memory_bytes: u64,
+    /// Processor time of one boxed instance, 100 = one core; 0 = not bounded.
+    pub app_cpu_percent: u32,
+    /// Processes and threads of one boxed instance; 0 = not bounded.
+    pub app_processes: u32,
+    /// Open files of one process of a boxed instance.
+    pub app_open_files: u32,
+    /// Disk space for the data of one boxed instance; 0 = not bounded.
+    pub app_data_bytes: u64,
+    /// Size of the `/tmp` of one boxed instance, which is memory.
+    pub app_tmp_bytes: u64,
     /// `PATH` of the apps.
     pub app_path: String,
     /// `LANG` of the apps.
@@ -71,6 +85,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             shim: None,
+            sandbox: None,
             ca_file: "dist/certs/ca.crt".into(),
             port_first: 10_000,
             port_last: 19_999,
@@ -95,6 +110,12 @@ impl Default for Config {
             max_concurrent_starts: 8,
             max_followers: 64,
             max_watchers: 64,
+            app_memory_bytes: 512 << 20,
+            app_cpu_percent: 100,
+            app_processes: 512,
+            app_open_files: 1024,
+            app_data_bytes: 1 << 30,
+            app_tmp_bytes: 64 << 20,
             app_path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
             app_lang: "C.UTF-8".into(),
         }
@@ -121,6 +142,7 @@ impl Config {
             ("max_concurrent_starts", self.max_concurrent_starts),
             ("max_followers", self.max_followers),
             ("max_watchers", self.max_watchers),
+            ("app_open_files", self.app_open_files),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Some((key, "must be greater than 0".into()));
@@ -134,6 +156,9 @@ impl Config {
         {
             let why = format!("must hold at least two segments of at least {least} bytes");
             return Some(("log_budget_bytes", why));
+        }
+        if self.app_tmp_bytes == 0 {
+            return Some(("app_tmp_bytes", "must be greater than 0: it would not be bounded".into()));
         }
         let path = &self.health_path;
         if let Some(why) = path_problem(path) {
@@ -175,9 +200,21 @@ impl Config {
         usize::try_from(self.max_concurrent_starts).unwrap_or(usize::MAX)
     }
 
-    /// Bounds on what the provider says.
-    pub(crate) fn limits(&self) -> Limits {
+    /// Bounds on a boxed instance without bounds of its own.
+    pub(crate) fn app_limits(&self) -> Limits {
         Limits {
+            memory_bytes: self.app_memory_bytes,
+            cpu_percent: self.app_cpu_percent,
+            processes: self.app_processes,
+            open_files: self.app_open_files,
+            data_bytes: self.app_data_bytes,
+            tmp_bytes: self.app_tmp_bytes,
+        }
+    }
+
+    /// Bounds on what the provider says.
+    pub(crate) fn limits(&self) -> feed::Limits {
+        feed::Limits {
             instances: usize::try_from(self.max_instances).unwrap_or(usize::MAX),
             env_bytes: self.max_env_bytes,
         }
@@ -210,6 +247,8 @@ mod tests {
         assert_eq!(key(Config { port_first: 80, ..Config::default() }), Some("port_first"));
         assert_eq!(key(Config { log_budget_bytes: 5_000, ..Config::default() }), Some("log_budget_bytes"));
         assert_eq!(key(Config { health_path: "api".into(), ..Config::default() }), Some("health_path"));
+        assert_eq!(key(Config { app_tmp_bytes: 0, ..Config::default() }), Some("app_tmp_bytes"));
+        assert_eq!(key(Config { app_open_files: 0, ..Config::default() }), Some("app_open_files"));
         assert_eq!(key(Config { health_path: "/a b\r\n".into(), ..Config::default() }), Some("health_path"));
     }
 }

@@ -12,7 +12,7 @@ use nexushub_proto::provider;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{clock::Ms, config::path_problem, health::Check, ids::InstanceId};
+use crate::{clock::Ms, config::path_problem, health::Check, ids::InstanceId, limits::Limits};
 
 pub(crate) mod feed;
 pub(crate) mod store;
@@ -56,6 +56,9 @@ pub(crate) struct Desired {
     pub env: BTreeMap<String, String>,
     /// Overrides of the health check; 0 or empty = none.
     pub health: Overrides,
+    /// Overrides of the bounds on what it uses; 0 = none. Boxes have bounds, bare processes don't.
+    #[serde(default)]
+    pub limits: Limits,
     /// Passed on to the proxy.
     pub static_service_url: String,
     /// Passed on to the proxy.
@@ -106,6 +109,7 @@ impl Desired {
             provider::Driver::Process => Isolation::Process,
         };
         let health = proto.health.unwrap_or_default();
+        let limits = proto.limits.unwrap_or_default();
         let mut desired = Self {
             id,
             app_id: proto.app_id,
@@ -121,6 +125,14 @@ impl Desired {
                 timeout_ms: health.timeout_ms,
                 failures: health.failures,
                 start_deadline_ms: health.start_deadline_ms,
+            },
+            limits: Limits {
+                memory_bytes: limits.memory_bytes,
+                cpu_percent: limits.cpu_percent,
+                processes: limits.processes,
+                open_files: limits.open_files,
+                data_bytes: limits.data_bytes,
+                tmp_bytes: limits.tmp_bytes,
             },
             static_service_url: proto.static_service_url,
             debug_port: 0,
@@ -140,9 +152,28 @@ impl Desired {
     /// With its digest.
     fn sealed(mut self) -> Self {
         let parts = (&self.release, &self.data, self.isolation, &self.env, &self.health);
-        let text = serde_json::to_vec(&parts).unwrap_or_default();
+        let text = match self.limits == Limits::default() {
+            // As it was before there were any: a newer procmgr is no reason to restart an app.
+            true => serde_json::to_vec(&parts),
+            false => serde_json::to_vec(&(parts, self.limits)),
+        };
+        let text = text.unwrap_or_default();
         self.digest = hex(&Sha256::digest(&text)[..16]);
         self
+    }
+
+    /// The bounds in force, where `default` are those of an instance without any of its own.
+    pub(crate) fn limits_in_force(&self, default: &Limits) -> Limits {
+        let pick = |own: u64, other: u64| if own == 0 { other } else { own };
+        let pick_short = |own: u32, other: u32| if own == 0 { other } else { own };
+        Limits {
+            memory_bytes: pick(self.limits.memory_bytes, default.memory_bytes),
+            cpu_percent: pick_short(self.limits.cpu_percent, default.cpu_percent),
+            processes: pick_short(self.limits.processes, default.processes),
+            open_files: pick_short(self.limits.open_files, default.open_files),
+            data_bytes: pick(self.limits.data_bytes, default.data_bytes),
+            tmp_bytes: pick(self.limits.tmp_bytes, default.tmp_bytes),
+        }
     }
 
     fn judge(&self, max_env_bytes: u32) -> Option<String> {
@@ -211,6 +242,9 @@ pub(crate) mod tests {
         assert_ne!(base, desired(|i| drop(i.env.insert("A".into(), "1".into()))).digest);
         let health = provider::Health { failures: 5, ..Default::default() };
         assert_ne!(base, desired(|i| i.health = Some(health)).digest);
+        let limits = provider::Limits { memory_bytes: 1 << 20, ..Default::default() };
+        assert_ne!(base, desired(|i| i.limits = Some(limits)).digest);
+        assert_eq!(base, desired(|i| i.limits = Some(provider::Limits::default())).digest);
     }
 
     #[test]
@@ -226,6 +260,14 @@ pub(crate) mod tests {
         assert!(problem(|i| i.debug_port = 70_000).is_some());
         let bad_path = provider::Health { path: "x y".into(), ..Default::default() };
         assert!(desired(|i| i.health = Some(bad_path)).problem.is_some());
+    }
+
+    #[test]
+    fn an_instance_overrides_the_platforms_bounds_one_by_one() {
+        let limits = provider::Limits { memory_bytes: 7, open_files: 9, ..Default::default() };
+        let default = crate::config::Config::default().app_limits();
+        let bounds = desired(|i| i.limits = Some(limits)).limits_in_force(&default);
+        assert_eq!(bounds, Limits { memory_bytes: 7, open_files: 9, ..default });
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! back as an event; none decides anything.
 
 use std::{
+    os::fd::OwnedFd,
     path::PathBuf,
     process::Child,
     sync::{Arc, Mutex, PoisonError},
@@ -30,12 +31,13 @@ use tokio::{
 use crate::{
     adopt, control,
     desired::Desired,
-    driver,
+    driver::{Driver, Plan, judge_release},
     env::{self, Surroundings},
     exit::{Exit, How},
     generation::{Failure, Generation, Note, Order, Place},
     health::Check,
     ids::InstanceId,
+    limits::Limits,
     manager::Event,
     ports::bind_reservation,
     probe::{self, Question},
@@ -55,11 +57,11 @@ pub(crate) trait Effects: Send + 'static {
     fn reserve(&self, port: u16) -> std::io::Result<Self::Reservation>;
     /// Finds out what lives of an instance.
     fn examine(&self, id: &InstanceId);
-    /// Starts the next generation.
-    fn start(&self, desired: &Arc<Desired>, port: u16, reservation: Self::Reservation);
+    /// Starts the next generation, on a port if the driver needs one.
+    fn start(&self, desired: &Arc<Desired>, driver: Arc<dyn Driver>, port: Option<(u16, Self::Reservation)>);
     /// Reports the end of a generation, whenever that is.
     fn await_end(&self, run: &Arc<Generation>);
-    /// Checks its health; `judge` also whose listener answers.
+    /// Checks its health; `judge` also whose listener answers, where that can be a stranger's.
     fn probe(&self, run: &Arc<Generation>, check: Check, judge: bool);
     /// Leaves word that it was healthy.
     fn mark_healthy(&self, run: &Arc<Generation>);
@@ -79,6 +81,8 @@ pub(crate) trait Effects: Send + 'static {
 pub(crate) struct Terms {
     /// What every app is told.
     pub around: Surroundings,
+    /// The bounds of boxes without bounds of their own.
+    pub limits: Limits,
     /// From which the apps' secrets are derived.
     pub key: AppKey,
     /// Disk space of a log.
@@ -133,12 +137,18 @@ impl Os {
     fn order(
         &self,
         desired: &Desired,
-        port: u16,
-        reservation: std::os::fd::OwnedFd,
+        driver: &dyn Driver,
+        port: Option<(u16, OwnedFd)>,
     ) -> Result<Order, String> {
-        let driver = driver::resolve(desired.isolation)?;
-        let program = driver.program(desired)?;
+        judge_release(desired)?;
         let terms = &self.terms;
+        let (limits, uid) = if driver.boxes() {
+            (desired.limits_in_force(&terms.limits), self.first_uid(&desired.id)?)
+        } else {
+            (Limits::default(), None)
+        };
+        let program = driver.program(&Plan { desired, around: &terms.around, limits: &limits, uid });
+        let inside = driver.inside(desired, &terms.around, port.as_ref().map(|(port, _)| *port));
         let own_secret = terms.key.app_secret(desired.id.as_str());
         let spec = Spec {
             instance: desired.id.to_string(),
@@ -149,18 +159,19 @@ impl Os {
             log_budget_bytes: terms.log_budget_bytes,
             segment_bytes: terms.log_segment_bytes,
             program: program.path,
-            args: Vec::new(),
+            args: program.args,
             cwd: program.cwd,
-            env: env::of_app(&terms.around, desired, port, &own_secret).into_iter().collect(),
-            uid: None,
-            gid: None,
-            cgroup: None,
+            env: env::of_app(&terms.around, desired, &inside, &own_secret).into_iter().collect(),
+            boxed: program.boxed,
+            cgroups: Vec::new(),
         };
         let note = Note {
             digest: desired.digest.clone(),
             secret_sha256: secret::hex(&secret::digest(&own_secret)),
-            cgroup: None,
+            limits,
+            not_enforced: driver.not_enforced().to_vec(),
             started_unix: unix_ms(std::time::SystemTime::now()),
+            ..Note::default()
         };
         Ok(Order {
             id: desired.id.clone(),
@@ -169,20 +180,25 @@ impl Os {
             release: desired.release.clone(),
             data: desired.data.clone(),
             port,
-            reservation,
             spec,
         })
+    }
+
+    fn first_uid(&self, id: &InstanceId) -> Result<Option<u32>, String> {
+        let place = &self.place;
+        let uid = place.slots.as_ref().map(|slots| slots.first_uid(&place.instances(), id)).transpose();
+        uid.map_err(|error| format!("its user ids: {error}"))
     }
 
     async fn start_now(
         &self,
         desired: Arc<Desired>,
-        port: u16,
-        reservation: std::os::fd::OwnedFd,
+        driver: Arc<dyn Driver>,
+        port: Option<(u16, OwnedFd)>,
     ) -> Result<Arc<Generation>, Failure> {
         let os = self.clone();
         let started = self.blocking(move || {
-            let order = os.order(&desired, port, reservation);
+            let order = os.order(&desired, driver.as_ref(), port);
             let (run, child) = os.place.start(order.map_err(|why| Failure { number: 0, why })?)?;
             reap(&os.children, Some(child));
             Ok(Arc::new(run))
@@ -247,7 +263,7 @@ fn unrecorded(end: nexushub_shim::exit::End) -> Exit {
 }
 
 impl Effects for Os {
-    type Reservation = std::os::fd::OwnedFd;
+    type Reservation = OwnedFd;
 
     fn reserve(&self, port: u16) -> std::io::Result<Self::Reservation> {
         bind_reservation(port)
@@ -264,12 +280,12 @@ impl Effects for Os {
         });
     }
 
-    fn start(&self, desired: &Arc<Desired>, port: u16, reservation: Self::Reservation) {
+    fn start(&self, desired: &Arc<Desired>, driver: Arc<dyn Driver>, port: Option<(u16, Self::Reservation)>) {
         let (os, id) = (self.clone(), desired.id.clone());
-        let desired = Arc::clone(desired);
+        let (desired, number) = (Arc::clone(desired), port.as_ref().map(|(port, _)| *port));
         tokio::spawn(async move {
-            let result = os.start_now(desired, port, reservation).await;
-            os.report(Event::Started { id, port, result }).await;
+            let result = os.start_now(desired, driver, port).await;
+            os.report(Event::Started { id, port: number, result }).await;
         });
     }
 
@@ -288,7 +304,8 @@ impl Effects for Os {
     fn probe(&self, run: &Arc<Generation>, check: Check, judge: bool) {
         let (os, run) = (self.clone(), Arc::clone(run));
         tokio::spawn(async move {
-            let question = Question { port: run.port, judge_for: judge.then_some(run.shim.pid) };
+            let question =
+                Question { endpoint: run.endpoint.clone(), judge_for: judge.then_some(run.shim.pid) };
             let result = probe::ask(question, check).await;
             os.report(Event::Probed { id: run.instance.clone(), generation: run.number, result }).await;
         });
@@ -345,6 +362,71 @@ mod tests {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
     use super::*;
+    use crate::{
+        cgroup::Cgroups,
+        config::Config,
+        desired::{Isolation, tests::proto},
+        driver::tests::with_sandbox,
+        slots::{self, Slots},
+    };
+
+    fn os(state: &std::path::Path, slots: Option<Slots>) -> Os {
+        let config = Config::default();
+        let place = Place {
+            state: state.to_owned(),
+            boot_id: "boot".into(),
+            shim: "/nonexistent/shim".into(),
+            cgroups: Cgroups::default(),
+            slots,
+            keep: 3,
+        };
+        let terms = Terms {
+            limits: config.app_limits(),
+            around: Surroundings::new(
+                &config,
+                "yesterday.localhost",
+                8443,
+                std::path::Path::new("/nonexistent"),
+            ),
+            key: AppKey::from_hex(&"ab".repeat(32)).unwrap(),
+            log_budget_bytes: config.log_budget_bytes,
+            log_segment_bytes: config.log_segment_bytes,
+            keep_removed: 1,
+        };
+        let (events, _) = mpsc::channel(1);
+        let busy = Arc::new(Semaphore::new(1));
+        Os { place: Arc::new(place), terms: Arc::new(terms), events, busy, children: Arc::default() }
+    }
+
+    #[test]
+    fn a_box_is_ordered_with_its_bounds_its_own_user_ids_and_no_port_and_a_process_with_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        let app = dir.path().join("r/bin/app");
+        std::fs::create_dir_all(app.parent().unwrap()).unwrap();
+        std::fs::copy("/bin/true", &app).unwrap();
+        let release = dir.path().join("r").display().to_string();
+        let limits = Some(nexushub_proto::provider::Limits { memory_bytes: 1 << 20, ..Default::default() });
+        let instance = nexushub_proto::provider::Instance { release, limits, ..proto("a") };
+        let desired = Desired::from_proto(instance, 1_000).unwrap();
+        let drivers = with_sandbox(&["landlock: no"]);
+        let order = |isolation, slots, port| {
+            let driver = drivers.resolve(isolation).unwrap();
+            os(dir.path(), slots).order(&desired, driver.as_ref(), port).unwrap()
+        };
+        let boxed = order(Isolation::Sandbox, Some(Slots::default()), None);
+        assert!(boxed.spec.boxed && boxed.port.is_none() && boxed.driver == "sandbox");
+        assert_eq!(boxed.note.limits, Limits { memory_bytes: 1 << 20, ..Config::default().app_limits() });
+        assert_eq!(boxed.note.not_enforced[0], "landlock: no");
+        let uid: std::ffi::OsString = slots::FIRST.to_string().into();
+        assert!(boxed.spec.args.contains(&uid));
+        assert!(boxed.spec.env.contains(&("PORT".into(), "80".into())));
+        assert!(!order(Isolation::Sandbox, None, None).spec.args.contains(&uid), "an ordinary user has none");
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        let process = order(Isolation::Process, Some(Slots::default()), Some((10_000, fd)));
+        assert_eq!((process.spec.boxed, process.spec.program), (false, app));
+        assert_eq!((process.note.limits, process.note.not_enforced.len()), (Limits::default(), 0));
+        assert!(process.spec.env.contains(&("PORT".into(), "10000".into())));
+    }
 
     #[test]
     fn a_shim_that_ended_before_it_was_noted_is_reaped_without_another_signal() {

@@ -49,11 +49,22 @@ impl Surroundings {
     }
 }
 
-/// The environment of one generation. `port` is where the app shall listen.
+/// Where an app finds its things: in its box, if it is in one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Inside {
+    /// Where it shall listen.
+    pub port: u16,
+    /// Its data.
+    pub data: PathBuf,
+    /// The CA certificate, if there is one.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The environment of one generation.
 pub(crate) fn of_app(
     around: &Surroundings,
     desired: &Desired,
-    port: u16,
+    inside: &Inside,
     secret: &str,
 ) -> BTreeMap<OsString, OsString> {
     let mut env: BTreeMap<OsString, OsString> =
@@ -61,16 +72,16 @@ pub(crate) fn of_app(
     for name in RESERVED {
         env.remove(OsString::from(name).as_os_str());
     }
-    let data = desired.data.as_os_str();
+    let data = inside.data.as_os_str();
     let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
     set("HOST", around.host(&desired.host_name).into());
-    set("PORT", port.to_string().into());
+    set("PORT", inside.port.to_string().into());
     set("INTERNAL_SECRET", secret.into());
     set("NEXUSHUB_DATA", data.into());
     set("HOME", data.into());
     set("PATH", around.path.clone().into());
     set("LANG", around.lang.clone().into());
-    if let Some(file) = &around.ca_file {
+    if let Some(file) = &inside.ca_file {
         set("SSL_CERT_FILE", file.into());
     }
     env
@@ -91,7 +102,8 @@ mod tests {
         }
         proto.env.insert("DB_NAME".into(), "x.db".into());
         let desired = Desired::from_proto(proto, 10_000).unwrap();
-        let env = of_app(&around, &desired, 10_001, "s3cret");
+        let inside = Inside { port: 10_001, data: desired.data.clone(), ca_file: None };
+        let env = of_app(&around, &desired, &inside, "s3cret");
         let get =
             |name: &str| env.get(OsString::from(name).as_os_str()).map(|v| v.to_str().unwrap().to_owned());
         assert_eq!(get("HOST").unwrap(), "hello.yesterday.localhost:8443");
@@ -102,5 +114,21 @@ mod tests {
         assert_eq!(get("DB_NAME").unwrap(), "x.db");
         assert_eq!(env.len(), RESERVED.len());
         assert!(!env.values().any(|value| value == "mine"));
+    }
+
+    #[test]
+    fn an_app_in_a_box_is_told_where_its_things_are_inside() {
+        let around = Surroundings::new(&Config::default(), "yesterday.localhost", 8443, Path::new("/ca"));
+        let desired = Desired::from_proto(crate::desired::tests::proto("a"), 10_000).unwrap();
+        let inside = Inside { port: 80, data: "/db".into(), ca_file: Some("/etc/nexushub/ca.crt".into()) };
+        let env = of_app(&around, &desired, &inside, "s3cret");
+        for (name, value) in [
+            ("PORT", "80"),
+            ("HOME", "/db"),
+            ("NEXUSHUB_DATA", "/db"),
+            ("SSL_CERT_FILE", "/etc/nexushub/ca.crt"),
+        ] {
+            assert_eq!(env[OsString::from(name).as_os_str()], value);
+        }
     }
 }

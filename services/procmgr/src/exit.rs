@@ -25,6 +25,8 @@ pub(crate) struct Exit {
     pub unix_ms: i64,
     /// Why the app could not be executed at all.
     pub reason: Option<String>,
+    /// The bound on its memory, in bytes, if the kernel killed some of it for reaching that.
+    pub out_of_memory: Option<u64>,
 }
 
 impl Exit {
@@ -46,7 +48,7 @@ impl From<nexushub_shim::exit::Exit> for Exit {
             End::Signal(signal) => How::Signal(signal),
             End::Lost => How::Lost,
         };
-        Self { how, unix_ms: exit.unix_ms, reason: exit.reason }
+        Self { how, unix_ms: exit.unix_ms, reason: exit.reason, out_of_memory: None }
     }
 }
 
@@ -55,13 +57,22 @@ impl fmt::Display for Exit {
         if let Some(reason) = &self.reason {
             return f.write_str(reason);
         }
-        match self.how {
-            How::Code(code) => write!(f, "exited with code {code}"),
-            How::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
+        match self.out_of_memory {
+            Some(bound) => write!(f, "out of memory: its bound is {} MiB ({})", bound >> 20, self.how),
+            None => self.how.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => match nix::sys::signal::Signal::try_from(signal) {
                 Ok(name) => write!(f, "killed by {name}"),
                 Err(_) => write!(f, "killed by signal {signal}"),
             },
-            How::Lost => f.write_str("killed together with its shim"),
+            Self::Lost => f.write_str("killed together with its shim"),
         }
     }
 }
@@ -72,10 +83,13 @@ mod tests {
 
     #[test]
     fn endings_read_as_sentences() {
-        let text = |how| Exit { how, unix_ms: 0, reason: None }.to_string();
+        let exit = |how| Exit { how, unix_ms: 0, reason: None, out_of_memory: None };
+        let text = |how| exit(how).to_string();
         assert_eq!(text(How::Code(3)), "exited with code 3");
         assert_eq!(text(How::Signal(9)), "killed by SIGKILL");
         assert_eq!(text(How::Signal(40)), "killed by signal 40");
         assert_eq!(text(How::Lost), "killed together with its shim");
+        let starved = Exit { out_of_memory: Some(512 << 20), ..exit(How::Signal(9)) };
+        assert_eq!(starved.to_string(), "out of memory: its bound is 512 MiB (killed by SIGKILL)");
     }
 }

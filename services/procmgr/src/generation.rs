@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! $STATE/instances/<id>/log/          segments over all generations
+//! $STATE/instances/<id>/slot          which range of user ids its boxes have (`slots.rs`)
 //! $STATE/instances/<id>/g<N>/lock     held by the kernel for as long as the shim lives (before: by procmgr)
 //!                           record    intent, completed by the shim
 //!                           note      what only procmgr needs to know again
@@ -11,7 +12,8 @@
 //! step procmgr is killed, what is on disk and in the kernel tells its successor how far it came (`adopt.rs`).
 
 use std::{
-    fs, io,
+    ffi::OsString,
+    fmt, fs, io,
     os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     process::Child,
@@ -20,6 +22,7 @@ use std::{
 
 use nexushub_chassis::launch::{durable, lock::Lock, secret};
 use nexushub_shim::{
+    control::SOCKET,
     exit,
     record::{Process, Record},
     segment,
@@ -28,13 +31,43 @@ use nexushub_shim::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup, ids::InstanceId};
+use crate::{cgroup, driver, ids::InstanceId, limits::Limits, slots::Slots};
 
 /// Longest time from the fork to the completed record.
 const PATIENCE: Duration = Duration::from_secs(10);
 const NOTE: &str = "note";
 const HEALTHY: &str = "healthy";
 const RETIRED: &str = ".retired-";
+/// Is in the folder of a cgroup that can bound processes.
+const PIDS: &str = "pids.max";
+
+/// Where a generation is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// On a port of 127.0.0.1.
+    Port(u16),
+    /// In a box, by way of its shim's control socket.
+    Shim(PathBuf),
+}
+
+impl Endpoint {
+    /// Its port of this machine, if it has one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Port(port) => Some(*port),
+            Self::Shim(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "port {port}"),
+            Self::Shim(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
 
 /// A live generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +84,14 @@ pub(crate) struct Generation {
     pub shim: Process,
     /// The app's main process.
     pub pid: u32,
-    /// The app's port.
-    pub port: u16,
+    /// Where the app is reached.
+    pub endpoint: Endpoint,
     /// The release it runs.
     pub release: PathBuf,
     /// The isolation in force.
     pub driver: String,
+    /// What of its isolation and its bounds this machine doesn't enforce.
+    pub not_enforced: Vec<String>,
     /// Of what it was started from.
     pub digest: String,
     /// SHA-256 of its secret.
@@ -67,20 +102,40 @@ pub(crate) struct Generation {
 
 /// What the record doesn't hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Note {
     /// Of what it was started from.
     pub digest: String,
     /// SHA-256 of its secret, in hexadecimal digits.
     pub secret_sha256: String,
-    /// Its cgroup.
+    /// Its cgroups.
+    pub cgroups: Vec<PathBuf>,
+    /// Its one cgroup, as an earlier version of procmgr noted it.
+    #[serde(skip_serializing)]
     pub cgroup: Option<PathBuf>,
+    /// Its bounds.
+    pub limits: Limits,
+    /// What of its isolation and its bounds this machine doesn't enforce.
+    pub not_enforced: Vec<String>,
     /// When it was started, wall clock.
     pub started_unix: i64,
 }
 
+impl Note {
+    /// The folders of its cgroups.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        self.cgroups.iter().chain(&self.cgroup).cloned().collect()
+    }
+}
+
 impl Generation {
-    /// From what is on disk; `None` where the record is an intent only.
+    /// From what is on disk; `None` where the record is an intent only, or its driver and its port don't go together.
     pub(crate) fn new(instance: &InstanceId, dir: &Path, record: Record, note: Note) -> Option<Self> {
+        let endpoint = match (driver::boxes(&record.driver), record.port) {
+            (true, None) => Endpoint::Shim(dir.join(SOCKET)),
+            (false, Some(port)) => Endpoint::Port(port),
+            (true, Some(_)) | (false, None) => return None,
+        };
         Some(Self {
             instance: instance.clone(),
             number: record.generation,
@@ -88,9 +143,10 @@ impl Generation {
             nonce: record.nonce,
             shim: record.shim?,
             pid: record.app?.pid,
-            port: record.port?,
+            endpoint,
             release: record.release,
             driver: record.driver,
+            not_enforced: note.not_enforced,
             digest: note.digest,
             secret_sha256: secret::from_hex(&note.secret_sha256).map(Vec::from).unwrap_or_default(),
             started_unix: note.started_unix,
@@ -112,9 +168,10 @@ impl Generation {
             nonce: "00".into(),
             shim: Process { pid: u32::MAX, start: 1 },
             pid: 4_000_000,
-            port: 10_000,
+            endpoint: Endpoint::Port(10_000),
             release: "/srv/0".into(),
             driver: "process".into(),
+            not_enforced: Vec::new(),
             digest: String::new(),
             secret_sha256: vec![1],
             started_unix: 1_000_000,
@@ -145,11 +202,9 @@ pub(crate) struct Order {
     pub release: PathBuf,
     /// The app's data; made if it isn't there.
     pub data: PathBuf,
-    /// Where the app shall listen.
-    pub port: u16,
-    /// The port's reservation.
-    pub reservation: OwnedFd,
-    /// What to run; folders, number, nonce and cgroup are filled in here.
+    /// Where the app shall listen, if that is a port of this machine, and its reservation.
+    pub port: Option<(u16, OwnedFd)>,
+    /// What to run; folders, number, nonce and cgroups are filled in here.
     pub spec: Spec,
 }
 
@@ -164,6 +219,8 @@ pub(crate) struct Place {
     pub shim: PathBuf,
     /// Where cgroups are made.
     pub cgroups: cgroup::Cgroups,
+    /// Who has which user ids; none for an ordinary user, who has none to give.
+    pub slots: Option<Slots>,
     /// Generation folders kept.
     pub keep: usize,
 }
@@ -198,7 +255,8 @@ impl Place {
         let early = |error: io::Error| Failure { number: 0, why: error.to_string() };
         let number = self.next_number(&order.id).map_err(early)?;
         let failed = |why: String| Failure { number, why };
-        let (id, port) = (order.id.clone(), order.port);
+        let id = order.id.clone();
+        let port = order.port.as_ref().map(|(port, _)| *port);
         let dir = self.instance(&id).join(format!("g{number}"));
         let (mut child, note) = self.spawn(order, &dir, number).map_err(|error| failed(error.to_string()))?;
         let record = complete(&dir, &mut child).map_err(|why| {
@@ -209,7 +267,7 @@ impl Place {
         })?;
         self.prune(&id, number);
         match Generation::new(&id, &dir, record, note) {
-            Some(run) if run.port == port => Ok((run, child)),
+            Some(run) if run.endpoint.port() == port => Ok((run, child)),
             _ => Err(failed("its record is not what was written".into())),
         }
     }
@@ -222,20 +280,20 @@ impl Place {
         let busy = || io::Error::other("the lock of a new generation is taken");
         let lock = Lock::try_acquire(&dir.join(LOCK))?.ok_or_else(busy)?;
         let mut note = order.note;
-        note.cgroup = self.cgroups.make(&order.id, number);
+        let groups = self.cgroups.make(&order.id, number, &note.limits);
         let mut spec = order.spec;
+        bound(&mut spec, &mut note, groups);
         spec.generation = number;
         spec.nonce = nonce()?;
         dir.clone_into(&mut spec.dir);
         spec.log_dir = self.log(&order.id);
-        spec.cgroup = note.cgroup.as_ref().map(|folder| folder.join("cgroup.procs"));
         let intent = Record {
             instance: order.id.to_string(),
             generation: number,
             nonce: spec.nonce.clone(),
             boot_id: self.boot_id.clone(),
             release: order.release,
-            port: Some(order.port),
+            port: order.port.as_ref().map(|(port, _)| *port),
             driver: order.driver.into(),
             shim: None,
             app: None,
@@ -243,7 +301,7 @@ impl Place {
         };
         durable::write(&dir.join(NOTE), &serde_json::to_vec(&note)?, 0o600)?;
         intent.write(dir)?;
-        let child = launch(&self.shim, &spec, lock.share()?, Some(order.reservation))
+        let child = launch(&self.shim, &spec, lock.share()?, order.port.map(|(_, reservation)| reservation))
             .map_err(|error| named(&error, "shim", &self.shim))?;
         Ok((child, note))
     }
@@ -273,14 +331,13 @@ impl Place {
         }
     }
 
-    /// Ends what is left in the cgroup of a generation that no shim holds any more, and removes it: the one that was noted, and
-    /// the one that was made just before a note could be.
+    /// Ends what is left in the cgroups of a generation that no shim holds any more, and removes them: those that were noted,
+    /// and those that were made just before a note could be.
     pub(crate) fn clear_cgroup(&self, id: &InstanceId, number: u64, dir: &Path) {
-        let noted = read_note(dir).ok().and_then(|note| note.cgroup);
-        let made = self.cgroups.folder(id, number).filter(|made| noted.as_ref() != Some(made));
-        for folder in noted.iter().chain(&made) {
-            cgroup::clear(folder, &self.state, id, number);
-        }
+        let mut folders = read_note(dir).map(|note| note.folders()).unwrap_or_default();
+        let made = self.cgroups.folders(id, number);
+        folders.extend(made.into_iter().filter(|made| !folders.contains(made)).collect::<Vec<_>>());
+        cgroup::clear(&folders, &self.state, id, number);
     }
 
     /// Puts the folders of instances that are gone out of the way, but for the `keep` newest, and says which to delete. It
@@ -315,6 +372,20 @@ impl Place {
         let names = fs::read_dir(self.instances())?.flatten().map(|entry| entry.file_name());
         Ok(names.filter_map(|name| InstanceId::parse(name.to_str()?).ok()).collect())
     }
+}
+
+/// Has a generation join its cgroups. Only a box has bounds, and only of a box is said which are not enforced; where no cgroup
+/// bounds its processes, it does so itself.
+fn bound(spec: &mut Spec, note: &mut Note, groups: cgroup::Groups) {
+    if spec.boxed {
+        if note.limits.processes != 0 && !groups.folders.iter().any(|folder| folder.join(PIDS).exists()) {
+            let option: [OsString; 2] = ["--processes".into(), note.limits.processes.to_string().into()];
+            spec.args.splice(0..0, option);
+        }
+        note.not_enforced = driver::all_not_enforced(&note.not_enforced, groups.not_enforced);
+    }
+    spec.cgroups = groups.procs;
+    note.cgroups = groups.folders;
 }
 
 /// The numbers of the generations that have a folder. None, if there is no folder of the instance.
@@ -379,6 +450,7 @@ mod tests {
             boot_id: "boot".into(),
             shim: "/nonexistent/shim".into(),
             cgroups: cgroup::Cgroups::default(),
+            slots: None,
             keep: 2,
         }
     }
@@ -454,8 +526,7 @@ mod tests {
             driver: "process",
             release: "/srv/1".into(),
             data: data.to_owned(),
-            port: 10_000,
-            reservation: listener.into(),
+            port: Some((10_000, listener.into())),
             spec: Spec {
                 instance: "a".into(),
                 generation: 0,
@@ -468,9 +539,8 @@ mod tests {
                 args: Vec::new(),
                 cwd: "/srv/1".into(),
                 env: Vec::new(),
-                uid: None,
-                gid: None,
-                cgroup: None,
+                boxed: false,
+                cgroups: Vec::new(),
             },
         }
     }
@@ -487,6 +557,62 @@ mod tests {
         assert_eq!((record.shim, record.port), (None, Some(10_000)));
         assert!(Lock::try_acquire(&folder.join(LOCK)).unwrap().is_some());
         assert!(dir.path().join("data").is_dir());
+    }
+
+    #[test]
+    fn a_record_and_its_driver_have_to_agree_whether_there_is_a_port() {
+        let endpoint = |driver: &str, port| {
+            let process = Some(Process { pid: 10, start: 1 });
+            let record = Record {
+                instance: "a".into(),
+                generation: 1,
+                nonce: "00".into(),
+                boot_id: "boot".into(),
+                release: "/srv/1".into(),
+                port,
+                driver: driver.into(),
+                shim: process,
+                app: process,
+                session: None,
+            };
+            Generation::new(&id("a"), Path::new("/i/a/g1"), record, Note::default()).map(|run| run.endpoint)
+        };
+        assert_eq!(endpoint("process", Some(80)), Some(Endpoint::Port(80)));
+        assert_eq!(endpoint("sandbox", None), Some(Endpoint::Shim("/i/a/g1/shim.sock".into())));
+        assert_eq!(endpoint("process", None), None);
+        assert_eq!(endpoint("sandbox", Some(80)), None);
+    }
+
+    #[test]
+    fn a_box_without_a_cgroup_for_it_bounds_its_processes_itself_and_all_that_is_not_enforced_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let groups = || cgroup::Groups {
+            procs: vec![dir.path().join("cgroup.procs")],
+            folders: vec![dir.path().into()],
+            not_enforced: vec!["memory: no cgroup".into(), "landlock: no".into()],
+        };
+        let made = |boxed| {
+            let mut spec = Spec { boxed, ..order(dir.path()).spec };
+            let limits = Limits { processes: 7, ..Limits::default() };
+            let mut note = Note { limits, not_enforced: vec!["landlock: no".into()], ..Note::default() };
+            bound(&mut spec, &mut note, groups());
+            assert_eq!((spec.cgroups, note.folders()), (groups().procs, groups().folders));
+            (spec.args, note.not_enforced)
+        };
+        let (args, not_enforced) = made(true);
+        assert_eq!((args, not_enforced.len()), (vec!["--processes".into(), "7".into()], 2));
+        assert_eq!(made(false), (vec![], vec!["landlock: no".into()]));
+        fs::write(dir.path().join(PIDS), "7").unwrap();
+        assert_eq!(made(true).0, Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn the_note_of_an_earlier_version_still_names_its_cgroup() {
+        let old = r#"{"digest":"d","secret_sha256":"","cgroup":"/sys/fs/cgroup/a","started_unix":4}"#;
+        let note: Note = serde_json::from_str(old).unwrap();
+        assert_eq!((note.folders(), note.digest.as_str()), (vec!["/sys/fs/cgroup/a".into()], "d"));
+        let again: Note = serde_json::from_slice(&serde_json::to_vec(&Note::default()).unwrap()).unwrap();
+        assert_eq!(again, Note::default());
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! ```
 //! Invariants: an instance has at most one live generation; procmgr may be killed at any instant and no instance notices, is
 //! lost or is doubled; an unreachable provider stops nothing; SIGTERM leaves the instances running, unless the platform as a
-//! whole is being stopped (the marker `$RUN/stop-all`).
+//! whole is being stopped (the marker `$RUN/stop-all`); no app runs without a box unless `process` was asked for by name.
 
 mod adopt;
 mod backoff;
@@ -28,6 +28,7 @@ mod exit;
 mod generation;
 mod health;
 mod ids;
+mod limits;
 mod listener;
 mod log;
 mod manager;
@@ -36,8 +37,10 @@ mod probe;
 mod process;
 mod reconcile;
 mod service;
+mod slots;
 mod state;
 mod table;
+mod usage;
 
 use std::{
     fs::File,
@@ -70,6 +73,7 @@ use crate::{
     manager::{Event, Manager, Start},
     reconcile::Mode,
     service::Service,
+    slots::Slots,
     table::Table,
 };
 
@@ -109,6 +113,8 @@ impl Daemon for Procmgr {
         let ready = chassis.ready.clone();
         let announce = Box::new(move |text: &str| ready.status(text));
         let start = start(&chassis.setup, &place, table.clone(), announce)?;
+        // Beside everything else: only what needs a box waits for it.
+        tokio::spawn(driver::search(sandbox(&chassis.setup)?, place.slots.is_some(), events.clone()));
         let (instances, desired) = (start.known.len(), start.desired.clone());
         let mut owner = tokio::spawn(Manager::new(start, os).run(inbox));
         let mut feed = tokio::spawn(feed::follow(
@@ -166,17 +172,24 @@ fn ended(code: &'static str, what: &str, why: &str) -> Fault {
     Fault::new(code, format!("a part of procmgr is gone: {why}"), what, "see the log above")
 }
 
+/// The path of a program of the platform: where the configuration says, or beside the own.
+fn program(setup: &Setup<Config>, said: Option<&Path>, name: &str) -> Result<PathBuf, Fault> {
+    if let Some(path) = said {
+        return Ok(setup.resolve(path));
+    }
+    let own = std::env::current_exe()
+        .map_err(|error| fault("could not tell the own executable", &error, Path::new("/proc/self/exe")))?;
+    Ok(own.with_file_name(name))
+}
+
+/// The program that builds sandboxes. Whether it is there is found out by the search for a box.
+fn sandbox(setup: &Setup<Config>) -> Result<PathBuf, Fault> {
+    program(setup, setup.config.sandbox.as_deref(), "nexushub-sandbox")
+}
+
 /// Opens the shim's executable, from which every start is made until procmgr itself is started again.
 fn open_shim(setup: &Setup<Config>) -> Result<File, Fault> {
-    let path = match &setup.config.shim {
-        Some(path) => setup.resolve(path),
-        None => {
-            let own = std::env::current_exe().map_err(|error| {
-                fault("could not tell the own executable", &error, Path::new("/proc/self/exe"))
-            })?;
-            own.with_file_name("nexushub-shim")
-        }
-    };
+    let path = program(setup, setup.config.shim.as_deref(), "nexushub-shim")?;
     let mut file = File::open(&path).map_err(|error| fault("could not open the shim", &error, &path))?;
     let mut magic = [0; 4];
     if file.read_exact(&mut magic).is_err() || magic != *b"\x7fELF" {
@@ -199,6 +212,7 @@ fn place(setup: &Setup<Config>, shim: &File) -> Result<Place, Fault> {
         })?,
         shim: PathBuf::from(format!("/proc/self/fd/{}", shim.as_raw_fd())),
         cgroups: Cgroups::find(&setup.state),
+        slots: nix::unistd::geteuid().is_root().then(Slots::default),
         keep: usize::try_from(setup.config.keep_generations).unwrap_or(usize::MAX),
     };
     let desired = desired_path(&place.state);
@@ -221,6 +235,7 @@ fn terms(chassis: &Chassis<Config>) -> Result<Terms, Fault> {
         )
     })?;
     Ok(Terms {
+        limits: config.app_limits(),
         around: Surroundings::new(config, &platform.base_domain, platform.listen.port(), &ca_file),
         key,
         log_budget_bytes: config.log_budget_bytes,

@@ -1,6 +1,6 @@
 //! The owner task: it alone holds the machines, the ports and the desired set. An event comes in, the machine concerned is told,
 //! the plan is asked for and done, what changed is published. It never waits for anything but the next event or due time. Of
-//! the file system it looks at no more than a release that is to replace a running one (`driver::judge`), and it renames the
+//! the file system it looks at no more than a release that is to replace a running one (`Drivers::judge`), and it renames the
 //! folders of instances that are gone (`Effects::sweep`); whatever reads, writes or deletes more is done beside it.
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{
     clock::{Clock, Ms, Now},
     config::Config,
     desired::{Desired, DesiredSet},
-    driver,
+    driver::{Drivers, Missing},
     effects::Effects,
     error::ProcmgrError,
     exit::Exit,
@@ -37,6 +37,8 @@ const GRACE_MS: Ms = 2_000;
 pub(crate) enum Event {
     /// The provider says what should exist.
     Desired(DesiredSet),
+    /// The search for the drivers of this machine ended.
+    Drivers(Drivers),
     /// An examination ended.
     Examined {
         /// Of this instance.
@@ -48,8 +50,8 @@ pub(crate) enum Event {
     Started {
         /// Of this instance.
         id: InstanceId,
-        /// On the port that was reserved for it.
-        port: u16,
+        /// On the port that was reserved for it, if one was.
+        port: Option<u16>,
         /// The live generation, or why there is none.
         result: Result<Arc<Generation>, Failure>,
     },
@@ -110,6 +112,7 @@ pub(crate) struct Manager<E: Effects> {
     desired: Option<DesiredSet>,
     machines: BTreeMap<InstanceId, Machine>,
     ports: Ports,
+    drivers: Drivers,
     mode: Mode,
     reconciled: bool,
     /// Their status may have changed since it was published.
@@ -129,6 +132,7 @@ impl<E: Effects> Manager<E> {
         let mut manager = Self {
             check: start.config.check(),
             ports: Ports::new(start.config.port_first, start.config.port_last),
+            drivers: Drivers::looking(),
             config: start.config,
             clock: start.clock,
             table: start.table,
@@ -172,7 +176,7 @@ impl<E: Effects> Manager<E> {
     fn settle(&mut self, now: Now) -> Option<Ms> {
         loop {
             self.publish();
-            let plan = reconcile(self.desired.as_ref(), &self.machines, self.mode, now.mono);
+            let plan = reconcile(self.desired.as_ref(), &self.machines, &self.drivers, self.mode, now.mono);
             if plan.actions.is_empty() {
                 self.milestones();
                 return plan.due;
@@ -187,6 +191,7 @@ impl<E: Effects> Manager<E> {
     fn take(&mut self, event: Event, now: Now) {
         match event {
             Event::Desired(set) => self.take_desired(set),
+            Event::Drivers(drivers) => self.take_drivers(drivers),
             Event::Examined { id, examination } => self.examined(&id, examination, now),
             Event::Started { id, port, result } => self.started(&id, port, result, now),
             Event::Ended { id, generation, exit } => self.ended(&id, generation, exit, now),
@@ -205,11 +210,21 @@ impl<E: Effects> Manager<E> {
     fn take_desired(&mut self, set: DesiredSet) {
         for (id, desired) in &set {
             if let Some(machine) = self.machines.get_mut(id) {
-                adjust(machine, desired);
+                adjust(machine, desired, &self.drivers);
                 self.touched.insert(id.clone());
             }
         }
         self.desired = Some(set);
+    }
+
+    fn take_drivers(&mut self, drivers: Drivers) {
+        self.drivers = drivers;
+        for machine in self.machines.values_mut() {
+            if let Some(desired) = machine.desired.clone() {
+                adjust(machine, &desired, &self.drivers);
+            }
+        }
+        self.touched.extend(self.machines.keys().cloned());
     }
 
     fn examined(&mut self, id: &InstanceId, examination: Examination, now: Now) {
@@ -217,18 +232,24 @@ impl<E: Effects> Manager<E> {
         let Some(machine) = self.machines.get_mut(id) else { return };
         let Examination { found, newest } = examination;
         if let Found::Live { run, .. } = &found {
-            tracing::info!(instance = %id, generation = run.number, pid = run.pid, port = run.port, "adopted a live instance");
-            self.ports.adopt(run.port, id);
+            tracing::info!(instance = %id, generation = run.number, pid = run.pid, endpoint = %run.endpoint, "adopted a live instance");
+            run.endpoint.port().into_iter().for_each(|port| self.ports.adopt(port, id));
             self.effects.await_end(run);
         }
         machine.examined(found, newest, &rules, now);
         if let Some(desired) = machine.desired.clone() {
-            adjust(machine, &desired);
+            adjust(machine, &desired, &self.drivers);
         }
         self.touched.insert(id.clone());
     }
 
-    fn started(&mut self, id: &InstanceId, port: u16, result: Result<Arc<Generation>, Failure>, now: Now) {
+    fn started(
+        &mut self,
+        id: &InstanceId,
+        port: Option<u16>,
+        result: Result<Arc<Generation>, Failure>,
+        now: Now,
+    ) {
         let (rules, jitter) = (self.rules(id), self.effects.jitter());
         let Some(machine) = self.machines.get_mut(id) else { return };
         match result {
@@ -237,7 +258,7 @@ impl<E: Effects> Manager<E> {
                 machine.launched(run, &rules, now);
             }
             Err(failure) => {
-                self.ports.release(port, id);
+                port.into_iter().for_each(|port| self.ports.release(port, id));
                 machine.launch_failed(failure.number, &failure.why, &rules, jitter, now);
             }
         }
@@ -247,7 +268,7 @@ impl<E: Effects> Manager<E> {
     fn ended(&mut self, id: &InstanceId, generation: u64, exit: Exit, now: Now) {
         let (rules, jitter) = (self.rules(id), self.effects.jitter());
         let Some(machine) = self.live(id, generation) else { return };
-        let port = machine.live.as_ref().map(|run| run.port);
+        let port = machine.live.as_ref().and_then(|run| run.endpoint.port());
         machine.exited(exit, &rules, jitter, now);
         self.stopped += u32::from(self.mode == Mode::StopAll);
         if let Some(port) = port {
@@ -283,9 +304,12 @@ impl<E: Effects> Manager<E> {
         let Some(desired) = self.desired.as_ref().and_then(|set| set.get(&id)) else {
             return refuse(id, "the provider does not want it to run");
         };
-        adjust(machine, desired);
+        adjust(machine, desired, &self.drivers);
         if let Some(problem) = desired.problem.as_ref().or(machine.held_back.as_ref()) {
             return refuse(id, problem);
+        }
+        if let Err(Missing::Refused(why)) = self.drivers.resolve(desired.isolation) {
+            return refuse(id, &why);
         }
         machine.ask_restart(now);
         self.touched.insert(id);
@@ -327,15 +351,17 @@ impl<E: Effects> Manager<E> {
         let machine = self.machines.entry(id.clone()).or_insert_with(|| Machine::new(now));
         machine.launch(desired.digest.clone(), now);
         machine.desired = Some(Arc::clone(desired));
-        match self.ports.reserve(id, |port| self.effects.reserve(port)) {
-            Ok((port, reservation)) => {
-                tracing::info!(instance = %id, port, release = %desired.release.display(), "starting an instance");
-                self.effects.start(desired, port, reservation);
-            }
-            Err(exhausted) => {
-                let jitter = self.effects.jitter();
-                machine.launch_failed(0, &exhausted.to_string(), rules, jitter, now);
-            }
+        let started = self.drivers.resolve(desired.isolation).map_err(|missing| missing.to_string());
+        let started = started.and_then(|driver| {
+            let reserve = || self.ports.reserve(id, |port| self.effects.reserve(port));
+            let port = (!driver.boxes()).then(reserve).transpose().map_err(|error| error.to_string())?;
+            let number = port.as_ref().map(|(port, _)| *port);
+            tracing::info!(instance = %id, driver = driver.name(), port = number, release = %desired.release.display(), "starting an instance");
+            self.effects.start(desired, driver, port);
+            Ok(())
+        });
+        if let Err(why) = started {
+            machine.launch_failed(0, &why, rules, self.effects.jitter(), now);
         }
     }
 
@@ -354,7 +380,7 @@ impl<E: Effects> Manager<E> {
     fn publish(&mut self) {
         for id in std::mem::take(&mut self.touched) {
             let Some(machine) = self.machines.get(&id) else { continue };
-            let driver = machine.desired.as_ref().map_or("", |desired| driver::name(desired.isolation));
+            let driver = machine.desired.as_ref().map_or("", |desired| self.drivers.name(desired.isolation));
             let status = table::status(&id, machine, driver);
             let before = self.table.get(&id).map(|status| status.state);
             if before != Some(status.state) {
@@ -417,9 +443,9 @@ impl<E: Effects> Manager<E> {
 }
 
 /// Takes over what the provider says of an instance. A change that can't run doesn't end what runs.
-fn adjust(machine: &mut Machine, desired: &Arc<Desired>) {
+fn adjust(machine: &mut Machine, desired: &Arc<Desired>, drivers: &Drivers) {
     let changes = machine.live.as_ref().is_some_and(|run| run.digest != desired.digest);
-    machine.held_back = changes.then(|| driver::judge(desired).err()).flatten();
+    machine.held_back = changes.then(|| drivers.judge(desired).err()).flatten();
     machine.desired = Some(Arc::clone(desired));
 }
 

@@ -1,15 +1,16 @@
-//! One health check: `GET` on a connection of its own to 127.0.0.1, 200 is healthy. On the first answers of a generation it
-//! is judged too that the listener is the app's own.
+//! One health check: `GET` on a connection of its own to 127.0.0.1 or into the box, 200 is healthy. On the first answers of a
+//! generation on a port it is judged too that the listener is the app's own; in a box nobody else's can be.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use nexushub_chassis::reach;
 use tokio::net::TcpStream;
 
-use crate::{health::Check, listener, state::Probed};
+use crate::{generation::Endpoint, health::Check, listener, state::Probed};
 
 /// Of an answer's body, no more than this is read; what is in it doesn't matter.
 const BODY_LIMIT: usize = 64 << 10;
@@ -17,8 +18,8 @@ const BODY_LIMIT: usize = 64 << 10;
 /// What is asked, of whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
-    /// The app's port.
-    pub port: u16,
+    /// Where the app is reached.
+    pub endpoint: Endpoint,
     /// The shim, if it is to be judged whose listener answers.
     pub judge_for: Option<u32>,
 }
@@ -26,14 +27,13 @@ pub(crate) struct Question {
 /// Asks. The check's time-out covers everything.
 pub(crate) async fn ask(question: Question, check: Check) -> Probed {
     let patience = Duration::from_millis(u64::try_from(check.timeout_ms).unwrap_or(1));
-    let answer = match tokio::time::timeout(patience, get(question.port, &check.path)).await {
+    let answer = match tokio::time::timeout(patience, get(&question.endpoint, &check.path)).await {
         Ok(Err(Miss::Refused)) => return Err("nothing listens on its port".into()), // there is no listener to judge
         Ok(Err(Miss::Other(why))) => Err(why),
         Ok(Ok(())) => Ok(()),
         Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
     };
-    let Some(shim) = question.judge_for else { return answer };
-    let port = question.port;
+    let (Some(shim), Some(port)) = (question.judge_for, question.endpoint.port()) else { return answer };
     match tokio::task::spawn_blocking(move || listener::owner(port, shim)).await {
         Ok(listener::Owner::Stranger) => Err(format!("port {port} is listened on by a stranger")),
         Ok(listener::Owner::Nobody) if answer.is_ok() => {
@@ -51,17 +51,24 @@ enum Miss {
     Other(String),
 }
 
-async fn get(port: u16, path: &str) -> Result<(), Miss> {
-    let stream =
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => Miss::Refused,
-            _ => Miss::Other(format!("could not connect: {error}")),
-        })?;
+async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    match endpoint {
+        Endpoint::Port(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await,
+        Endpoint::Shim(path) => reach::connect(path).await,
+    }
+}
+
+async fn get(endpoint: &Endpoint, path: &str) -> Result<(), Miss> {
+    let stream = connect(endpoint).await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => Miss::Refused,
+        _ => Miss::Other(format!("could not connect: {error}")),
+    })?;
+    let host = endpoint.port().map_or_else(|| "127.0.0.1".into(), |port| format!("127.0.0.1:{port}"));
     let broken = |error: hyper::Error| Miss::Other(format!("the connection broke: {error}"));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let driver = Driving(tokio::spawn(connection));
     let request = Request::get(path)
-        .header(header::HOST, format!("127.0.0.1:{port}"))
+        .header(header::HOST, host)
         .header(header::USER_AGENT, "nexushub-procmgr")
         .body(Empty::<Bytes>::new())
         .map_err(|error| Miss::Other(format!("the request is malformed: {error}")))?;
@@ -115,7 +122,7 @@ mod tests {
     }
 
     fn plain(port: u16) -> Question {
-        Question { port, judge_for: None }
+        Question { endpoint: Endpoint::Port(port), judge_for: None }
     }
 
     #[tokio::test]
@@ -134,18 +141,27 @@ mod tests {
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let refused = Err("nothing listens on its port".into());
         for judge_for in [None, Some(u32::MAX)] {
-            let question = Question { port: free, judge_for };
+            let question = Question { endpoint: Endpoint::Port(free), judge_for };
             assert_eq!(ask(question, Config::default().check()).await, refused);
         }
     }
 
     #[tokio::test]
+    async fn a_box_whose_shim_is_gone_could_not_be_connected_to_and_no_listener_is_judged() {
+        let endpoint = Endpoint::Shim("/nonexistent/shim.sock".into());
+        let question = Question { endpoint, judge_for: Some(u32::MAX) };
+        let sick = ask(question, Config::default().check()).await.unwrap_err();
+        assert!(sick.contains("could not connect"), "{sick}");
+    }
+
+    #[tokio::test]
     async fn a_healthy_answer_from_a_strangers_listener_does_not_count() {
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        let mine = |port| Question { port, judge_for: Some(std::process::id()) };
+        let judged = |port, shim| Question { endpoint: Endpoint::Port(port), judge_for: Some(shim) };
+        let mine = |port| judged(port, std::process::id());
         assert_eq!(against(answer, mine).await, Ok(()));
         // A shim id that no process has: a family of nobody.
-        let theirs = |port| Question { port, judge_for: Some(u32::MAX) };
+        let theirs = |port| judged(port, u32::MAX);
         assert!(against(answer, theirs).await.unwrap_err().contains("listened on by a stranger"));
     }
 }

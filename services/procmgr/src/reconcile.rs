@@ -1,4 +1,4 @@
-//! What is to be done: a pure function of the desired set, the machines and the time. No tick drives it: it runs after every
+//! What is to be done: a pure function of the desired set, the machines, the drivers and the time. No tick drives it: it runs after every
 //! event and when [`Plan::due`] is reached, and says itself when that is.
 //!
 //! Invariant: doing what a plan says and asking again at the same time yields nothing more to do for the same instance than
@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     clock::Ms,
     desired::{Desired, DesiredSet},
+    driver::{Drivers, Missing},
     generation::Generation,
     ids::InstanceId,
     state::{Cause, Machine, Phase, State},
@@ -74,6 +75,7 @@ enum Step {
 pub(crate) fn reconcile(
     desired: Option<&DesiredSet>,
     machines: &BTreeMap<InstanceId, Machine>,
+    drivers: &Drivers,
     mode: Mode,
     now: Ms,
 ) -> Plan {
@@ -88,7 +90,7 @@ pub(crate) fn reconcile(
             (Mode::Run, None) => Want::Unknown,
             (Mode::Run, Some(set)) => set.get(id).map_or(Want::Absent, Want::Run),
         };
-        match step(machine, want, now) {
+        match step(machine, want, drivers, now) {
             Step::Do(action) => plan.actions.push((id.clone(), action)),
             Step::Wait(Some(at)) => plan.due = Some(plan.due.map_or(at, |due| due.min(at))),
             Step::Wait(None) => {}
@@ -97,13 +99,13 @@ pub(crate) fn reconcile(
     plan
 }
 
-fn step(m: &Machine, want: Want<'_>, now: Ms) -> Step {
+fn step(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
     match (m.phase, &m.live) {
         (Phase::Unknown, _) => Step::Do(Action::Examine),
         (Phase::Examining | Phase::Launching, _) => Step::Wait(None),
         (Phase::Blocked, _) => at(m.recheck_at, now, Action::Examine),
-        (Phase::Idle, None) => idle(m, want, now),
-        (Phase::Up, Some(run)) => up(m, run, want, now),
+        (Phase::Idle, None) => idle(m, want, drivers, now),
+        (Phase::Up, Some(run)) => up(m, run, want, drivers, now),
         (Phase::Stopping, Some(run)) => at(m.kill_at, now, Action::Kill(Arc::clone(run))),
         // What doesn't go together isn't believed: what is on disk decides, and the examination waits for nothing here.
         (Phase::Idle, Some(_)) | (Phase::Up | Phase::Stopping, None) => Step::Do(Action::Examine),
@@ -114,17 +116,21 @@ fn at(due: Ms, now: Ms, action: Action) -> Step {
     if due <= now { Step::Do(action) } else { Step::Wait(Some(due)) }
 }
 
-fn idle(m: &Machine, want: Want<'_>, now: Ms) -> Step {
+fn idle(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
     match want {
         Want::Unknown => Step::Wait(None),
         Want::Absent => Step::Do(Action::Forget),
         Want::Stopped => rest(m, State::Stopped, "all instances have been stopped"),
         Want::Run(desired) => match &desired.problem {
             Some(problem) => rest(m, State::Failed, &format!("cannot run: {problem}")),
-            None if m.restart_asked || m.tried.as_ref() != Some(&desired.digest) => {
-                Step::Do(Action::Start(Arc::clone(desired)))
-            }
-            None => at(m.start_at.unwrap_or(now), now, Action::Start(Arc::clone(desired))),
+            None => match drivers.resolve(desired.isolation) {
+                Err(Missing::Looking) => rest(m, State::Starting, &Missing::Looking.to_string()),
+                Err(refused) => rest(m, State::Failed, &format!("cannot run: {refused}")),
+                Ok(_) if m.restart_asked || m.tried.as_ref() != Some(&desired.digest) => {
+                    Step::Do(Action::Start(Arc::clone(desired)))
+                }
+                Ok(_) => at(m.start_at.unwrap_or(now), now, Action::Start(Arc::clone(desired))),
+            },
         },
     }
 }
@@ -136,8 +142,8 @@ fn rest(m: &Machine, state: State, reason: &str) -> Step {
     Step::Do(Action::Hold(state, reason.to_owned()))
 }
 
-fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, now: Ms) -> Step {
-    if let Some(cause) = reason_to_end(m, run, want, now) {
+fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
+    if let Some(cause) = reason_to_end(m, run, want, drivers, now) {
         return Step::Do(Action::Stop(cause, Arc::clone(run)));
     }
     if !m.probing && m.probe_at <= now {
@@ -149,14 +155,15 @@ fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, now: Ms) -> Step {
 }
 
 /// Only what could be started again is ended for being sick: of anything else, a sick one is better than none.
-fn reason_to_end(m: &Machine, run: &Generation, want: Want<'_>, now: Ms) -> Option<Cause> {
+fn reason_to_end(m: &Machine, run: &Generation, want: Want<'_>, drivers: &Drivers, now: Ms) -> Option<Cause> {
     let desired = match want {
         Want::Unknown => return None,
         Want::Absent => return Some(Cause::Removed),
         Want::Stopped => return Some(Cause::StopAll),
         Want::Run(desired) => desired,
     };
-    if desired.problem.is_some() || m.held_back.is_some() {
+    let startable = desired.problem.is_none() && drivers.resolve(desired.isolation).is_ok();
+    if !startable || m.held_back.is_some() {
         return None;
     }
     if run.digest != desired.digest {
@@ -175,11 +182,13 @@ fn reason_to_end(m: &Machine, run: &Generation, want: Want<'_>, now: Ms) -> Opti
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use nexushub_proto::provider;
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         desired::tests::proto,
+        driver,
         state::{
             Found,
             tests::{at as time, exit, rules, run},
@@ -195,6 +204,9 @@ mod tests {
     fn want(name: &str, release: u8, broken: bool) -> Arc<Desired> {
         let mut instance = proto(name);
         instance.release = format!("/srv/{release}");
+        // One of the three is for a box, and has to wait until it is known whether there is any.
+        let isolation = if name == "c" { provider::Driver::Auto } else { provider::Driver::Process };
+        instance.driver = isolation.into();
         instance.debug_port = if broken { 99_999 } else { 0 };
         Arc::new(Desired::from_proto(instance, 1_000).unwrap())
     }
@@ -210,6 +222,8 @@ mod tests {
         probing: Vec<InstanceId>,
         ending: Vec<InstanceId>,
         stop_all: bool,
+        /// The drivers of this machine are known.
+        searched: bool,
         now: Ms,
     }
 
@@ -219,7 +233,8 @@ mod tests {
         }
 
         fn plan(&self) -> Plan {
-            reconcile(self.desired.as_ref(), &self.machines, self.mode(), self.now)
+            let drivers = if self.searched { driver::tests::with_sandbox(&[]) } else { Drivers::looking() };
+            reconcile(self.desired.as_ref(), &self.machines, &drivers, self.mode(), self.now)
         }
 
         /// Why the plan ends what it ends, if that is all it does.
@@ -254,6 +269,7 @@ mod tests {
                 }
                 Action::Start(desired) => {
                     assert!(!self.live.contains_key(id), "a second generation of {id}");
+                    assert!(self.searched || id.as_str() != "c", "started before its driver is known");
                     let digest = desired.digest.clone();
                     m.launch(digest.clone(), now);
                     assert!(self.launching.insert(id.clone(), digest).is_none(), "two starts of {id}");
@@ -342,6 +358,7 @@ mod tests {
                 7 => self.now += [1, 500, 2_000, 70_000][usize::from(which) % 4],
                 8 => drop(self.machines.get_mut(&id(name)).map(|m| m.ask_restart(time(0)))),
                 9 if which.is_multiple_of(16) => self.restart(),
+                9 => self.searched = true,
                 _ => {}
             }
         }
@@ -355,10 +372,12 @@ mod tests {
             self.examining.clear();
             self.probing.clear();
             self.ending.clear();
+            self.searched = false;
         }
 
         /// Everything that is under way ends well, over and over, until time passes without news.
         fn converge(&mut self) {
+            self.searched = true;
             for _ in 0..40 {
                 self.finish_examining(1);
                 self.finish_launching(false);
@@ -407,8 +426,8 @@ mod tests {
     }
 
     fn world_running(name: &str) -> World {
-        let mut world =
-            World { desired: Some([(id(name), want(name, 0, false))].into()), ..World::default() };
+        let desired = Some([(id(name), want(name, 0, false))].into());
+        let mut world = World { desired, searched: true, ..World::default() };
         world.settle();
         world.finish_examining(0);
         world.settle();
@@ -461,6 +480,36 @@ mod tests {
         let m = &world.machines[&id("a")];
         assert_eq!((m.state, m.start_at), (State::Failed, None));
         assert!(m.reason.contains("debug port"), "{}", m.reason);
+    }
+
+    #[test]
+    fn one_that_needs_a_box_says_that_it_waits_for_the_search_and_starts_when_that_ends() {
+        let mut world = World { desired: Some([(id("c"), want("c", 0, false))].into()), ..World::default() };
+        world.settle();
+        world.finish_examining(0);
+        world.settle();
+        let m = &world.machines[&id("c")];
+        assert_eq!((m.state, m.reason.as_str()), (State::Starting, driver::LOOKING));
+        assert_eq!(world.plan(), Plan::default(), "nothing but the search ends the wait");
+        world.searched = true;
+        world.settle();
+        assert_eq!(world.launching.len(), 1);
+    }
+
+    #[test]
+    fn one_whose_box_cannot_be_made_again_is_not_ended_for_being_sick() {
+        let mut world = world_running("c");
+        world.searched = false;
+        world.now = 10_000;
+        world.settle();
+        world.finish_probing(false);
+        world.now = 11_000;
+        world.settle();
+        world.finish_probing(false);
+        assert_eq!(world.machines[&id("c")].state, State::Unhealthy);
+        assert_eq!(world.plan().actions, []);
+        world.searched = true;
+        assert_eq!(world.ends(), [Cause::Unhealthy]);
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use nexushub_chassis::shutdown::Shutdown;
 use nexushub_proto::procmgr::{
-    GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, ReadLogRequest,
-    ReadLogResponse, RestartInstanceRequest, RestartInstanceResponse, StopAllInstancesRequest,
-    StopAllInstancesResponse, WatchInstancesRequest, WatchInstancesResponse,
+    GetInstanceRequest, GetInstanceResponse, InstanceStatus, ListInstancesRequest, ListInstancesResponse,
+    ReadLogRequest, ReadLogResponse, RestartInstanceRequest, RestartInstanceResponse,
+    StopAllInstancesRequest, StopAllInstancesResponse, WatchInstancesRequest, WatchInstancesResponse,
     procmgr_service_server::ProcmgrService,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     config::Config, error::ProcmgrError, generation, ids::InstanceId, log, manager::Event, table::Table,
+    usage,
 };
 
 /// Messages on their way to one caller.
@@ -89,6 +90,22 @@ impl Service {
         answer.await.map_err(|_| ProcmgrError::Ending)
     }
 
+    /// Statuses with what the live ones among them use, which is read from files.
+    async fn with_usage(
+        &self,
+        mut statuses: Vec<InstanceStatus>,
+    ) -> Result<Vec<InstanceStatus>, ProcmgrError> {
+        let instances = self.instances.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            for status in statuses.iter_mut().filter(|status| status.pid != 0) {
+                let folder = instances.join(&status.id).join(format!("g{}", status.generation));
+                status.usage = usage::of(&folder);
+            }
+            statuses
+        });
+        reading.await.map_err(|_| ProcmgrError::Ending)
+    }
+
     /// The folder of an instance's log; of one that is known it is made if need be, so that it can be followed. One look, and at
     /// most the making of one folder: too little to hand to another thread.
     fn log_folder(&self, id: &InstanceId) -> Result<PathBuf, ProcmgrError> {
@@ -125,6 +142,7 @@ impl ProcmgrService for Service {
         _: Request<ListInstancesRequest>,
     ) -> Result<Response<ListInstancesResponse>, Status> {
         let (instances, reconciled) = self.table.list();
+        let instances = self.with_usage(instances).await?;
         Ok(Response::new(ListInstancesResponse { instances, reconciled }))
     }
 
@@ -134,7 +152,8 @@ impl ProcmgrService for Service {
     ) -> Result<Response<GetInstanceResponse>, Status> {
         let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
         let instance = self.table.get(&id).ok_or(ProcmgrError::UnknownInstance(id))?;
-        Ok(Response::new(GetInstanceResponse { instance: Some(instance) }))
+        let instance = self.with_usage(vec![instance]).await?.pop();
+        Ok(Response::new(GetInstanceResponse { instance }))
     }
 
     async fn restart_instance(

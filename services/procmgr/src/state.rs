@@ -511,7 +511,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn exit(code: i32) -> Exit {
-        Exit { how: How::Code(code), unix_ms: 0, reason: None }
+        Exit { how: How::Code(code), unix_ms: 0, reason: None, out_of_memory: None }
     }
 
     fn up(at_ms: Ms) -> Machine {

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 
 use crate::{
+    generation::Endpoint as Reached,
     ids::InstanceId,
     state::{Machine, State},
 };
@@ -147,7 +148,7 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStat
         since_unix_ms: m.since,
         generation: m.generation,
         pid: live.map_or(0, |run| run.pid),
-        endpoint: live.map(|run| Endpoint { kind: Some(Kind::TcpPort(run.port.into())) }),
+        endpoint: live.map(|run| Endpoint { kind: Some(kind(&run.endpoint)) }),
         routed: m.routed(),
         flagged: m.flagged,
         restarts: m.restarts,
@@ -158,6 +159,15 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStat
         debug_port: desired.map_or(0, |d| d.debug_port.into()),
         static_service_url: desired.map(|d| d.static_service_url.clone()).unwrap_or_default(),
         driver: live.map_or_else(|| driver.to_owned(), |run| run.driver.clone()),
+        not_enforced: live.map(|run| run.not_enforced.clone()).unwrap_or_default(),
+        usage: None,
+    }
+}
+
+fn kind(endpoint: &Reached) -> Kind {
+    match endpoint {
+        Reached::Port(port) => Kind::TcpPort((*port).into()),
+        Reached::Shim(path) => Kind::Shim(path.display().to_string()),
     }
 }
 

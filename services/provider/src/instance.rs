@@ -45,6 +45,30 @@ pub struct Health {
     pub start_deadline_ms: Option<u32>,
 }
 
+/// Bounds on what it uses; absent = the defaults of procmgr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Memory of all its processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processor time; 100 = one core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<u32>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
+    /// Open files of one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u32>,
+    /// Its data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_bytes: Option<u64>,
+    /// Its `/tmp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmp_bytes: Option<u64>,
+}
+
 /// What a static entry may pin against dynamic overrides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,6 +82,7 @@ pub enum Field {
     Driver,
     Env,
     Health,
+    Limits,
     DebugPort,
     StaticServiceUrl,
 }
@@ -96,6 +121,7 @@ pub struct Fields {
     pub driver: Option<Driver>,
     pub env: Option<BTreeMap<String, String>>,
     pub health: Option<Health>,
+    pub limits: Option<Limits>,
     pub debug_port: Option<u16>,
     pub static_service_url: Option<String>,
 }
@@ -117,6 +143,7 @@ impl Fields {
             driver: pick(&self.driver, &lower.driver, pinned(Field::Driver)),
             env: pick(&self.env, &lower.env, pinned(Field::Env)),
             health: pick(&self.health, &lower.health, pinned(Field::Health)),
+            limits: pick(&self.limits, &lower.limits, pinned(Field::Limits)),
             debug_port: pick(&self.debug_port, &lower.debug_port, pinned(Field::DebugPort)),
             static_service_url: pick(
                 &self.static_service_url,
@@ -140,6 +167,7 @@ impl Fields {
             driver: self.driver.unwrap_or_default(),
             env: self.env.clone().unwrap_or_default(),
             health: self.health.clone(),
+            limits: self.limits,
             debug_port: self.debug_port.unwrap_or(0),
             static_service_url: self.static_service_url.clone().unwrap_or_default(),
         })
@@ -180,6 +208,8 @@ pub struct Instance {
     pub env: BTreeMap<String, String>,
     /// Overrides of its health check.
     pub health: Option<Health>,
+    /// Bounds on what it uses.
+    pub limits: Option<Limits>,
     /// A development server for the non-API paths; 0 = none.
     pub debug_port: u16,
     /// Where non-API paths are served from while developing; may be empty.

@@ -171,6 +171,7 @@ impl From<&Entry> for Typed {
             driver: fields.driver,
             env: fields.env.clone(),
             health: fields.health.clone(),
+            limits: fields.limits,
             debug_port: fields.debug_port,
             static_service_url: fields.static_service_url.clone(),
             pin: entry.pins.iter().copied().collect(),

@@ -9,12 +9,26 @@ use std::{
 use nexushub_chassis::names::{HostName, HttpUrl, InstanceId, Zone, is_variable, shown};
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{Driver, Entry, Field, Fields, Health, Source};
+use crate::instance::{Driver, Entry, Field, Fields, Health, Limits, Source};
 
 /// Longest app id and display name, in characters.
 const NAME_MAX: usize = 128;
 /// Longest path, in bytes: what the kernel takes, less its terminator.
 const PATH_MAX: usize = 4095;
+/// The least memory with which a program starts.
+const LIMIT_MEMORY_MIN: u64 = 8 << 20;
+/// The most of a limit in bytes: 1 TiB.
+const LIMIT_BYTES_MAX: u64 = 1 << 40;
+/// The most cores, in percent.
+const LIMIT_CPU_MAX: u64 = 1024 * 100;
+/// The least number of processes: the box's own and a few of the app.
+const LIMIT_PROCESSES_MIN: u64 = 4;
+/// The least number of open files.
+const LIMIT_FILES_MIN: u64 = 16;
+/// The most processes or open files.
+const LIMIT_COUNT_MAX: u64 = 1 << 20;
+/// The least room for files.
+const LIMIT_DISK_MIN: u64 = 64 << 10;
 /// Longest health path, in bytes: what procmgr takes (`config.rs` there).
 const HEALTH_PATH_MAX: usize = 1024;
 /// Most variables of an app's further environment.
@@ -63,6 +77,9 @@ pub struct Typed {
     /// Overrides of the health check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Bounds on what it uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// A development server for the non-API paths.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug_port: Option<u16>,
@@ -114,6 +131,7 @@ impl Judge {
             driver: typed.driver,
             env: typed.env.map(env).transpose().map_err(bad("env"))?,
             health: typed.health.map(health).transpose().map_err(bad("health"))?,
+            limits: typed.limits.map(limits).transpose().map_err(bad("limits"))?,
             debug_port: typed.debug_port,
             static_service_url: typed
                 .static_service_url
@@ -224,6 +242,22 @@ fn health(typed: Health) -> Result<Health, String> {
     Ok(typed)
 }
 
+fn limits(typed: Limits) -> Result<Limits, String> {
+    let within = |what: &str, value: Option<u64>, least: u64, most: u64| match value {
+        Some(value) if !(least..=most).contains(&value) => {
+            Err(format!("limit {what} {value} is not within {least} and {most}"))
+        }
+        _ => Ok(()),
+    };
+    within("memory_bytes", typed.memory_bytes, LIMIT_MEMORY_MIN, LIMIT_BYTES_MAX)?;
+    within("cpu_percent", typed.cpu_percent.map(Into::into), 1, LIMIT_CPU_MAX)?;
+    within("processes", typed.processes.map(Into::into), LIMIT_PROCESSES_MIN, LIMIT_COUNT_MAX)?;
+    within("open_files", typed.open_files.map(Into::into), LIMIT_FILES_MIN, LIMIT_COUNT_MAX)?;
+    within("data_bytes", typed.data_bytes, LIMIT_DISK_MIN, LIMIT_BYTES_MAX)?;
+    within("tmp_bytes", typed.tmp_bytes, LIMIT_DISK_MIN, LIMIT_BYTES_MAX)?;
+    Ok(typed)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -275,6 +309,17 @@ mod tests {
         }
         assert_eq!(health(Health { interval_ms: Some(1), ..Health::default() }), "health");
         assert_eq!(health(Health { failures: Some(0), ..Health::default() }), "health");
+        let limits = |limits| key_of(Typed { limits: Some(limits), ..typed() });
+        for less in [
+            Limits { memory_bytes: Some(LIMIT_MEMORY_MIN - 1), ..Limits::default() },
+            Limits { cpu_percent: Some(0), ..Limits::default() },
+            Limits { processes: Some(3), ..Limits::default() },
+            Limits { open_files: Some(u32::MAX), ..Limits::default() },
+            Limits { data_bytes: Some(1), ..Limits::default() },
+            Limits { tmp_bytes: Some(u64::MAX), ..Limits::default() },
+        ] {
+            assert_eq!(limits(less), "limits", "{less:?}");
+        }
     }
 
     #[test]

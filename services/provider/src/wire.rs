@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::{
     changes::Change,
-    instance::{Driver, Health, Instance},
+    instance::{Driver, Health, Instance, Limits},
     merge::{Desired, Merged, Origin},
     typed::{BadField, Typed},
 };
@@ -39,6 +39,15 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         failures: number(health.failures),
         start_deadline_ms: number(health.start_deadline_ms),
     });
+    let bytes = |value: u64| Some(value).filter(|value| *value != 0);
+    let limits = sent.limits.map(|limits| Limits {
+        memory_bytes: bytes(limits.memory_bytes),
+        cpu_percent: number(limits.cpu_percent),
+        processes: number(limits.processes),
+        open_files: number(limits.open_files),
+        data_bytes: bytes(limits.data_bytes),
+        tmp_bytes: bytes(limits.tmp_bytes),
+    });
     Ok(Typed {
         id: sent.id,
         app_id: said(sent.app_id),
@@ -50,6 +59,7 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         env: Some(sent.env.into_iter().collect())
             .filter(|env: &std::collections::BTreeMap<_, _>| !env.is_empty()),
         health: health.filter(|health| *health != Health::default()),
+        limits: limits.filter(|limits| *limits != Limits::default()),
         debug_port: Some(debug_port).filter(|port| *port != 0),
         static_service_url: said(sent.static_service_url),
         pin: Vec::new(),
@@ -59,7 +69,7 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
 /// A desired instance as a message.
 #[must_use]
 pub fn instance(desired: &Desired) -> proto::Instance {
-    let Instance { id, app_id, display_name, host_name, release, data, driver, env, health, .. } =
+    let Instance { id, app_id, display_name, host_name, release, data, driver, env, health, limits, .. } =
         &desired.instance;
     let text = |path: &Path| path.to_string_lossy().into_owned(); // paths were text when they were judged
     let driver = match driver {
@@ -88,6 +98,14 @@ pub fn instance(desired: &Desired) -> proto::Instance {
             timeout_ms: health.timeout_ms.unwrap_or(0),
             failures: health.failures.unwrap_or(0),
             start_deadline_ms: health.start_deadline_ms.unwrap_or(0),
+        }),
+        limits: limits.map(|limits| proto::Limits {
+            memory_bytes: limits.memory_bytes.unwrap_or(0),
+            cpu_percent: limits.cpu_percent.unwrap_or(0),
+            processes: limits.processes.unwrap_or(0),
+            open_files: limits.open_files.unwrap_or(0),
+            data_bytes: limits.data_bytes.unwrap_or(0),
+            tmp_bytes: limits.tmp_bytes.unwrap_or(0),
         }),
         origin: origin.into(),
         static_service_url: desired.instance.static_service_url.clone(),
@@ -136,6 +154,7 @@ mod tests {
             driver: proto::Driver::Process.into(),
             env: [("A".to_owned(), "b".to_owned())].into(),
             health: Some(proto::Health { path: "/up".into(), failures: 3, ..Default::default() }),
+            limits: Some(proto::Limits { memory_bytes: 1 << 30, processes: 9, ..Default::default() }),
             origin: proto::Origin::Debug.into(),
             static_service_url: "http://localhost:5173".into(),
             debug_port: 5173,

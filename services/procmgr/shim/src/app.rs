@@ -1,7 +1,7 @@
 //! Starts the app. The shim has one thread, so between fork and exec the child may do anything.
 //!
 //! ```text
-//! fork ─► child: user, folder, pipes, signals, die-with-parent ─► waits at the gate ─► exec
+//! fork ─► child: folder, pipes, signals, die-with-parent ─► waits at the gate ─► exec
 //!      └► shim: completes the record on disk ───────────────────► opens the gate
 //! ```
 //! A shim that ends before it opened the gate leaves no app behind.
@@ -9,13 +9,12 @@
 
 use std::ffi::{CString, OsString};
 use std::os::{fd::OwnedFd, unix::ffi::OsStrExt as _};
-use std::{convert::Infallible, fs::File, io, io::Read as _, io::Write as _, iter};
+use std::{convert::Infallible, fs::File, io, io::Read as _, io::Write as _, iter, mem};
 
-use nexushub_shim::spec::Spec;
+use crate::entrance;
+use nexushub_shim::{control::REPORT, spec::Spec};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{
-    self, ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdout, execve, fork, getpid, getppid, pipe2,
-};
+use nix::unistd::{self, ForkResult, dup2_stderr, dup2_stdout, execve, fork, pipe2};
 use nix::{libc, sys::prctl, sys::signal::SigSet, sys::signal::Signal};
 
 /// The code of an app that could not be started, as shells have it.
@@ -28,7 +27,7 @@ pub(crate) struct App {
     pub(crate) outputs: [File; 2],
     /// A byte lets it begin, the end of the file lets it end.
     pub(crate) gate: File,
-    /// Why it could not be started; non-blocking, empty when it could.
+    /// Why it could not be started, or the report of a box; non-blocking, empty when there is nothing to say.
     pub(crate) failure: File,
 }
 
@@ -39,11 +38,10 @@ pub(crate) fn start(spec: &Spec) -> io::Result<App> {
     for end in [&stdout, &stderr, &failure] {
         fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
-    let shim = getpid();
     // SAFETY: this process has one thread: no lock is held by another.
     let ForkResult::Parent { child } = (unsafe { fork() })? else {
         drop(gate);
-        let Err(error) = become_app(spec, shim, [stdout_end, stderr_end], gate_end);
+        let Err(error) = become_app(spec, [stdout_end, stderr_end], gate_end, &failure_end);
         let _ = File::from(failure_end).write_all(error.to_string().as_bytes());
         // SAFETY: ends the child at once; nothing of the shim's is run or flushed a second time.
         unsafe { libc::_exit(NOT_STARTED) }
@@ -54,22 +52,27 @@ pub(crate) fn start(spec: &Spec) -> io::Result<App> {
 }
 
 /// In the child: becomes the app or says why not.
-fn become_app(spec: &Spec, shim: Pid, outputs: [OwnedFd; 2], gate: OwnedFd) -> io::Result<Infallible> {
+fn become_app(
+    spec: &Spec,
+    outputs: [OwnedFd; 2],
+    gate: OwnedFd,
+    failure: &OwnedFd,
+) -> io::Result<Infallible> {
     let [stdout, stderr] = outputs;
-    if let (Some(uid), Some(gid)) = (spec.uid.map(Uid::from_raw), spec.gid.map(Gid::from_raw)) {
-        let groups = unistd::setgroups(&[gid]).and_then(|()| unistd::setresgid(gid, gid, gid));
-        let user = groups.and_then(|()| unistd::setresuid(uid, uid, uid));
-        tell(user, || format!("become user {uid} and group {gid}"))?;
-    }
     tell(unistd::chdir(&spec.cwd), || format!("enter {}", spec.cwd.display()))?;
     tell(dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr)), || "connect its output".into())?;
     // Without it a set-uid program below the app could be neither tied to the shim's life nor ended by it.
     tell(prctl::set_no_new_privs(), || "renounce privileges".into())?;
-    // After the change of user, which would undo it; and the shim may be gone already.
+    // The shim may be gone already: then the gate never opens.
     tell(prctl::set_pdeathsig(Signal::SIGKILL), || "be tied to its shim".into())?;
     tell(SigSet::empty().thread_set_mask(), || "unblock signals".into())?;
-    if getppid() != shim || File::from(gate).read(&mut [0])? == 0 {
+    if File::from(gate).read(&mut [0])? == 0 {
         return Err(io::Error::other("could not start: its shim is gone"));
+    }
+    if spec.boxed {
+        tell(entrance::keep_rights(), || "keep its rights".into())?;
+        // SAFETY: what has this number in the child is its copy of the lock, which only the shim's own is to hold.
+        tell(unsafe { unistd::dup2_raw(failure, REPORT) }.map(mem::forget), || "open its report".into())?;
     }
     let text = |bytes: &[u8]| CString::new(bytes).expect("a spec holds no NUL: it separates its entries");
     let program = text(spec.program.as_os_str().as_bytes());

@@ -5,6 +5,8 @@
 //! stop <nonce> <deadline ms>  -> stopping     SIGTERM to all of the app, SIGKILL to what is left at the deadline
 //! kill <nonce>                -> stopping     SIGKILL at once
 //! wait <nonce>                -> exited ...   when it has
+//! connect                     -> connected | failed <errno>     of a box: with a socket on its way to the app
+//! listener                    -> listening | failed <errno>     of a box: with the listener of the way out
 //! ```
 //! A wrong nonce is `refused`, anything else `malformed`. `stopping` says that the end is under way and not on disk yet.
 //! A connection that ends without a reply means that the shim is gone: the exit record knows the rest, or nobody does.
@@ -18,11 +20,18 @@ use crate::{exit::End, record::Process};
 
 /// Name of the socket in the generation's folder.
 pub const SOCKET: &str = "shim.sock";
+/// The descriptor by which the program that builds a box reports: an [`End`] in text, or why the app could not be started.
+pub const REPORT: i32 = 3;
+/// Where an app in a box listens, on the box's 127.0.0.1.
+pub const APP_PORT: u16 = 80;
+/// Where an app in a box finds the platform, on the box's 127.0.0.1.
+pub const INWARD_PORT: u16 = 8443;
 /// No request or reply is longer, its newline included.
 pub const LINE_MAX: usize = 256;
 
 /// Replies of one word.
-const PLAIN: [Reply; 3] = [Reply::Stopping, Reply::Refused, Reply::Malformed];
+const PLAIN: [Reply; 5] =
+    [Reply::Stopping, Reply::Connected, Reply::Listening, Reply::Refused, Reply::Malformed];
 
 /// What a shim can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +44,10 @@ pub enum Request {
     Kill,
     /// Answer when it has ended.
     Wait,
+    /// Hand over a connection to the app in the box.
+    Connect,
+    /// Hand over the listener of the way out of the box.
+    Listener,
 }
 
 impl Request {
@@ -45,6 +58,8 @@ impl Request {
             Self::Stop(deadline) => format!("stop {nonce} {}\n", deadline.as_millis()),
             Self::Kill => format!("kill {nonce}\n"),
             Self::Wait => format!("wait {nonce}\n"),
+            Self::Connect => "connect\n".into(),
+            Self::Listener => "listener\n".into(),
         }
     }
 
@@ -57,6 +72,8 @@ impl Request {
             ["stop", nonce, ms] => (nonce, Self::Stop(Duration::from_millis(ms.parse::<u32>().ok()?.into()))),
             ["kill", nonce] => (nonce, Self::Kill),
             ["wait", nonce] => (nonce, Self::Wait),
+            ["connect"] => ("", Self::Connect),
+            ["listener"] => ("", Self::Listener),
             _ => return None,
         })
     }
@@ -71,6 +88,12 @@ pub enum Reply {
     Stopping,
     /// It has ended, and that is on disk.
     Exited(End),
+    /// With it comes a socket that connects to the app.
+    Connected,
+    /// With it comes the listener.
+    Listening,
+    /// There is no way, for this reason (errno).
+    Failed(i32),
     /// The nonce is another generation's.
     Refused,
     /// That was no request.
@@ -83,6 +106,9 @@ impl fmt::Display for Reply {
             Self::Running(process) => write!(f, "running {process}"),
             Self::Stopping => f.write_str("stopping"),
             Self::Exited(end) => write!(f, "exited {end}"),
+            Self::Connected => f.write_str("connected"),
+            Self::Listening => f.write_str("listening"),
+            Self::Failed(errno) => write!(f, "failed {errno}"),
             Self::Refused => f.write_str("refused"),
             Self::Malformed => f.write_str("malformed"),
         }
@@ -95,6 +121,7 @@ impl Reply {
         match str::from_utf8(line).ok()?.split_once(' ') {
             Some(("running", process)) => process.parse().ok().map(Self::Running),
             Some(("exited", end)) => end.parse().ok().map(Self::Exited),
+            Some(("failed", errno)) => errno.parse().ok().map(Self::Failed),
             _ => PLAIN.into_iter().find(|reply| reply.to_string().as_bytes() == line),
         }
     }
@@ -136,6 +163,10 @@ mod tests {
             let line = request.encode("abc");
             assert_eq!(Request::parse(line.trim_end().as_bytes()), Some(("abc", request)));
         }
+        for request in [Request::Connect, Request::Listener] {
+            let line = request.encode("abc");
+            assert_eq!(Request::parse(line.trim_end().as_bytes()), Some(("", request)), "needs no nonce");
+        }
     }
 
     #[test]
@@ -143,7 +174,7 @@ mod tests {
         let running = Reply::Running(Process { pid: 5, start: 6 });
         assert_eq!(running.to_string(), "running pid=5 start=6");
         let exits = [End::Code(3), End::Signal(9)].map(Reply::Exited);
-        for reply in [running, Reply::Stopping, Reply::Refused, Reply::Malformed].into_iter().chain(exits) {
+        for reply in PLAIN.into_iter().chain([running, Reply::Failed(111)]).chain(exits) {
             assert_eq!(Reply::parse(reply.to_string().as_bytes()), Some(reply));
         }
     }

@@ -31,7 +31,7 @@ macro_rules! values {
         }
     )*};
 }
-values!(self => self.to_string().as_bytes(); os => os.to_str()?.parse().ok(); String u16 u32 u64 i64 Process End);
+values!(self => self.to_string().as_bytes(); os => os.to_str()?.parse().ok(); String bool u16 u32 u64 i64 Process End);
 values!(self => self.as_bytes(); os => Some(os); OsString);
 values!(self => self.as_os_str().as_bytes(); os => Some(os.into()); PathBuf);
 values!(self => [self.0.as_bytes(), b"=", self.1.as_bytes()].concat(); os => variable(os.as_bytes()); (OsString, OsString));

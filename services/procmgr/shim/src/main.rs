@@ -1,6 +1,7 @@
 //! `nexushub-shim <instance> <generation>`: started by procmgr through `nexushub_shim::spawn::launch`, by nobody else.
 
 mod app;
+mod entrance;
 mod inherit;
 mod lines;
 mod peer;

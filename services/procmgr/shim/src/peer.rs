@@ -1,9 +1,11 @@
 //! One connection to the control socket.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, IoSlice, Read as _};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::{mem, os::unix::net::UnixStream};
 
 use nexushub_shim::control::{LINE_MAX, Reply};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// A client and what it has sent of its next request.
 pub(crate) struct Peer {
@@ -33,8 +35,14 @@ impl Peer {
     }
 
     /// Replies; false when that was the last word: to nonsense, to a stranger, to one who left or does not read.
-    pub(crate) fn send(&mut self, reply: Reply) -> bool {
-        let sent = self.reader.get_mut().write_all(format!("{reply}\n").as_bytes());
+    /// A descriptor goes with it if there is one.
+    pub(crate) fn send(&mut self, reply: Reply, with: Option<&OwnedFd>) -> bool {
+        let (line, fds) = (format!("{reply}\n"), with.map(AsRawFd::as_raw_fd));
+        let rights = fds.as_slice();
+        let rights = (!rights.is_empty()).then_some(ControlMessage::ScmRights(rights));
+        let (socket, text) = (self.reader.get_ref().as_raw_fd(), [IoSlice::new(line.as_bytes())]);
+        // So little is sent whole or not at all.
+        let sent = sendmsg::<()>(socket, &text, rights.as_slice(), MsgFlags::MSG_NOSIGNAL, None);
         sent.is_ok() && !matches!(reply, Reply::Malformed | Reply::Refused)
     }
 }

@@ -34,12 +34,10 @@ document! {
         cwd: PathBuf,
         /// Its whole environment.
         env: Vec<(OsString, OsString)>,
-        /// The user it runs as; none = the shim's. Needs `gid` too.
-        uid: Option<u32>,
-        /// The group it runs as.
-        gid: Option<u32>,
-        /// The `cgroup.procs` file of the cgroup that shim and app join.
-        cgroup: Option<PathBuf>,
+        /// Whether the program builds a box: it gets a network and process numbers of its own, and a report (see `control`).
+        boxed: bool,
+        /// The `cgroup.procs` files of the cgroups that shim and app join.
+        cgroups: Vec<PathBuf>,
     }
 }
 
@@ -53,12 +51,11 @@ impl Spec {
     fn flaw(&self) -> Option<&'static str> {
         let hex = self.nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
         let named = self.env.iter().all(|(name, _)| !name.is_empty() && !name.as_bytes().contains(&b'='));
-        let mut paths = [&self.dir, &self.log_dir, &self.program, &self.cwd].into_iter().chain(&self.cgroup);
+        let mut paths = [&self.dir, &self.log_dir, &self.program, &self.cwd].into_iter().chain(&self.cgroups);
         let rules = [
             (!self.instance.is_empty() && !self.instance.contains(char::is_control), "instance is no id"),
             (hex && (16..=64).contains(&self.nonce.len()), "nonce is not 16 to 64 hexadecimal digits"),
             (self.generation <= frame::GENERATION_MAX, "generation is too great"),
-            (self.uid.is_some() == self.gid.is_some(), "uid and gid come together or not at all"),
             (named, "env has a variable without a proper name"),
             (paths.all(|path| Path::is_absolute(path)), "a path is not absolute"),
         ];
@@ -86,15 +83,14 @@ mod tests {
             args: vec!["-c".into(), "a=b\nc".into()],
             cwd: "/".into(),
             env: vec![("SECRET".into(), "hush=hush\n".into()), ("EMPTY".into(), "".into())],
-            uid: Some(1),
-            gid: Some(2),
-            cgroup: Some("/sys/fs/cgroup/x/cgroup.procs".into()),
+            boxed: true,
+            cgroups: vec!["/sys/fs/cgroup/x/cgroup.procs".into(), "/sys/fs/cgroup/y/cgroup.procs".into()],
         }
     }
 
     #[test]
     fn a_spec_arrives_as_it_was_sent() {
-        let plain = Spec { args: vec![], env: vec![], uid: None, gid: None, cgroup: None, ..spec() };
+        let plain = Spec { args: vec![], env: vec![], boxed: false, cgroups: vec![], ..spec() };
         for spec in [spec(), plain] {
             assert_eq!(Spec::decode(&spec.encode().unwrap()).unwrap(), spec);
         }
@@ -117,10 +113,6 @@ mod tests {
             "spec is malformed: nonce is not 16 to 64 hexadecimal digits"
         );
         assert_eq!(refused(|spec| spec.cwd = "here".into()), "spec is malformed: a path is not absolute");
-        assert_eq!(
-            refused(|spec| spec.gid = None),
-            "spec is malformed: uid and gid come together or not at all"
-        );
         assert_eq!(refused(|spec| spec.generation = 1 << 24), "spec is malformed: generation is too great");
         assert_eq!(
             refused(|spec| spec.args.push("a\0b".into())),
@@ -136,9 +128,9 @@ mod tests {
             |extra: &str| Spec::decode(&[spec().encode().unwrap().as_slice(), extra.as_bytes()].concat());
         let why = |extra: &str| with(extra).unwrap_err().to_string();
         assert_eq!(with("later=yes\0").unwrap(), spec());
-        assert_eq!(why("uid=0\0"), "spec is malformed: uid is missing or not what it should be");
-        assert_eq!(why("uid"), "spec is malformed: its end is missing");
-        assert_eq!(why("uid\0"), "spec is malformed: an entry is not key=value");
+        assert_eq!(why("boxed=true\0"), "spec is malformed: boxed is missing or not what it should be");
+        assert_eq!(why("boxed"), "spec is malformed: its end is missing");
+        assert_eq!(why("boxed\0"), "spec is malformed: an entry is not key=value");
         assert_eq!(why("env=novalue\0"), "spec is malformed: env is missing or not what it should be");
         assert!(Spec::decode(b"a=b\0").is_err() && Spec::decode(b"").is_err());
     }

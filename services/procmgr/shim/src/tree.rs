@@ -19,9 +19,15 @@ pub(crate) fn reap() -> nix::Result<Option<(u32, ExitStatus)>> {
     }
 }
 
-/// SIGTERM to the app's process group, and to what has left the group but not the session, or is an orphan of it.
-pub(crate) fn terminate(app: u32) {
-    let _ = killpg(Pid::from_raw(app.cast_signed()), Signal::SIGTERM);
+/// SIGTERM to the app's process group, and to what has left the group but not the session, or is an orphan of it. In a box its
+/// first process does that.
+pub(crate) fn terminate(app: u32, boxed: bool) {
+    let first = Pid::from_raw(app.cast_signed());
+    if boxed {
+        let _ = kill(first, Signal::SIGTERM);
+        return;
+    }
+    let _ = killpg(first, Signal::SIGTERM);
     signal(Signal::SIGTERM, |stat| stat.group != app && (stat.session == id() || stat.parent == id()));
 }
 

@@ -13,7 +13,8 @@
 //! control socket does. SIGKILL can't be ignored: the app goes with the shim (PDEATHSIG), and its end is lost.
 #![allow(unsafe_code)]
 
-use std::os::{fd::AsFd as _, unix::net::UnixListener, unix::process::ExitStatusExt as _};
+use std::net::TcpListener;
+use std::os::{fd::AsFd as _, fd::OwnedFd, unix::net::UnixListener, unix::process::ExitStatusExt as _};
 use std::process::{ExitStatus, id};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, fs::File, io, io::Read as _, io::Write as _, mem, ptr};
@@ -26,7 +27,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::{prctl, resource, signal::SigSet, signalfd::SfdFlags, signalfd::SignalFd};
 use nix::{libc, unistd::setsid};
 
-use crate::{app, app::App, app::NOT_STARTED, lines::Lines, peer::Peer, tree};
+use crate::{app, app::App, app::NOT_STARTED, entrance, lines::Lines, peer::Peer, tree};
 
 /// How long to wait for processes that were killed and don't go (disk wait).
 const GRACE: Duration = Duration::from_secs(5);
@@ -34,6 +35,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const PEERS_MAX: usize = 16;
 /// Bytes read from a pipe at once.
 const CHUNK: usize = 16 * 1024;
+/// A report is never longer.
+const REPORT_MAX: u64 = 4096;
 /// Reads while draining: more than a pipe holds, so somebody outside who goes on writing holds nobody up.
 const DRAIN_READS: usize = 128;
 
@@ -63,6 +66,8 @@ struct Watch<'a> {
     failure: File,
     signals: SignalFd,
     listener: UnixListener,
+    /// Of a box: where it finds the platform.
+    inward: Option<TcpListener>,
     outputs: [Output; 2],
     peers: Vec<Peer>,
     writer: Writer,
@@ -127,11 +132,13 @@ impl<'a> Watch<'a> {
         prctl::set_name(c"nexushub-shim")?;
         let _ = setsid(); // refused only when it leads a session already
         prctl::set_child_subreaper(true)?;
-        if let Some(cgroup) = &spec.cgroup {
+        for cgroup in &spec.cgroups {
             let failed = |error| io::Error::other(format!("could not join {}: {error}", cgroup.display()));
             fs::write(cgroup, "0").map_err(failed)?;
         }
         std::env::set_current_dir("/")?;
+        let failed = |error| io::Error::other(format!("could not make the network of its box: {error}"));
+        let inward = spec.boxed.then(entrance::enter).transpose().map_err(failed)?;
         let listener = control::bind(&spec.dir)?;
         listener.set_nonblocking(true)?;
         let App { pid, outputs: [stdout, stderr], mut gate, failure } = app::start(spec)?;
@@ -144,7 +151,20 @@ impl<'a> Watch<'a> {
         let output = |pipe, stream| Output { pipe, stream, lines: Lines::default(), open: true };
         let outputs = [output(stdout, Stream::Stdout), output(stderr, Stream::Stderr)];
         let (phase, deadline, childless, peers) = (Phase::Running, None, false, Vec::new());
-        Ok(Self { spec, phase, deadline, childless, app, failure, signals, listener, outputs, peers, writer })
+        Ok(Self {
+            spec,
+            phase,
+            deadline,
+            childless,
+            app,
+            failure,
+            signals,
+            listener,
+            inward,
+            outputs,
+            peers,
+            writer,
+        })
     }
 
     /// Sleeps and does what can be done without waiting; false when all of the app is gone.
@@ -218,7 +238,7 @@ impl<'a> Watch<'a> {
                 match peer.line().map(|line| self.answer(&line)) {
                     Err(error) => break error.kind() != io::ErrorKind::WouldBlock,
                     Ok(None) => peer.waits = true,
-                    Ok(Some(reply)) if peer.send(reply) => {}
+                    Ok(Some((reply, with))) if peer.send(reply, with.as_ref()) => {}
                     Ok(Some(_)) => break true,
                 }
             };
@@ -227,26 +247,30 @@ impl<'a> Watch<'a> {
     }
 
     /// None: when it has ended.
-    fn answer(&mut self, line: &[u8]) -> Option<Reply> {
-        let Some((nonce, request)) = Request::parse(line) else { return Some(Reply::Malformed) };
+    fn answer(&mut self, line: &[u8]) -> Option<(Reply, Option<OwnedFd>)> {
+        let plain = |reply| Some((reply, None));
+        let Some((nonce, request)) = Request::parse(line) else { return plain(Reply::Malformed) };
         let now = Instant::now();
         match (request, &self.phase) {
-            _ if nonce != self.spec.nonce => return Some(Reply::Refused),
-            (_, Phase::Ended(end)) => return Some(Reply::Exited(*end)),
+            (Request::Connect | Request::Listener, _) => {
+                return Some(entrance::open(self.inward.as_ref(), request));
+            }
+            _ if nonce != self.spec.nonce => return plain(Reply::Refused),
+            (_, Phase::Ended(end)) => return plain(Reply::Exited(*end)),
             (Request::Wait, _) => return None,
             (_, Phase::Ending(..)) => {}
-            (Request::Status, _) => return Some(Reply::Running(self.app)),
+            (Request::Status, _) => return plain(Reply::Running(self.app)),
             (Request::Kill, _) => (self.phase, self.deadline) = (Phase::Stopping, Some(now)),
             (Request::Stop(patience), Phase::Running) => {
                 (self.phase, self.deadline) = (Phase::Stopping, Some(now + patience));
-                tree::terminate(self.app.pid);
+                tree::terminate(self.app.pid, self.spec.boxed);
             }
             // One SIGTERM only: to many programs a second one means "at once".
             (Request::Stop(patience), _) => {
                 self.deadline = self.deadline.map(|until| until.min(now + patience));
             }
         }
-        Some(Reply::Stopping)
+        plain(Reply::Stopping)
     }
 
     /// Reads once from a pipe; whether there may be more.
@@ -273,12 +297,15 @@ impl<'a> Watch<'a> {
             let Output { lines, stream, .. } = &mut self.outputs[at];
             lines.finish(|line, partial| self.writer.line(*stream, partial, unix_ms, line));
         }
-        let mut reason = Vec::new();
-        let _ = self.failure.read_to_end(&mut reason);
-        let reason = (!reason.is_empty()).then(|| String::from_utf8_lossy(&reason).replace('\n', " "));
+        let mut report = Vec::new();
+        let _ = (&mut self.failure).take(REPORT_MAX).read_to_end(&mut report);
+        let report = String::from_utf8_lossy(&report).trim_end().replace('\n', " ");
+        let told = report.parse().ok();
+        let reason = Some(report).filter(|report| told.is_none() && !report.is_empty());
         reason.iter().for_each(|reason| self.log(reason, unix_ms));
         self.writer.flush(unix_ms);
-        let end = status.code().map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Code);
+        let seen = || status.code().map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Code);
+        let end = told.unwrap_or_else(seen);
         let exit = Exit { nonce: self.spec.nonce.clone(), end, unix_ms, reason };
         // How an app ended is worth more than its oldest lines.
         while let Err(error) = exit.write(&self.spec.dir) {
@@ -290,7 +317,7 @@ impl<'a> Watch<'a> {
         self.serve();
         let _ = fs::remove_file(self.spec.dir.join(control::SOCKET));
         for peer in self.peers.iter_mut().filter(|peer| peer.waits) {
-            peer.send(Reply::Exited(end));
+            peer.send(Reply::Exited(end), None);
         }
         Ok(())
     }

@@ -1,11 +1,15 @@
 //! The shim as a process of its own, with `/bin/sh` as the app. Every wait is for a state: a reply, an end of file, a lock.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unsafe_code)]
 
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, BufReader, Read as _, Write as _},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    io::{self, BufReader, IoSliceMut, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::Child,
     time::Duration,
@@ -25,12 +29,14 @@ use nexushub_shim::{
 };
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, kill},
+        socket::{ControlMessageOwned, MsgFlags, recvmsg},
         stat::Mode,
     },
-    unistd::{Pid, Uid, mkfifo},
+    unistd::{Pid, mkfifo},
 };
 use tempfile::TempDir;
 
@@ -66,9 +72,8 @@ impl Generation {
             args: vec!["-c".into(), script.into()],
             cwd: folder.path().to_owned(),
             env: vec![fifo("fifo"), fifo("back"), ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
-            uid: None,
-            gid: None,
-            cgroup: None,
+            boxed: false,
+            cgroups: Vec::new(),
             dir,
         };
         Self { folder, spec, shim: None }
@@ -417,7 +422,7 @@ fn an_app_that_can_not_be_started_says_why() {
         "could not enter /no/such: No such file or directory"
     );
     assert!(
-        why(|spec| spec.cgroup = Some("/no/such".into()))
+        why(|spec| spec.cgroups = vec!["/no/such".into()])
             .starts_with("could not start: could not join /no/such: ")
     );
     assert!(why(|spec| spec.log_dir = "/dev/null/log".into()).starts_with("could not start: "));
@@ -494,20 +499,116 @@ fn signals_to_the_shim_are_logged_and_ignored() {
     assert!(logged.starts_with("ignored signal 15 from process "), "{logged}");
 }
 
+/// A box that does what a script says, in bash.
+fn boxed(script: &str) -> Generation {
+    let mut app = Generation::new(script);
+    (app.spec.boxed, app.spec.program) = (true, "/bin/bash".into());
+    app.started()
+}
+
+/// What comes with a reply, if anything does.
+fn passed(app: &Generation, request: Request) -> (Reply, Option<OwnedFd>) {
+    let stream = app.connect().into_inner();
+    (&stream).write_all(request.encode(NONCE).as_bytes()).unwrap();
+    let (mut line, mut room) = ([0; 64], nix::cmsg_space!([RawFd; 1]));
+    let mut text = [IoSliceMut::new(&mut line)];
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut text, Some(&mut room), MsgFlags::empty()).unwrap();
+    let rights = message.cmsgs().unwrap().find_map(|cmsg| match cmsg {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    let length = message.bytes - 1;
+    // SAFETY: the kernel has just made it for this process, and nobody else knows its number.
+    let way = rights.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    (Reply::parse(&line[..length]).unwrap(), way)
+}
+
 #[test]
-fn an_app_can_be_another_user() {
-    let mut app = Generation::new("id -u; id -G");
-    (app.spec.uid, app.spec.gid, app.spec.cwd) = (Some(65534), Some(65533), "/".into());
-    app = app.started();
-    let exit = app.exit();
-    if Uid::effective().is_root() {
-        assert_eq!(app.text(Stream::Stdout), "65534\n65533\n");
-    } else {
-        assert_eq!(
-            exit.reason.unwrap(),
-            "could not become user 65534 and group 65533: Operation not permitted"
-        );
+fn the_report_of_a_box_says_how_its_app_ended_and_its_own_exit_does_not() {
+    for (report, end, reason) in [
+        ("code=7", End::Code(7), None),
+        ("signal=9", End::Signal(9), None),
+        ("could not mount /proc", End::Code(127), Some("could not mount /proc".to_owned())),
+        ("", End::Code(127), None),
+    ] {
+        let exit = boxed(&format!("printf '{report}\n' >&3; exit 127")).exit();
+        assert_eq!((exit.end, exit.reason), (end, reason));
     }
+}
+
+#[test]
+fn a_box_is_the_first_process_of_its_own_and_finds_only_its_own_network() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut app = boxed(&format!("echo $$; (: < /dev/tcp/127.0.0.1/{port}) 2>/dev/null || echo alone"));
+    app.exit();
+    assert_eq!(app.text(Stream::Stdout), "1\nalone\n");
+}
+
+#[test]
+fn whoever_builds_a_box_may_mount_in_it() {
+    let mut app = boxed("unshare --mount mount -t tmpfs none /mnt && echo mounted");
+    app.exit();
+    assert_eq!(app.text(Stream::Stdout), "mounted\n", "{}", app.text(Stream::Stderr));
+}
+
+#[test]
+fn the_way_in_is_a_socket_of_the_boxs_network() {
+    let app = boxed(
+        "perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(Listen => 1, LocalAddr => \"127.0.0.1:80\") or die; \
+         open(F, \">\", $ENV{FIFO}); print F \"up\\n\"; close F; $c = $l->accept; print $c \"hello\\n\"; close $c; \
+         open(B, \"<\", $ENV{BACK}); <B>'",
+    );
+    first_line(&mut app.fifo());
+    let (reply, way) = passed(&app, Request::Connect);
+    assert_eq!(reply, Reply::Connected);
+    let stream = TcpStream::from(way.unwrap());
+    stream.set_nonblocking(false).unwrap();
+    assert_eq!(first_line(&mut BufReader::new(stream)), "hello");
+    writeln!(app.back(), "go").unwrap();
+}
+
+#[test]
+fn the_way_out_is_a_listener_in_the_boxs_network() {
+    let mut app = boxed("echo up > $FIFO; read line < /dev/tcp/127.0.0.1/8443; echo \"$line\"");
+    first_line(&mut app.fifo());
+    let (reply, way) = passed(&app, Request::Listener);
+    assert_eq!(reply, Reply::Listening);
+    let (mut stream, _) = TcpListener::from(way.unwrap()).accept().unwrap();
+    stream.write_all(b"from outside\n").unwrap();
+    drop(stream);
+    app.exit();
+    assert_eq!(app.text(Stream::Stdout), "from outside\n");
+}
+
+#[test]
+fn without_a_listener_or_a_box_there_is_no_way_in() {
+    let wait = "echo up > $FIFO; read line < $BACK";
+    let app = boxed(wait);
+    first_line(&mut app.fifo());
+    let refused = match passed(&app, Request::Connect) {
+        (Reply::Failed(errno), None) => errno,
+        (_, way) => {
+            let way = way.unwrap();
+            poll(&mut [PollFd::new(way.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE).unwrap();
+            TcpStream::from(way).take_error().unwrap().unwrap().raw_os_error().unwrap()
+        }
+    };
+    assert_eq!(refused, nix::libc::ECONNREFUSED, "at once or a moment later");
+    let plain = Generation::run(wait);
+    first_line(&mut plain.fifo());
+    assert_eq!(plain.ask(Request::Connect), Reply::Malformed);
+    assert_eq!(plain.ask(Request::Listener), Reply::Malformed);
+}
+
+#[test]
+fn a_box_is_told_once_to_end_and_ends_with_its_shim() {
+    let mut app =
+        boxed("trap 'echo told; exit 5' TERM; echo up > $FIFO; while :; do read -t 60 line <> $BACK; done");
+    first_line(&mut app.fifo());
+    assert_eq!(app.ask(Request::Stop(PATIENCE)), Reply::Stopping);
+    assert_eq!(app.exit().end, End::Code(5));
+    assert_eq!(app.text(Stream::Stdout), "told\n");
 }
 
 #[test]

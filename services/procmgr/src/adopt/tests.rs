@@ -95,7 +95,8 @@ impl Stage {
             state: dir.path().to_owned(),
             boot_id: nexushub_chassis::launch::clock::boot_id().unwrap(),
             shim: "/nonexistent".into(),
-            cgroups: crate::cgroup::Cgroups::default(),
+            cgroups: cgroup::Cgroups::default(),
+            slots: None,
             keep: 3,
         };
         Self { dir, place }
@@ -193,7 +194,10 @@ async fn a_shim_that_proves_itself_is_adopted_and_one_that_does_not_is_left_alon
     let proving = answer(&folder, "running pid=77 start=9");
     let Found::Live { run, was_healthy, ending } = stage.examine().await.found else { panic!("not adopted") };
     proving.join().unwrap();
-    assert_eq!((run.number, run.pid, run.port, run.digest.as_str(), run.shim), (3, 77, 10_001, "d", me()));
+    assert_eq!(
+        (run.number, run.pid, run.endpoint.port(), run.digest.as_str(), run.shim),
+        (3, 77, Some(10_001), "d", me())
+    );
     assert!(was_healthy && !ending);
     for says in ["running pid=78 start=9", "refused", "malformed", "nonsense"] {
         let proving = answer(&folder, says);
@@ -203,6 +207,43 @@ async fn a_shim_that_proves_itself_is_adopted_and_one_that_does_not_is_left_alon
     let proving = answer(&folder, "stopping");
     assert!(matches!(stage.examine().await.found, Found::Live { ending: true, .. }));
     proving.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_box_is_adopted_without_a_port_and_what_it_lacks_is_known_again() {
+    let stage = Stage::new();
+    let app = Some(Process { pid: 77, start: 9 });
+    let shim = Some(me());
+    let boxed = Record { driver: "sandbox".into(), port: None, shim, app, ..record(true) };
+    let folder = stage.write(boxed.clone());
+    fs::write(folder.join("note"), r#"{"digest":"d","not_enforced":["landlock: no"]}"#).unwrap();
+    let _held = Lock::try_acquire(&folder.join(LOCK)).unwrap();
+    let proving = answer(&folder, "running pid=77 start=9");
+    let Found::Live { run, .. } = stage.examine().await.found else { panic!("not adopted") };
+    proving.join().unwrap();
+    assert_eq!(run.endpoint, generation::Endpoint::Shim(folder.join("shim.sock")));
+    assert_eq!(run.not_enforced, ["landlock: no"]);
+    stage.write(Record { port: Some(10_001), ..boxed });
+    let proving = answer(&folder, "running pid=77 start=9");
+    let Found::Unproven(why) = stage.examine().await.found else { panic!("adopted") };
+    proving.join().unwrap();
+    assert!(why.contains("do not go together"), "{why}");
+}
+
+#[tokio::test]
+async fn an_end_by_the_bound_on_memory_says_so_whoever_of_shim_and_app_was_killed() {
+    let group = tempfile::tempdir().unwrap();
+    fs::write(group.path().join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
+    let bound = crate::limits::Limits { memory_bytes: 512 << 20, ..Default::default() };
+    let note = Note { cgroups: vec![group.path().into()], limits: bound, ..Note::default() };
+    for known in [Some(ended(&record(true).nonce)), None] {
+        let stage = Stage::new();
+        let folder = stage.write(record(true));
+        fs::write(folder.join("note"), serde_json::to_vec(&note).unwrap()).unwrap();
+        known.iter().for_each(|exit| exit.write(&folder).unwrap());
+        let Found::Nothing(Some(exit)) = stage.examine().await.found else { panic!("it has ended") };
+        assert!(exit.to_string().starts_with("out of memory: its bound is 512 MiB"), "{exit}");
+    }
 }
 
 #[tokio::test]

@@ -6,10 +6,19 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use nexushub_proto::procmgr::State as Shown;
+use nexushub_proto::{
+    procmgr::{State as Shown, endpoint::Kind},
+    provider,
+};
 
 use super::*;
-use crate::{desired::tests::proto, exit::How, health::Check};
+use crate::{
+    desired::tests::proto,
+    driver::{Driver, LOOKING, tests::with_sandbox},
+    exit::How,
+    generation::Endpoint,
+    health::Check,
+};
 
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<String>>>);
@@ -34,7 +43,8 @@ impl Effects for Fake {
     fn examine(&self, id: &InstanceId) {
         self.0.add(format!("examine {id}"));
     }
-    fn start(&self, desired: &Arc<Desired>, port: u16, (): ()) {
+    fn start(&self, desired: &Arc<Desired>, driver: Arc<dyn Driver>, port: Option<(u16, ())>) {
+        let port = port.map_or_else(|| driver.name().to_owned(), |(port, ())| port.to_string());
         self.0.add(format!("start {} {port}", desired.id));
     }
     fn await_end(&self, run: &Arc<Generation>) {
@@ -108,7 +118,7 @@ impl Stage {
     fn run(&self, number: u64) -> Arc<Generation> {
         Arc::new(Generation {
             digest: set()[&id()].digest.clone(),
-            port: 10_000,
+            endpoint: Endpoint::Port(10_000),
             started_unix: self.now.unix,
             ..Generation::sample(number)
         })
@@ -120,7 +130,7 @@ impl Stage {
 
     fn launched(&mut self, number: u64) -> Vec<String> {
         let result = Ok(self.run(number));
-        self.event(Event::Started { id: id(), port: 10_000, result })
+        self.event(Event::Started { id: id(), port: Some(10_000), result })
     }
 
     fn probed(&mut self, generation: u64, result: Probed) -> Vec<String> {
@@ -128,7 +138,7 @@ impl Stage {
     }
 
     fn ended(&mut self, generation: u64) -> Vec<String> {
-        let exit = Exit { how: How::Code(3), unix_ms: 0, reason: None };
+        let exit = Exit { how: How::Code(3), unix_ms: 0, reason: None, out_of_memory: None };
         self.event(Event::Ended { id: id(), generation, exit })
     }
 
@@ -256,6 +266,63 @@ fn an_exhausted_range_fails_the_instance_and_is_tried_again() {
     stage.manager.ports.release(10_000, &other);
     stage.notes.take();
     assert_eq!(stage.wait(2_000), ["start a 10000"]);
+}
+
+fn boxed() -> DesiredSet {
+    let wanted = provider::Instance { driver: provider::Driver::Auto.into(), ..proto("a") };
+    [(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into()
+}
+
+#[test]
+fn one_that_needs_a_box_is_held_until_the_drivers_are_known_and_gets_no_port() {
+    let mut stage = Stage::new(Config::default(), Some(boxed()), vec![], Mode::Run);
+    stage.notes.take();
+    assert_eq!(stage.found(Found::Nothing(None)), Vec::<String>::new());
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!((status.state(), status.reason.as_str()), (Shown::Starting, LOOKING));
+    assert_eq!(stage.event(Event::Drivers(with_sandbox(&["landlock: no"]))), ["start a sandbox"]);
+    let endpoint = Endpoint::Shim("/i/a/g1/shim.sock".into());
+    let not_enforced = vec!["landlock: no".to_owned()];
+    let digest = boxed()[&id()].digest.clone();
+    let run =
+        Generation { endpoint, not_enforced, digest, driver: "sandbox".into(), ..Generation::sample(1) };
+    let started = Event::Started { id: id(), port: None, result: Ok(Arc::new(run)) };
+    assert_eq!(stage.event(started), ["await 1", "probe 1 true"]);
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!(status.endpoint.unwrap().kind, Some(Kind::Shim("/i/a/g1/shim.sock".into())));
+    assert_eq!((status.driver.as_str(), status.not_enforced), ("sandbox", vec!["landlock: no".to_owned()]));
+}
+
+#[test]
+fn where_no_box_can_be_made_it_is_refused_with_the_reason_and_never_run_without() {
+    let mut stage = Stage::new(Config::default(), Some(boxed()), vec![], Mode::Run);
+    stage.notes.take();
+    stage.found(Found::Nothing(None));
+    let none = Drivers::found(Err("user namespaces are switched off".into()));
+    assert_eq!(stage.event(Event::Drivers(none)), Vec::<String>::new());
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!(status.state(), Shown::Failed);
+    assert!(status.reason.contains("user namespaces are switched off"), "{}", status.reason);
+    assert_eq!(stage.wait(99_000), Vec::<String>::new(), "only a restart of procmgr looks again");
+    let (reply, mut answer) = oneshot::channel();
+    stage.event(Event::Restart { id: id(), reply });
+    let refusal = answer.try_recv().unwrap().unwrap_err().to_string();
+    assert!(refusal.contains("user namespaces are switched off"), "{refusal}");
+}
+
+#[test]
+fn a_change_to_a_box_leaves_the_running_one_alone_until_it_is_known_that_there_are_boxes() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = dir.path().join("bin/app");
+    std::fs::create_dir_all(app.parent().unwrap()).unwrap();
+    std::fs::copy("/bin/true", &app).unwrap();
+    let mut stage = running();
+    let release = dir.path().display().to_string();
+    let wanted = provider::Instance { driver: provider::Driver::Auto.into(), release, ..proto("a") };
+    let set: DesiredSet = [(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into();
+    assert_eq!(stage.event(Event::Desired(set)), Vec::<String>::new());
+    assert!(stage.table.get(&id()).unwrap().reason.contains(LOOKING));
+    assert_eq!(stage.event(Event::Drivers(with_sandbox(&[]))), ["stop 1 5000"]);
 }
 
 #[test]

@@ -1,0 +1,61 @@
+//! What the processes of a generation use, and the bounds that are in force on that, as its cgroups tell.
+
+use std::path::{Path, PathBuf};
+
+use nexushub_proto::procmgr::Usage;
+
+use crate::{cgroup, generation};
+
+/// The usage of the generation in this folder; nothing where no cgroup counts it. Blocks.
+pub(crate) fn of(dir: &Path) -> Option<Usage> {
+    let note = generation::read_note(dir).ok()?;
+    let folders = note.folders();
+    if !folders.iter().any(|folder| folder.exists()) {
+        return None;
+    }
+    let used = cgroup::usage(&folders);
+    let limits = &note.limits;
+    Some(Usage {
+        memory_bytes: used.memory_bytes,
+        memory_peak_bytes: used.memory_peak_bytes,
+        cpu_usec: used.cpu_usec,
+        processes: used.processes,
+        throttled_usec: used.throttled_usec,
+        oom_kills: used.oom_kills,
+        memory_limit_bytes: in_force(&folders, &["memory.max", "memory.limit_in_bytes"], limits.memory_bytes),
+        cpu_limit_percent: in_force(&folders, &["cpu.max", "cpu.cfs_quota_us"], limits.cpu_percent),
+        processes_limit: in_force(&folders, &["pids.max"], limits.processes),
+    })
+}
+
+/// A bound, where one of the cgroups has the file that holds it.
+fn in_force<T: Default>(folders: &[PathBuf], files: &[&str], bound: T) -> T {
+    let there = folders.iter().any(|folder| files.iter().any(|file| folder.join(file).exists()));
+    if there { bound } else { T::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::*;
+    use crate::{generation::Note, limits::Limits};
+
+    #[test]
+    fn only_a_bound_that_a_cgroup_holds_is_shown() {
+        let (dir, group) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(of(dir.path()), None, "there is no note");
+        let limits = Limits { memory_bytes: 1 << 20, processes: 9, ..Limits::default() };
+        let mut note = Note { limits, ..Note::default() };
+        let write =
+            |note: &Note| fs::write(dir.path().join("note"), serde_json::to_vec(note).unwrap()).unwrap();
+        write(&note);
+        assert_eq!(of(dir.path()), None, "nothing counts it");
+        note.cgroups = vec![group.path().into()];
+        write(&note);
+        fs::write(group.path().join("pids.max"), "9").unwrap();
+        let usage = of(dir.path()).unwrap();
+        assert_eq!((usage.memory_limit_bytes, usage.processes_limit), (0, 9));
+    }
+}
