@@ -37,18 +37,20 @@ const ARROWS: [(&str, &[&str]); 16] = [
 ];
 
 /// What small rooms may use from outside, and nothing else.
-const FRUGAL: [(&str, &[&str]); 3] = [
+const FRUGAL: [(&str, &[&str]); 4] = [
     ("nexushub-launch", &["getrandom", "hkdf", "nix", "serde", "sha2", "toml", "uuid"]),
     ("nexushub-supervisor", &["getrandom", "nix", "serde"]),
     ("nexushub-shim", &["crc32fast", "nix"]),
+    ("nexushub-sandbox", &["landlock", "nix", "seccompiler"]),
 ];
 
 /// Folders whose code together may not grow beyond so many lines. The supervisor's is what its features came to, at their
 /// tersest (ARCHITECTURE.md, decisions).
 const CAPS: [(&[&str], usize); 2] =
-    [(&["supervisor/src", "supervisor/launch/src"], 2050), (&["services/procmgr/shim/src"], 1000)];
-/// Code that lies beside the shim because the format has one home, but that only procmgr links.
-const NOT_IN_THE_SHIM: &str = "services/procmgr/shim/src/reader.rs";
+    [(&["supervisor/src", "supervisor/launch/src"], 2050), (&["services/procmgr/shim/src"], 1110)];
+/// Code that lies beside the shim because its format has one home, but that only procmgr links.
+const NOT_IN_THE_SHIM: [&str; 2] =
+    ["services/procmgr/shim/src/reader.rs", "services/procmgr/shim/src/spawn.rs"];
 const FILE_CAP: usize = 500;
 const MAIN_CAP: usize = 30;
 
@@ -78,8 +80,13 @@ const TOP: [&str; 19] = [
 const ASIDE: [&str; 3] = [".git", ".nexushub", "target"];
 
 /// Where `unsafe` may be allowed, module by module.
-const UNSAFE_CORNERS: [&str; 4] =
-    ["supervisor/src", "supervisor/launch/src", "services/procmgr/shim/src", "services/proxy/src"];
+const UNSAFE_CORNERS: [&str; 5] = [
+    "supervisor/src",
+    "supervisor/launch/src",
+    "services/procmgr/sandbox/src",
+    "services/procmgr/shim/src",
+    "services/proxy/src",
+];
 
 /// Each table of the configuration, the file that declares it and the struct.
 const TABLES: [(&str, &str, &str); 8] = [
@@ -93,8 +100,13 @@ const TABLES: [(&str, &str, &str); 8] = [
     ("debug-api", "services/debug-api/src/config.rs", "Config"),
 ];
 /// Structs whose keys are documented in comments, because every one of them is optional.
-const DOCUMENTED: [(&str, &str); 2] =
-    [("services/provider/src/typed.rs", "Typed"), ("services/provider/src/instance.rs", "Health")];
+const DOCUMENTED: [(&str, &str); 3] = [
+    ("services/provider/src/typed.rs", "Typed"),
+    ("services/provider/src/instance.rs", "Health"),
+    ("services/provider/src/instance.rs", "Limits"),
+];
+/// Keys that are tables, documented by what is in them.
+const NESTED: [&str; 3] = ["env", "health", "limits"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -200,7 +212,10 @@ fn small_rooms_use_nothing_from_outside_but_what_they_need() {
 #[test]
 fn rooms_and_files_keep_to_their_size() {
     for (folders, cap) in CAPS {
-        let files = folders.iter().flat_map(|folder| sources(folder)).filter(|file| file != NOT_IN_THE_SHIM);
+        let files = folders
+            .iter()
+            .flat_map(|folder| sources(folder))
+            .filter(|file| !NOT_IN_THE_SHIM.contains(&file.as_str()));
         let lines: usize = files.map(|file| code(&file).0.len()).sum();
         assert!(lines <= cap, "{folders:?}: {lines} lines, at most {cap}");
     }
@@ -427,9 +442,8 @@ fn the_shipped_configuration_documents_every_key_and_equals_the_defaults() {
         assert_eq!(stray, None, "{table} has no such key");
     }
     for (file, name) in DOCUMENTED {
-        for key in
-            fields(&code(file).0.join("\n"), name).into_keys().filter(|key| key != "env" && key != "health")
-        {
+        let keys = fields(&code(file).0.join("\n"), name).into_keys();
+        for key in keys.filter(|key| !NESTED.contains(&key.as_str())) {
             assert!(in_comment(&format!("{key} = ")), "{name}.{key} is not documented");
         }
     }

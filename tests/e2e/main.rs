@@ -5,6 +5,7 @@ mod adoption;
 mod apps;
 mod bad_config;
 mod boot;
+mod boxes;
 mod command_line;
 mod credentials;
 mod hangs;

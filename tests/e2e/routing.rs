@@ -260,5 +260,14 @@ async fn a_proxy_whose_kept_table_is_noise_starts_without_it() {
     assert!(spoiled > 0, "the table is kept in a file");
     platform.start_supervisor();
     platform.running("hello").await;
-    assert_eq!(platform.https().get("hello", "/").await.json()["pid"], app.pid);
+    // Without a table it knows no app until it has heard procmgr, and says so.
+    let known = async {
+        loop {
+            let answer = platform.https().get("hello", "/").await;
+            if answer.status != 503 {
+                return answer;
+            }
+        }
+    };
+    assert_eq!(nexushub_e2e::soon("the proxy hears of its apps", known).await.json()["pid"], app.pid);
 }

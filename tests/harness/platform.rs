@@ -31,6 +31,12 @@ backoff_first_ms = 100
 backoff_max_ms = 400
 ";
 
+/// Pushed apps run without a box where a story doesn't say otherwise, so that it sees the processes that they see themselves.
+const UNBOXED: &str = "
+[debug-api]
+driver = \"process\"
+";
+
 /// How a platform differs from the usual.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -146,7 +152,8 @@ impl Platform {
     /// When its folder can't be made.
     #[must_use]
     pub fn prepare(options: &Options) -> Self {
-        let home = Home::make(&options.config);
+        let own = options.config.contains("[debug-api]");
+        let home = Home::make(&format!("{}{}", options.config, if own { "" } else { UNBOXED }));
         let notices = listen(&home.path().join("notify.sock"));
         let board = Board::follow(&home.run());
         let address = options.listen.unwrap_or_else(free_address);

@@ -44,7 +44,9 @@ pub fn program(name: &str) -> PathBuf {
 pub fn copy_programs(to: &Path) {
     fs::create_dir_all(to).unwrap();
     let names = crate::DAEMONS.map(|daemon| format!("nexushub-{daemon}"));
-    for name in names.iter().map(String::as_str).chain(["nexushub-supervisor", "nexushub-shim"]) {
+    for name in
+        names.iter().map(String::as_str).chain(["nexushub-supervisor", "nexushub-shim", "nexushub-sandbox"])
+    {
         fs::copy(program(name), to.join(name)).unwrap();
     }
 }

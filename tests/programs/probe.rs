@@ -11,6 +11,7 @@
 //! | `/go?key=K` | lets the above go on |
 //! | `/print?text=T&count=N&stream=err` | N lines `T 1` to `T N`; with `bytes=B` each is B bytes long |
 //! | `/ws` | a WebSocket that echoes |
+//! | `/sh` | the body, run by `sh`: what it said, and 200 if it ended well |
 //! | `/crash?code=C` | ends at once, without an answer |
 //!
 //! Each also below `/api`. In the environment: `PROBE_IGNORE_TERM` (SIGTERM is never delivered), `PROBE_MUTE` (never listens), `PROBE_CRASH=C`
@@ -19,10 +20,14 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
+    process::Command,
     sync::{Arc, Condvar, Mutex},
     thread,
 };
@@ -157,6 +162,11 @@ impl Probe {
                 "/print" => {
                     print_lines(&head)?;
                     answer(&mut writer, 200, b"printed")?;
+                }
+                "/sh" => {
+                    let done = Command::new("sh").arg("-c").arg(OsStr::from_bytes(&body)).output()?;
+                    let code = if done.status.success() { 200 } else { 500 };
+                    answer(&mut writer, code, &[done.stdout, done.stderr].concat())?;
                 }
                 "/crash" => end(head.number("code").unwrap_or(1)),
                 _ => answer(&mut writer, 404, b"not found")?,
