@@ -1,7 +1,7 @@
 //! `nexushub status`: daemons, instances and debug apps in one answer. It always comes: what can't be asked is a row with the
 //! reason. Exit code 1 when anything that should run does not.
 
-use std::{fmt::Write, time::SystemTime};
+use std::{collections::BTreeSet, fmt::Write, time::SystemTime};
 
 use clap::Args;
 use nexushub_launch::clock;
@@ -72,6 +72,11 @@ struct Instance {
     generation: u64,
     restarts: u32,
     driver: String,
+    /// Of its isolation and bounds, what this machine doesn't enforce.
+    not_enforced: Vec<String>,
+    /// Absent where nothing counts it.
+    memory_bytes: Option<u64>,
+    cpu_usec: Option<u64>,
     routed: bool,
 }
 
@@ -228,6 +233,9 @@ fn told(place: &Place, list: &[InstanceStatus], now: i64) -> Vec<Instance> {
         generation: status.generation,
         restarts: status.restarts,
         driver: status.driver.clone(),
+        not_enforced: status.not_enforced.clone(),
+        memory_bytes: status.usage.as_ref().map(|usage| usage.memory_bytes),
+        cpu_usec: status.usage.as_ref().map(|usage| usage.cpu_usec),
         routed: status.routed,
     };
     list.iter().map(instance).collect()
@@ -247,6 +255,17 @@ async fn apps(place: &Place) -> Result<Vec<App>, Failure> {
             created_unix_ms: app.created_unix_ms,
         })
         .collect())
+}
+
+/// What this machine doesn't enforce of each driver's isolation, each said once.
+fn not_enforced(instances: &[Instance]) -> String {
+    let each = instances.iter().flat_map(|instance| {
+        instance
+            .not_enforced
+            .iter()
+            .map(|what| format!("not enforced here ({}): {}", instance.driver, one_line(what)))
+    });
+    each.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n")
 }
 
 fn people(place: &Place, report: &Report, now: i64) -> String {
@@ -269,7 +288,8 @@ fn people(place: &Place, report: &Report, now: i64) -> String {
         let (since, restarts) = (ago(instance.since_unix_ms, now), instance.restarts.to_string());
         let name = if instance.app_id.is_empty() { &instance.id } else { &instance.app_id };
         let (name, host) = (one_line(name), instance.host_name.clone());
-        [name, host, instance.state.to_owned(), pid(instance.pid), since, restarts, one_line(said)]
+        let driver = instance.driver.clone();
+        [name, host, instance.state.to_owned(), driver, pid(instance.pid), since, restarts, one_line(said)]
     });
     let apps = report.apps.iter().map(|app| {
         [
@@ -285,10 +305,11 @@ fn people(place: &Place, report: &Report, now: i64) -> String {
     let tables = [
         render(["DAEMON", "STATE", "PID", "SINCE", "RESTARTS", "SAYS"], &daemons),
         render(
-            ["APP", "HOST", "STATE", "PID", "SINCE", "RESTARTS", "URL OR REASON"],
+            ["APP", "HOST", "STATE", "DRIVER", "PID", "SINCE", "RESTARTS", "URL OR REASON"],
             &instances.collect::<Vec<_>>(),
         ),
         render(["DEBUG APP", "HOST", "STATUS", "CREATED", "ID"], &apps.collect::<Vec<_>>()),
+        not_enforced(&report.instances),
         report
             .unknown
             .iter()

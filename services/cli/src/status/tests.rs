@@ -44,6 +44,8 @@ fn people_see_states_reasons_and_urls() {
             state: "running",
             pid: Some(9),
             since_unix_ms: 1000,
+            driver: "sandbox".into(),
+            not_enforced: vec!["the disk of /db".into()],
             ..Instance::default()
         },
         Instance {
@@ -61,8 +63,9 @@ fn people_see_states_reasons_and_urls() {
         "not everything runs\n\nDAEMON",
         "proxy       ready     7    6s     1         3 routes\n",
         "procmgr     waiting   -           9         exited with code 1\n",
-        "debug-hello  hello  running  9    10s    0         https://hello.x:1/\n",
-        "i2                  failed   -           0         bin/app is missing\n",
+        "debug-hello  hello  running  sandbox  9    10s    0         https://hello.x:1/\n",
+        "i2                  failed            -           0         bin/app is missing\n",
+        "\n\nnot enforced here (sandbox): the disk of /db\n",
         "\n\ncould not ask for debug apps: not reachable",
     ] {
         assert!(text.contains(expected), "{expected:?} is not in\n{text}");
