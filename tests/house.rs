@@ -80,9 +80,11 @@ const TOP: [&str; 19] = [
 const ASIDE: [&str; 3] = [".git", ".nexushub", "target"];
 
 /// Where `unsafe` may be allowed, module by module.
-const UNSAFE_CORNERS: [&str; 5] = [
+const UNSAFE_CORNERS: [&str; 7] = [
     "supervisor/src",
     "supervisor/launch/src",
+    "services/procmgr/agent/src",
+    "services/procmgr/krun/src",
     "services/procmgr/sandbox/src",
     "services/procmgr/shim/src",
     "services/proxy/src",

@@ -1,0 +1,59 @@
+//! The agent's side of the control connection: what it says, from several threads, and the orders that it hears.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, fs::File, thread, time::Duration};
+
+use nexushub_agent::word::{MAX_BYTES, Order, Word};
+
+const BEAT: Duration = Duration::from_secs(1);
+
+/// The connection, for saying something.
+#[derive(Clone)]
+pub(crate) struct Control(Arc<Mutex<File>>);
+
+impl Control {
+    pub(crate) fn new(socket: File) -> Self {
+        Self(Arc::new(Mutex::new(socket)))
+    }
+
+    /// Says one thing. Nobody hears it when the host's side is gone, and then this guest soon is too.
+    pub(crate) fn say(&self, word: &Word) {
+        let _ =
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{word}\n").as_bytes());
+    }
+
+    /// Says once a second that this guest lives. Never ends.
+    pub(crate) fn beat(&self) {
+        loop {
+            thread::sleep(BEAT);
+            let (memory_bytes, processes) = usage().unwrap_or_default();
+            self.say(&Word::Alive { memory_bytes, processes });
+        }
+    }
+}
+
+/// Calls back for each order until the connection ends.
+pub(crate) fn orders(socket: File, mut obey: impl FnMut(Order)) {
+    let mut lines = BufReader::new(socket);
+    let mut line = String::new();
+    while (&mut lines).take(MAX_BYTES as u64).read_line(&mut line).is_ok_and(|length| length > 0) {
+        if let Ok(order) = line.trim_end().parse() {
+            obey(order);
+        }
+        line.clear();
+    }
+}
+
+fn usage() -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches(" kB").parse().ok()
+    };
+    let used =
+        field("MemTotal:").unwrap_or_default().saturating_sub(field("MemAvailable:").unwrap_or_default());
+    let load = fs::read_to_string("/proc/loadavg")?; // 0.00 0.00 0.00 1/57 63
+    let processes = load.split(['/', ' ']).nth(4).and_then(|count| count.parse().ok());
+    Ok((used << 10, processes.unwrap_or_default()))
+}
