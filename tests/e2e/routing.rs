@@ -269,5 +269,5 @@ async fn a_proxy_whose_kept_table_is_noise_starts_without_it() {
             }
         }
     };
-    assert_eq!(nexushub_e2e::soon("the proxy hears of its apps", known).await.json()["pid"], app.pid);
+    assert_eq!(soon("the proxy hears of its apps", known).await.json()["pid"], app.pid);
 }
