@@ -284,15 +284,16 @@ fn an_app_that_ignores_the_request_is_killed_at_the_deadline() {
 
 #[test]
 fn all_of_the_session_is_asked_to_end() {
-    // timeout(1) makes a process group of its own.
-    let inner =
-        "trap \"echo asked > $FIFO; exit\" TERM; echo up > $FIFO; while :; do sleep 1000 & wait $!; done";
+    // timeout(1) makes a process group of its own. The pipe is opened once: one that is opened for each line may still
+    // have the first line's writer when it is opened for the second, and then ends with it.
+    let inner = "exec 3> $FIFO; trap \"echo asked >&3; exit\" TERM; echo up >&3; while :; do sleep 1000 & wait $!; done";
     let app = Generation::run(&format!(
         "trap : TERM; timeout 1000 sh -c '{inner}' & wait; wait; read line < $BACK"
     ));
-    assert_eq!(first_line(&mut app.fifo()), "up");
+    let mut said = app.fifo();
+    assert_eq!(first_line(&mut said), "up");
     assert_eq!(app.ask(Request::Stop(Duration::from_secs(3600))), Reply::Stopping);
-    assert_eq!(first_line(&mut app.fifo()), "asked");
+    assert_eq!(first_line(&mut said), "asked");
 }
 
 #[test]
