@@ -1,42 +1,20 @@
 //! Apps in boxes of their own: they work as without one, harm only themselves, and leave nothing behind.
 
-use nexushub_e2e::{App, Options, Platform, Process, processes, rounds};
+use nexushub_e2e::{Options, Platform, Process, processes, rounds};
 use nexushub_proto::{
     procmgr::{InstanceStatus, State, endpoint::Kind, exit::How},
     provider::{Driver, Limits},
 };
 
-/// Has an app run in a box, and waits for it.
-async fn run(platform: &Platform, name: &str, driver: Driver, limits: Limits) -> InstanceStatus {
-    let mut instance = platform.instance(&App::named(name));
-    instance.driver = driver.into();
-    instance.limits = Some(limits);
-    platform.put(instance).await.unwrap();
-    platform.running(name).await
-}
-
 async fn boxed(platform: &Platform, name: &str) -> InstanceStatus {
-    run(platform, name, Driver::Sandbox, Limits::default()).await
-}
-
-/// Has the app run a script: whether it ended well, and what it said.
-async fn sh(platform: &Platform, name: &str, script: &str) -> (bool, String) {
-    let answer = platform.https().post(name, "/sh", script.to_owned()).await;
-    assert!(matches!(answer.status.as_u16(), 200 | 500), "{script}: {} {}", answer.status, answer.text());
-    (answer.status == 200, answer.text())
-}
-
-async fn says(platform: &Platform, name: &str, script: &str) -> String {
-    let (well, said) = sh(platform, name, script).await;
-    assert!(well, "{script}: {said}");
-    said.trim().to_owned()
+    platform.run_boxed(name, Driver::Sandbox, Limits::default()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_in_a_box_answers_and_takes_no_port_of_the_machine() {
     let platform = Platform::start();
     for (name, driver) in [("named", Driver::Sandbox), ("best", Driver::Auto)] {
-        let status = run(&platform, name, driver, Limits::default()).await;
+        let status = platform.run_boxed(name, driver, Limits::default()).await;
         assert_eq!(status.driver, "sandbox");
         assert!(matches!(status.endpoint.unwrap().kind, Some(Kind::Shim(_))));
         println!("not enforced on this machine: {:?}", status.not_enforced);
@@ -44,7 +22,7 @@ async fn an_app_in_a_box_answers_and_takes_no_port_of_the_machine() {
         assert_eq!((&whoami["env"]["PORT"], &whoami["env"]["NEXUSHUB_DATA"]), (&"80".into(), &"/db".into()));
     }
     assert_eq!(
-        says(&platform, "named", "id -u; pwd; cat /proc/self/status | grep CapEff").await,
+        platform.says("named", "id -u; pwd; cat /proc/self/status | grep CapEff").await,
         "1000\n/app\nCapEff:\t0000000000000000"
     );
 }
@@ -53,14 +31,14 @@ async fn an_app_in_a_box_answers_and_takes_no_port_of_the_machine() {
 async fn how_an_app_in_a_box_ended_is_known_and_it_is_started_again_with_its_data() {
     let platform = Platform::start();
     let mut last = boxed(&platform, "hello").await;
-    says(&platform, "hello", "echo kept > /db/mine").await;
+    platform.says("hello", "echo kept > /db/mine").await;
     // Told by the box, so a signal is not an exit code above 128; the app is the box's second process.
     for (deed, how) in [("/crash?code=137", How::Code(137)), ("/sh", How::Signal(9))] {
         platform.https().post("hello", deed, "kill -KILL $PPID").await;
         let fresh = |status: &InstanceStatus| status.routed && status.generation > last.generation;
         let next = platform.instance_until("hello", "runs anew", fresh).await;
         assert_eq!(next.last_exit.unwrap().how, Some(how));
-        assert_eq!(says(&platform, "hello", "cat /db/mine").await, "kept");
+        assert_eq!(platform.says("hello", "cat /db/mine").await, "kept");
         last = next;
     }
 }
@@ -134,7 +112,7 @@ async fn whatever_a_hostile_app_tries_fails_and_its_neighbour_never_notices() {
     let platform = Platform::start();
     let other = boxed(&platform, "other").await;
     boxed(&platform, "hostile").await;
-    says(&platform, "other", "echo private > /db/secret").await;
+    platform.says("other", "echo private > /db/secret").await;
     let told = format!(
         "STATE={} OTHER={} PORT_OUT={}; export STATE OTHER PORT_OUT; ",
         platform.state().display(),
@@ -142,13 +120,13 @@ async fn whatever_a_hostile_app_tries_fails_and_its_neighbour_never_notices() {
         platform.address.port()
     );
     for deed in DEEDS {
-        let (well, said) = sh(&platform, "hostile", &format!("{told}{deed}")).await;
+        let (well, said) = platform.sh("hostile", &format!("{told}{deed}")).await;
         assert!(!well, "{deed} was done: {said}");
         assert!(!said.contains("not found"), "{deed} could not be tried: {said}");
     }
     let now = platform.running("other").await;
     assert_eq!((now.pid, now.restarts), (other.pid, other.restarts));
-    assert_eq!(says(&platform, "other", "cat /db/secret").await, "private");
+    assert_eq!(platform.says("other", "cat /db/secret").await, "private");
     assert_eq!(platform.running("hostile").await.state(), State::Running);
 }
 
@@ -156,15 +134,15 @@ async fn whatever_a_hostile_app_tries_fails_and_its_neighbour_never_notices() {
 async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
     let platform = Platform::start();
     let limits = Limits { memory_bytes: 64 << 20, processes: 40, open_files: 64, ..Limits::default() };
-    let status = run(&platform, "greedy", Driver::Sandbox, limits).await;
+    let status = platform.run_boxed("greedy", Driver::Sandbox, limits).await;
     boxed(&platform, "other").await;
-    assert_eq!(says(&platform, "greedy", "ulimit -n").await, "64");
+    assert_eq!(platform.says("greedy", "ulimit -n").await, "64");
     let bomb = "perl -e 'for (1..100) { $p = fork; defined $p or do { kill 9, @p; exit 1 }; $p or sleep 60; push @p, $p }'";
-    assert!(!sh(&platform, "greedy", bomb).await.0, "the bound on processes, or its own limit, holds");
+    assert!(!platform.sh("greedy", bomb).await.0, "the bound on processes, or its own limit, holds");
     let bounded = !status.not_enforced.iter().any(|line| line.starts_with("memory"));
     println!("memory is {}bounded on this machine", if bounded { "" } else { "not " });
     if bounded {
-        assert!(!sh(&platform, "greedy", "perl -e '$x = \"a\" x 300_000_000'").await.0);
+        assert!(!platform.sh("greedy", "perl -e '$x = \"a\" x 300_000_000'").await.0);
         platform.https().get("greedy", "/crash?code=3").await;
         let told = |status: &InstanceStatus| status.reason.contains("out of memory") || status.generation > 1;
         platform.instance_until("greedy", "says why", told).await;

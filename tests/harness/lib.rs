@@ -20,6 +20,7 @@ pub mod package;
 pub mod platform;
 pub mod processes;
 pub mod raw;
+pub mod shell;
 pub mod upload;
 pub mod workshop;
 

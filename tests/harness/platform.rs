@@ -86,6 +86,9 @@ impl Options {
 /// The notice that a supervisor has ended.
 const ENDED: &str = "the supervisor has ended: ";
 
+/// What has been killed is seen for a moment more.
+const LAST_BREATH: Duration = Duration::from_millis(200);
+
 fn ended(pid: u32) -> String {
     format!("{ENDED}{pid}")
 }
@@ -376,6 +379,9 @@ impl Platform {
         let left = self.processes();
         for (pid, command) in &left {
             if let Some(process) = Process::open(*pid) {
+                if process.ended_within(LAST_BREATH) {
+                    continue;
+                }
                 process.signal(Signal::KILL);
                 if !process.ended_within(HANG) || !self.orphaned {
                     write!(complaint, "left behind: {pid} {command}; ").unwrap();

@@ -1,18 +1,20 @@
 //! Reaching an app in a box: the shim hands over a socket that it made in the box's network. Nothing that it says is believed
-//! unseen: one short line, and with it exactly one descriptor, which has to be a TCP socket.
+//! unseen: one short line, and with it exactly one descriptor, which has to be a stream socket of the expected kind.
 
 use std::{
-    io::{self, IoSliceMut},
+    io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::OwnedFd,
     path::Path,
+    pin::Pin,
+    task::{Context, Poll},
 };
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketType, recvmsg, sockopt,
 };
 use tokio::{
-    io::{AsyncWriteExt, Interest},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -21,18 +23,96 @@ use crate::client;
 /// No reply is longer, its newline included.
 const LINE_MAX: usize = 64;
 
-/// A connection to the app in the box of a shim, whose control socket this is. Without a time-out of its own.
+/// A connection to an app.
+#[derive(Debug)]
+pub enum Stream {
+    /// In the network of its box.
+    Tcp(TcpStream),
+    /// To the socket of its virtual machine.
+    Unix(UnixStream),
+}
+
+/// The same call on whichever it is.
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+        }
+    };
+}
+
+impl Stream {
+    fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+        if is(&socket, AddressFamily::UNIX) {
+            let socket = std::os::unix::net::UnixStream::from(socket);
+            socket.set_nonblocking(true)?;
+            return UnixStream::from_std(socket).map(Self::Unix);
+        }
+        let socket = std::net::TcpStream::from(socket);
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        TcpStream::from_std(socket).map(Self::Tcp)
+    }
+
+    /// Waits until it is there, or never will be.
+    async fn complete(self) -> io::Result<Self> {
+        let this = &self;
+        either!(this, stream => stream.writable().await?);
+        either!(this, stream => stream.take_error()?).map_or(Ok(self), Err)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        either!(this, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        either!(this, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        either!(this, stream => Pin::new(stream).poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        either!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        either!(this, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        either!(this, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// A connection to the app in the box of a shim, whose control socket this is; its small messages are sent at once. Without a
+/// time-out of its own. To an app in a virtual machine it proves nothing until it is answered.
 ///
 /// # Errors
 /// `NotFound` and `ConnectionRefused` too when the shim itself is gone; `ConnectionRefused` when the app doesn't listen;
 /// `InvalidData` when the answer is none.
-pub async fn connect(shim: &Path) -> io::Result<TcpStream> {
-    let socket = ask(shim, b"connect\n", b"connected").await?;
-    let socket = std::net::TcpStream::from(socket);
-    socket.set_nonblocking(true)?;
-    let stream = TcpStream::from_std(socket)?;
-    stream.writable().await?;
-    stream.take_error()?.map_or(Ok(stream), Err)
+pub async fn connect(shim: &Path) -> io::Result<Stream> {
+    let socket = ask(shim, b"connect\n", b"connected", &[AddressFamily::INET, AddressFamily::UNIX]).await?;
+    Stream::from_socket(socket)?.complete().await
 }
 
 /// The listener in the box of a shim, whose control socket this is, at which its app finds the platform; non-blocking.
@@ -40,17 +120,19 @@ pub async fn connect(shim: &Path) -> io::Result<TcpStream> {
 /// # Errors
 /// As [`connect`].
 pub async fn listener(shim: &Path) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::from(ask(shim, b"listener\n", b"listening").await?);
+    let listener = ask(shim, b"listener\n", b"listening", &[AddressFamily::INET]).await?;
+    let listener = std::net::TcpListener::from(listener);
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-async fn ask(shim: &Path, request: &[u8], wanted: &[u8]) -> io::Result<OwnedFd> {
+async fn ask(shim: &Path, request: &[u8], wanted: &[u8], families: &[AddressFamily]) -> io::Result<OwnedFd> {
+    let proper = |socket: &OwnedFd| families.iter().any(|family| is(socket, *family));
     let mut stream = client::connect(shim).await?;
     stream.write_all(request).await?;
     let (line, socket) = stream.async_io(Interest::READABLE, || receive(&stream)).await?;
     match (line.strip_suffix(b"\n"), socket) {
-        (Some(reply), Some(socket)) if reply == wanted && is_tcp(&socket) => Ok(socket),
+        (Some(reply), Some(socket)) if reply == wanted && proper(&socket) => Ok(socket),
         (Some(reply), None) => Err(refusal(reply).unwrap_or_else(malformed)),
         _ if line.is_empty() => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the shim hung up")),
         _ => Err(malformed()),
@@ -73,10 +155,9 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     Ok((line[..message.bytes].to_vec(), only))
 }
 
-/// What is no socket at all is none of TCP either.
-fn is_tcp(socket: &OwnedFd) -> bool {
-    sockopt::socket_domain(socket) == Ok(AddressFamily::INET)
-        && sockopt::socket_type(socket) == Ok(SocketType::STREAM)
+/// Whether it is a stream socket of this family; what is no socket at all is none of any.
+fn is(socket: &OwnedFd, family: AddressFamily) -> bool {
+    sockopt::socket_domain(socket) == Ok(family) && sockopt::socket_type(socket) == Ok(SocketType::STREAM)
 }
 
 fn refusal(reply: &[u8]) -> Option<io::Error> {
@@ -93,7 +174,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::{
         fs::File,
-        io::IoSlice,
         net::TcpListener,
         os::fd::{AsFd, AsRawFd},
     };
@@ -122,7 +202,8 @@ mod tests {
             assert!(fds.is_empty() || rights.push(SendAncillaryMessage::ScmRights(&fds)));
             sendmsg(&peer, &[IoSlice::new(says)], &mut rights, SendFlags::empty()).unwrap();
         };
-        tokio::join!(ask(&path, b"connect\n", b"connected"), shim).0
+        let families = [AddressFamily::INET, AddressFamily::UNIX];
+        tokio::join!(ask(&path, b"connect\n", b"connected", &families), shim).0
     }
 
     async fn kind(says: &'static [u8], with: Vec<OwnedFd>) -> io::ErrorKind {
@@ -133,13 +214,21 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().into()
     }
 
+    fn unix() -> OwnedFd {
+        std::os::unix::net::UnixStream::pair().unwrap().0.into()
+    }
+
     #[tokio::test]
     async fn a_socket_is_handed_over_also_below_a_folder_of_any_depth() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("d".repeat(100)).join("e".repeat(100));
         std::fs::create_dir_all(&deep).unwrap();
         for folder in [folder.path(), &deep] {
-            assert!(is_tcp(&told(b"connected\n", vec![tcp()], folder).await.unwrap()));
+            let tcp = told(b"connected\n", vec![tcp()], folder).await.unwrap();
+            assert!(is(&tcp, AddressFamily::INET));
+            std::fs::remove_file(folder.join("shim.sock")).unwrap();
+            let unix = told(b"connected\n", vec![unix()], folder).await.unwrap();
+            assert!(matches!(Stream::from_socket(unix), Ok(Stream::Unix(_))));
         }
     }
 
@@ -148,6 +237,8 @@ mod tests {
         let file = || OwnedFd::from(File::open("/dev/null").unwrap());
         assert_eq!(kind(b"connected\n", vec![]).await, io::ErrorKind::InvalidData);
         assert_eq!(kind(b"connected\n", vec![file()]).await, io::ErrorKind::InvalidData);
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        assert_eq!(kind(b"connected\n", vec![datagrams]).await, io::ErrorKind::InvalidData);
         assert_eq!(kind(b"connected\n", vec![tcp(), tcp()]).await, io::ErrorKind::InvalidData);
         assert_eq!(kind(b"connected", vec![tcp()]).await, io::ErrorKind::InvalidData);
         assert_eq!(kind(b"listening\n", vec![tcp()]).await, io::ErrorKind::InvalidData);

@@ -114,11 +114,7 @@ fn bounds(limits: &Limits) -> [Bound; 3] {
         Bound {
             what: "memory",
             wanted: limits.memory_bytes > 0,
-            unified: vec![
-                ("memory.max", memory.clone()),
-                ("memory.swap.max", "0".into()),
-                ("memory.oom.group", "1".into()),
-            ],
+            unified: vec![("memory.max", memory.clone()), ("memory.swap.max", "0".into())],
             older: vec![("memory.limit_in_bytes", memory.clone()), ("memory.memsw.limit_in_bytes", memory)],
         },
         Bound {

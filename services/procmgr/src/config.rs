@@ -15,6 +15,10 @@ pub struct Config {
     pub shim: Option<PathBuf>,
     /// The program that builds sandboxes; absent = `nexushub-sandbox` beside procmgr's own.
     pub sandbox: Option<PathBuf>,
+    /// The program that runs microVMs; absent = `nexushub-krun` beside procmgr's own.
+    pub krun: Option<PathBuf>,
+    /// Longest time for a guest to boot in the trial that tells whether microVMs run on this machine.
+    pub krun_boot_ms: u32,
     /// The CA certificate that apps are told of in `SSL_CERT_FILE`, if the file exists.
     pub ca_file: PathBuf,
     /// First port given to apps.
@@ -86,6 +90,8 @@ impl Default for Config {
         Self {
             shim: None,
             sandbox: None,
+            krun: None,
+            krun_boot_ms: 2_000,
             ca_file: "dist/certs/ca.crt".into(),
             port_first: 10_000,
             port_last: 19_999,
@@ -143,6 +149,7 @@ impl Config {
             ("max_followers", self.max_followers),
             ("max_watchers", self.max_watchers),
             ("app_open_files", self.app_open_files),
+            ("krun_boot_ms", self.krun_boot_ms),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Some((key, "must be greater than 0".into()));

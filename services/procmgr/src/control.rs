@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, path::Path, time::Duration};
 
-use nexushub_shim::control::{LINE_MAX, Reply, Request, address};
+use nexushub_shim::control::{LINE_MAX, Reply, Request, SOCKET, address};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -38,7 +38,7 @@ async fn exchange(dir: &Path, nonce: &str, request: Request) -> io::Result<Answe
     let mut stream = {
         // Open only until connected: thousands may wait for their answers at once.
         let folder = File::open(dir)?;
-        UnixStream::connect(address(&folder)).await?
+        UnixStream::connect(address(&folder, SOCKET)).await?
     };
     let peer = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
     stream.write_all(request.encode(nonce).as_bytes()).await?;

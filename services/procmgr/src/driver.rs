@@ -1,26 +1,48 @@
 //! How a generation is isolated. A driver says what the shim shall execute and where the app finds its things; whatever else
-//! there is to a start is the same for all. `process` isolates nothing and is only had by name; `sandbox` is had where its
-//! probe made a box on this machine (`driver/sandbox.rs`); `krun` fits beside them.
+//! there is to a start is the same for all. `process` isolates nothing and is only had by name; `sandbox` and `krun` are had
+//! where a trial of theirs succeeded on this machine.
 
 use std::{
-    collections::BTreeSet, ffi::OsString, fmt, fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use nexushub_shim::control::APP_PORT;
 use tokio::sync::mpsc;
 
 use crate::{
+    clock::Ms,
     desired::{Desired, Isolation},
     env::{Inside, Surroundings},
+    health::Check,
     limits::Limits,
     manager::Event,
 };
 
+mod krun;
 mod sandbox;
+mod trial;
 
+pub(crate) use krun::Krun;
 pub(crate) use sandbox::Sandbox;
 
 /// Why an instance waits while nobody knows yet which boxes this machine can make.
 pub(crate) const LOOKING: &str = "looking for the best box of this machine";
+
+/// What a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The app itself.
+    App,
+    /// What builds a box around the app.
+    Box,
+    /// What runs a virtual machine around it.
+    Machine,
+}
 
 /// What the shim shall execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +53,8 @@ pub(crate) struct Program {
     pub args: Vec<OsString>,
     /// Working folder.
     pub cwd: PathBuf,
-    /// Whether it builds a box, rather than being the app itself.
-    pub boxed: bool,
+    /// Whether it is the app itself.
+    pub form: Form,
 }
 
 /// What a program is made of.
@@ -44,6 +66,10 @@ pub(crate) struct Plan<'a> {
     pub around: &'a Surroundings,
     /// The bounds in force.
     pub limits: &'a Limits,
+    /// The health check in force.
+    pub check: &'a Check,
+    /// From SIGTERM to SIGKILL.
+    pub stop_ms: Ms,
     /// First of the instance's own user ids; none for an ordinary user, who has none to give.
     pub uid: Option<u32>,
 }
@@ -59,6 +85,14 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
     fn inside(&self, desired: &Desired, around: &Surroundings, port: Option<u16>) -> Inside;
     /// What to execute. The release has been judged.
     fn program(&self, plan: &Plan<'_>) -> Program;
+    /// The environment of what is executed, of the app's own.
+    fn env(&self, env: BTreeMap<OsString, OsString>) -> Vec<(OsString, OsString)> {
+        env.into_iter().collect()
+    }
+    /// What this machine's kernel has to bound, of the app's bounds.
+    fn host_limits(&self, limits: &Limits) -> Limits {
+        *limits
+    }
     /// What of its isolation this machine doesn't enforce.
     fn not_enforced(&self) -> &[String];
 }
@@ -87,7 +121,7 @@ impl Driver for Process {
 
     fn program(&self, plan: &Plan<'_>) -> Program {
         let release = &plan.desired.release;
-        Program { path: release.join(APP), args: Vec::new(), cwd: release.clone(), boxed: false }
+        Program { path: release.join(APP), args: Vec::new(), cwd: release.clone(), form: Form::App }
     }
 
     fn not_enforced(&self) -> &[String] {
@@ -97,6 +131,40 @@ impl Driver for Process {
 
 /// The app's executable in a release.
 const APP: &str = "bin/app";
+/// Where a box has the release.
+const RELEASE: &str = "/app";
+/// Where a box has the app's data.
+const DATA: &str = "/db";
+/// Where a box has the CA certificate.
+const CA_FILE: &str = "/etc/nexushub/ca.crt";
+
+fn boxed_app() -> OsString {
+    Path::new(RELEASE).join(APP).into()
+}
+
+/// Where an app finds its things in a box of any kind.
+fn inside_box(around: &Surroundings) -> Inside {
+    Inside { port: APP_PORT, data: DATA.into(), ca_file: around.ca_file.is_some().then(|| CA_FILE.into()) }
+}
+
+/// The options that builders of boxes have in common.
+fn options(plan: &Plan<'_>) -> Vec<OsString> {
+    let Plan { desired, around, limits, uid, .. } = *plan;
+    let mut args: Vec<OsString> = Vec::new();
+    let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
+    option("--release", desired.release.clone().into());
+    option("--data", desired.data.clone().into());
+    if let Some(file) = &around.ca_file {
+        option("--ca", file.into());
+    }
+    if let Some(uid) = uid {
+        option("--uid", uid.to_string().into());
+    }
+    option("--tmp-bytes", limits.tmp_bytes.to_string().into());
+    option("--open-files", limits.open_files.to_string().into());
+    option("--hostname", desired.id.as_str().into());
+    args
+}
 
 /// Why there is no driver for a wanted isolation.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -109,26 +177,33 @@ pub(crate) enum Missing {
     Refused(String),
 }
 
-/// The drivers that there are here: a value, which the owner task is told once the search for them ended.
+/// The drivers that there are here: a value, which the owner task is told when one more trial has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Drivers {
     sandbox: Result<Arc<Sandbox>, Missing>,
+    krun: Result<Arc<Krun>, Missing>,
 }
 
 impl Drivers {
     /// While the search is under way.
     pub(crate) fn looking() -> Self {
-        Self { sandbox: Err(Missing::Looking) }
+        Self { sandbox: Err(Missing::Looking), krun: Err(Missing::Looking) }
     }
 
-    /// What the search found: the sandbox, or why there is none.
-    pub(crate) fn found(sandbox: Result<Sandbox, String>) -> Self {
-        Self { sandbox: sandbox.map(Arc::new).map_err(Missing::Refused) }
+    /// With the outcome of the sandbox's trial.
+    pub(crate) fn with_sandbox(self, found: Result<Sandbox, String>) -> Self {
+        Self { sandbox: found.map(Arc::new).map_err(Missing::Refused), ..self }
+    }
+
+    /// With the outcome of the microVM's trial.
+    pub(crate) fn with_krun(self, found: Result<Krun, String>) -> Self {
+        Self { krun: found.map(Arc::new).map_err(Missing::Refused), ..self }
     }
 
     /// The driver for a wanted isolation, or why there is none.
     pub(crate) fn resolve(&self, wanted: Isolation) -> Result<Arc<dyn Driver>, Missing> {
         let sandbox = || self.sandbox.clone().map(|sandbox| sandbox as Arc<dyn Driver>);
+        let krun = || self.krun.clone().map(|krun| krun as Arc<dyn Driver>);
         let named = |name: &str, missing| match missing {
             Missing::Looking => Missing::Looking,
             Missing::Refused(why) => Missing::Refused(format!("driver {name} finds no box here: {why}")),
@@ -136,9 +211,11 @@ impl Drivers {
         match wanted {
             Isolation::Process => Ok(Arc::new(Process)),
             // Never without a box unless that is asked for by name.
-            Isolation::Auto => sandbox().map_err(|missing| named("auto", missing)),
+            Isolation::Auto => krun()
+                .or_else(|missing| if missing == Missing::Looking { Err(missing) } else { sandbox() })
+                .map_err(|missing| named("auto", missing)),
             Isolation::Sandbox => sandbox().map_err(|missing| named("sandbox", missing)),
-            Isolation::Krun => Err(Missing::Refused("driver krun is not built in yet".into())),
+            Isolation::Krun => krun().map_err(|missing| named("krun", missing)),
         }
     }
 
@@ -154,12 +231,20 @@ impl Drivers {
     }
 
     fn log(&self) {
+        let why = |missing: Option<&Missing>| missing.map(ToString::to_string).unwrap_or_default();
+        let (no_krun, no_sandbox) = (why(self.krun.as_ref().err()), why(self.sandbox.as_ref().err()));
         match self.resolve(Isolation::Auto) {
             Ok(driver) => {
                 let not_enforced = driver.not_enforced().join("; ");
-                tracing::info!(driver = driver.name(), not_enforced, "the best box of this machine is found");
+                tracing::info!(
+                    driver = driver.name(),
+                    not_enforced,
+                    no_krun,
+                    no_sandbox,
+                    "the best box of this machine is found"
+                );
             }
-            Err(error) => tracing::warn!(error = %error, "this machine has no box; only `process` can run"),
+            Err(_) => tracing::warn!(no_krun, no_sandbox, "this machine has no box; only `process` can run"),
         }
     }
 }
@@ -178,11 +263,29 @@ pub(crate) fn judge_release(desired: &Desired) -> Result<(), String> {
     Ok(())
 }
 
-/// Searches for the drivers of this machine, says once what was found, and tells the owner task.
-pub(crate) async fn search(program: PathBuf, root: bool, events: mpsc::Sender<Event>) {
-    let drivers = Drivers::found(sandbox::find(program, root).await);
-    drivers.log();
-    let _ = events.send(Event::Drivers(drivers)).await; // an error says that procmgr is ending
+/// What makes trials.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// Builds sandboxes.
+    pub sandbox: PathBuf,
+    /// Runs microVMs.
+    pub krun: PathBuf,
+    /// Longest time for a microVM's guest to boot in its trial.
+    pub krun_boot_ms: u32,
+}
+
+/// Searches for the drivers of this machine, says once what was found, and tells the owner task of each outcome: the trial of a
+/// microVM takes longer, and who wants a sandbox does not wait for it.
+pub(crate) async fn search(programs: Programs, root: bool, events: mpsc::Sender<Event>) {
+    let sandbox = async {
+        let some = Drivers::looking().with_sandbox(sandbox::find(programs.sandbox, root).await);
+        let _ = events.send(Event::Drivers(some.clone())).await; // an error says that procmgr is ending
+        some
+    };
+    let (some, krun) = tokio::join!(sandbox, krun::find(programs.krun, programs.krun_boot_ms));
+    let all = some.with_krun(krun);
+    all.log();
+    let _ = events.send(Event::Drivers(all)).await;
 }
 
 /// Both lists, each line once.
@@ -196,10 +299,20 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// As if the probe had found a sandbox that lacks this.
+    /// As if the trial of a sandbox had succeeded but for this, and that of a microVM had failed.
     pub(crate) fn with_sandbox(not_enforced: &[&str]) -> Drivers {
         let lines = not_enforced.iter().map(ToString::to_string).collect();
-        Drivers::found(Ok(Sandbox::new("/opt/nexushub-sandbox".into(), lines)))
+        let sandbox = Sandbox::new("/opt/nexushub-sandbox".into(), lines);
+        Drivers::looking().with_sandbox(Ok(sandbox)).with_krun(Err("no /dev/kvm".into()))
+    }
+
+    /// As if every trial had failed, the sandbox's for this reason.
+    pub(crate) fn without_boxes(why: &str) -> Drivers {
+        Drivers::looking().with_sandbox(Err(why.into())).with_krun(Err("no /dev/kvm".into()))
+    }
+
+    fn with_krun() -> Drivers {
+        with_sandbox(&[]).with_krun(Ok(Krun::new("/opt/nexushub-krun".into())))
     }
 
     #[test]
@@ -231,15 +344,25 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn auto_is_a_microvm_where_one_booted_and_waits_until_that_is_known() {
+        let drivers = with_krun();
+        let names = [Isolation::Auto, Isolation::Krun, Isolation::Sandbox].map(|wanted| drivers.name(wanted));
+        assert_eq!(names, ["krun", "krun", "sandbox"]);
+        let some = Drivers::looking().with_sandbox(Ok(Sandbox::new("/opt/nexushub-sandbox".into(), vec![])));
+        assert_eq!(some.resolve(Isolation::Auto).unwrap_err(), Missing::Looking);
+        assert_eq!(some.name(Isolation::Sandbox), "sandbox");
+    }
+
+    #[test]
     fn nothing_runs_without_a_box_unless_that_was_asked_for_by_name() {
-        let drivers = Drivers::found(Err("user namespaces are switched off".into()));
+        let drivers = without_boxes("user namespaces are switched off");
         assert_eq!(drivers.name(Isolation::Process), "process");
         let refusal = drivers.resolve(Isolation::Auto).unwrap_err().to_string();
         assert!(refusal.contains("driver auto") && refusal.contains("switched off"), "{refusal}");
         assert!(refusal.contains("ask for `process`"), "{refusal}");
         assert_eq!(drivers.name(Isolation::Sandbox), "");
         let krun = with_sandbox(&[]).resolve(Isolation::Krun).unwrap_err();
-        assert!(krun.to_string().contains("driver krun is not built in yet"));
+        assert!(krun.to_string().contains("driver krun finds no box here: no /dev/kvm"), "{krun}");
     }
 
     #[test]
@@ -247,13 +370,13 @@ pub(crate) mod tests {
         let drivers = Drivers::looking();
         let awaited = [Isolation::Auto, Isolation::Sandbox, Isolation::Krun, Isolation::Process]
             .map(|wanted| drivers.resolve(wanted).is_err_and(|missing| missing == Missing::Looking));
-        assert_eq!(awaited, [true, true, false, false]);
+        assert_eq!(awaited, [true, true, true, false]);
     }
 
     #[test]
     fn drivers_and_records_agree_on_who_has_boxes() {
-        for wanted in [Isolation::Auto, Isolation::Process] {
-            let driver = with_sandbox(&[]).resolve(wanted).unwrap();
+        for wanted in [Isolation::Krun, Isolation::Sandbox, Isolation::Process] {
+            let driver = with_krun().resolve(wanted).unwrap();
             assert_eq!(boxes(driver.name()), driver.boxes());
         }
     }

@@ -29,9 +29,11 @@ use tokio::{
 };
 
 use crate::{
-    adopt, control,
+    adopt,
+    clock::Ms,
+    control,
     desired::Desired,
-    driver::{Driver, Plan, judge_release},
+    driver::{Driver, Form, Plan, judge_release},
     env::{self, Surroundings},
     exit::{Exit, How},
     generation::{Failure, Generation, Note, Order, Place},
@@ -41,6 +43,7 @@ use crate::{
     manager::Event,
     ports::bind_reservation,
     probe::{self, Question},
+    process,
 };
 
 /// Longest wait for a shim to take an order.
@@ -83,6 +86,10 @@ pub(crate) struct Terms {
     pub around: Surroundings,
     /// The bounds of boxes without bounds of their own.
     pub limits: Limits,
+    /// The health check of instances without one of their own.
+    pub check: Check,
+    /// From SIGTERM to SIGKILL.
+    pub stop_ms: Ms,
     /// From which the apps' secrets are derived.
     pub key: AppKey,
     /// Disk space of a log.
@@ -147,7 +154,15 @@ impl Os {
         } else {
             (Limits::default(), None)
         };
-        let program = driver.program(&Plan { desired, around: &terms.around, limits: &limits, uid });
+        let check = desired.health.apply(&terms.check);
+        let program = driver.program(&Plan {
+            desired,
+            around: &terms.around,
+            limits: &limits,
+            check: &check,
+            stop_ms: terms.stop_ms,
+            uid,
+        });
         let inside = driver.inside(desired, &terms.around, port.as_ref().map(|(port, _)| *port));
         let own_secret = terms.key.app_secret(desired.id.as_str());
         let spec = Spec {
@@ -161,8 +176,9 @@ impl Os {
             program: program.path,
             args: program.args,
             cwd: program.cwd,
-            env: env::of_app(&terms.around, desired, &inside, &own_secret).into_iter().collect(),
-            boxed: program.boxed,
+            env: driver.env(env::of_app(&terms.around, desired, &inside, &own_secret)),
+            boxed: program.form != Form::App,
+            machine: program.form == Form::Machine,
             cgroups: Vec::new(),
         };
         let note = Note {
@@ -175,6 +191,7 @@ impl Os {
         };
         Ok(Order {
             id: desired.id.clone(),
+            host_limits: driver.host_limits(&note.limits),
             note,
             driver: driver.name(),
             release: desired.release.clone(),
@@ -230,12 +247,12 @@ impl Os {
 
     /// When the shim is gone too, what is left of its cgroup goes.
     async fn clear_cgroup(&self, run: Arc<Generation>) {
+        if let Err(error) = process::ended(run.shim).await {
+            tracing::warn!(instance = %run.instance, generation = run.number, error = %error, "could not await the end of a shim");
+            return;
+        }
         let place = Arc::clone(&self.place);
-        let clear = move || {
-            if adopt::aftermath(&place, &run).is_some() {
-                place.clear_cgroup(&run.instance, run.number, &run.dir);
-            }
-        };
+        let clear = move || place.clear_cgroup(&run.instance, run.number, &run.dir);
         let _ = tokio::task::spawn_blocking(clear).await;
     }
 
@@ -382,6 +399,8 @@ mod tests {
         };
         let terms = Terms {
             limits: config.app_limits(),
+            check: config.check(),
+            stop_ms: config.stop_ms(),
             around: Surroundings::new(
                 &config,
                 "yesterday.localhost",

@@ -40,6 +40,11 @@ impl Surroundings {
         }
     }
 
+    /// The line of a hosts file that says where a box finds the platform.
+    pub(crate) fn internal_host(&self) -> String {
+        format!("127.0.0.1 internal.{}", self.base_domain)
+    }
+
     /// The public authority of an instance.
     pub(crate) fn host(&self, relative: &str) -> String {
         if relative.is_empty() {

@@ -196,6 +196,8 @@ pub(crate) struct Order {
     pub id: InstanceId,
     /// For the note.
     pub note: Note,
+    /// What the kernel shall bound; none where nothing is.
+    pub host_limits: Limits,
     /// For the record.
     pub driver: &'static str,
     /// For the record.
@@ -280,9 +282,9 @@ impl Place {
         let busy = || io::Error::other("the lock of a new generation is taken");
         let lock = Lock::try_acquire(&dir.join(LOCK))?.ok_or_else(busy)?;
         let mut note = order.note;
-        let groups = self.cgroups.make(&order.id, number, &note.limits);
+        let groups = self.cgroups.make(&order.id, number, &order.host_limits);
         let mut spec = order.spec;
-        bound(&mut spec, &mut note, groups);
+        bound(&mut spec, &mut note, groups, dir);
         spec.generation = number;
         spec.nonce = nonce()?;
         dir.clone_into(&mut spec.dir);
@@ -375,13 +377,16 @@ impl Place {
 }
 
 /// Has a generation join its cgroups. Only a box has bounds, and only of a box is said which are not enforced; where no cgroup
-/// bounds its processes, it does so itself.
-fn bound(spec: &mut Spec, note: &mut Note, groups: cgroup::Groups) {
+/// bounds its processes, it does so itself. A machine is told its folder, where its socket is to be.
+fn bound(spec: &mut Spec, note: &mut Note, groups: cgroup::Groups, dir: &Path) {
     if spec.boxed {
-        if note.limits.processes != 0 && !groups.folders.iter().any(|folder| folder.join(PIDS).exists()) {
-            let option: [OsString; 2] = ["--processes".into(), note.limits.processes.to_string().into()];
-            spec.args.splice(0..0, option);
-        }
+        let bounded = groups.folders.iter().any(|folder| folder.join(PIDS).exists());
+        let option: Option<[OsString; 2]> = match spec.machine {
+            true => Some(["--dir".into(), dir.into()]),
+            false if bounded || note.limits.processes == 0 => None,
+            false => Some(["--processes".into(), note.limits.processes.to_string().into()]),
+        };
+        spec.args.splice(0..0, option.into_iter().flatten());
         note.not_enforced = driver::all_not_enforced(&note.not_enforced, groups.not_enforced);
     }
     spec.cgroups = groups.procs;
@@ -523,6 +528,7 @@ mod tests {
         Order {
             id: id("a"),
             note: Note { digest: "d".into(), ..Note::default() },
+            host_limits: Limits::default(),
             driver: "process",
             release: "/srv/1".into(),
             data: data.to_owned(),
@@ -540,6 +546,7 @@ mod tests {
                 cwd: "/srv/1".into(),
                 env: Vec::new(),
                 boxed: false,
+                machine: false,
                 cgroups: Vec::new(),
             },
         }
@@ -591,19 +598,20 @@ mod tests {
             folders: vec![dir.path().into()],
             not_enforced: vec!["memory: no cgroup".into(), "landlock: no".into()],
         };
-        let made = |boxed| {
-            let mut spec = Spec { boxed, ..order(dir.path()).spec };
+        let made = |boxed, machine| {
+            let mut spec = Spec { boxed, machine, ..order(dir.path()).spec };
             let limits = Limits { processes: 7, ..Limits::default() };
             let mut note = Note { limits, not_enforced: vec!["landlock: no".into()], ..Note::default() };
-            bound(&mut spec, &mut note, groups());
+            bound(&mut spec, &mut note, groups(), Path::new("/g1"));
             assert_eq!((spec.cgroups, note.folders()), (groups().procs, groups().folders));
             (spec.args, note.not_enforced)
         };
-        let (args, not_enforced) = made(true);
+        let (args, not_enforced) = made(true, false);
         assert_eq!((args, not_enforced.len()), (vec!["--processes".into(), "7".into()], 2));
-        assert_eq!(made(false), (vec![], vec!["landlock: no".into()]));
+        assert_eq!(made(false, false), (vec![], vec!["landlock: no".into()]));
         fs::write(dir.path().join(PIDS), "7").unwrap();
-        assert_eq!(made(true).0, Vec::<OsString>::new());
+        assert_eq!(made(true, false).0, Vec::<OsString>::new());
+        assert_eq!(made(true, true).0, ["--dir", "/g1"], "what is in a machine is bounded there");
     }
 
     #[test]

@@ -67,6 +67,7 @@ use crate::{
     clock::Clock,
     config::Config,
     desired::{feed, store},
+    driver::Programs,
     effects::{Os, Terms},
     env::Surroundings,
     generation::Place,
@@ -114,7 +115,8 @@ impl Daemon for Procmgr {
         let announce = Box::new(move |text: &str| ready.status(text));
         let start = start(&chassis.setup, &place, table.clone(), announce)?;
         // Beside everything else: only what needs a box waits for it.
-        tokio::spawn(driver::search(sandbox(&chassis.setup)?, place.slots.is_some(), events.clone()));
+        let search =
+            tokio::spawn(driver::search(programs(&chassis.setup)?, place.slots.is_some(), events.clone()));
         let (instances, desired) = (start.known.len(), start.desired.clone());
         let mut owner = tokio::spawn(Manager::new(start, os).run(inbox));
         let mut feed = tokio::spawn(feed::follow(
@@ -134,6 +136,7 @@ impl Daemon for Procmgr {
             () = chassis.shutdown.draining() => {}
             fault = first_end(&mut owner, &mut feed, &mut server) => return Err(fault),
         }
+        search.abort(); // a trial that is under way ends with it
         if stop_all_marker(&chassis.setup).exists() {
             stop_all(&chassis, &events).await;
             place.cgroups.leave();
@@ -182,9 +185,14 @@ fn program(setup: &Setup<Config>, said: Option<&Path>, name: &str) -> Result<Pat
     Ok(own.with_file_name(name))
 }
 
-/// The program that builds sandboxes. Whether it is there is found out by the search for a box.
-fn sandbox(setup: &Setup<Config>) -> Result<PathBuf, Fault> {
-    program(setup, setup.config.sandbox.as_deref(), "nexushub-sandbox")
+/// The programs that make boxes. Whether they are there is found out by the search for a box.
+fn programs(setup: &Setup<Config>) -> Result<Programs, Fault> {
+    let config = &setup.config;
+    Ok(Programs {
+        sandbox: program(setup, config.sandbox.as_deref(), "nexushub-sandbox")?,
+        krun: program(setup, config.krun.as_deref(), "nexushub-krun")?,
+        krun_boot_ms: config.krun_boot_ms,
+    })
 }
 
 /// Opens the shim's executable, from which every start is made until procmgr itself is started again.
@@ -236,6 +244,8 @@ fn terms(chassis: &Chassis<Config>) -> Result<Terms, Fault> {
     })?;
     Ok(Terms {
         limits: config.app_limits(),
+        check: config.check(),
+        stop_ms: config.stop_ms(),
         around: Surroundings::new(config, &platform.base_domain, platform.listen.port(), &ca_file),
         key,
         log_budget_bytes: config.log_budget_bytes,

@@ -51,9 +51,11 @@ enum Miss {
     Other(String),
 }
 
-async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn connect(endpoint: &Endpoint) -> io::Result<reach::Stream> {
     match endpoint {
-        Endpoint::Port(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await,
+        Endpoint::Port(port) => {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await.map(reach::Stream::Tcp)
+        }
         Endpoint::Shim(path) => reach::connect(path).await,
     }
 }

@@ -1,9 +1,17 @@
 //! Which processes belong to a generation: the members of its shim's session and all that descends from the shim. The shim is
 //! a subreaper, so whatever the app starts stays below it for as long as it lives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
-use nexushub_shim::identity::{self, Stat};
+use nexushub_shim::{
+    identity::{self, Stat},
+    record::Process,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
 
 /// Every process that can be seen.
 pub(crate) fn all() -> Vec<(u32, Stat)> {
@@ -30,9 +38,45 @@ pub(crate) fn family(all: &[(u32, Stat)], shim: u32) -> BTreeSet<u32> {
     family
 }
 
+/// Returns when this very process has ended.
+pub(crate) async fn ended(process: Process) -> io::Result<()> {
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+    let held = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Ok(held)) => held,
+        Some(Err(rustix::io::Errno::SRCH)) | None => return Ok(()),
+        Some(Err(error)) => return Err(error.into()),
+    };
+    // Held from here on; that it is the one that is meant, its start time says.
+    if Stat::of(process.pid).is_ok_and(|stat| stat.start == process.start) {
+        // Deprecated for types whose descriptor may change or close while registered: this one's can't, it is owned.
+        #[allow(deprecated)]
+        let held = AsyncFd::new(held)?;
+        let _ = held.readable().await?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_awaited_and_another_of_its_number_is_not() {
+        let mut child = tokio::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        let pid = child.id().unwrap();
+        let start = Stat::of(pid).unwrap().start;
+        ended(Process { pid, start: start - 1 }).await.unwrap();
+        let mut end = std::pin::pin!(ended(Process { pid, start }));
+        tokio::select! {
+            biased;
+            _ = &mut end => unreachable!("it lives"),
+            () = std::future::ready(()) => {}
+        }
+        child.kill().await.unwrap();
+        end.await.unwrap();
+        ended(Process { pid, start }).await.unwrap();
+    }
 
     fn process(pid: u32, parent: u32, session: u32) -> (u32, Stat) {
         (pid, Stat { state: b'S', parent, group: session, session, start: 1 })

@@ -185,15 +185,14 @@ impl Pool {
 
     async fn connect(&self) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)> {
         match &self.target {
-            Target::Tcp(address) => self.greet_app(TcpStream::connect(address).await?).await,
-            Target::Boxed(shim) => self.greet_app(reach::connect(shim).await?).await,
+            Target::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                self.greet(stream).await
+            }
+            Target::Boxed(shim) => self.greet(reach::connect(shim).await?).await,
             Target::Unix(path) => self.greet(nexushub_chassis::client::connect(path).await?).await,
         }
-    }
-
-    async fn greet_app(&self, stream: TcpStream) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)> {
-        stream.set_nodelay(true)?;
-        self.greet(stream).await
     }
 
     async fn greet<S>(&self, stream: S) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)>

@@ -21,12 +21,12 @@ pub(crate) fn start(config: &Config) -> io::Result<u32> {
     command.args(args).env_clear().envs(config.env.iter().map(|entry| variable(entry)));
     command.current_dir("/app").stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     command.uid(APP_ID).gid(APP_ID).process_group(0); // from root: without further groups and without capabilities
-    let files = config.open_files;
+    let bounds = [(Resource::RLIMIT_NOFILE, config.open_files), (Resource::RLIMIT_NPROC, config.processes)];
     // SAFETY: only system calls, no allocation, between fork and exec.
     unsafe {
         command.pre_exec(move || {
-            if files > 0 {
-                setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+            for (resource, most) in bounds.into_iter().filter(|(_, most)| *most > 0) {
+                setrlimit(resource, most, most)?;
             }
             setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
             Ok(prctl::set_no_new_privs()?)

@@ -21,6 +21,8 @@ pub struct Config {
     pub tmp_bytes: u64,
     /// Files that the app may have open; 0 = the kernel's own bound.
     pub open_files: u64,
+    /// Processes and threads that the app may have; 0 = the kernel's own bound.
+    pub processes: u64,
     /// How long the app's processes have after a stop.
     pub stop_ms: u64,
     /// A release and data are shared.
@@ -46,6 +48,7 @@ impl Config {
         }
         put("tmp-bytes", self.tmp_bytes.to_string().as_bytes());
         put("open-files", self.open_files.to_string().as_bytes());
+        put("processes", self.processes.to_string().as_bytes());
         put("stop-ms", self.stop_ms.to_string().as_bytes());
         put("shares", if self.shares { b"1" } else { b"0" });
         put("base", if self.base { b"1" } else { b"0" });
@@ -80,6 +83,7 @@ impl Config {
             "ca" => self.ca = Some(value.to_vec()),
             "tmp-bytes" => self.tmp_bytes = number()?,
             "open-files" => self.open_files = number()?,
+            "processes" => self.processes = number()?,
             "stop-ms" => self.stop_ms = number()?,
             "shares" => self.shares = flag()?,
             "base" => self.base = flag()?,
@@ -113,6 +117,7 @@ mod tests {
             ca: Some(b"-----BEGIN".to_vec()),
             tmp_bytes: 1 << 40,
             open_files: 1024,
+            processes: 9,
             stop_ms: 5000,
             shares: true,
             base: false,

@@ -26,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) vcpus: u8,
     pub(crate) tmp_bytes: u64,
     pub(crate) open_files: u64,
+    /// Processes and threads of the app; 0 = not bounded.
+    pub(crate) processes: u64,
     pub(crate) hostname: String,
     pub(crate) hosts: Vec<String>,
     /// First of the 65,536 host ids of this instance; the VMM runs as the one after the first thousand. Root only.
@@ -52,6 +54,7 @@ impl Default for Options {
             vcpus: 1,
             tmp_bytes: 0,
             open_files: 0,
+            processes: 0,
             hostname: "app".into(),
             hosts: Vec::new(),
             uid: None,
@@ -110,6 +113,7 @@ fn set(options: &mut Options, name: &str, value: &OsStr) -> Option<()> {
         "--vcpus" => options.vcpus = number().filter(|n| (1..=64).contains(n))?.try_into().ok()?,
         "--tmp-bytes" => options.tmp_bytes = number()?,
         "--open-files" => options.open_files = number()?,
+        "--processes" => options.processes = number()?,
         "--hostname" => options.hostname = text().filter(|text| (1..=64).contains(&text.len()))?.into(),
         "--host" => options.hosts.push(text()?.into()),
         "--uid" => options.uid = Some(small().filter(|base| (1 << 16..u32::MAX - (1 << 17)).contains(base))?),
@@ -132,12 +136,13 @@ mod tests {
 
     #[test]
     fn a_whole_command_line_is_understood() {
-        let line = "--release /r --data /d --ca /c --dir /g --memory-mib 128 --vcpus 2 --tmp-bytes 9 --open-files 8 \
+        let line = "--release /r --data /d --ca /c --dir /g --memory-mib 128 --vcpus 2 --tmp-bytes 9 --open-files 8 --processes 7 \
                     --hostname shop --uid 200000 -- /app/bin/app --dir x";
         let mut words = words(line);
         words.splice(0..0, ["--host".into(), "127.0.0.1 internal.yesterday.localhost".into()]);
         let Task::Run(options) = parse(&words).unwrap() else { unreachable!() };
         assert_eq!((options.memory_mib, options.vcpus, options.uid), (128, 2, Some(200_000)));
+        assert_eq!((options.tmp_bytes, options.open_files, options.processes), (9, 8, 7));
         assert_eq!(options.hosts, ["127.0.0.1 internal.yesterday.localhost"]);
         assert_eq!(options.app, ["/app/bin/app", "--dir", "x"]);
     }

@@ -14,6 +14,7 @@ mod keeper;
 mod machine;
 mod plan;
 mod probe;
+mod speed;
 mod user;
 mod watch;
 

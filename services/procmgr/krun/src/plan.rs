@@ -25,6 +25,7 @@ pub(crate) fn config(options: &Options, base: bool) -> io::Result<Config> {
         ca,
         tmp_bytes: options.tmp_bytes,
         open_files: options.open_files,
+        processes: options.processes,
         stop_ms: options.stop.as_millis().try_into().unwrap_or(u64::MAX),
         shares: options.release.is_some(),
         base,

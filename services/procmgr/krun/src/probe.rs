@@ -1,5 +1,6 @@
 //! Whether a microVM boots here. A `/dev/kvm` that opens proves nothing, nor does a virtual machine that can be made: some
-//! machines interpret what a guest's kernel does. So a guest boots, with nothing but the agent in it, and says so, in time.
+//! machines interpret what a guest's kernel does. So a guest boots, with nothing but the agent in it, and says so, in time;
+//! but not before a short loop has told that it could be in time.
 #![allow(unsafe_code)]
 
 use std::{fs, io, process::ExitCode, time::Instant};
@@ -12,8 +13,8 @@ use nix::{libc, sys::prctl, sys::signal::Signal};
 use nexushub_agent::word::End;
 
 use crate::args::Options;
-use crate::keeper;
 use crate::watch::Outcome;
+use crate::{keeper, speed};
 
 const MEMORY_MIB: u32 = 64;
 /// As root the VMM becomes the host's nobody: 65534 = this and the thousandth after it.
@@ -21,7 +22,14 @@ const NOBODY: u32 = 64_534;
 
 /// Boots a guest and prints `ok`, or one line why it did not; the code is 0 or 1.
 pub(crate) fn main(options: &Options) -> ExitCode {
-    match space().and_then(|()| in_space(options)) {
+    let tied = tie();
+    let booted = tied.and_then(|()| apart(|| quick(options))).and_then(|quick| {
+        if quick {
+            space()?;
+        }
+        Ok(quick && apart(|| boots(options))?)
+    });
+    match booted {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -29,6 +37,30 @@ pub(crate) fn main(options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Does this in a process of its own, which leaves nothing behind in this one, and says its answer.
+fn apart(work: impl FnOnce() -> bool) -> io::Result<bool> {
+    // SAFETY: this process has one thread: no lock is held by another.
+    match (unsafe { fork() })? {
+        ForkResult::Parent { child } => Ok(matches!(waitpid(child, None)?, WaitStatus::Exited(_, 0))),
+        ForkResult::Child => {
+            let code = i32::from(tie().is_err() || !work());
+            // SAFETY: ends the child; what it printed is flushed, line by line.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+/// Nothing of a trial outlives who asked for it.
+fn tie() -> io::Result<()> {
+    Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
+}
+
+fn quick(options: &Options) -> bool {
+    let judged = speed::judge(options.boot);
+    judged.as_ref().err().iter().for_each(|reason| println!("{reason}"));
+    judged.is_ok()
 }
 
 /// The namespaces that a shim would have made.
@@ -48,18 +80,6 @@ fn space() -> io::Result<()> {
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-fn in_space(options: &Options) -> io::Result<bool> {
-    // SAFETY: this process has one thread: no lock is held by another.
-    match (unsafe { fork() })? {
-        ForkResult::Parent { child } => Ok(matches!(waitpid(child, None)?, WaitStatus::Exited(_, 0))),
-        ForkResult::Child => {
-            let code = i32::from(!boots(options));
-            // SAFETY: ends the child; what it printed is flushed, line by line.
-            unsafe { libc::_exit(code) }
-        }
-    }
-}
-
 fn boots(options: &Options) -> bool {
     let start = Instant::now();
     let mut options = Options {
@@ -73,8 +93,7 @@ fn boots(options: &Options) -> bool {
     if getuid().is_root() {
         options.uid = options.uid.or(Some(NOBODY));
     }
-    let tied = prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from);
-    let said = match tied.and_then(|()| keeper::keep(&options)) {
+    let said = match keeper::keep(&options) {
         Ok(Outcome::End(End::Code(0))) if start.elapsed() <= options.boot * 2 => None,
         Ok(Outcome::End(_)) => Some("the trial guest did not do as it was told".into()),
         Ok(Outcome::Reason(reason)) => Some(reason),

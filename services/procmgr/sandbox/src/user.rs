@@ -1,13 +1,10 @@
 //! Who the app is: its ids inside and outside the box, its capabilities (none), its data's owner.
 #![allow(unsafe_code)]
 
-use std::os::fd::AsFd;
 use std::{fs, path::Path, ptr};
 
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{self, Gid, Pid, Uid};
-use nix::{dir::Dir, errno::Errno, libc};
+use nix::{errno::Errno, libc};
 
 use crate::report::{Because as _, Reason};
 
@@ -91,50 +88,10 @@ impl Ids {
         renounce()
     }
 
-    /// Makes the data the app's, if its folder isn't: what has another name elsewhere stays as it is, no link is followed.
+    /// Makes the data the app's, if its folder isn't.
     pub(crate) fn own(self, data: &Path) -> Result<(), Reason> {
         let Self::Range(first) = self else { return Ok(()) };
-        let owner = Owner(Uid::from_raw(first + APP), Gid::from_raw(first + APP));
-        let given = || format!("give {} to the app", data.display());
-        let mut folder = Dir::open(data, FOLDER, Mode::empty()).because(given)?;
-        let stat = fstat(&folder).because(given)?;
-        if stat.st_uid == owner.0.as_raw() {
-            return Ok(());
-        }
-        owner.take_below(&mut folder, stat.st_dev).because(given)?;
-        // Last, so that an interrupted one is begun again.
-        owner.take(&folder, c"").because(given)
-    }
-}
-
-const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-
-struct Owner(Uid, Gid);
-
-impl Owner {
-    fn take(&self, folder: impl AsFd, name: &std::ffi::CStr) -> nix::Result<()> {
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
-        unistd::fchownat(folder, name, Some(self.0), Some(self.1), flags)
-    }
-
-    fn take_below(&self, folder: &mut Dir, device: libc::dev_t) -> nix::Result<()> {
-        let names: Vec<_> = folder
-            .iter()
-            .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
-            .collect::<Result<_, _>>()?;
-        for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
-            let stat: FileStat = fstatat(&*folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            let is_folder = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-            if stat.st_dev != device || (!is_folder && stat.st_nlink > 1) {
-                continue;
-            }
-            if is_folder {
-                let mut below = Dir::openat(&*folder, name.as_c_str(), FOLDER, Mode::empty())?;
-                self.take_below(&mut below, device)?;
-            }
-            self.take(&*folder, name)?;
-        }
-        Ok(())
+        nexushub_volume::own(data, first + APP, first + APP).map_err(Reason::new)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{exit::End, record::Process};
 
 /// Name of the socket in the generation's folder.
 pub const SOCKET: &str = "shim.sock";
+/// Name of the socket there by which the app in a virtual machine is reached.
+pub const MACHINE: &str = "vsock.sock";
 /// The descriptor by which the program that builds a box reports: an [`End`] in text, or why the app could not be started.
 pub const REPORT: i32 = 3;
 /// Where an app in a box listens, on the box's 127.0.0.1.
@@ -127,10 +129,10 @@ impl Reply {
     }
 }
 
-/// The socket's address by way of an open folder: a socket's own path may have 107 bytes only. Good as long as the folder
+/// A socket's address by way of its open folder: a socket's own path may have 107 bytes only. Good as long as the folder
 /// stays open.
-pub fn address(folder: &fs::File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+pub fn address(folder: &fs::File, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
 }
 
 /// Makes the control socket in a generation's folder, in place of a dead one.
@@ -139,7 +141,7 @@ pub fn address(folder: &fs::File) -> PathBuf {
 /// When the folder can't be opened or the socket can't be made.
 pub fn bind(dir: &Path) -> io::Result<UnixListener> {
     let _ = fs::remove_file(dir.join(SOCKET));
-    UnixListener::bind(address(&fs::File::open(dir)?))
+    UnixListener::bind(address(&fs::File::open(dir)?, SOCKET))
 }
 
 /// Whether the other side may ask: root and the shim's own user.
@@ -202,7 +204,7 @@ mod tests {
         let deep = folder.path().join("d".repeat(120)).join("e".repeat(120));
         fs::create_dir_all(&deep).unwrap();
         let listener = bind(&deep).unwrap();
-        let connect = || UnixStream::connect(address(&fs::File::open(&deep).unwrap()));
+        let connect = || UnixStream::connect(address(&fs::File::open(&deep).unwrap(), SOCKET));
         let client = connect().unwrap();
         assert!(is_trusted(&listener.accept().unwrap().0));
         drop((listener, client));

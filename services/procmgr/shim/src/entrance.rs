@@ -3,11 +3,14 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::{fs, io, net::Ipv4Addr, net::SocketAddrV4, net::TcpListener};
+use std::{fs, io, net::Ipv4Addr, net::SocketAddrV4, net::TcpListener, path::Path};
 
-use nexushub_shim::control::{APP_PORT, INWARD_PORT, Reply, Request};
+use nexushub_shim::{control, control::APP_PORT, control::INWARD_PORT, control::MACHINE, control::Reply};
+use nexushub_shim::{control::Request, spec::Spec};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrLike, UnixAddr, connect, socket,
+};
 use nix::unistd::{getegid, geteuid};
 use nix::{errno::Errno, libc};
 
@@ -29,11 +32,12 @@ pub(crate) fn enter() -> io::Result<TcpListener> {
 }
 
 /// What a request for a way in or out is answered with. Without a box there is neither.
-pub(crate) fn open(inward: Option<&TcpListener>, request: Request) -> (Reply, Option<OwnedFd>) {
+pub(crate) fn open(spec: &Spec, inward: Option<&TcpListener>, request: Request) -> (Reply, Option<OwnedFd>) {
     let failed = |error: io::Error| (Reply::Failed(error.raw_os_error().unwrap_or(libc::EIO)), None);
     match (inward, request) {
         (Some(_), Request::Connect) => {
-            begin_connect().map_or_else(|errno| failed(errno.into()), |way| (Reply::Connected, Some(way)))
+            let way = if spec.machine { into_machine(&spec.dir) } else { into_box() };
+            way.map_or_else(failed, |way| (Reply::Connected, Some(way)))
         }
         (Some(listener), _) => {
             listener.try_clone().map_or_else(failed, |way| (Reply::Listening, Some(way.into())))
@@ -42,13 +46,27 @@ pub(crate) fn open(inward: Option<&TcpListener>, request: Request) -> (Reply, Op
     }
 }
 
+fn into_box() -> io::Result<OwnedFd> {
+    begin(AddressFamily::Inet, &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, APP_PORT)))
+}
+
+/// Before the machine is up there is no socket: nobody listens, as elsewhere.
+fn into_machine(dir: &Path) -> io::Result<OwnedFd> {
+    let dir = fs::File::open(dir)?;
+    let address = UnixAddr::new(&control::address(&dir, MACHINE))?;
+    begin(AddressFamily::Unix, &address).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Errno::ECONNREFUSED.into(),
+        _ => error,
+    })
+}
+
 /// A connection to the app, which need not be complete: whoever gets it waits for that.
-fn begin_connect() -> nix::Result<OwnedFd> {
+fn begin(family: AddressFamily, to: &impl SockaddrLike) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let way = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
-    match connect(way.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, APP_PORT))) {
+    let way = socket(family, SockType::Stream, flags, None)?;
+    match connect(way.as_raw_fd(), to) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(way),
-        Err(errno) => Err(errno),
+        Err(errno) => Err(errno.into()),
     }
 }
 

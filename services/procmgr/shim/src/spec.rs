@@ -36,6 +36,8 @@ document! {
         env: Vec<(OsString, OsString)>,
         /// Whether the program builds a box: it gets a network and process numbers of its own, and a report (see `control`).
         boxed: bool,
+        /// Whether the box is a virtual machine: its app is reached by the socket that the program makes in `dir`.
+        machine: bool,
         /// The `cgroup.procs` files of the cgroups that shim and app join.
         cgroups: Vec<PathBuf>,
     }
@@ -84,6 +86,7 @@ mod tests {
             cwd: "/".into(),
             env: vec![("SECRET".into(), "hush=hush\n".into()), ("EMPTY".into(), "".into())],
             boxed: true,
+            machine: false,
             cgroups: vec!["/sys/fs/cgroup/x/cgroup.procs".into(), "/sys/fs/cgroup/y/cgroup.procs".into()],
         }
     }

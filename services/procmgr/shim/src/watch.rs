@@ -253,7 +253,7 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         match (request, &self.phase) {
             (Request::Connect | Request::Listener, _) => {
-                return Some(entrance::open(self.inward.as_ref(), request));
+                return Some(entrance::open(self.spec, self.inward.as_ref(), request));
             }
             _ if nonce != self.spec.nonce => return plain(Reply::Refused),
             (_, Phase::Ended(end)) => return plain(Reply::Exited(*end)),

@@ -8,7 +8,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::net::UnixStream,
+        unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     process::Child,
@@ -73,6 +73,7 @@ impl Generation {
             cwd: folder.path().to_owned(),
             env: vec![fifo("fifo"), fifo("back"), ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             boxed: false,
+            machine: false,
             cgroups: Vec::new(),
             dir,
         };
@@ -134,7 +135,9 @@ impl Generation {
 
     /// Only while the app runs: its record is complete, and the socket there, before its first instruction.
     fn connect(&self) -> BufReader<UnixStream> {
-        let stream = UnixStream::connect(control::address(&File::open(&self.spec.dir).unwrap())).unwrap();
+        let stream =
+            UnixStream::connect(control::address(&File::open(&self.spec.dir).unwrap(), control::SOCKET))
+                .unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         BufReader::new(stream)
     }
@@ -600,6 +603,23 @@ fn without_a_listener_or_a_box_there_is_no_way_in() {
     first_line(&mut plain.fifo());
     assert_eq!(plain.ask(Request::Connect), Reply::Malformed);
     assert_eq!(plain.ask(Request::Listener), Reply::Malformed);
+}
+
+#[test]
+fn the_way_into_a_machine_is_the_socket_in_its_folder() {
+    let mut app = Generation::new("echo up > $FIFO; read line < $BACK");
+    (app.spec.boxed, app.spec.machine) = (true, true);
+    let app = app.started();
+    first_line(&mut app.fifo());
+    let (early, none) = passed(&app, Request::Connect);
+    assert!(early == Reply::Failed(nix::libc::ECONNREFUSED) && none.is_none(), "the machine is not up yet");
+    let machine = UnixListener::bind(app.spec.dir.join(control::MACHINE)).unwrap();
+    let (reply, way) = passed(&app, Request::Connect);
+    assert_eq!(reply, Reply::Connected);
+    UnixStream::from(way.unwrap()).write_all(b"hello").unwrap();
+    let mut heard = String::new();
+    machine.accept().unwrap().0.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "hello");
 }
 
 #[test]

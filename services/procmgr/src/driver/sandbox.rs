@@ -1,17 +1,9 @@
 //! The sandbox: `nexushub-sandbox` builds a box of namespaces below the shim and is its first process. Whether this machine lets
 //! it is found out once, by having it build one.
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{iter, path::PathBuf, time::Duration};
 
-use nexushub_shim::control::APP_PORT;
-use tokio::process::Command;
-
-use super::{APP, Driver, Plan, Program};
+use super::{Driver, Form, Plan, Program, boxed_app, inside_box, options, trial};
 use crate::{
     desired::Desired,
     env::{Inside, Surroundings},
@@ -20,15 +12,6 @@ use crate::{
 
 /// Longest time for a probe.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Of what a probe says, no more is taken over.
-const LINES: usize = 32;
-
-/// Where a box has the app's data.
-const DATA: &str = "/db";
-/// Where a box has the CA certificate.
-const CA_FILE: &str = "/etc/nexushub/ca.crt";
-/// Where a box has the release.
-const RELEASE: &str = "/app";
 
 /// A sandbox program that can make boxes here.
 #[derive(Debug)]
@@ -55,28 +38,13 @@ impl Driver for Sandbox {
     }
 
     fn inside(&self, _: &Desired, around: &Surroundings, _: Option<u16>) -> Inside {
-        let ca_file = around.ca_file.is_some().then(|| CA_FILE.into());
-        Inside { port: APP_PORT, data: DATA.into(), ca_file }
+        inside_box(around)
     }
 
     fn program(&self, plan: &Plan<'_>) -> Program {
-        let Plan { desired, around, limits, uid } = *plan;
-        let mut args: Vec<OsString> = Vec::new();
-        let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
-        option("--release", desired.release.clone().into());
-        option("--data", desired.data.clone().into());
-        if let Some(file) = &around.ca_file {
-            option("--ca", file.into());
-        }
-        if let Some(uid) = uid {
-            option("--uid", uid.to_string().into());
-        }
-        option("--tmp-bytes", limits.tmp_bytes.to_string().into());
-        option("--open-files", limits.open_files.to_string().into());
-        option("--hostname", desired.id.as_str().into());
-        option("--hosts", format!("127.0.0.1 internal.{}", around.base_domain).into());
-        args.extend(["--".into(), Path::new(RELEASE).join(APP).into()]);
-        Program { path: self.program.clone(), args, cwd: "/".into(), boxed: true }
+        let mut args = options(plan);
+        args.extend(["--hosts".into(), plan.around.internal_host().into(), "--".into(), boxed_app()]);
+        Program { path: self.program.clone(), args, cwd: "/".into(), form: Form::Box }
     }
 
     fn not_enforced(&self) -> &[String] {
@@ -86,83 +54,19 @@ impl Driver for Sandbox {
 
 /// Has the program build a box. Says why there is none, if so.
 pub(super) async fn find(program: PathBuf, root: bool) -> Result<Sandbox, String> {
-    let mut command = Command::new(&program);
-    command.arg("--probe").env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if root {
-        command.args(["--uid", &slots::FIRST.to_string()]);
-    }
-    let not_enforced =
-        probe(command, PATIENCE).await.map_err(|why| format!("{}: {why}", program.display()))?;
+    let own = root.then(|| ["--uid".to_owned(), slots::FIRST.to_string()]);
+    let args: Vec<String> = iter::once("--probe".to_owned()).chain(own.into_iter().flatten()).collect();
+    let not_enforced = trial::run(&program, &args, PATIENCE).await?;
     Ok(Sandbox::new(program, not_enforced))
-}
-
-async fn probe(mut command: Command, patience: Duration) -> Result<Vec<String>, String> {
-    // Who has no patience any more drops the child, which kills it; the runtime reaps it.
-    let child = command.kill_on_drop(true).spawn().map_err(|error| error.to_string())?;
-    let output = match tokio::time::timeout(patience, child.wait_with_output()).await {
-        Err(_) => return Err(format!("its probe did not end within {} s", patience.as_secs())),
-        Ok(output) => output.map_err(|error| format!("its probe is lost: {error}"))?,
-    };
-    let said = [output.stdout.as_slice(), &output.stderr].map(lines);
-    if output.status.success() {
-        let [properties, _] = said;
-        return Ok(properties);
-    }
-    let first = said.into_iter().flatten().next();
-    Err(first.unwrap_or_else(|| format!("its probe ended without a word ({})", output.status)))
-}
-
-/// Lines for people, bounded: they end up in statuses.
-fn lines(said: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(said);
-    let clean = |line: &str| line.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
-    text.lines().map(|line| clean(line.trim())).filter(|line| !line.is_empty()).take(LINES).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use std::path::Path;
+
+    use super::{super::CA_FILE, *};
     use crate::{config::Config, desired::tests::proto};
-
-    async fn probing(script: &str, patience: Duration) -> Result<Vec<String>, String> {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        probe(command, patience).await
-    }
-
-    #[tokio::test]
-    async fn what_a_probe_says_is_what_is_not_enforced_or_why_there_is_no_box() {
-        assert_eq!(probing("exit 0", PATIENCE).await, Ok(vec![]));
-        let lacks = probing("echo 'landlock: no'; echo; echo seccomp: no; echo x >&2", PATIENCE).await;
-        assert_eq!(lacks, Ok(vec!["landlock: no".into(), "seccomp: no".into()]));
-        assert_eq!(
-            probing("echo no user namespaces; exit 1", PATIENCE).await,
-            Err("no user namespaces".into())
-        );
-        assert_eq!(probing("echo on stderr >&2; exit 1", PATIENCE).await, Err("on stderr".into()));
-        assert!(probing("kill -9 $$", PATIENCE).await.unwrap_err().contains("without a word"));
-    }
-
-    #[tokio::test]
-    async fn a_probe_that_hangs_is_killed_and_there_is_no_box() {
-        let dir = tempfile::tempdir().unwrap();
-        let pid_file = dir.path().join("pid");
-        let script = format!("echo $$ > {}; exec sleep 600", pid_file.display());
-        let hung = probing(&script, Duration::from_millis(300)).await;
-        assert!(hung.unwrap_err().contains("did not end within"));
-        let Ok(text) = std::fs::read_to_string(&pid_file) else { return }; // killed before its first word
-        let pid: u32 = text.trim().parse().unwrap();
-        while nexushub_shim::identity::Stat::of(pid).is_ok_and(|stat| !stat.is_dead()) {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_missing_program_is_named() {
-        let error = find("/nonexistent/nexushub-sandbox".into(), false).await.unwrap_err();
-        assert!(error.contains("/nonexistent/nexushub-sandbox"), "{error}");
-    }
 
     #[test]
     fn the_program_gets_the_bounds_and_folders_as_options_and_the_app_after_them() {
@@ -173,9 +77,17 @@ mod tests {
             ..Surroundings::new(&config, "yesterday.localhost", 8443, Path::new("/nonexistent"))
         };
         let sandbox = Sandbox::new("/opt/nexushub-sandbox".into(), vec![]);
-        let limits = config.app_limits();
-        let program =
-            |uid| sandbox.program(&Plan { desired: &desired, around: &around, limits: &limits, uid });
+        let (limits, check) = (config.app_limits(), config.check());
+        let program = |uid| {
+            sandbox.program(&Plan {
+                desired: &desired,
+                around: &around,
+                limits: &limits,
+                check: &check,
+                stop_ms: 5000,
+                uid,
+            })
+        };
         let args =
             |uid| program(uid).args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(
@@ -184,7 +96,7 @@ mod tests {
              --hostname a --hosts 127.0.0.1 internal.yesterday.localhost -- /app/bin/app"
         );
         assert!(!args(None).contains("--uid"));
-        assert!(program(None).boxed);
+        assert_eq!(program(None).form, Form::Box);
         let inside = sandbox.inside(&desired, &around, None);
         assert_eq!(
             (inside.port, inside.data.to_str(), inside.ca_file),

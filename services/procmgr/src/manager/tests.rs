@@ -14,7 +14,7 @@ use nexushub_proto::{
 use super::*;
 use crate::{
     desired::tests::proto,
-    driver::{Driver, LOOKING, tests::with_sandbox},
+    driver::{Driver, LOOKING, tests::with_sandbox, tests::without_boxes},
     exit::How,
     generation::Endpoint,
     health::Check,
@@ -298,7 +298,7 @@ fn where_no_box_can_be_made_it_is_refused_with_the_reason_and_never_run_without(
     let mut stage = Stage::new(Config::default(), Some(boxed()), vec![], Mode::Run);
     stage.notes.take();
     stage.found(Found::Nothing(None));
-    let none = Drivers::found(Err("user namespaces are switched off".into()));
+    let none = without_boxes("user namespaces are switched off");
     assert_eq!(stage.event(Event::Drivers(none)), Vec::<String>::new());
     let status = stage.table.get(&id()).unwrap();
     assert_eq!(status.state(), Shown::Failed);

@@ -1,0 +1,178 @@
+//! An app in a microVM works as everywhere, harms only itself, and outlives whatever manages it.
+
+use nexushub_e2e::{Options, Platform, Process, processes, workshop};
+use nexushub_proto::{
+    procmgr::{InstanceStatus, endpoint::Kind, exit::How},
+    provider::{Driver, Limits},
+};
+
+use crate::fork_bomb;
+
+/// As small as a guest with the probe in it may be.
+const SMALL: Limits = Limits {
+    memory_bytes: 128 << 20,
+    cpu_percent: 0,
+    processes: 64,
+    open_files: 128,
+    data_bytes: 0,
+    tmp_bytes: 1 << 20,
+};
+
+/// One that gives the trial of a microVM the time that it takes in an emulated machine.
+fn platform() -> Platform {
+    Platform::start_with(&Options::tuned("krun_boot_ms = 60000", ""))
+}
+
+async fn machine(platform: &Platform, name: &str) -> InstanceStatus {
+    let status = platform.run_boxed(name, Driver::Krun, SMALL).await;
+    assert_eq!(status.driver, "krun");
+    status
+}
+
+/// The process of the virtual machine, below its keeper.
+fn vmm(app: &InstanceStatus) -> Process {
+    let below = |pid: &u32| processes::parent(*pid) == Some(app.pid);
+    let found: Vec<u32> = processes::all().into_iter().filter(below).collect();
+    Process::open(*found.first().expect("a keeper has a machine")).unwrap()
+}
+
+/// The next run of an instance.
+async fn next(platform: &Platform, last: &InstanceStatus) -> InstanceStatus {
+    let fresh = |status: &InstanceStatus| status.routed && status.generation > last.generation;
+    platform.instance_until(&last.id, "runs anew", fresh).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_is_a_microvm_here_and_its_app_finds_what_it_was_promised() {
+    let platform = platform();
+    let app = platform.run_boxed("shop", Driver::Auto, SMALL).await;
+    assert_eq!(app.driver, "krun");
+    assert!(matches!(app.endpoint.as_ref().unwrap().kind, Some(Kind::Shim(_))));
+    let whoami = platform.https().get("shop", "/").await.json();
+    let env = &whoami["env"];
+    assert_eq!((&env["PORT"], &env["NEXUSHUB_DATA"]), (&"80".into(), &"/db".into()));
+    assert!(env["HOST"].as_str().unwrap().starts_with("shop.yesterday.localhost"), "{env}");
+    assert!(env["INTERNAL_SECRET"].as_str().is_some_and(|secret| secret.len() >= 32));
+    assert_eq!(platform.says("shop", "id -u; pwd; ulimit -n").await, "1000\n/app\n128");
+    assert!(platform.says("shop", "cat /etc/hosts").await.contains("127.0.0.1 internal.yesterday.localhost"));
+    let first = Process::open(app.pid).unwrap();
+    let machine = vmm(&app);
+    assert!(platform.remove("shop").await.unwrap());
+    assert!(first.ended_within(nexushub_e2e::HANG) && machine.ended_within(nexushub_e2e::HANG));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_an_app_in_a_microvm_ended_is_known_and_it_is_started_again_with_its_data() {
+    let platform = platform();
+    let mut last = machine(&platform, "shop").await;
+    platform.says("shop", "echo kept > /db/mine").await;
+    for (deed, how) in [("/crash?code=137", How::Code(137)), ("/sh", How::Signal(9))] {
+        platform.https().post("shop", deed, "kill -KILL $PPID").await;
+        let anew = next(&platform, &last).await;
+        assert_eq!(anew.last_exit.unwrap().how, Some(how));
+        assert_eq!(platform.says("shop", "cat /db/mine").await, "kept");
+        last = platform.running("shop").await;
+    }
+    let machine = vmm(&last);
+    machine.kill();
+    next(&platform, &last).await;
+    let log = log_of(&platform, "shop");
+    assert!(log.contains("the virtual machine ended without word of its app"), "{log}");
+    assert_eq!(platform.says("shop", "cat /db/mine").await, "kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_microvm_outlives_every_daemon_and_goes_with_its_shim() {
+    let platform = platform();
+    let app = machine(&platform, "shop").await;
+    for daemon in ["procmgr", "proxy", "provider"] {
+        platform.kill(daemon).await;
+        let now = platform.running("shop").await;
+        assert_eq!((now.pid, now.generation), (app.pid, app.generation), "{daemon} was killed");
+        assert_eq!(platform.https().get("shop", "/").await.status, 200, "{daemon} was killed");
+    }
+    let machine = vmm(&app);
+    Process::open(processes::parent(app.pid).unwrap()).unwrap().kill();
+    assert!(machine.ended_within(nexushub_e2e::HANG), "nothing of the machine lives on");
+    let anew = next(&platform, &app).await;
+    assert_eq!(anew.last_exit.unwrap().how, Some(How::Lost(true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_app_in_a_microvm_prints_is_in_its_log_each_stream_apart() {
+    let platform = platform();
+    machine(&platform, "shop").await;
+    for stream in ["out", "err"] {
+        platform.https().get("shop", &format!("/api/print?text={stream}&count=500&stream={stream}")).await;
+    }
+    let log = log_of(&platform, "shop");
+    for stream in ["out", "err"] {
+        let found: Vec<&str> =
+            log.lines().filter_map(|line| line.split_once(&format!("{stream} ")).map(|(_, n)| n)).collect();
+        let all: Vec<String> = (1..=500).map(|number| number.to_string()).collect();
+        assert_eq!(found, all, "{log}");
+    }
+}
+
+fn log_of(platform: &Platform, name: &str) -> String {
+    let output = workshop::nexushub(platform.home.path(), &["logs", name, "--tail", "5000"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What an app might try, in its own words.
+const DEEDS: &[&str] = &[
+    "cat /etc/shadow",
+    "ls $STATE",
+    "ls /db/../../../$STATE",
+    "ln -sf / /db/out && ls /db/out/$STATE",
+    "ls /usr/../$STATE",
+    "ls $OTHER",
+    "ls /root",
+    "cat /proc/1/environ",
+    "kill -9 1",
+    "touch /app/x",
+    "touch /usr/x",
+    "touch /x",
+    "echo 1 > /proc/sys/kernel/panic",
+    "echo c > /proc/sysrq-trigger",
+    "mount -t tmpfs none /tmp",
+    "umount /proc",
+    "chroot / true",
+    "mknod /db/disk b 254 0",
+    "reboot -f",
+    "poweroff -f",
+    "cat /dev/mem",
+    "cat /config",
+    "nc -w 2 127.0.0.1 $PORT_OUT < /dev/null",
+    "nc -w 2 169.254.169.254 80 < /dev/null",
+    "dd if=/dev/zero of=/tmp/full bs=1M count=20",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_hostile_app_tries_in_its_microvm_fails_and_its_neighbour_never_notices() {
+    let platform = platform();
+    let other = platform.run_boxed("other", Driver::Sandbox, Limits::default()).await;
+    let hostile = machine(&platform, "hostile").await;
+    platform.says("other", "echo private > /db/secret").await;
+    let told = format!(
+        "STATE={} OTHER={} PORT_OUT={}; export STATE OTHER PORT_OUT; ",
+        platform.state().display(),
+        platform.data_of("other").display(),
+        platform.address.port()
+    );
+    for deed in DEEDS {
+        let (well, said) = platform.sh("hostile", &format!("{told}{deed}")).await;
+        assert!(!well, "{deed} was done: {said}");
+        assert!(!said.contains("not found"), "{deed} could not be tried: {said}");
+    }
+    assert_eq!(platform.running("hostile").await.generation, hostile.generation);
+    // More memory than the guest has: its kernel ends the app, and the machine says so.
+    platform.https().post("hostile", "/sh", "dd if=/dev/zero of=/dev/null bs=400M count=1").await;
+    let bomb = fork_bomb(100);
+    platform.https().post("hostile", "/sh", bomb).await;
+    platform.running("hostile").await;
+    let now = platform.running("other").await;
+    assert_eq!((now.pid, now.restarts), (other.pid, other.restarts));
+    assert_eq!(platform.says("other", "cat /db/secret").await, "private");
+}
