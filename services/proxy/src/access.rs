@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, Uri};
 
-use crate::{counters::Counters, link::Link, table::Route};
+use crate::{
+    counters::Counters,
+    door::{Caller, Turn},
+    link::Link,
+    table::Route,
+};
 
 /// A request under way. Dropping it ends it.
 #[derive(Debug)]
@@ -18,6 +23,7 @@ pub(crate) struct Record {
     began: Instant,
     host: Option<HeaderValue>,
     route: Option<Arc<Route>>,
+    _turn: Option<Turn>,
     log: bool,
     /// 0 = no answer began.
     status: u16,
@@ -49,6 +55,7 @@ impl Record {
             began: Instant::now(),
             host: None,
             route: None,
+            _turn: None,
             log,
             status: 0,
             bytes: 0,
@@ -60,6 +67,11 @@ impl Record {
     /// The trace that it belongs to.
     pub(crate) fn in_trace(&mut self, trace: String) {
         self.trace = trace;
+    }
+
+    /// Its turn at the door that it came by, which it keeps to its end.
+    pub(crate) fn in_turn(&mut self, turn: Turn) {
+        self._turn = Some(turn);
     }
 
     /// The host that it is for.
@@ -113,6 +125,7 @@ impl Drop for Record {
             elapsed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             bytes = self.bytes,
             instance = self.route.as_ref().map(|route| route.entry.id.as_str()),
+            caller = self.link.door().caller().map(Caller::id),
             peer = %self.link.peer,
             request_id = self.id.to_str().unwrap_or_default(),
             aborted = (!self.complete).then_some(true),
@@ -131,7 +144,7 @@ mod tests {
     #[test]
     fn a_record_counts_its_request_for_as_long_as_it_lives() {
         let counters = Arc::new(Counters::default());
-        let link = Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::link::Place::single());
+        let link = Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::door::Place::single());
         let line = (Method::GET, Uri::from_static("/"));
         let mut record = Record::begin(
             Arc::clone(&counters),

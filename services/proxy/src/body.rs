@@ -234,7 +234,7 @@ impl Drop for ResponseBody {
 /// Trailers carry no fields that concern one connection.
 fn clean_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
-        headers::strip(trailers);
+        headers::strip_trailers(trailers);
     }
     frame
 }

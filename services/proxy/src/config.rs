@@ -20,6 +20,12 @@ pub struct Config {
     pub access_log: bool,
     /// Connections open at once, upgraded ones included; one more is closed as soon as it is accepted.
     pub max_connections: u32,
+    /// Connections out of all boxes open at once, in a count of their own; one more is closed as soon as it is accepted.
+    pub inward_connections: u32,
+    /// The same of one app's box.
+    pub inward_connections_per_app: u32,
+    /// Requests at once out of one app's box; one more is answered 503.
+    pub inward_requests_per_app: u32,
     /// Header fields of one HTTP/1.1 request; one more is answered 431.
     pub max_headers: u32,
     /// Bytes of one request's header section; more is answered 431.
@@ -69,6 +75,9 @@ impl Default for Config {
             require_login: false,
             access_log: true,
             max_connections: 4096,
+            inward_connections: 1024,
+            inward_connections_per_app: 64,
+            inward_requests_per_app: 128,
             max_headers: 100,
             max_header_bytes: 32_768,
             h2_streams: 128,
@@ -114,6 +123,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let ranges = [
             ("max_connections", u64::from(self.max_connections), 1, 1_000_000),
+            ("inward_connections", u64::from(self.inward_connections), 1, 1_000_000),
+            ("inward_connections_per_app", u64::from(self.inward_connections_per_app), 1, 100_000),
+            ("inward_requests_per_app", u64::from(self.inward_requests_per_app), 1, 100_000),
             ("max_headers", u64::from(self.max_headers), 16, 10_000),
             ("max_header_bytes", u64::from(self.max_header_bytes), 8_192, 1_048_576),
             ("h2_streams", u64::from(self.h2_streams), 1, 10_000),

@@ -37,6 +37,12 @@ pub(crate) struct Counters {
     pub(crate) responses_503: Counter,
     pub(crate) responses_404: Counter,
     pub(crate) upgrades_open: Counter,
+    /// Boxes whose listener is held, so that their apps reach the platform.
+    pub(crate) inward_listeners_open: Counter,
+    /// Of the open connections, those out of boxes.
+    pub(crate) inward_connections_open: Counter,
+    /// Connections and requests out of boxes that were refused because as many were there as may be.
+    pub(crate) inward_refused: Counter,
 }
 
 impl Counters {

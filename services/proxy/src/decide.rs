@@ -1,8 +1,11 @@
 //! What happens to a request: its head and the table in, a decision out. Pure.
 //!
 //! The order (contract §3.1): is it a sane request -> `/debug/...` and the three login paths, for any host -> does the
-//! certificate cover the host -> which instance -> may the caller -> is the instance ready -> its static files, its
-//! development server or the app.
+//! certificate cover the host -> which app calls, if one does -> which instance -> may the caller -> is the instance ready ->
+//! its static files, its development server or the app.
+//!
+//! An app proves who it is by its own secret; one that calls out of a box must be that box's app as well, so a secret that it
+//! got hold of is worth nothing to it.
 
 use std::sync::Arc;
 
@@ -16,6 +19,7 @@ use nexushub_chassis::credentials::bearer;
 
 use crate::{
     certificate::Names,
+    door::Caller,
     headers::APPLICATION_ID,
     host::{self, Place},
     paths::{self, Class},
@@ -36,17 +40,29 @@ pub(crate) struct Policy {
     pub(crate) hold_ms: u64,
 }
 
+/// What decisions depend on of the connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Origin<'a> {
+    /// The name of the handshake.
+    pub(crate) sni: Option<&'a str>,
+    /// The app out of whose box it came.
+    pub(crate) boxed: Option<&'a Caller>,
+}
+
+/// Where in the platform internal calls are addressed to, relative to the base domain; no app's name.
+const INTERNAL: &str = "internal";
+
 /// What happens to a request.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// debug-api answers.
     Debug,
-    /// The app answers. `trusted`: the caller holds an app's secret.
-    App { route: Arc<Route>, trusted: bool },
+    /// The app answers. `caller`: the app that calls, if one proved itself.
+    App { route: Arc<Route>, caller: Option<Caller> },
     /// The app's development server answers.
-    Dev { route: Arc<Route>, trusted: bool },
+    Dev { route: Arc<Route>, caller: Option<Caller> },
     /// A static file of the app, or the app itself if it has none.
-    Site { route: Arc<Route>, trusted: bool },
+    Site { route: Arc<Route>, caller: Option<Caller> },
     /// Ask again once this instance has changed.
     Wait(Arc<Route>),
 }
@@ -70,12 +86,11 @@ pub(crate) fn authority(parts: &Parts) -> Result<HeaderValue, Refusal> {
     }
 }
 
-/// Decides; an error is the proxy's own answer. `authority` is that of the request, `sni` the name of the handshake, `now` the
-/// wall clock.
+/// Decides; an error is the proxy's own answer. `authority` is that of the request, `now` the wall clock.
 pub(crate) fn decide(
     parts: &Parts,
     authority: &HeaderValue,
-    sni: Option<&str>,
+    origin: Origin<'_>,
     table: &Table,
     policy: &Policy,
     now_unix_ms: i64,
@@ -85,32 +100,29 @@ pub(crate) fn decide(
     let host = host::parse(authority.to_str().map_err(|_| bad_host())?).map_err(|_| bad_host())?;
     let class = paths::classify(parts.uri.path());
     if class == Class::Debug {
-        return Ok(Decision::Debug);
+        return if origin.boxed.is_none() { Ok(Decision::Debug) } else { Err(not_for_apps()) };
     }
-    if sni.is_some() && !policy.names.covers(&host) {
+    if origin.sni.is_some() && !policy.names.covers(&host) {
         return Err(misdirected("the certificate of this connection does not cover host", &host));
     }
-    let caller = caller(&parts.headers, table);
+    let caller = caller(&parts.headers, table, origin.boxed);
     let route = match (&caller, parts.headers.get(APPLICATION_ID)) {
         (Some(_), Some(id)) => by_id(table, id)?,
+        (None, _) if table.complete && is_internal(&host, &policy.base_domain) => return Err(unauthorized()),
         _ => by_host(table, &host, &policy.base_domain)?,
     };
-    let trusted = caller.is_some();
-    let needs_token = class == Class::Internal || (class == Class::Api && policy.require_login);
-    if needs_token && !trusted {
-        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized"));
-    }
+    may(caller.as_ref(), class, &route, policy)?;
     if !route.entry.routed {
         return not_routed(route, policy.hold_ms, now_unix_ms);
     }
     if class == Class::Other {
         return Ok(if route.dev.is_some() {
-            Decision::Dev { route, trusted }
+            Decision::Dev { route, caller }
         } else {
-            Decision::Site { route, trusted }
+            Decision::Site { route, caller }
         });
     }
-    Ok(Decision::App { route, trusted })
+    Ok(Decision::App { route, caller })
 }
 
 /// What the parser lets through but nobody should send.
@@ -147,9 +159,39 @@ fn target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
     }
 }
 
-/// The instance whose own secret the caller holds.
-fn caller<'a>(headers: &HeaderMap, table: &'a Table) -> Option<&'a Arc<Route>> {
-    table.by_secret(bearer(headers)?.as_bytes())
+/// The app whose own secret came with the request; out of a box only that box's app.
+fn caller(headers: &HeaderMap, table: &Table, boxed: Option<&Caller>) -> Option<Caller> {
+    let id = &table.by_secret(bearer(headers)?.as_bytes())?.entry.id;
+    if boxed.is_some_and(|boxed| !boxed.is(id)) {
+        return None;
+    }
+    Caller::of(id)
+}
+
+/// Whether this caller may ask this app for a path of this class. What is internal to an app is the app's own: until there are
+/// rules that grant it to others, nobody else asks for it.
+fn may(caller: Option<&Caller>, class: Class, route: &Route, policy: &Policy) -> Result<(), Refusal> {
+    match (class, caller) {
+        (Class::Internal, None) => Err(unauthorized()),
+        (Class::Internal, Some(caller)) if !caller.is(&route.entry.id) => {
+            Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden"))
+        }
+        (Class::Api, None) if policy.require_login => Err(unauthorized()),
+        _ => Ok(()),
+    }
+}
+
+fn is_internal(host: &str, base: &str) -> bool {
+    matches!(host::place(host, base), Place::Under(INTERNAL))
+}
+
+fn unauthorized() -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized")
+}
+
+/// What operators and people may ask the platform for, and no app.
+fn not_for_apps() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "Not Found")
 }
 
 fn by_id(table: &Table, id: &HeaderValue) -> Result<Arc<Route>, Refusal> {

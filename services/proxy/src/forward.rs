@@ -22,7 +22,8 @@ use crate::{
     access::Record,
     body::{Progress, RequestBody, ResponseBody},
     counters::Counters,
-    decide::{Decision, Policy, authority, decide, unready},
+    decide::{Decision, Origin, Policy, authority, decide, unready},
+    door::Caller,
     error::Failure,
     files,
     headers::{self, Edge},
@@ -58,6 +59,8 @@ pub(crate) struct Proxy {
     pub(crate) debug_token: Option<HeaderValue>,
     /// Places of requests that wait for a starting app.
     pub(crate) holds: Arc<Semaphore>,
+    /// The same of requests out of boxes: none of them takes a place from the outside.
+    pub(crate) inward_holds: Arc<Semaphore>,
     pub(crate) access_log: bool,
     /// Everything that the drain waits for.
     pub(crate) tasks: TaskTracker,
@@ -129,29 +132,31 @@ impl Exchange {
     async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
         let authority = authority(&self.parts)?;
         self.record.for_host(&authority);
+        self.record.in_turn(self.link.door().turn().ok_or_else(too_many)?);
         loop {
             let table = Arc::clone(&self.proxy.table.borrow());
-            let (sni, policy) = (self.link.sni.as_deref(), &self.proxy.policy);
-            let decision = decide(&self.parts, &authority, sni, &table, policy, now_unix_ms())?;
-            let (route, trusted, pool) = match decision {
+            let origin = Origin { sni: self.link.sni.as_deref(), boxed: self.link.door().caller() };
+            let decision =
+                decide(&self.parts, &authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
+            let (route, caller, pool) = match decision {
                 Decision::Debug => return self.debug(&authority).await,
                 Decision::Wait(route) => {
                     self.record.for_route(&route);
                     self.hold(&route, table.revision).await?;
                     continue;
                 }
-                Decision::Site { route, trusted } => {
+                Decision::Site { route, caller } => {
                     match route.site.folder().map_err(|error| no_files(&error))? {
                         Some(folder) => {
                             self.record.for_route(&route);
                             let (method, path) = (&self.parts.method, self.parts.uri.path());
                             return Ok(files::answer(folder, method, path, &self.parts.headers).await);
                         }
-                        None => (Arc::clone(&route), trusted, route.app.clone()),
+                        None => (Arc::clone(&route), caller, route.app.clone()),
                     }
                 }
-                Decision::Dev { route, trusted } => (Arc::clone(&route), trusted, route.dev.clone()),
-                Decision::App { route, trusted } => (Arc::clone(&route), trusted, route.app.clone()),
+                Decision::Dev { route, caller } => (Arc::clone(&route), caller, route.dev.clone()),
+                Decision::App { route, caller } => (Arc::clone(&route), caller, route.app.clone()),
             };
             self.record.for_route(&route);
             let Some(pool) = pool else { return Err(unreachable(&route)) };
@@ -163,7 +168,7 @@ impl Exchange {
                 }
             };
             self.held = None;
-            self.prepare(&authority, trusted, None);
+            self.prepare(&authority, caller.as_ref(), None);
             let answered = self.send(&pool, lease).await;
             return self.receive(answered);
         }
@@ -174,7 +179,7 @@ impl Exchange {
         let pool = Arc::clone(&self.proxy.debug);
         self.first_byte = self.proxy.timing.debug_first_byte;
         let token = self.proxy.debug_token.clone();
-        self.prepare(authority, false, token.as_ref());
+        self.prepare(authority, None, token.as_ref());
         let answered = match pool.take().await {
             Ok(lease) => self.send(&pool, lease).await,
             Err(error) => Err(error.into()),
@@ -185,7 +190,9 @@ impl Exchange {
     /// Waits until the table has changed.
     async fn hold(&mut self, route: &Arc<Route>, seen: u64) -> Result<(), Refusal> {
         if self.held.is_none() {
-            let Ok(place) = Arc::clone(&self.proxy.holds).try_acquire_owned() else {
+            let boxed = self.link.door().caller().is_some();
+            let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
+            let Ok(place) = Arc::clone(holds).try_acquire_owned() else {
                 return Err(unready(route, 1));
             };
             self.held = Some((place, Instant::now() + self.proxy.timing.hold));
@@ -221,10 +228,11 @@ impl Exchange {
         Err(self.fail(&error.into()))
     }
 
-    /// Makes the head fit for a backend. Doing it again changes nothing, so that a request may be decided anew after it.
-    fn prepare(&mut self, authority: &HeaderValue, trusted: bool, token: Option<&HeaderValue>) {
+    /// Makes the head fit for a backend. What decided about the request may be gone from it then: it is not decided anew.
+    fn prepare(&mut self, authority: &HeaderValue, caller: Option<&Caller>, token: Option<&HeaderValue>) {
         let upgrade = self.upgrade.as_ref().map(|(protocol, _)| protocol.clone());
-        let edge = Edge { peer: &self.link.peer_value, authority, id: &self.id, trusted, upgrade, token };
+        let caller = caller.map(Caller::value);
+        let edge = Edge { peer: &self.link.peer_value, authority, id: &self.id, caller, upgrade, token };
         headers::toward_backend(&mut self.parts.headers, edge);
         if !self.body.is_empty() && !self.parts.headers.contains_key(CONTENT_LENGTH) {
             self.parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -336,6 +344,10 @@ type Unsent = TrySendError<Request<RequestBody>>;
 /// hyper's errors of a client's connection are the backend's doing, but for those that the request's own body brings in.
 fn broke(error: hyper::Error) -> Failure {
     if error.is_user() { Failure::Client(error) } else { Failure::Broke(error) }
+}
+
+fn too_many() -> Refusal {
+    Refusal::unavailable("Service Unavailable: too many requests of this app are under way", 1)
 }
 
 fn unreachable(route: &Route) -> Refusal {

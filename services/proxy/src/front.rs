@@ -1,15 +1,12 @@
-//! The front: accepts connections, does their handshakes, and drives each until it closes, has been quiet for too long, or
-//! the proxy drains.
+//! The front: accepts connections by its doors, does their handshakes, and drives each until it closes, has been quiet for too
+//! long, or its door drains.
 
 use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,17 +21,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
     config::Config,
+    door::{Door, Place},
     forward::{Proxy, handle},
-    link::{Link, Place, Quiet, Waits, Watched},
+    link::{Link, Quiet, Waits, Watched},
 };
 
 /// How long a connection that was told to close may take over it.
@@ -46,56 +42,45 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every connection needs.
 pub(crate) struct Front {
-    proxy: Arc<Proxy>,
+    pub(crate) proxy: Arc<Proxy>,
     acceptor: TlsAcceptor,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    places: Arc<Semaphore>,
-    /// The last connection was refused; said once, not for each.
-    full: AtomicBool,
     quiet: Quiet,
     drain_idle_ms: u64,
     handshake: Duration,
-    /// No more requests; those under way are finished.
-    drain: CancellationToken,
 }
 
 impl Front {
     /// A front for this proxy.
-    pub(crate) fn new(
-        proxy: Arc<Proxy>,
-        acceptor: TlsAcceptor,
-        config: &Config,
-        drain: CancellationToken,
-    ) -> Arc<Self> {
-        let places = usize::try_from(config.max_connections).unwrap_or(Semaphore::MAX_PERMITS);
+    pub(crate) fn new(proxy: Arc<Proxy>, acceptor: TlsAcceptor, config: &Config) -> Arc<Self> {
         Arc::new(Self {
             proxy,
             acceptor,
             http1: http1_builder(config),
             http2: http2_builder(config),
-            places: Arc::new(Semaphore::new(places)),
-            full: AtomicBool::new(false),
             quiet: Quiet { idle_ms: config.idle_ms, header_ms: config.header_ms, since_ms: 0 },
             drain_idle_ms: config.drain_idle_ms,
             handshake: Duration::from_millis(config.tls_handshake_ms),
-            drain,
         })
     }
 
-    /// Accepts until the drain. The listener is closed when this returns; the parent and other generations hold it too.
-    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
+    /// Accepts by a door until it drains. The listener is closed when this returns; whoever handed it over and other
+    /// generations hold it too.
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, door: Arc<Door>) {
         let mut troubled = false;
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.drain.cancelled() => return,
+                () = door.drain.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     troubled = false;
-                    self.admit(stream, peer);
+                    if let Some(place) = door.admit() {
+                        self.proxy.tasks.spawn(Arc::clone(&self).converse(stream, peer, place));
+                    }
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -106,21 +91,6 @@ impl Front {
                 }
             }
         }
-    }
-
-    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let counters = &self.proxy.counters;
-        counters.connections_accepted.up();
-        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
-            counters.connections_refused.up();
-            if !self.full.swap(true, Ordering::Relaxed) {
-                tracing::warn!(%peer, "connections are refused: as many are open as may be");
-            }
-            return;
-        };
-        self.full.store(false, Ordering::Relaxed);
-        let place = Place::take(permit, Arc::clone(counters));
-        self.proxy.tasks.spawn(Arc::clone(self).converse(stream, peer, place));
     }
 
     async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
@@ -156,12 +126,12 @@ impl Front {
         self.attend(connection, &link).await
     }
 
-    /// Drives a connection to its end. When the proxy drains, an HTTP/2 connection says so at once, with no request lost; an
+    /// Drives a connection to its end. When its door drains, an HTTP/2 connection says so at once, with no request lost; an
     /// HTTP/1.1 connection says so in its next answer, and is closed only if none is asked for: a request that is already on
     /// its way is served.
     async fn attend<C: Graceful>(&self, connection: C, link: &Link) -> hyper::Result<()> {
         let mut connection = std::pin::pin!(connection);
-        let mut drain = std::pin::pin!(self.drain.cancelled());
+        let mut drain = std::pin::pin!(link.door().drain.cancelled());
         let (mut alarm, mut quiet) = (Alarm::new(self.quiet), self.quiet);
         let (mut draining, mut closing) = (false, false);
         poll_fn(|cx| {

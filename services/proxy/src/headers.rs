@@ -21,6 +21,8 @@ const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Chooses an instance by id; only for callers that hold an app's secret.
 pub(crate) const APPLICATION_ID: HeaderName = HeaderName::from_static("x-application-id");
+/// Tells an app which app calls it: the id of an instance, verified here.
+pub(crate) const CALLER_ID: HeaderName = HeaderName::from_static("x-caller-id");
 /// Proves to debug-api that a request came through the proxy.
 pub(crate) const PROXY_TOKEN: HeaderName = HeaderName::from_static("nexushub-proxy-token");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -57,7 +59,8 @@ const PROTECTED: [HeaderName; 12] = [
 ];
 
 /// Fields that only the proxy sets; what comes from outside under these names is dropped.
-const OURS: [HeaderName; 12] = [
+const OURS: [HeaderName; 13] = [
+    CALLER_ID,
     FORWARDED,
     FORWARDED_FOR,
     FORWARDED_HOST,
@@ -80,8 +83,8 @@ pub(crate) struct Edge<'a> {
     pub(crate) authority: &'a HeaderValue,
     /// The id of this request.
     pub(crate) id: &'a HeaderValue,
-    /// Whether the caller holds an app's secret and may choose an instance.
-    pub(crate) trusted: bool,
+    /// The app that calls, if one proved itself by its secret.
+    pub(crate) caller: Option<&'a HeaderValue>,
     /// The protocol that the client asks to change to.
     pub(crate) upgrade: Option<HeaderValue>,
     /// What proves to debug-api that it is the proxy who calls.
@@ -121,8 +124,12 @@ pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
         headers.remove(name);
     }
     strip_lookalikes(headers);
-    if !edge.trusted {
-        headers.remove(APPLICATION_ID);
+    match edge.caller {
+        Some(caller) => {
+            headers.insert(CALLER_ID, caller.clone());
+            headers.remove(AUTHORIZATION); // it was the caller's secret, which is nobody else's business
+        }
+        None => drop(headers.remove(APPLICATION_ID)),
     }
     join_cookies(headers);
     headers.insert(HOST, edge.authority.clone());
@@ -166,6 +173,15 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Removes from a trailer section what none may bring in: trailers that an app merges must not say what headers can't.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    for name in OURS.iter().chain([&APPLICATION_ID, &HOST, &AUTHORIZATION]) {
+        trailers.remove(name);
+    }
+    strip_lookalikes(trailers);
 }
 
 /// Whether `Connection` holds this option.
@@ -239,12 +255,14 @@ mod tests {
         headers
     }
 
-    fn sent(pairs: &[(&str, &str)], trusted: bool) -> HeaderMap {
+    fn sent(pairs: &[(&str, &str)], from_app: bool) -> HeaderMap {
         let mut headers = map(pairs);
         let peer = HeaderValue::from_static("192.0.2.7");
         let authority = HeaderValue::from_static("hello.yesterday.localhost:8443");
         let id = HeaderValue::from_static("the-id");
-        let edge = Edge { peer: &peer, authority: &authority, id: &id, trusted, upgrade: None, token: None };
+        let app = HeaderValue::from_static("shop");
+        let caller = from_app.then_some(&app);
+        let edge = Edge { peer: &peer, authority: &authority, id: &id, caller, upgrade: None, token: None };
         toward_backend(&mut headers, edge);
         headers
     }
@@ -323,6 +341,8 @@ mod tests {
                 ("x_forwarded_for", "10.0.0.1"),
                 ("x_application_id", "other"),
                 ("x-application-id", "other"),
+                ("x-caller-id", "admin"),
+                ("x_caller_id", "admin"),
                 ("expect", "100-continue"),
                 ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             ],
@@ -340,6 +360,8 @@ mod tests {
             "nexushub_proxy_token",
             "x_forwarded_for",
             "x_application_id",
+            "x-caller-id",
+            "x_caller_id",
             "expect",
         ] {
             assert!(!headers.contains_key(gone), "{gone}");
@@ -348,8 +370,22 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_caller_keeps_its_application_id() {
-        assert_eq!(sent(&[("x-application-id", "admin")], true)["x-application-id"], "admin");
+    fn an_app_that_calls_keeps_its_application_id_is_named_and_its_secret_stays_here() {
+        let headers = sent(
+            &[("x-application-id", "admin"), ("x-caller-id", "admin"), ("authorization", "Bearer secret")],
+            true,
+        );
+        assert_eq!(headers["x-application-id"], "admin");
+        assert_eq!(headers.get_all("x-caller-id").iter().collect::<Vec<_>>(), ["shop"]);
+        assert!(!headers.contains_key("authorization"));
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_headers_may_not() {
+        let mut trailers =
+            map(&[("x-sum", "7"), ("x-caller-id", "admin"), ("x_caller_id", "admin"), ("host", "x")]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
     }
 
     #[test]
@@ -372,14 +408,8 @@ mod tests {
             map(&[("connection", "Upgrade, x-private"), ("upgrade", "websocket"), ("x-private", "1")]);
         let value = HeaderValue::from_static("v");
         let upgrade = Some(HeaderValue::from_static("websocket"));
-        let edge = Edge {
-            peer: &value,
-            authority: &value,
-            id: &value,
-            trusted: false,
-            upgrade,
-            token: Some(&value),
-        };
+        let edge =
+            Edge { peer: &value, authority: &value, id: &value, caller: None, upgrade, token: Some(&value) };
         toward_backend(&mut headers, edge);
         assert_eq!(headers["connection"], "upgrade");
         assert_eq!(headers["upgrade"], "websocket");

@@ -4,7 +4,8 @@
 //! judged) and becomes a `link.rs`. Each request is decided by a pure function (`decide.rs`, with `host.rs` and `paths.rs`)
 //! over an immutable table (`table.rs`) and then goes to its backend (`forward.rs`) over a pooled connection (`pool.rs`),
 //! streamed both ways (`body.rs`), its headers made fit for the other side (`headers.rs`); or is upgraded (`upgrade.rs`), or is
-//! answered from an app's static folder (`files.rs`). The table follows procmgr's stream (`feed.rs`) and is kept on disk
+//! answered from an app's static folder (`files.rs`). Apps in boxes come in by doors of their own (`door.rs`), whose listeners
+//! their shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is kept on disk
 //! (`store.rs`); operators ask by RPC (`service.rs`).
 //!
 //! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
@@ -16,6 +17,8 @@ mod clock;
 pub mod config;
 mod counters;
 mod decide;
+mod door;
+mod entrance;
 mod error;
 mod feed;
 mod files;
@@ -61,6 +64,8 @@ use crate::{
     certificate::{Names, Pair},
     config::Config,
     decide::Policy,
+    door::Door,
+    entrance::Entrances,
     forward::{Proxy, Timing},
     front::Front,
     pool::{Pool, Target},
@@ -107,13 +112,15 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let procmgr = ProcmgrServiceClient::new(chassis.clients.channel("procmgr"));
     let mut vital = Vital::default();
     vital.spawn("routes from procmgr", feed::follow(procmgr.max_decoding_message_size(NEWS_BYTES), publish));
-    vital.spawn("the kept table", keep_until_drain(path, table, chassis.shutdown.clone()));
+    vital.spawn("the kept table", keep_until_drain(path, table.clone(), chassis.shutdown.clone()));
 
     let drain = CancellationToken::new();
-    let front = Front::new(Arc::clone(&proxy), acceptor, &config, drain.clone());
+    let front = Front::new(Arc::clone(&proxy), acceptor, &config);
+    let door = Door::outside(config.max_connections as usize, Arc::clone(&proxy.counters), drain.clone());
     for listener in listeners {
-        proxy.tasks.spawn(Arc::clone(&front).accept(listener));
+        proxy.tasks.spawn(Arc::clone(&front).accept(listener, Arc::clone(&door)));
     }
+    vital.spawn("the entrances of boxes", Entrances::new(front, &config, drain.clone()).follow(table));
     chassis.ready.ready("accepting connections");
 
     let ended = tokio::select! {
@@ -199,6 +206,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         debug: Arc::new(Pool::new(Target::Unix(debug_socket), config.pool_limits())),
         debug_token,
         holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
+        inward_holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         access_log: config.access_log,
         tasks: TaskTracker::new(),
         end: CancellationToken::new(),

@@ -18,41 +18,12 @@ use std::{
 };
 
 use http::HeaderValue;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    clock,
+    door::{Door, Place},
 };
-
-use crate::{clock, counters::Counters};
-
-/// A connection's place among those that may be open; given up when the last that needs the connection is gone, which for
-/// an upgraded one is after its copying ended.
-#[derive(Debug)]
-pub(crate) struct Place {
-    counters: Arc<Counters>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// Takes it.
-    pub(crate) fn take(permit: OwnedSemaphorePermit, counters: Arc<Counters>) -> Self {
-        counters.connections_open.up();
-        Self { counters, _permit: permit }
-    }
-
-    /// One of its own, for tests.
-    #[cfg(test)]
-    pub(crate) fn single() -> Self {
-        let places = Arc::new(tokio::sync::Semaphore::new(1));
-        Self::take(places.try_acquire_owned().expect("it was just made"), Arc::default())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.counters.connections_open.down();
-    }
-}
 
 /// How long a connection may be quiet.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +66,7 @@ pub(crate) struct Link {
     /// When the head that is being read began; 0 = none is.
     head_ms: AtomicU64,
     last: AtomicBool,
-    _place: Place,
+    place: Place,
 }
 
 impl Link {
@@ -113,8 +84,13 @@ impl Link {
             rested_ms: AtomicU64::new(now),
             head_ms: AtomicU64::new(if h2 { 0 } else { now }),
             last: AtomicBool::new(false),
-            _place: place,
+            place,
         })
+    }
+
+    /// The door that it came by.
+    pub(crate) fn door(&self) -> &Door {
+        &self.place.door
     }
 
     /// Whether it speaks HTTP/2.

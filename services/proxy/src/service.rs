@@ -54,6 +54,9 @@ impl ProxyService for Service {
             responses_503: counters.responses_503.get(),
             responses_404: counters.responses_404.get(),
             upgrades_open: counters.upgrades_open.get(),
+            inward_listeners_open: counters.inward_listeners_open.get(),
+            inward_connections_open: counters.inward_connections_open.get(),
+            inward_refused: counters.inward_refused.get(),
         }))
     }
 }

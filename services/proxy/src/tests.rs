@@ -4,6 +4,7 @@
 
 mod backends;
 mod clients;
+mod entrances;
 mod upgrades;
 
 use std::{
@@ -68,8 +69,12 @@ impl Hub {
         front::prepare(&listener).unwrap();
         let address = listener.local_addr().unwrap();
         let drain = CancellationToken::new();
-        let front = Front::new(Arc::clone(&proxy), acceptor, &config, drain.clone());
-        let accepting = tokio::spawn(front.accept(TcpListener::from_std(listener).unwrap()));
+        let front = Front::new(Arc::clone(&proxy), acceptor, &config);
+        let places = config.max_connections as usize;
+        let door = Door::outside(places, Arc::clone(&proxy.counters), drain.clone());
+        let listener = TcpListener::from_std(listener).unwrap();
+        let accepting = tokio::spawn(Arc::clone(&front).accept(listener, door));
+        tokio::spawn(Entrances::new(front, &config, drain.clone()).follow(publish.subscribe()));
         Self { address, publish, proxy, drain, accepting, roots, folder }
     }
 
@@ -90,13 +95,17 @@ impl Hub {
     }
 
     async fn connect(&self, alpn: &[&[u8]], name: &str) -> TlsStream<TcpStream> {
+        self.connect_to(self.address, alpn, name).await
+    }
+
+    async fn connect_to(&self, address: SocketAddr, alpn: &[&[u8]], name: &str) -> TlsStream<TcpStream> {
         let mut config = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         patient(TlsConnector::from(Arc::new(config)).connect(name, stream)).await.unwrap()

@@ -47,12 +47,27 @@ fn judged(parts: &Parts, sni: Option<&str>, table: &Table, policy: &Policy) -> S
         Ok(authority) => authority,
         Err(refusal) => return refusal.status.as_u16().to_string(),
     };
-    match decide(parts, &authority, sni, table, policy, 1_000_000) {
+    outcome(decide(parts, &authority, Origin { sni, boxed: None }, table, policy, 1_000_000))
+}
+
+/// What a request out of the box of `boxed` comes to.
+fn out_of(boxed: &str, host: &str, path: &str, token: Option<&str>, id: Option<&str>) -> String {
+    let authorization = token.map(|token| format!("Bearer {token}"));
+    let mut headers = vec![("host", host)];
+    headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
+    headers.extend(id.map(|id| ("x-application-id", id)));
+    let parts = parts("GET", path, &headers);
+    let caller = Caller::of(boxed).unwrap();
+    let origin = Origin { sni: None, boxed: Some(&caller) };
+    outcome(decide(&parts, &authority(&parts).unwrap(), origin, &table(), &policy(), 1_000_000))
+}
+
+fn outcome(decided: Result<Decision, Refusal>) -> String {
+    let by = |caller: Option<Caller>| caller.map_or(String::new(), |caller| format!(" by {}", caller.id()));
+    match decided {
         Err(refusal) => refusal.status.as_u16().to_string(),
         Ok(Decision::Debug) => "debug".into(),
-        Ok(Decision::App { route, trusted }) => {
-            format!("app {}{}", route.entry.id, if trusted { " trusted" } else { "" })
-        }
+        Ok(Decision::App { route, caller }) => format!("app {}{}", route.entry.id, by(caller)),
         Ok(Decision::Dev { route, .. }) => format!("dev {}", route.entry.id),
         Ok(Decision::Site { route, .. }) => format!("site {}", route.entry.id),
         Ok(Decision::Wait(route)) => format!("wait {}", route.entry.id),
@@ -121,11 +136,13 @@ fn debug_and_login_paths_are_for_any_host() {
 }
 
 #[test]
-fn internal_paths_need_an_apps_own_secret() {
+fn internal_paths_need_the_apps_own_secret() {
     assert_eq!(get("hello.yesterday.localhost", "/internal/x"), "401");
     assert_eq!(get("hello.yesterday.localhost", "/public/../internal/x"), "401");
     assert_eq!(bearer("hello.yesterday.localhost", "/internal/x", "guess", None), "401");
-    assert_eq!(bearer("hello.yesterday.localhost", "/internal/x", "secret of d1", None), "app h1 trusted");
+    assert_eq!(bearer("hello.yesterday.localhost", "/internal/x", "secret of h1", None), "app h1 by h1");
+    assert_eq!(bearer("hello.yesterday.localhost", "/internal/x", "secret of d1", None), "403");
+    assert_eq!(bearer("hello.yesterday.localhost", "/api/../internal/x", "secret of d1", None), "403");
     assert_eq!(bearer("nobody.yesterday.localhost", "/internal/x", "secret of d1", None), "404");
     assert_eq!(
         bearer("starting.yesterday.localhost", "/internal/x", "guess", None),
@@ -151,16 +168,66 @@ fn api_paths_are_open_until_login_is_required() {
     let anonymous = parts("GET", "/api/status", &[("host", "hello.yesterday.localhost")]);
     assert_eq!(judged(&anonymous, None, &table(), &strict), "401");
     let headers = [("host", "hello.yesterday.localhost"), ("authorization", "bearer secret of h1")];
-    assert_eq!(judged(&parts("GET", "/api/status", &headers), None, &table(), &strict), "app h1 trusted");
+    assert_eq!(judged(&parts("GET", "/api/status", &headers), None, &table(), &strict), "app h1 by h1");
 }
 
 #[test]
 fn an_application_id_counts_only_from_who_holds_a_secret() {
     let host = "internal.yesterday.localhost";
-    assert_eq!(bearer(host, "/internal/x", "secret of h1", Some("d1")), "app d1 trusted");
-    assert_eq!(bearer(host, "/internal/x", "secret of h1", Some("none")), "404");
-    assert_eq!(bearer(host, "/internal/x", "guess", Some("d1")), "404", "the host alone decides");
+    assert_eq!(bearer(host, "/api/x", "secret of h1", Some("d1")), "app d1 by h1");
+    assert_eq!(bearer(host, "/api/x", "secret of h1", Some("none")), "404");
+    assert_eq!(bearer(host, "/api/x", "secret of h1", None), "404", "internal is no app");
+    assert_eq!(bearer(host, "/api/x", "guess", Some("d1")), "401");
     assert_eq!(bearer("hello.yesterday.localhost", "/public/x", "guess", Some("d1")), "app h1");
+}
+
+#[test]
+fn out_of_a_box_its_own_apps_secret_counts_and_no_other() {
+    let (internal, own, id) = ("internal.yesterday.localhost:8443", Some("secret of h1"), Some("d1"));
+    assert_eq!(out_of("h1", internal, "/api/x", own, id), "app d1 by h1");
+    assert_eq!(out_of("h1", internal, "/public/x", own, id), "app d1 by h1");
+    assert_eq!(out_of("h1", internal, "/", own, id), "site d1");
+    for wrong in [None, Some("guess"), Some("secret of d1"), Some("secret of v1")] {
+        for path in ["/api/x", "/internal/x", "/public/x", "/"] {
+            assert_eq!(out_of("h1", internal, path, wrong, id), "401", "{wrong:?} {path}");
+        }
+    }
+    assert_eq!(out_of("h1", internal, "/api/x", own, None), "404");
+    assert_eq!(out_of("h1", internal, "/api/x", own, Some("none")), "404");
+    assert_eq!(out_of("h1", internal, "/api/x", own, Some("s1")), "wait s1");
+}
+
+#[test]
+fn out_of_a_box_an_apps_public_name_is_what_it_is_outside() {
+    let hello = "hello.yesterday.localhost";
+    assert_eq!(out_of("d1", hello, "/public/x", None, None), "app h1");
+    assert_eq!(out_of("d1", hello, "/api/x", None, None), "app h1");
+    assert_eq!(out_of("d1", hello, "/api/x", Some("secret of d1"), None), "app h1 by d1");
+    assert_eq!(out_of("d1", hello, "/api/x", Some("secret of h1"), None), "app h1", "nobody in particular");
+    assert_eq!(out_of("d1", hello, "/", None, None), "site h1");
+    for host in ["localhost:8443", "127.0.0.1:8443", "169.254.169.254", "example.org", "internal.example.org"]
+    {
+        assert_eq!(out_of("d1", host, "/public/x", Some("secret of d1"), None), "421", "{host}");
+    }
+}
+
+#[test]
+fn what_is_internal_to_an_app_is_asked_for_by_that_app_alone() {
+    let (internal, hello) = ("internal.yesterday.localhost", "hello.yesterday.localhost");
+    assert_eq!(out_of("h1", internal, "/internal/x", Some("secret of h1"), Some("h1")), "app h1 by h1");
+    assert_eq!(out_of("h1", internal, "/internal/x", Some("secret of h1"), Some("d1")), "403");
+    assert_eq!(out_of("d1", hello, "/internal/x", Some("secret of d1"), None), "403");
+    assert_eq!(out_of("d1", hello, "/public/%2e%2e/Internal/x", Some("secret of d1"), None), "403");
+    assert_eq!(out_of("d1", hello, "/internal/x", Some("secret of h1"), None), "401");
+}
+
+#[test]
+fn no_box_reaches_what_is_for_operators() {
+    for path in ["/debug/application", "/debug/application/1/logs", "/public/login"] {
+        for host in ["internal.yesterday.localhost", "hello.yesterday.localhost", "localhost"] {
+            assert_eq!(out_of("h1", host, path, Some("secret of h1"), Some("h1")), "404", "{host} {path}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! The doors that connections come in by: the platform's own, and one out of each box. A door bounds what comes in by it and
+//! says who calls, so that a box can exhaust its own door and nobody else's.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http::HeaderValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::counters::Counters;
+
+/// An app that calls, by its instance id, which is fit to stand in a header. Made only of what was verified here: the listener
+/// that a connection came by, or a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller(HeaderValue);
+
+impl Caller {
+    /// The instance of this id; none if no header could hold it.
+    pub(crate) fn of(id: &str) -> Option<Self> {
+        HeaderValue::from_str(id).ok().map(Self)
+    }
+
+    /// Whether it is this instance.
+    pub(crate) fn is(&self, id: &str) -> bool {
+        self.0 == *id
+    }
+
+    /// The id as a header's value.
+    pub(crate) fn value(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// The id as text.
+    pub(crate) fn id(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+/// What bounds the door out of a box.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds {
+    /// Connections by this door.
+    pub(crate) connections: usize,
+    /// Requests at once by this door.
+    pub(crate) requests: usize,
+    /// Places that it shares with the doors of all other boxes.
+    pub(crate) shared: Arc<Semaphore>,
+}
+
+/// A door.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// Whose box it leads out of; none for the platform's own.
+    caller: Option<Caller>,
+    places: Arc<Semaphore>,
+    /// Of the doors out of boxes: the places of all of them, and the requests of this one.
+    of_box: Option<(Arc<Semaphore>, Arc<Semaphore>)>,
+    /// The last connection was refused; said once, not for each.
+    full: AtomicBool,
+    /// No more requests by this door; those under way are finished.
+    pub(crate) drain: CancellationToken,
+    counters: Arc<Counters>,
+}
+
+impl Door {
+    /// The platform's own, with so many places.
+    pub(crate) fn outside(places: usize, counters: Arc<Counters>, drain: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            caller: None,
+            places: semaphore(places),
+            of_box: None,
+            full: AtomicBool::new(false),
+            drain,
+            counters,
+        })
+    }
+
+    /// The one out of this caller's box.
+    pub(crate) fn of_box(
+        caller: Caller,
+        bounds: &Bounds,
+        counters: Arc<Counters>,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            caller: Some(caller),
+            places: semaphore(bounds.connections),
+            of_box: Some((Arc::clone(&bounds.shared), semaphore(bounds.requests))),
+            full: AtomicBool::new(false),
+            drain,
+            counters,
+        })
+    }
+
+    /// Whose box it leads out of.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
+    }
+
+    /// A place for one more connection; none when as many are open as may be.
+    pub(crate) fn admit(self: &Arc<Self>) -> Option<Place> {
+        self.counters.connections_accepted.up();
+        let own = Arc::clone(&self.places).try_acquire_owned().ok();
+        let shared = self.of_box.as_ref().map(|(shared, _)| Arc::clone(shared).try_acquire_owned());
+        let (Some(own), Ok(shared)) = (own, shared.transpose()) else {
+            self.refuse();
+            return None;
+        };
+        self.full.store(false, Ordering::Relaxed);
+        self.counters.connections_open.up();
+        if self.of_box.is_some() {
+            self.counters.inward_connections_open.up();
+        }
+        Some(Place { door: Arc::clone(self), _own: own, _shared: shared })
+    }
+
+    fn refuse(&self) {
+        let counter = match self.of_box {
+            Some(_) => &self.counters.inward_refused,
+            None => &self.counters.connections_refused,
+        };
+        counter.up();
+        if !self.full.swap(true, Ordering::Relaxed) {
+            let caller = self.caller().map(Caller::id);
+            tracing::warn!(caller, "connections are refused: as many are open as may be");
+        }
+    }
+
+    /// A turn for one more request; none when as many are under way as may be. The outside needs none.
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        let Some((_, requests)) = &self.of_box else { return Some(Turn { _permit: None }) };
+        match Arc::clone(requests).try_acquire_owned() {
+            Ok(permit) => Some(Turn { _permit: Some(permit) }),
+            Err(_) => {
+                self.counters.inward_refused.up();
+                None
+            }
+        }
+    }
+}
+
+fn semaphore(places: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
+}
+
+/// A request's turn at its door; given up when its answer has ended.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection's place among those that may be open; given up when the last that needs the connection is gone, which for
+/// an upgraded one is after its copying ended.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) door: Arc<Door>,
+    _own: OwnedSemaphorePermit,
+    _shared: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// One of its own, for tests.
+    #[cfg(test)]
+    pub(crate) fn single() -> Self {
+        let door = Door::outside(1, Arc::default(), CancellationToken::new());
+        door.admit().expect("it was just made")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let counters = &self.door.counters;
+        counters.connections_open.down();
+        if self.door.of_box.is_some() {
+            counters.inward_connections_open.down();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn bounds(connections: usize, requests: usize, shared: usize) -> Bounds {
+        Bounds { connections, requests, shared: semaphore(shared) }
+    }
+
+    fn of_box(id: &str, bounds: &Bounds, counters: &Arc<Counters>) -> Arc<Door> {
+        Door::of_box(Caller::of(id).unwrap(), bounds, Arc::clone(counters), CancellationToken::new())
+    }
+
+    #[test]
+    fn a_box_fills_its_own_door_and_no_other() {
+        let counters = Arc::new(Counters::default());
+        let outside = Door::outside(1, Arc::clone(&counters), CancellationToken::new());
+        let bounds = bounds(2, 1, 3);
+        let (greedy, modest) = (of_box("greedy", &bounds, &counters), of_box("modest", &bounds, &counters));
+        let held: Vec<_> = (0..5).filter_map(|_| greedy.admit()).collect();
+        assert_eq!((held.len(), counters.inward_refused.get()), (2, 3));
+        assert!(modest.admit().is_some() && outside.admit().is_some());
+        drop(held);
+        assert!(greedy.admit().is_some());
+        assert_eq!((counters.connections_open.get(), counters.inward_connections_open.get()), (0, 0));
+        assert_eq!(counters.connections_refused.get(), 0);
+    }
+
+    #[test]
+    fn all_boxes_together_have_a_bound_that_the_outside_does_not_feel() {
+        let counters = Arc::new(Counters::default());
+        let outside = Door::outside(1, Arc::clone(&counters), CancellationToken::new());
+        let bounds = bounds(2, 1, 1);
+        let one = of_box("one", &bounds, &counters).admit();
+        assert!(one.is_some() && of_box("two", &bounds, &counters).admit().is_none());
+        assert!(outside.admit().is_some());
+    }
+
+    #[test]
+    fn a_box_has_so_many_requests_at_once_and_the_outside_any_number() {
+        let counters = Arc::new(Counters::default());
+        let door = of_box("one", &bounds(1, 1, 1), &counters);
+        let turn = door.turn();
+        assert!(turn.is_some() && door.turn().is_none());
+        drop(turn);
+        assert!(door.turn().is_some());
+        let outside = Door::outside(1, counters, CancellationToken::new());
+        let turns: Vec<_> = (0..9).filter_map(|_| outside.turn()).collect();
+        assert_eq!(turns.len(), 9);
+    }
+
+    #[test]
+    fn what_no_header_could_hold_is_no_caller() {
+        assert!(Caller::of("a\nb").is_none());
+        let caller = Caller::of("hello").unwrap();
+        assert!(caller.is("hello") && !caller.is("Hello") && !caller.is("hell"));
+    }
+}
