@@ -8,6 +8,7 @@ mod boot;
 mod boxes;
 mod command_line;
 mod credentials;
+mod entrance;
 mod hangs;
 mod hostile;
 mod journal;

@@ -12,6 +12,7 @@
 //! | `/print?text=T&count=N&stream=err` | N lines `T 1` to `T N`; with `bytes=B` each is B bytes long |
 //! | `/ws` | a WebSocket that echoes |
 //! | `/sh` | the body, run by `sh`: what it said, and 200 if it ended well |
+//! | `/tls?to=HOST:PORT` | the body, said there over TLS as it is: what came back until the end |
 //! | `/crash?code=C` | ends at once, without an answer |
 //!
 //! Each also below `/api`. In the environment: `PROBE_IGNORE_TERM` (SIGTERM is never delivered), `PROBE_MUTE` (never listens), `PROBE_CRASH=C`
@@ -26,13 +27,15 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Condvar, Mutex},
     thread,
 };
 
 use nix::sys::signal::{SigSet, Signal};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tungstenite::{Message, WebSocket, handshake::derive_accept_key, protocol::Role};
 
 /// How often each key was let go.
@@ -168,6 +171,10 @@ impl Probe {
                     let code = if done.status.success() { 200 } else { 500 };
                     answer(&mut writer, code, &[done.stdout, done.stderr].concat())?;
                 }
+                "/tls" => match say_tls(head.param("to"), &body) {
+                    Ok(said) => answer(&mut writer, 200, &said)?,
+                    Err(error) => answer(&mut writer, 502, error.to_string().as_bytes())?,
+                },
                 "/crash" => end(head.number("code").unwrap_or(1)),
                 _ => answer(&mut writer, 404, b"not found")?,
             }
@@ -202,6 +209,29 @@ impl Probe {
         }
         Ok(())
     }
+}
+
+/// Trusts whom the platform says to trust.
+fn say_tls(to: &str, what: &[u8]) -> io::Result<Vec<u8>> {
+    let tcp = TcpStream::connect(to)?;
+    let ca = env::var_os("SSL_CERT_FILE").ok_or_else(|| io::Error::other("no CA to trust"))?;
+    let ca = CertificateDer::from_pem_file(Path::new(&ca)).map_err(io::Error::other)?;
+    let mut trust = RootCertStore::empty();
+    trust.add(ca).map_err(io::Error::other)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(trust)
+        .with_no_client_auth();
+    let host = to.rsplit_once(':').map_or(to, |(host, _)| host).to_owned();
+    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    let client = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(client, tcp);
+    stream.write_all(what)?;
+    stream.flush()?;
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said)?;
+    Ok(said)
 }
 
 fn answer(writer: &mut TcpStream, code: u16, body: &[u8]) -> io::Result<()> {
