@@ -107,6 +107,25 @@ async fn who_calls_is_not_for_a_caller_to_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_without_a_box_is_known_by_its_secret_alone() {
+    let platform = Platform::start();
+    platform.run_app(&App::named("plain")).await;
+    boxed(&platform, "two").await;
+    let secret = secret_of(&platform, "plain").await;
+    for (path, status) in [("/api/whoami", 200), ("/internal/x", 403)] {
+        let request = Request::get(path).header("x-application-id", "two");
+        let request = request.header("authorization", format!("Bearer {secret}"));
+        let request = request.body(Full::<Bytes>::default()).unwrap();
+        let answer = platform.https().send(Protocol::Http1, "internal", request).await.unwrap();
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        if status == 200 {
+            assert!(!answer.text().contains(&secret), "{}", answer.text());
+            assert_eq!(header(&seen(&answer.text()), "x-caller-id"), Some("plain"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_is_refused_what_is_not_its_own() {
     let platform = Platform::start();
     boxed(&platform, "one").await;

@@ -55,7 +55,7 @@ pub struct Config {
     pub backend_idle_ms: u64,
     /// How long a request waits for an app that is starting.
     pub hold_ms: u64,
-    /// Requests that wait for starting apps at once; one more is answered 503.
+    /// Requests that wait for starting apps at once, and as many again out of boxes; one more is answered 503.
     pub hold_requests: u32,
     /// How long a request whose app refused the connection waits for news about that app.
     pub switch_ms: u64,

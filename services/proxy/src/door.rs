@@ -39,7 +39,7 @@ impl Caller {
     }
 }
 
-/// What bounds the door out of a box.
+/// What bounds a door out of a box.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     /// Connections by this door.
@@ -50,14 +50,22 @@ pub(crate) struct Bounds {
     pub(crate) shared: Arc<Semaphore>,
 }
 
+/// What a door out of a box has and the platform's own has not.
+#[derive(Debug)]
+struct Inward {
+    /// Whose box it is.
+    caller: Caller,
+    /// The places of all boxes.
+    shared: Arc<Semaphore>,
+    /// The turns of this one's requests.
+    turns: Arc<Semaphore>,
+}
+
 /// A door.
 #[derive(Debug)]
 pub(crate) struct Door {
-    /// Whose box it leads out of; none for the platform's own.
-    caller: Option<Caller>,
+    inward: Option<Inward>,
     places: Arc<Semaphore>,
-    /// Of the doors out of boxes: the places of all of them, and the requests of this one.
-    of_box: Option<(Arc<Semaphore>, Arc<Semaphore>)>,
     /// The last connection was refused; said once, not for each.
     full: AtomicBool,
     /// No more requests by this door; those under way are finished.
@@ -68,14 +76,7 @@ pub(crate) struct Door {
 impl Door {
     /// The platform's own, with so many places.
     pub(crate) fn outside(places: usize, counters: Arc<Counters>, drain: CancellationToken) -> Arc<Self> {
-        Arc::new(Self {
-            caller: None,
-            places: semaphore(places),
-            of_box: None,
-            full: AtomicBool::new(false),
-            drain,
-            counters,
-        })
+        Self::new(None, places, counters, drain)
     }
 
     /// The one out of this caller's box.
@@ -85,40 +86,43 @@ impl Door {
         counters: Arc<Counters>,
         drain: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            caller: Some(caller),
-            places: semaphore(bounds.connections),
-            of_box: Some((Arc::clone(&bounds.shared), semaphore(bounds.requests))),
-            full: AtomicBool::new(false),
-            drain,
-            counters,
-        })
+        let (shared, turns) = (Arc::clone(&bounds.shared), semaphore(bounds.requests));
+        Self::new(Some(Inward { caller, shared, turns }), bounds.connections, counters, drain)
+    }
+
+    fn new(
+        inward: Option<Inward>,
+        places: usize,
+        counters: Arc<Counters>,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { inward, places: semaphore(places), full: AtomicBool::new(false), drain, counters })
     }
 
     /// Whose box it leads out of.
     pub(crate) fn caller(&self) -> Option<&Caller> {
-        self.caller.as_ref()
+        self.inward.as_ref().map(|inward| &inward.caller)
     }
 
     /// A place for one more connection; none when as many are open as may be.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Place> {
         self.counters.connections_accepted.up();
         let own = Arc::clone(&self.places).try_acquire_owned().ok();
-        let shared = self.of_box.as_ref().map(|(shared, _)| Arc::clone(shared).try_acquire_owned());
+        let shared = self.inward.as_ref().map(|inward| Arc::clone(&inward.shared).try_acquire_owned());
         let (Some(own), Ok(shared)) = (own, shared.transpose()) else {
             self.refuse();
             return None;
         };
         self.full.store(false, Ordering::Relaxed);
         self.counters.connections_open.up();
-        if self.of_box.is_some() {
+        if self.inward.is_some() {
             self.counters.inward_connections_open.up();
         }
         Some(Place { door: Arc::clone(self), _own: own, _shared: shared })
     }
 
     fn refuse(&self) {
-        let counter = match self.of_box {
+        let counter = match self.inward {
             Some(_) => &self.counters.inward_refused,
             None => &self.counters.connections_refused,
         };
@@ -131,8 +135,8 @@ impl Door {
 
     /// A turn for one more request; none when as many are under way as may be. The outside needs none.
     pub(crate) fn turn(&self) -> Option<Turn> {
-        let Some((_, requests)) = &self.of_box else { return Some(Turn { _permit: None }) };
-        match Arc::clone(requests).try_acquire_owned() {
+        let Some(inward) = &self.inward else { return Some(Turn { _permit: None }) };
+        match Arc::clone(&inward.turns).try_acquire_owned() {
             Ok(permit) => Some(Turn { _permit: Some(permit) }),
             Err(_) => {
                 self.counters.inward_refused.up();
@@ -174,7 +178,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let counters = &self.door.counters;
         counters.connections_open.down();
-        if self.door.of_box.is_some() {
+        if self.door.inward.is_some() {
             counters.inward_connections_open.down();
         }
     }
