@@ -1,7 +1,8 @@
 //! The figures that are reported with a result: how fast the platform is there, how fast it is there again, and what it
 //! costs while nothing happens. Measures the programs in `NEXUSHUB_BIN_DIR` and prints one table; asserts nothing.
 //!
-//! `nexushub-bench [KILLS]`: so many kills of each daemon, 50 if not said.
+//! `nexushub-bench [KILLS] [--long] [boxes]`: so many kills of each daemon, 50 if not said; `--long`: everything at full size;
+//! `boxes`: only that part.
 
 #![allow(clippy::unwrap_used)] // a figure that can't be had ends the program, and the message says which
 
@@ -11,6 +12,8 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+mod boxes;
 
 use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, processes, workshop};
 
@@ -22,8 +25,14 @@ const IDLE: Duration = Duration::from_secs(30);
 const TICKS: f64 = 100.0;
 
 fn main() {
-    let kills = env::args().nth(1).and_then(|number| number.parse().ok()).unwrap_or(50);
+    let words: Vec<String> = env::args().skip(1).collect();
+    let said = |word: &str| words.iter().any(|said| said == word);
+    let kills = words.iter().find_map(|word| word.parse().ok()).unwrap_or(50);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(boxes::measure(said("--long")));
+    if said("boxes") {
+        return;
+    }
     sizes();
     lines();
     runtime.block_on(async {

@@ -156,6 +156,7 @@ impl Probe {
                 "/api/status" => self.status(&mut writer, &mut reader)?,
                 "/" | "/whoami" => answer(&mut writer, 200, portrait(&head).as_bytes())?,
                 "/echo" => answer(&mut writer, 200, &body)?,
+                "/once" => return last_answer(&mut writer),
                 "/slow" => self.slow(&mut writer, head.param("key"))?,
                 "/sse" => return self.events(&mut writer, head.param("key")),
                 "/go" => {
@@ -237,6 +238,11 @@ fn say_tls(to: &str, what: &[u8]) -> io::Result<Vec<u8>> {
 fn answer(writer: &mut TcpStream, code: u16, body: &[u8]) -> io::Result<()> {
     let head = format!("HTTP/1.1 {code} Probe\r\ncontent-length: {}\r\n\r\n", body.len());
     writer.write_all(&[head.as_bytes(), body].concat())
+}
+
+/// After which the connection is closed, as it says.
+fn last_answer(writer: &mut TcpStream) -> io::Result<()> {
+    writer.write_all(b"HTTP/1.1 200 Probe\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 }
 
 fn chunk(writer: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {

@@ -1,0 +1,300 @@
+//! What a box costs: to start, to keep, to reach, to find again, and what its neighbours feel of it. Every figure stands beside
+//! that of the same app without a box (`process`), taken in the same run.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use nexushub_e2e::{App, DAEMONS, Https, Options, Platform, Protocol, processes, workshop};
+use nexushub_proto::{
+    procmgr::{InstanceStatus, State},
+    provider::{Driver, Limits},
+};
+use nix::{
+    time::{ClockId, clock_getcpuclockid},
+    unistd::Pid,
+};
+use tokio::time;
+
+use crate::IDLE;
+
+/// Health checks of what starts are a matter of a millisecond here, so that it is the start that is measured.
+const QUICK: &str = "[platform]\nlog_level = \"info\"\n[procmgr]\nmax_instances = 4000\nstart_probe_first_ms = 1\n\
+                     start_probe_max_ms = 1\n";
+/// The shipped rhythm of health checks: of many apps that idle.
+const USUAL: &str = "[supervisor]\nstable_ms = 1\nburst = 100000\n[platform]\nlog_level = \"info\"\n[procmgr]\n\
+                     max_instances = 4000\n";
+/// Of the apps that only have to be there, how many; and of those that are found again.
+const FEW: (usize, usize) = (50, 50);
+const MANY: (usize, usize) = (1000, 200);
+/// Of requests that look how a neighbour does; and of those that hurry.
+const PACE: Duration = Duration::from_millis(5);
+const AT_ONCE: Duration = Duration::from_nanos(1);
+/// The drivers that are compared.
+const BOTH: [(&str, Driver); 2] = [("process", Driver::Process), ("sandbox", Driver::Sandbox)];
+
+/// All of it.
+pub(crate) async fn measure(long: bool) {
+    let (apps, found) = if long { MANY } else { FEW };
+    starts(if long { 200 } else { 40 }).await;
+    reach(if long { 20_000 } else { 4_000 }).await;
+    neighbour(if long { 4_000 } else { 1_000 }).await;
+    again(found).await;
+    many(apps).await;
+}
+
+/// The middle one and the one that 99 of 100 don't exceed, in microseconds.
+fn spread(took: &mut [Duration]) -> (u128, u128) {
+    took.sort_unstable();
+    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_micros();
+    (at(50), at(99))
+}
+
+/// Thousandths, in units.
+#[allow(clippy::cast_precision_loss)] // figures of a few digits
+fn thousandth(number: u128) -> f64 {
+    number as f64 / 1000.0
+}
+
+async fn put(platform: &Platform, name: &str, driver: Driver) {
+    let mut instance = platform.instance(&App::named(name));
+    instance.driver = driver.into();
+    instance.release = platform.release("all").display().to_string();
+    platform.put(instance).await.unwrap();
+}
+
+async fn remove(platform: &Platform, name: &str) {
+    platform.remove(name).await.unwrap();
+    platform.instances_until("forgets it", |all| !all.contains_key(name)).await;
+}
+
+/// From the call that asks for it to the first 200, the same way for both: what differs is the box.
+async fn starts(rounds: usize) {
+    println!("## start, from asked for to the first 200, in ms: p50, p99, of {rounds}");
+    let platform = Platform::start_with(&Options::of(QUICK));
+    let mut took = [Vec::new(), Vec::new()];
+    for round in 0..rounds {
+        for ((driver, kind), took) in BOTH.into_iter().zip(&mut took) {
+            let name = format!("{driver}-{round}");
+            let began = Instant::now();
+            put(&platform, &name, kind).await;
+            let status = platform.running(&name).await;
+            took.push(began.elapsed());
+            if round == rounds - 1 {
+                weigh(driver, &status);
+            }
+            remove(&platform, &name).await;
+        }
+    }
+    for ((driver, _), took) in BOTH.into_iter().zip(&mut took) {
+        let (middle, most) = spread(took);
+        println!("{driver:24} {:>8.1} {:>8.1}", thousandth(middle), thousandth(most));
+    }
+}
+
+/// The platform's own processes around an app: its shim and, if it has a box, that one's first process.
+fn around(status: &InstanceStatus) -> Vec<u32> {
+    let first = (status.driver != "process").then_some(status.pid);
+    processes::parent(status.pid).into_iter().chain(first).collect()
+}
+
+/// The app's own process.
+fn own(status: &InstanceStatus) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", status.pid)).unwrap_or_default();
+    let boxed = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+    boxed.filter(|_| status.driver != "process").unwrap_or(status.pid)
+}
+
+/// Memory that a process has to itself and its share of what it has with others, in KiB.
+fn pss(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let field = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    field.and_then(|field| field.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+fn weigh(driver: &str, status: &InstanceStatus) {
+    let each: Vec<u64> = around(status).into_iter().map(pss).collect();
+    println!("  PSS around one app, {driver}: {each:?} KiB, together {}", each.iter().sum::<u64>());
+}
+
+/// A request on a kept connection of a client, over and over, in turns with and without a box.
+async fn reach(requests: usize) {
+    println!("## request by way of the proxy, in us: p50, p99, of {requests}");
+    let platform = Platform::start_with(&Options::of(QUICK));
+    for (name, driver) in BOTH {
+        put(&platform, name, driver).await;
+        platform.running(name).await;
+    }
+    for (what, path) in [("kept connection to app", "/echo"), ("fresh connection to app", "/once")] {
+        let mut took = [Vec::new(), Vec::new()];
+        for _ in 0..requests.div_ceil(100) {
+            for ((name, _), took) in BOTH.into_iter().zip(&mut took) {
+                took.extend(ask(&platform, name, path, 100, AT_ONCE).await);
+            }
+        }
+        let middles = BOTH.into_iter().zip(&mut took).map(|((name, _), took)| {
+            let (middle, most) = spread(took);
+            println!("{what:24} {name:12} {middle:>8} {most:>8}");
+            middle
+        });
+        let middles: Vec<u128> = middles.collect();
+        println!("{what:24} ratio of p50 {:>8.3}", thousandth(middles[1] * 1000 / middles[0]));
+    }
+}
+
+/// So many requests, one after the other on one connection, none before its time, and how long each took.
+async fn ask(platform: &Platform, host: &str, path: &str, requests: usize, pace: Duration) -> Vec<Duration> {
+    let mut connection = platform.https().open(Protocol::Http1, host).await.unwrap();
+    let mut clock = time::interval(pace);
+    clock.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut took = Vec::with_capacity(requests);
+    for _ in 0..requests {
+        clock.tick().await;
+        let request = Request::get(path).body(Full::<Bytes>::default()).unwrap();
+        let began = Instant::now();
+        let answer = connection.send(request).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        took.push(began.elapsed());
+    }
+    took
+}
+
+/// What a box at its worst does, each in a box of its own: a request to it, made again whenever it ends.
+const WORST: [(&str, &str, &str); 6] = [
+    ("fork bomb", "/sh", "perl -e 'while (1) { fork }'"),
+    ("memory bomb", "/sh", "perl -e '$x .= \"a\" x 1e6 while 1'"),
+    ("filler of /tmp", "/sh", "dd if=/dev/zero of=/tmp/full bs=1M"),
+    ("filler of /db", "/sh", "rm -f /db/full; dd if=/dev/zero of=/db/full bs=1M count=900"),
+    ("log flood", "/print?text=x&count=20000&bytes=1000", ""),
+    ("descriptors", "/sh", "perl -e 'while (1) { open(my $f, q(<), q(/dev/null)) or next; push @f, $f }'"),
+];
+
+/// A second app while a box tries its worst, and while it doesn't.
+async fn neighbour(requests: usize) {
+    println!("## request to a neighbour, each 5 ms, in us: p50, p99, p99 to that alone, of {requests}");
+    let platform = Platform::start_with(&Options::of(QUICK));
+    put(&platform, "neighbour", Driver::Sandbox).await;
+    platform.running("neighbour").await;
+    for (what, path, body) in WORST {
+        let mut instance = platform.instance(&App::named("hostile"));
+        instance.driver = Driver::Sandbox.into();
+        instance.limits = Some(Limits { memory_bytes: 256 << 20, ..Limits::default() });
+        platform.put(instance).await.unwrap();
+        platform.running("hostile").await;
+        let (middle, alone) = spread(&mut ask(&platform, "neighbour", "/echo", requests, PACE).await);
+        println!("{:24} {middle:>8} {alone:>8}", "nobody else");
+        let deed = tokio::spawn(again_and_again(platform.https(), path, body));
+        ask(&platform, "neighbour", "/echo", requests / 10, PACE).await; // until it is well under way
+        let (middle, most) = spread(&mut ask(&platform, "neighbour", "/echo", requests, PACE).await);
+        println!("{what:24} {middle:>8} {most:>8} {:>8.2}", thousandth(most * 1000 / alone));
+        deed.abort();
+        remove(&platform, "hostile").await;
+    }
+}
+
+async fn again_and_again(https: Https, path: &'static str, body: &'static str) {
+    loop {
+        let request = Request::post(path).body(Full::from(body)).unwrap();
+        drop(https.send(Protocol::Http1, "hostile", request).await); // what it answers is its own affair
+    }
+}
+
+/// A platform whose configuration wants so many apps, in boxes.
+fn crowd(apps: usize) -> Platform {
+    let platform = Platform::prepare(&Options::of(USUAL));
+    let release = platform.home.path().join("releases/hello");
+    fs::create_dir_all(release.join("bin")).unwrap();
+    fs::copy(workshop::program("nexushub-hello"), release.join("bin/app")).unwrap();
+    let entries = (0..apps).map(|number| {
+        format!("[[provider.instance]]\nid = \"idle-{number}\"\nhost_name = \"idle-{number}\"\nrelease = {release:?}\ndriver = \"sandbox\"\n")
+    });
+    platform.home.configure(&format!("{USUAL}{}", entries.collect::<String>()));
+    platform
+}
+
+/// Waits until all of a crowd run, for as long as that takes.
+async fn all_run(platform: &Platform, apps: usize) -> Vec<InstanceStatus> {
+    let runs = |status: &InstanceStatus| status.state() == State::Running && status.routed;
+    let all = platform.instances_until("all run", |all| all.len() == apps && all.values().all(runs)).await;
+    all.into_values().collect()
+}
+
+/// From the SIGKILL of procmgr to every app known to run again.
+async fn again(apps: usize) {
+    println!(
+        "## {apps} boxed apps found again after SIGKILL of procmgr, in ms: procmgr ready, all known to run"
+    );
+    let mut platform = crowd(apps);
+    platform.start_supervisor();
+    let before = all_run(&platform, apps).await;
+    for _ in 0..5 {
+        let began = Instant::now();
+        platform.kill("procmgr").await;
+        let ready = began.elapsed();
+        let after = all_run(&platform, apps).await;
+        let all = began.elapsed();
+        let pids = |all: &[InstanceStatus]| all.iter().map(|status| status.pid).collect::<Vec<_>>();
+        let same = if pids(&before) == pids(&after) { "the same processes" } else { "OTHER PROCESSES" };
+        println!("{:>8} {:>8} {same}", ready.as_millis(), all.as_millis());
+    }
+}
+
+/// Processor time of a process so far, its ended threads included.
+fn used(pid: u32) -> Duration {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed()));
+    clock.and_then(ClockId::now).map_or(Duration::ZERO, Duration::from)
+}
+
+/// Who is watched while nothing happens: each kind's processes.
+async fn cast(platform: &Platform, all: &[InstanceStatus]) -> Vec<(&'static str, Vec<u32>)> {
+    let around: Vec<Vec<u32>> = all.iter().map(around).collect();
+    let mut cast = vec![
+        ("apps", all.iter().map(own).collect()),
+        ("shims", around.iter().filter_map(|pids| pids.first().copied()).collect()),
+        ("first processes of boxes", around.iter().filter_map(|pids| pids.get(1).copied()).collect()),
+        ("supervisor", vec![platform.supervisor().pid]),
+    ];
+    for name in DAEMONS {
+        cast.push((name, vec![platform.daemon(name).await.pid]));
+    }
+    cast
+}
+
+/// Many apps that nobody calls.
+async fn many(apps: usize) {
+    println!("## {apps} boxed apps that idle");
+    let available = || -> u64 {
+        let text = fs::read_to_string("/proc/meminfo").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let (mut platform, before) = (crowd(apps), available());
+    let began = Instant::now();
+    platform.start_supervisor();
+    let all = all_run(&platform, apps).await;
+    println!("all run after {} ms", began.elapsed().as_millis());
+    println!("memory of the machine: {} MiB less available", before.saturating_sub(available()) / 1024);
+    let cast = cast(&platform, &all).await;
+    let sum = |pids: &[u32]| pids.iter().map(|pid| used(*pid)).sum::<Duration>();
+    let then: Vec<Duration> = cast.iter().map(|(_, pids)| sum(pids)).collect();
+    let mut clock = time::interval(IDLE);
+    clock.tick().await;
+    clock.tick().await;
+    println!("PSS in KiB, all and each; CPU over {} s in %", IDLE.as_secs());
+    for ((name, pids), then) in cast.iter().zip(then) {
+        let (kib, cpu) = (pids.iter().map(|pid| pss(*pid)).sum::<u64>(), sum(pids).saturating_sub(then));
+        let percent = cpu.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+        println!("{name:26} {kib:>10} {:>8} {percent:>8.2}", kib / pids.len().max(1) as u64);
+    }
+    let began = Instant::now();
+    platform.kill("procmgr").await;
+    all_run(&platform, apps).await;
+    println!("found again after SIGKILL of procmgr within {} ms", began.elapsed().as_millis());
+    let began = Instant::now();
+    platform.stop();
+    println!("all stopped after {} ms", began.elapsed().as_millis());
+}
