@@ -10,10 +10,11 @@ use nexushub_proto::procmgr::{
 };
 use serde_json::Value;
 
-/// Reads an instance's log after a cursor, following, until a line holds the text; pieces of long lines are joined.
-async fn read_until(platform: &Platform, id: &str, after: u64, last: &str) -> Vec<LogEntry> {
+/// Reads an instance's log after a position, following, until a line holds the text; pieces of long lines are joined.
+async fn read_until(platform: &Platform, id: &str, position: &str, last: &str) -> Vec<LogEntry> {
     let mut procmgr = ProcmgrServiceClient::new(platform.operate("procmgr"));
-    let request = ReadLogRequest { id: id.to_owned(), after, tail: 0, follow: true };
+    let (id, position) = (id.to_owned(), position.to_owned());
+    let request = ReadLogRequest { id, follow: true, position, ..Default::default() };
     let mut stream = procmgr.read_log(request).await.unwrap().into_inner();
     let (mut entries, mut joined): (Vec<LogEntry>, Option<LogEntry>) = (Vec::new(), None);
     let read = async {
@@ -26,7 +27,7 @@ async fn read_until(platform: &Platform, id: &str, after: u64, last: &str) -> Ve
             let whole = match joined.take() {
                 Some(mut begun) => {
                     begun.line.extend(&entry.line);
-                    LogEntry { partial: entry.partial, cursor: entry.cursor, ..begun }
+                    LogEntry { line: begun.line, unix_ms: begun.unix_ms, ..entry }
                 }
                 None => entry,
             };
@@ -74,7 +75,7 @@ async fn every_line_is_there_exactly_once_over_restarts_of_the_app_and_deaths_of
     print(&platform, "hello", "third", 500, "").await;
     platform.replaced("procmgr", killed.pid).await;
     print(&platform, "hello", "fourth", 1, "").await;
-    let entries = read_until(&platform, "hello", 0, "fourth 1").await;
+    let entries = read_until(&platform, "hello", "", "fourth 1").await;
     for (text, count) in [("first", 500), ("second", 500), ("third", 500), ("fourth", 1)] {
         assert_eq!(lines_of(&entries, text), numbered(text, count));
     }
@@ -83,9 +84,11 @@ async fn every_line_is_there_exactly_once_over_restarts_of_the_app_and_deaths_of
     assert_eq!((of("first").stream(), of("second").stream()), (LogStream::Stdout, LogStream::Stderr));
     assert_eq!((of("first").pid, of("first").generation), (old.pid, old.generation));
     assert!(of("second").generation > old.generation);
-    let middle = entries[entries.len() / 2].cursor;
-    let rest = read_until(&platform, "hello", middle, "fourth 1").await;
-    assert_eq!(rest, entries[entries.len() / 2 + 1..], "a cursor goes on right after it");
+    let middle = &entries[entries.len() / 2];
+    for place in [middle.position.clone(), middle.cursor.to_string()] {
+        let rest = read_until(&platform, "hello", &place, "fourth 1").await;
+        assert_eq!(rest, entries[entries.len() / 2 + 1..], "{place} goes on right after it");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +97,7 @@ async fn a_line_of_a_million_bytes_is_kept_whole_and_what_follows_too() {
     platform.run_app(&App::named("hello")).await;
     print(&platform, "hello", "long", 1, "&bytes=1000000").await;
     print(&platform, "hello", "after", 3, "").await;
-    let entries = read_until(&platform, "hello", 0, "after 3").await;
+    let entries = read_until(&platform, "hello", "", "after 3").await;
     let long = entries.iter().find(|entry| entry.line.starts_with(b"long 1")).unwrap();
     assert_eq!(long.line.len(), 1_000_000);
     assert!(long.line[6..].iter().all(|byte| *byte == b'x'));
@@ -106,17 +109,22 @@ async fn the_log_of_an_app_that_never_comes_up_says_why() {
     let platform = Platform::start();
     platform.put(platform.instance(&App::named("hello").file("crash", "3"))).await.unwrap();
     platform.instance_until("hello", "has failed", |status| status.restarts >= 2).await;
-    let entries = read_until(&platform, "hello", 0, "told to crash").await;
+    let entries = read_until(&platform, "hello", "", "told to crash").await;
     assert!(entries.iter().any(|entry| entry.line == b"probe: told to crash"));
 }
 
 /// Log events of a debug app's stream until one's message holds the text.
-async fn events_until(platform: &Platform, id: &str, resume: Option<u64>, last: &str) -> Vec<(u64, Value)> {
+async fn events_until(
+    platform: &Platform,
+    id: &str,
+    resume: Option<&str>,
+    last: &str,
+) -> Vec<(String, Value)> {
     let mut connection = platform.https().open(Protocol::Http1, "").await.unwrap();
     let bearer = format!("Bearer {}", platform.operator("debug-api"));
     let mut request = Request::get(format!("/debug/application/{id}/logs")).header("authorization", bearer);
-    if let Some(cursor) = resume {
-        request = request.header("last-event-id", cursor.to_string());
+    if let Some(position) = resume {
+        request = request.header("last-event-id", position);
     }
     let answer = connection.begin(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
     assert_eq!(
@@ -129,9 +137,9 @@ async fn events_until(platform: &Platform, id: &str, resume: Option<u64>, last: 
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
             if let (Some("log"), Some(data)) = (field("event:"), field("data:")) {
                 let data: Value = serde_json::from_str(data).unwrap();
-                let cursor = field("id:").and_then(|id| id.parse().ok()).unwrap_or(0);
+                let id = field("id:").unwrap_or_default().to_owned();
                 let found = data["message"].as_str().unwrap().contains(last);
-                events.push((cursor, data));
+                events.push((id, data));
                 if found {
                     return events;
                 }
@@ -143,7 +151,7 @@ async fn events_until(platform: &Platform, id: &str, resume: Option<u64>, last: 
     }
 }
 
-fn messages(events: &[(u64, Value)], text: &str) -> Vec<String> {
+fn messages(events: &[(String, Value)], text: &str) -> Vec<String> {
     let messages = events.iter().map(|(_, data)| data["message"].as_str().unwrap().to_owned());
     messages.filter(|message| message.starts_with(&format!("{text} "))).collect()
 }
@@ -161,17 +169,17 @@ async fn a_log_stream_resumes_after_the_last_event_and_survives_procmgr() {
     let first = events_until(&platform, &id, None, "first 30").await;
     assert_eq!(first[0].1["source"], "system");
     assert_eq!(messages(&first, "first"), numbered("first", 30));
-    let cursor = first.last().unwrap().0;
+    let last = &first.last().unwrap().0;
     print(&platform, "shop.debug", "second", 200, "").await;
-    let second = events_until(&platform, &id, Some(cursor), "second 200").await;
+    let second = events_until(&platform, &id, Some(last), "second 200").await;
     assert_eq!(
         messages(&second, "second"),
         numbered("second", 200),
         "more than a new stream would start with"
     );
     assert!(messages(&second, "first").is_empty(), "and nothing twice");
-    let cursor = second.last().unwrap().0;
-    let (third, ()) = tokio::join!(events_until(&platform, &id, Some(cursor), "third 20"), async {
+    let last = &second.last().unwrap().0;
+    let (third, ()) = tokio::join!(events_until(&platform, &id, Some(last), "third 20"), async {
         platform.kill("procmgr").await;
         print(&platform, "shop.debug", "third", 20, "").await;
     });
@@ -206,7 +214,7 @@ async fn a_log_keeps_to_its_budget_loses_the_oldest_and_says_so() {
 /// Reads from the beginning to the line `last 1`: how many lines and how many gaps came before.
 async fn count_until_last(platform: &Platform) -> (u64, u64) {
     let mut procmgr = ProcmgrServiceClient::new(platform.operate("procmgr"));
-    let request = ReadLogRequest { id: "hello".to_owned(), after: 1, tail: 0, follow: true };
+    let request = ReadLogRequest { id: "hello".to_owned(), after: 1, follow: true, ..Default::default() };
     let mut stream = procmgr.read_log(request).await.unwrap().into_inner();
     let (mut lines, mut gaps) = (0, 0);
     let read = async {

@@ -15,6 +15,7 @@ mod journal;
 mod kills;
 mod logs;
 mod neighbours;
+mod overlap;
 mod packages;
 mod push;
 mod reflection;

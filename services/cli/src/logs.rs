@@ -1,7 +1,7 @@
 //! `nexushub logs`: of an app from procmgr, of a daemon from where daemons log.
 //!
-//! Following an app survives restarts of procmgr: every entry has a cursor, and after a break the stream is asked for again from
-//! the last cursor seen, so each entry is shown once and none is passed over in silence.
+//! Following an app survives restarts of procmgr: every entry has a position, and after a break the stream is asked for again
+//! from the last one seen, so each entry is shown once and none is passed over in silence.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,7 +40,7 @@ pub(crate) struct Logs {
     tail: Option<u32>,
     /// Only entries after this cursor (apps only; see the cursors with -o json)
     #[arg(long, value_name = "CURSOR")]
-    after: Option<u64>,
+    after: Option<String>,
     /// How to write an app's entries; daemons always write JSON
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -67,7 +67,7 @@ pub(crate) async fn last_lines(place: &Place, id: &str, count: u32) -> Vec<Strin
     let mut printer = Printer::new(Output::Table);
     let mut lines = Vec::new();
     let Ok(mut client) = instances::client(place) else { return lines };
-    let request = ReadLogRequest { id: id.to_owned(), after: 0, tail: count, follow: false };
+    let request = ReadLogRequest { id: id.to_owned(), tail: count, ..Default::default() };
     let Ok(answer) = client.read_log(request).await else { return lines };
     let mut entries = answer.into_inner();
     while let Ok(Some(response)) = entries.message().await {
@@ -83,12 +83,13 @@ pub(crate) async fn last_lines(place: &Place, id: &str, count: u32) -> Vec<Strin
 
 async fn follow(place: &Place, id: &str, args: &Logs) -> Result<u8, Failure> {
     let mut printer = Printer::new(args.output);
-    printer.after = args.after.unwrap_or(0);
+    printer.position = args.after.clone().unwrap_or_default();
     let mut retry = Retry::default();
     loop {
         let tail = if printer.shown { 0 } else { args.tail.unwrap_or(0) };
-        let request = ReadLogRequest { id: id.to_owned(), after: printer.after, tail, follow: args.follow };
-        let before = printer.after;
+        let before = printer.position.clone();
+        let (id, follow, position) = (id.to_owned(), args.follow, before.clone());
+        let request = ReadLogRequest { id, after: 0, tail, follow, position };
         let ended = stream(place, request, &mut printer).await?;
         match ended {
             None if !args.follow => {
@@ -102,7 +103,7 @@ async fn follow(place: &Place, id: &str, args: &Logs) -> Result<u8, Failure> {
             }
             _ => {}
         }
-        if printer.after != before {
+        if printer.position != before {
             retry.reset();
         }
         tokio::time::sleep(retry.wait()).await;
@@ -159,7 +160,8 @@ type Origin = (i32, u64, u32);
 /// Entries on their way out: once each, lines put together from their pieces.
 struct Printer {
     output: Output,
-    after: u64,
+    /// Of the last entry or gap that was taken.
+    position: String,
     shown: bool,
     /// Of lines that are not whole yet, by who says them.
     pieces: BTreeMap<Origin, Vec<u8>>,
@@ -167,21 +169,22 @@ struct Printer {
 
 impl Printer {
     fn new(output: Output) -> Self {
-        Self { output, after: 0, shown: false, pieces: BTreeMap::new() }
+        Self { output, position: String::new(), shown: false, pieces: BTreeMap::new() }
     }
 
     fn take(&mut self, response: ReadLogResponse) -> Shown {
         match response.event {
-            Some(Event::Entry(entry)) if entry.cursor > self.after => {
-                self.after = entry.cursor;
+            Some(Event::Entry(entry)) => {
+                self.position.clone_from(&entry.position);
                 self.shown = true;
                 self.entry(&entry)
             }
-            Some(Event::Gap(gap)) if gap.dropped > 0 => {
-                Shown::Gap(format!("-- {} entries are no longer kept --", gap.dropped))
+            Some(Event::Gap(gap)) => {
+                self.position = gap.position;
+                let count = if gap.dropped == 0 { "some".to_owned() } else { gap.dropped.to_string() };
+                Shown::Gap(format!("-- {count} entries are no longer kept --"))
             }
-            Some(Event::Gap(_)) => Shown::Gap("-- some entries are no longer kept --".to_owned()),
-            Some(Event::Entry(_)) | None => Shown::Nothing,
+            None => Shown::Nothing,
         }
     }
 
@@ -222,7 +225,7 @@ fn json(entry: &LogEntry) -> String {
     };
     let line = String::from_utf8_lossy(&entry.line);
     let value = serde_json::json!({
-        "cursor": entry.cursor, "generation": entry.generation, "ts": ts, "stream": stream,
+        "cursor": entry.position, "generation": entry.generation, "ts": ts, "stream": stream,
         "line": line, "partial": entry.partial, "pid": entry.pid,
     });
     format!("{value}\n")
@@ -236,8 +239,8 @@ mod tests {
 
     fn entry(cursor: u64, stream: LogStream, line: &str, partial: bool) -> ReadLogResponse {
         let line = line.as_bytes().to_vec();
-        let entry =
-            LogEntry { cursor, stream: stream.into(), line, partial, unix_ms: 1000, ..Default::default() };
+        let (stream, position) = (stream.into(), format!("1:{cursor}"));
+        let entry = LogEntry { cursor, stream, line, partial, unix_ms: 1000, position, ..Default::default() };
         ReadLogResponse { event: Some(Event::Entry(entry)) }
     }
 
@@ -246,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_comes_twice_is_shown_once() {
+    fn what_was_taken_last_is_where_to_go_on() {
         let mut printer = Printer::new(Output::Table);
         assert_eq!(printer.take(entry(5, LogStream::Stdout, "a", false)), line("a\n"));
-        assert_eq!(printer.take(entry(5, LogStream::Stdout, "a", false)), Shown::Nothing);
-        assert_eq!(printer.take(entry(4, LogStream::Stdout, "old", false)), Shown::Nothing);
-        assert_eq!(printer.take(entry(6, LogStream::Stderr, "b", false)), line("b\n"));
-        assert_eq!(printer.after, 6);
+        assert_eq!(printer.position, "1:5");
+        printer
+            .take(ReadLogResponse { event: Some(Event::Gap(LogGap { dropped: 1, position: "1:6".into() })) });
+        assert_eq!(printer.position, "1:6", "a gap is told once");
     }
 
     #[test]
@@ -294,7 +297,8 @@ mod tests {
     #[test]
     fn gaps_and_the_platforms_own_words_are_marked() {
         let mut printer = Printer::new(Output::Table);
-        let gap = |dropped| ReadLogResponse { event: Some(Event::Gap(LogGap { dropped })) };
+        let gap =
+            |dropped| ReadLogResponse { event: Some(Event::Gap(LogGap { dropped, ..Default::default() })) };
         assert_eq!(printer.take(gap(7)), Shown::Gap("-- 7 entries are no longer kept --".into()));
         assert!(matches!(printer.take(gap(0)), Shown::Gap(_)));
         assert_eq!(printer.take(entry(1, LogStream::System, "started", false)), line("-- started --\n"));
@@ -307,7 +311,7 @@ mod tests {
             unreachable!("an entry is a line")
         };
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!((value["cursor"].as_u64(), value["line"].as_str()), (Some(9), Some("a\"b")));
+        assert_eq!((value["cursor"].as_str(), value["line"].as_str()), (Some("1:9"), Some("a\"b")));
         assert_eq!(
             (value["stream"].as_str(), value["ts"].as_str()),
             (Some("stderr"), Some("1970-01-01T00:00:01.000Z"))

@@ -1,6 +1,7 @@
 //! An app's log as server-sent events: a first line from the platform, the newest lines, then every further one, in order
-//! and exactly once, for as long as the client listens. The cursor of procmgr's log is the event id, so a client that
-//! sends `Last-Event-ID` goes on right after it; so does this stream itself when procmgr is restarted.
+//! and exactly once, for as long as the client listens. The event id is the position in procmgr's log, so a client that
+//! sends `Last-Event-ID` goes on right after it; so does this stream itself when procmgr is restarted. An id that is none of
+//! procmgr's begins a new stream: a browser that reconnects has no use for an error.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -37,9 +38,9 @@ const HOLD: Duration = Duration::from_millis(500);
 const HELD: usize = 1024;
 
 /// Where to go on reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Position {
-    after: u64,
+    after: String,
     tail: u32,
 }
 
@@ -69,13 +70,17 @@ pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) ->
     if wanted == Wanted::Nothing {
         return Err(ApiError::NotRunning);
     }
-    let resumed =
-        headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.trim().parse().ok());
-    let position = match resumed {
-        Some(after) => Position { after, tail: 0 },
-        None => Position { after: 0, tail: hub.config.log_history },
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::trim);
+    let newest = Position { after: String::new(), tail: hub.config.log_history };
+    let mut position = match resumed.filter(|id| !id.is_empty()) {
+        Some(after) => Position { after: after.to_owned(), tail: 0 },
+        None => newest.clone(),
     };
-    let first = open(&hub, &app, position).await;
+    let mut first = open(&hub, &app, &position).await;
+    if first.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
+        position = newest;
+        first = open(&hub, &app, &position).await;
+    }
     if wanted != Wanted::Run && first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
         return Err(ApiError::NoLog);
     }
@@ -99,10 +104,9 @@ pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) ->
     Ok(response)
 }
 
-async fn open(hub: &Hub, app: &App, position: Position) -> Result<Flow<ReadLogResponse>, Status> {
-    let request =
-        ReadLogRequest { id: app.id.clone(), after: position.after, tail: position.tail, follow: true };
-    hub.peers.read_log(request).await
+async fn open(hub: &Hub, app: &App, from: &Position) -> Result<Flow<ReadLogResponse>, Status> {
+    let Position { after: position, tail } = from.clone();
+    hub.peers.read_log(ReadLogRequest { id: app.id.clone(), after: 0, tail, follow: true, position }).await
 }
 
 /// The client has gone.
@@ -131,7 +135,7 @@ impl Tail {
 
     async fn follow(&mut self, first: Result<Flow<ReadLogResponse>, Status>) -> Result<Infallible, Hangup> {
         let message = format!("Log stream started for application {}", self.app.id);
-        self.system(0, &message).await?;
+        self.system(None, &message).await?;
         let period = Duration::from_millis(self.hub.config.keepalive_ms);
         let mut keepalive = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         keepalive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -142,16 +146,15 @@ impl Tail {
                 Ok(flow) => self.pump(flow, &mut keepalive, &mut retry).await?,
                 Err(status) => status,
             };
-            if ended.code() == Code::NotFound && self.position.after > 0 {
-                // The log is gone; the next one under this name begins anew.
-                self.position = Position { after: 0, tail: 0 };
+            if ended.code() == Code::NotFound && !self.position.after.is_empty() {
+                self.position = Position::default(); // the log is gone; the next one under this name begins anew
             }
             self.joiner.forget(); // read again from the position
             tokio::time::sleep(retry.wait()).await;
             if keepalive_due(&mut keepalive).await {
                 self.keepalive().await?;
             }
-            opened = open(&self.hub, &self.app, self.position).await;
+            opened = open(&self.hub, &self.app, &self.position).await;
         }
     }
 
@@ -193,7 +196,10 @@ impl Tail {
             Some(Event::Gap(gap)) => {
                 let count = if gap.dropped == 0 { "Some".to_owned() } else { gap.dropped.to_string() };
                 let message = format!("{count} log lines are missing here: no longer kept, or dropped");
-                self.system(self.position.after, &message).await?;
+                let held = self.joiner.flush(); // all of it lies before the gap
+                self.entries(&held).await?;
+                self.system(Some(&gap.position), &message).await?;
+                self.position = Position { after: gap.position, tail: 0 };
             }
             None => {}
         }
@@ -203,15 +209,16 @@ impl Tail {
     async fn entries(&mut self, entries: &[LogEntry]) -> Result<(), Hangup> {
         for entry in entries {
             self.send(frame(entry)).await?;
-            self.position = Position { after: entry.cursor, tail: 0 };
+            self.position = Position { after: entry.position.clone(), tail: 0 };
         }
         Ok(())
     }
 
-    async fn system(&self, id: u64, message: &str) -> Result<(), Hangup> {
+    /// A word of the platform's own, behind which a client may go on, if it has a position.
+    async fn system(&self, position: Option<&str>, message: &str) -> Result<(), Hangup> {
         let timestamp = seconds(now_ms());
-        self.send(event(None, &Line { id, timestamp, level: "info", source: "system", message, pid: 0 }))
-            .await
+        let line = Line { id: 0, timestamp, level: "info", source: "system", message, pid: 0 };
+        self.send(event(position, &line)).await
     }
 
     /// Also a sign that somebody is there: an app whose log is read doesn't expire.
@@ -242,12 +249,12 @@ fn frame(entry: &LogEntry) -> String {
     let message = String::from_utf8_lossy(&entry.line);
     let timestamp = seconds(entry.unix_ms);
     event(
-        Some(entry.cursor),
+        Some(&entry.position),
         &Line { id: entry.cursor, timestamp, level, source, message: &message, pid: entry.pid },
     )
 }
 
-fn event(id: Option<u64>, line: &Line<'_>) -> String {
+fn event(id: Option<&str>, line: &Line<'_>) -> String {
     let json = serde_json::to_string(line).expect("numbers and text are JSON");
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("event: log\n{id}data: {json}\n\n")
@@ -260,12 +267,12 @@ fn seconds(unix_ms: i64) -> String {
 }
 
 /// Makes whole lines of pieces. While a line is open, whatever else comes waits behind it, for a short time and within the
-/// bound; then everything goes out by its cursor. So the last cursor sent is always the place to go on from: nothing before
-/// it is still held back.
+/// bound; then everything goes out in the order in which it came to its end. So the last position sent is always the place to
+/// go on from: nothing before it is still held back.
 #[derive(Debug)]
 struct Joiner {
     max: usize,
-    /// By cursor. A line that was continued has the cursor of its last piece.
+    /// In order. A line that was continued has the position of its last piece.
     held: Vec<LogEntry>,
 }
 
@@ -314,6 +321,7 @@ mod tests {
             generation: 1,
             pid: 7,
             unix_ms: 1_700_000_000_123,
+            position: format!("1:{cursor}"),
         }
     }
 
@@ -325,11 +333,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_event_with_its_cursor() {
+    fn a_line_is_one_event_with_its_position_and_its_number() {
         let text = frame(&entry(5, LogStream::Stderr, "a\n\"b\"\u{fffd}", false));
         assert_eq!(
             text,
-            "event: log\nid: 5\ndata: {\"id\":5,\"timestamp\":\"2023-11-14T22:13:20Z\",\"level\":\"error\",\
+            "event: log\nid: 1:5\ndata: {\"id\":5,\"timestamp\":\"2023-11-14T22:13:20Z\",\"level\":\"error\",\
              \"source\":\"stderr\",\"message\":\"a\\n\\\"b\\\"\u{fffd}\",\"pid\":7}\n\n"
         );
         let mut binary = entry(6, LogStream::Stdout, "", false);

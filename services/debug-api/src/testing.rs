@@ -78,6 +78,7 @@ impl Fakes {
             line: format!("line {cursor}").into_bytes(),
             stream: LogStream::Stdout.into(),
             pid: 42,
+            position: format!("1:{cursor}"),
             ..LogEntry::default()
         };
         self.log.lock().unwrap().extend((from..=to).map(line));
@@ -134,11 +135,15 @@ impl Peers for Fakes {
             if log.is_empty() {
                 return Err(Status::not_found("no log"));
             }
-            let newer: Vec<_> = log.into_iter().filter(|entry| entry.cursor > request.after).collect();
+            let after = match request.position.strip_prefix("1:").unwrap_or(&request.position) {
+                "" => 0,
+                number => number.parse().map_err(|_| Status::invalid_argument("no position"))?,
+            };
+            let newer: Vec<_> = log.into_iter().filter(|entry| entry.cursor > after).collect();
             let skipped =
                 if request.tail == 0 { 0 } else { newer.len().saturating_sub(request.tail as usize) };
-            let gap = (request.after == 0 && request.tail == 0)
-                .then_some(read_log_response::Event::Gap(LogGap { dropped: 3 }));
+            let gap = LogGap { dropped: 3, position: "1:0".to_owned() };
+            let gap = (request.position == "0").then_some(read_log_response::Event::Gap(gap));
             let entries = newer.into_iter().skip(skipped).map(read_log_response::Event::Entry);
             let events =
                 gap.into_iter().chain(entries).map(|event| Ok(ReadLogResponse { event: Some(event) }));

@@ -1,5 +1,6 @@
 //! What can be wrong with a call, and the one place where it becomes a status.
 
+use nexushub_shim::reader::BadCursor;
 use tonic::{Code, Status};
 
 use crate::ids::{BadId, InstanceId};
@@ -29,6 +30,9 @@ pub enum ProcmgrError {
         /// Where it is set.
         key: &'static str,
     },
+    /// A position in a log can't be one.
+    #[error("the position is not one of a log entry; leave it out to read from the oldest kept")]
+    BadPosition(#[source] BadCursor),
     /// A log can't be read.
     #[error("the log of instance {0} cannot be read")]
     Log(InstanceId, #[source] std::io::Error),
@@ -40,7 +44,7 @@ pub enum ProcmgrError {
 impl From<ProcmgrError> for Status {
     fn from(error: ProcmgrError) -> Self {
         let code = match &error {
-            ProcmgrError::BadId(_) => Code::InvalidArgument,
+            ProcmgrError::BadId(_) | ProcmgrError::BadPosition(_) => Code::InvalidArgument,
             ProcmgrError::UnknownInstance(_) | ProcmgrError::NoLog(_) => Code::NotFound,
             ProcmgrError::CannotRestart(..) => Code::FailedPrecondition,
             ProcmgrError::TooMany { .. } => Code::ResourceExhausted,

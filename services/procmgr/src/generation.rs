@@ -24,6 +24,7 @@ use nexushub_chassis::launch::{durable, lock::Lock, secret};
 use nexushub_shim::{
     control::SOCKET,
     exit,
+    identity::{self, Identity},
     record::{Process, Record},
     segment,
     spawn::{LOCK, launch},
@@ -179,6 +180,24 @@ impl Generation {
     }
 }
 
+/// The folder of an instance's log.
+pub(crate) fn log(instance: &Path) -> PathBuf {
+    instance.join("log")
+}
+
+/// Whether a generation that has a successor may still write: whether its shim lives. It is asked of the record, since a lock
+/// can't be looked at without being in the way of who wants it. While that can't be told, it may.
+pub(crate) fn may_write(instance: &Path, number: u64) -> bool {
+    match Record::read(&instance.join(format!("g{number}"))) {
+        Ok(Some(record)) => !matches!(
+            identity::verify(&record),
+            Ok(Identity::Unstarted | Identity::Gone | Identity::Stranger)
+        ),
+        Ok(None) => false,
+        Err(_) => true,
+    }
+}
+
 /// Whether a generation's health check had answered.
 pub(crate) fn was_healthy(dir: &Path) -> bool {
     dir.join(HEALTHY).exists()
@@ -249,7 +268,7 @@ impl Place {
 
     /// The folder of its log.
     pub(crate) fn log(&self, id: &InstanceId) -> PathBuf {
-        self.instance(id).join("log")
+        log(&self.instance(id))
     }
 
     /// Starts the next generation: returns when its app runs, or never will. Blocks.
@@ -476,6 +495,38 @@ mod tests {
         let segment = segment::Name { generation: 9, index: 0 }.to_string();
         fs::write(place.log(&id("a")).join(segment), "").unwrap();
         assert_eq!(place.next_number(&id("a")).unwrap(), 10);
+    }
+
+    #[test]
+    fn a_generation_may_write_for_as_long_as_its_shim_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("g3");
+        assert!(!may_write(dir.path(), 3), "it was pruned long ago");
+        fs::create_dir(&folder).unwrap();
+        let boot_id = nexushub_chassis::launch::clock::boot_id().unwrap();
+        let written = |shim: Option<Process>| {
+            let record = Record {
+                instance: "a".into(),
+                generation: 3,
+                nonce: "0123456789abcdef".into(),
+                boot_id: boot_id.clone(),
+                release: "/srv".into(),
+                port: None,
+                driver: "process".into(),
+                shim,
+                app: shim,
+                session: None,
+            };
+            record.write(&folder).unwrap();
+            may_write(dir.path(), 3)
+        };
+        assert!(!written(None), "a later one was started, so this one never will be");
+        let me = std::process::id();
+        let start = identity::Stat::of(me).unwrap().start;
+        assert!(written(Some(Process { pid: me, start })));
+        assert!(!written(Some(Process { pid: me, start: start + 1 })), "another has its number now");
+        fs::write(folder.join(nexushub_shim::record::FILE), "torn").unwrap();
+        assert!(may_write(dir.path(), 3), "nobody knows");
     }
 
     #[test]

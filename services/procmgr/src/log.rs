@@ -1,5 +1,5 @@
 //! Reading an instance's log for a caller: what is kept, then, for a follower, what is written from now on. Every entry once,
-//! by its cursor. A follower is woken by the kernel when the shim writes; nothing wakes while nobody follows.
+//! by its position. A follower is woken by the kernel when the shim writes; nothing wakes while nobody follows.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 use nexushub_proto::procmgr::{LogEntry, LogGap, LogStream, ReadLogResponse, read_log_response::Event};
 use nexushub_shim::{
     frame::Stream,
-    reader::{Batch, Item, Reader},
+    reader::{Event as Read, Item, LogCursor, Reader, cursor},
 };
 use nix::{
     errno::Errno,
@@ -20,10 +20,10 @@ use nix::{
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 use tonic::Status;
 
-use crate::{error::ProcmgrError, ids::InstanceId};
+use crate::{error::ProcmgrError, generation, ids::InstanceId};
 
 /// Entries read at once.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 /// How often a follower looks where the kernel has no more watches to give.
 const FALLBACK: Duration = Duration::from_millis(500);
 
@@ -32,10 +32,10 @@ const FALLBACK: Duration = Duration::from_millis(500);
 pub(crate) struct Request {
     /// Whose log.
     pub id: InstanceId,
-    /// The folder of its segments.
-    pub folder: PathBuf,
-    /// Only entries with a greater cursor.
-    pub after: u64,
+    /// The instance's folder.
+    pub instance: PathBuf,
+    /// Only what follows.
+    pub after: LogCursor,
     /// Only the newest of them; 0 = all.
     pub tail: usize,
     /// Go on with what is written from now on.
@@ -55,21 +55,22 @@ pub(crate) async fn send(request: Request, sink: Sink) {
 }
 
 async fn forward(request: Request, sink: &Sink) -> io::Result<()> {
+    let folder = generation::log(&request.instance);
     // Watched before the first read: what is written in between wakes.
-    let mut news = request.follow.then(|| News::of(&request.folder));
-    let mut reader = Reader::new(&request.folder);
+    let mut news = request.follow.then(|| News::of(&folder));
+    let mut reader = Reader::new(&folder, move |number| generation::may_write(&request.instance, number));
     let mut cursor = request.after;
     if request.tail > 0 {
         let count = request.tail;
         let (back, from) = blocking(reader, move |reader| reader.tail(count)).await?;
-        (reader, cursor) = (back, cursor.max(from));
+        (reader, cursor) = (back, cursor.join(&from));
     }
     loop {
-        let (back, batch) = blocking(reader, move |reader| reader.read_after(cursor, BATCH)).await?;
+        let (back, batch) = blocking(reader, move |reader| reader.read_after(&cursor, BATCH)).await?;
         reader = back;
-        let quiet = batch.items.is_empty() && batch.cursor == cursor;
+        let quiet = batch.items.is_empty();
         cursor = batch.cursor;
-        if !deliver(batch, sink).await {
+        if !deliver(batch.items, sink).await {
             return Ok(());
         }
         match (&mut news, quiet) {
@@ -97,8 +98,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Whether the caller is still there.
-async fn deliver(batch: Batch, sink: &Sink) -> bool {
-    for item in batch.items {
+async fn deliver(items: Vec<Item>, sink: &Sink) -> bool {
+    for item in items {
         if sink.send(Ok(to_proto(item))).await.is_err() {
             return false;
         }
@@ -107,22 +108,24 @@ async fn deliver(batch: Batch, sink: &Sink) -> bool {
 }
 
 fn to_proto(item: Item) -> ReadLogResponse {
-    let event = match item {
-        Item::Gap(dropped) => Event::Gap(LogGap { dropped }),
-        Item::Entry(entry) => {
+    let position = item.cursor.to_string();
+    let event = match item.event {
+        Read::Gap(dropped) => Event::Gap(LogGap { dropped, position }),
+        Read::Entry(entry) => {
             let stream = match entry.stream {
                 Stream::Stdout => LogStream::Stdout,
                 Stream::Stderr => LogStream::Stderr,
                 Stream::System => LogStream::System,
             };
             Event::Entry(LogEntry {
-                cursor: entry.cursor,
+                cursor: cursor::number(entry.generation, entry.seq),
                 generation: entry.generation,
                 unix_ms: entry.unix_ms,
                 stream: stream.into(),
                 line: entry.line,
                 partial: entry.partial,
                 pid: entry.pid,
+                position,
             })
         }
     };
@@ -217,27 +220,30 @@ mod tests {
             };
             let mut bytes = Vec::new();
             frame.encode(&mut bytes);
-            let path = self.0.path().join(Name { generation: 1, index: 0 }.to_string());
+            let folder = generation::log(self.0.path());
+            fs::create_dir_all(&folder).unwrap();
+            let path = folder.join(Name { generation: 1, index: 0 }.to_string());
             fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(&bytes).unwrap();
         }
 
         fn read(
             &self,
-            after: u64,
+            after: &str,
             tail: usize,
             follow: bool,
         ) -> mpsc::Receiver<Result<ReadLogResponse, Status>> {
             let (sink, rx) = mpsc::channel(4);
             let id = InstanceId::parse("a").unwrap();
-            tokio::spawn(send(Request { id, folder: self.0.path().into(), after, tail, follow }, sink));
+            let (instance, after) = (self.0.path().into(), after.parse().unwrap());
+            tokio::spawn(send(Request { id, instance, after, tail, follow }, sink));
             rx
         }
     }
 
-    async fn next(rx: &mut mpsc::Receiver<Result<ReadLogResponse, Status>>) -> Option<(u64, String)> {
+    async fn next(rx: &mut mpsc::Receiver<Result<ReadLogResponse, Status>>) -> Option<(String, String)> {
         match rx.recv().await?.unwrap().event.unwrap() {
-            Event::Entry(entry) => Some((entry.cursor, String::from_utf8(entry.line).unwrap())),
-            Event::Gap(gap) => Some((0, format!("gap {}", gap.dropped))),
+            Event::Entry(entry) => Some((entry.position, String::from_utf8(entry.line).unwrap())),
+            Event::Gap(gap) => Some((gap.position, format!("gap {}", gap.dropped))),
         }
     }
 
@@ -247,12 +253,12 @@ mod tests {
         for seq in 1..=600 {
             log.write(seq, &seq.to_string());
         }
-        let mut rx = log.read(0, 0, false);
+        let mut rx = log.read("", 0, false);
         for seq in 1..=600_u64 {
             assert_eq!(next(&mut rx).await.unwrap().1, seq.to_string());
         }
         assert!(next(&mut rx).await.is_none());
-        let mut tail = log.read(0, 2, false);
+        let mut tail = log.read("", 2, false);
         assert_eq!(next(&mut tail).await.unwrap().1, "599");
     }
 
@@ -260,14 +266,14 @@ mod tests {
     async fn a_follower_gets_each_entry_once_and_can_resume_by_cursor() {
         let log = Log::new();
         log.write(1, "one");
-        let mut rx = log.read(0, 0, true);
+        let mut rx = log.read("", 0, true);
         let (cursor, line) = next(&mut rx).await.unwrap();
         assert_eq!(line, "one");
         log.write(2, "two");
         assert_eq!(next(&mut rx).await.unwrap().1, "two");
         drop(rx);
         log.write(3, "three");
-        let mut again = log.read(cursor, 0, true);
+        let mut again = log.read(&cursor, 0, true);
         assert_eq!(next(&mut again).await.unwrap().1, "two");
         assert_eq!(next(&mut again).await.unwrap().1, "three");
     }
@@ -276,7 +282,7 @@ mod tests {
     async fn a_followers_stream_ends_when_the_log_is_removed() {
         let log = Log::new();
         log.write(1, "one");
-        let mut rx = log.read(0, 0, true);
+        let mut rx = log.read("", 0, true);
         next(&mut rx).await.unwrap();
         drop(log);
         assert!(next(&mut rx).await.is_none());

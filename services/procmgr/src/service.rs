@@ -9,6 +9,7 @@ use nexushub_proto::procmgr::{
     StopAllInstancesRequest, StopAllInstancesResponse, WatchInstancesRequest, WatchInstancesResponse,
     procmgr_service_server::ProcmgrService,
 };
+use nexushub_shim::reader::LogCursor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -106,18 +107,19 @@ impl Service {
         reading.await.map_err(|_| ProcmgrError::Ending)
     }
 
-    /// The folder of an instance's log; of one that is known it is made if need be, so that it can be followed. One look, and at
-    /// most the making of one folder: too little to hand to another thread.
-    fn log_folder(&self, id: &InstanceId) -> Result<PathBuf, ProcmgrError> {
-        let folder = self.instances.join(id.as_str()).join("log");
+    /// The folder of an instance that has a log; of one that is known the log is made if need be, so that it can be followed.
+    /// One look, and at most the making of one folder: too little to hand to another thread.
+    fn logged(&self, id: &InstanceId) -> Result<PathBuf, ProcmgrError> {
+        let instance = self.instances.join(id.as_str());
+        let folder = generation::log(&instance);
         if folder.is_dir() {
-            return Ok(folder);
+            return Ok(instance);
         }
         if self.table.get(id).is_none() {
             return Err(ProcmgrError::NoLog(id.clone()));
         }
         generation::make(&folder).map_err(|error| ProcmgrError::Log(id.clone(), error))?;
-        Ok(folder)
+        Ok(instance)
     }
 }
 
@@ -171,11 +173,15 @@ impl ProcmgrService for Service {
     ) -> Result<Response<Self::ReadLogStream>, Status> {
         let request = request.into_inner();
         let id = InstanceId::parse(&request.id).map_err(ProcmgrError::from)?;
-        let folder = self.log_folder(&id)?;
+        let after = match request.position.as_str() {
+            "" => LogCursor::from_number(request.after),
+            position => position.parse().map_err(ProcmgrError::BadPosition)?,
+        };
+        let instance = self.logged(&id)?;
         let place = if request.follow { Some(self.followers.take()?) } else { None };
         let (sink, stream) = mpsc::channel(IN_FLIGHT);
         let tail = usize::try_from(request.tail).unwrap_or(usize::MAX);
-        let wanted = log::Request { id, folder, after: request.after, tail, follow: request.follow };
+        let wanted = log::Request { id, instance, after, tail, follow: request.follow };
         self.spawn(place, log::send(wanted, sink));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -226,6 +232,22 @@ mod tests {
         assert_eq!(service.get_instance(get("../x")).await.unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(service.read_log(follow("../x")).await.unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(service.read_log(follow("nobody")).await.unwrap_err().code(), Code::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_position_that_is_none_is_refused_before_anything_is_read() {
+        let Stage { service, _dir, .. } = stage();
+        service.table.put(&InstanceId::parse("a").unwrap(), Default::default());
+        for position in ["latest", "1:1,1:1", "-1", &"1:1,".repeat(100_000)] {
+            let request = ReadLogRequest { id: "a".into(), position: position.into(), ..Default::default() };
+            let refused = service.read_log(Request::new(request)).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().len() < 200, "it does not repeat what it was sent");
+        }
+        for position in ["", "7", "1:5,3:8"] {
+            let request = ReadLogRequest { id: "a".into(), position: position.into(), ..Default::default() };
+            service.read_log(Request::new(request)).await.unwrap();
+        }
     }
 
     #[tokio::test]

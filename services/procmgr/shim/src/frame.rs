@@ -11,11 +11,9 @@
 pub const HEADER: usize = 34;
 /// A payload is never longer; a longer line becomes several frames.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
-/// Generations must fit beside the sequence number in a cursor.
-pub const GENERATION_MAX: u64 = u64::MAX >> SEQ_BITS;
+/// No instance is started more often.
+pub const GENERATION_MAX: u64 = (1 << 24) - 1;
 
-const SEQ_BITS: u32 = 40;
-const SEQ_MAX: u64 = (1 << SEQ_BITS) - 1;
 const MAGIC: [u8; 4] = *b"NXF1";
 
 /// Where an entry came from.
@@ -87,16 +85,6 @@ pub fn decode(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     (header.starts_with(&MAGIC) && checksum == take(header, 8)).then_some((frame, end))
 }
 
-/// The place of an entry among all of the instance's: grows from entry to entry and from generation to generation.
-pub fn cursor(generation: u64, seq: u64) -> u64 {
-    generation << SEQ_BITS | seq & SEQ_MAX
-}
-
-/// Generation and sequence number of a cursor.
-pub fn split(cursor: u64) -> (u64, u64) {
-    (cursor >> SEQ_BITS, cursor & SEQ_MAX)
-}
-
 fn take<const N: usize>(header: &[u8; HEADER], at: usize) -> [u8; N] {
     std::array::from_fn(|byte| header[at + byte])
 }
@@ -135,12 +123,6 @@ mod tests {
         some(b"").encode(&mut bytes);
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(decode(&bytes), None);
-    }
-
-    #[test]
-    fn cursors_grow_over_generations() {
-        assert!(cursor(1, (1 << 40) - 1) < cursor(2, 1));
-        assert_eq!(split(cursor(GENERATION_MAX, 9)), (GENERATION_MAX, 9));
     }
 
     proptest! {

@@ -1,23 +1,42 @@
-//! Reads an instance's log segments, over all generations in order, while they are written, rotated and deleted.
+//! Reads an instance's log segments, over all generations, while they are written, rotated and deleted.
 //!
-//! A frame without its end is *not yet* in the newest segment and damage in any other. Damage is passed over up to the next
-//! segment; holes in the sequence numbers become gaps. The newest segment is known before it is read, so a rotation
-//! meanwhile is never taken for damage.
+//! Invariants: every entry once, by its cursor; those of a generation in their order, those of several that overlap in the
+//! order in which they arrived at their shims. A frame without its end is *not yet* where somebody may still write, and the
+//! end where nobody can. Holes in the sequence numbers, damage, and generations of which nothing is left become gaps.
+//!
+//! Order of a look: which segments there are, then who may still write, then the segments again. So of a generation that
+//! was found ended all segments are known; and because a shim makes its first segment before its app's first instruction,
+//! none of an earlier generation appears after one of a later.
 
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::{fs::File, path::Path, path::PathBuf};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{fmt, io, path::Path, path::PathBuf};
 
-use crate::frame::{self, Frame, Stream};
+use crate::frame::{Frame, Stream};
 use crate::segment::{self, Name};
+
+pub mod cursor;
+mod source;
+
+pub use cursor::{BadCursor, LogCursor};
+use source::{Mark, Source};
 
 /// A batch ends at about so many bytes of lines.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Bytes read from a segment at once; several of the longest frames.
-const CHUNK: u64 = 512 * 1024;
+/// Generations that are read side by side.
+const ABREAST_MAX: usize = cursor::PAIRS_MAX;
 
 /// One thing read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
+pub struct Item {
+    /// To be read on from after this.
+    pub cursor: LogCursor,
+    /// What it is.
+    pub event: Event,
+}
+
+/// What there is to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
     /// A line or a piece of one.
     Entry(Entry),
     /// So many entries are missing here; 0 = nobody knows how many.
@@ -27,17 +46,17 @@ pub enum Item {
 /// A line or a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its place; grows from entry to entry.
-    pub cursor: u64,
     /// The start of the instance that it belongs to.
     pub generation: u64,
+    /// Its number within the generation.
+    pub seq: u64,
     /// When it was read from the app.
     pub unix_ms: i64,
     /// Where it came from.
     pub stream: Stream,
     /// Any bytes, without the newline.
     pub line: Vec<u8>,
-    /// The line goes on in the next entry of the same stream.
+    /// The line goes on in the next entry of the same stream and generation.
     pub partial: bool,
     /// The app's main process.
     pub pid: u32,
@@ -46,136 +65,254 @@ pub struct Entry {
 /// What was read, and where to go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Oldest first; empty = nothing new.
+    /// In order; empty = nothing new.
     pub items: Vec<Item>,
     /// To be given to the next [`Reader::read_after`].
-    pub cursor: u64,
+    pub cursor: LogCursor,
 }
 
+/// Whether a generation may still write; asked of those that a newer one has followed.
+type MayWrite = Box<dyn Fn(u64) -> bool + Send>;
+
 /// Reads the segments of one folder. It remembers its place, so going on costs only what is new.
-#[derive(Debug)]
 pub struct Reader {
     folder: PathBuf,
-    /// Everything up to a cursor ends in this segment at this offset.
-    place: Option<(u64, Name, u64)>,
+    may_write: MayWrite,
+    /// Generations that were found to write no more.
+    ended: BTreeSet<u64>,
+    /// Of each generation: everything up to a number ends at this place.
+    places: BTreeMap<u64, (u64, Mark)>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reader({})", self.folder.display())
+    }
 }
 
 impl Reader {
-    /// A reader of a folder, which need not exist yet.
-    pub fn new(folder: impl AsRef<Path>) -> Self {
-        Self { folder: folder.as_ref().to_owned(), place: None }
+    /// A reader of a folder, which need not exist yet. `may_write` says of a generation that has a successor whether it may
+    /// still write all the same, as one does that is being drained.
+    pub fn new(folder: impl AsRef<Path>, may_write: impl Fn(u64) -> bool + Send + 'static) -> Self {
+        let (folder, may_write) = (folder.as_ref().to_owned(), Box::new(may_write));
+        Self { folder, may_write, ended: BTreeSet::new(), places: BTreeMap::new() }
     }
 
-    /// About `max` items after a cursor, fewer when they are long; 0 = from the oldest kept. An empty batch says that
-    /// there is nothing new.
+    /// About `max` items after a cursor, fewer when they are long. An empty batch says that there is nothing new.
     ///
     /// # Errors
     /// When the folder or a segment can't be read.
-    pub fn read_after(&mut self, after: u64, max: usize) -> io::Result<Batch> {
-        let segments = segment::list(&self.folder)?;
-        let (generation, _) = frame::split(after);
-        let place = self.place.filter(|(cursor, ..)| *cursor == after);
-        let (mut batch, mut bytes, mut full) = (Batch { items: Vec::new(), cursor: after }, 0, false);
-        let mut damaged = after != 0 && !segments.iter().any(|(name, _)| name.generation == generation);
-        for (name, _) in &segments {
-            let start = match place {
-                Some((_, segment, _)) if *name < segment => continue,
-                Some((_, segment, offset)) if *name == segment => offset,
-                _ if name.generation < generation => continue,
-                _ => 0,
-            };
-            let (end, rest) = self.scan(*name, start, |frame| {
-                full = batch.items.len() >= max || bytes >= BATCH_BYTES;
-                if !full && frame::cursor(name.generation, frame.seq) > after {
-                    bytes += frame.payload.len();
-                    batch.take(name.generation, frame, std::mem::take(&mut damaged));
-                }
-                !full
-            })?;
-            // Not into one without frames: what lies before it would be forgotten.
-            if end > start {
-                self.place = Some((batch.cursor, *name, end));
+    pub fn read_after(&mut self, after: &LogCursor, max: usize) -> io::Result<Batch> {
+        let mut merge = Merge::new(self, after)?;
+        let mut bytes = 0;
+        while merge.items.len() < max && bytes < BATCH_BYTES {
+            match merge.step()? {
+                Some(length) => bytes += length,
+                None => break,
             }
-            if full {
-                break;
-            }
-            damaged |= rest; // of the newest it means "not yet", and nothing follows it
         }
-        Ok(batch)
+        let Merge { sources, cursor, items, .. } = merge;
+        for source in sources {
+            if let (Some(mark), Some(seq)) = (source.mark, cursor.seen(source.generation)) {
+                self.places.insert(source.generation, (seq, mark));
+            }
+        }
+        self.places.retain(|generation, _| cursor.seen(*generation).is_some());
+        Ok(Batch { items, cursor })
     }
 
-    /// The cursor after which the newest `count` entries are; found from the newest segment backwards.
+    /// The cursor after which the newest `count` entries are, those of a newer generation counting as newer; found from the
+    /// newest segment backwards.
     ///
     /// # Errors
     /// When the folder or a segment can't be read.
-    pub fn tail(&self, count: usize) -> io::Result<u64> {
-        let mut left = count;
-        for (name, _) in segment::list(&self.folder)?.iter().rev() {
-            let mut places = Vec::new();
-            self.scan(*name, 0, |frame| {
-                places.extend((!frame.gap).then(|| frame::cursor(name.generation, frame.seq)));
-                true
-            })?;
-            match places.len().checked_sub(left) {
-                Some(skipped) if left > 0 => return Ok(places[skipped].saturating_sub(1)),
-                Some(skipped) if skipped > 0 => return Ok(places[skipped - 1]),
-                _ => left -= places.len(),
+    pub fn tail(&mut self, count: usize) -> io::Result<LogCursor> {
+        let segments = self.segments(&LogCursor::default())?;
+        let (mut left, mut before) = (count, BTreeMap::new());
+        for name in segments.iter().rev() {
+            let known = before.contains_key(&name.generation);
+            if left == 0 && (known || self.ended.contains(&name.generation)) {
+                continue;
+            }
+            let (seqs, last) = self.numbers(*name)?;
+            let taken = left.min(seqs.len());
+            left -= taken;
+            match seqs.get(seqs.len() - taken) {
+                Some(first) => drop(before.insert(name.generation, first.saturating_sub(1))),
+                None if !known && last > 0 => drop(before.insert(name.generation, last)),
+                None => {}
             }
         }
-        Ok(0)
+        for name in segments.iter().filter(|name| !self.ended.contains(&name.generation)) {
+            before.entry(name.generation).or_insert(0);
+        }
+        Ok(before.into_iter().collect())
     }
 
-    /// Shows the frames of a segment from an offset on until one is refused. Where it stopped, and whether something lies
-    /// there that is no frame. A segment deleted meanwhile has none.
-    fn scan(
-        &self,
-        name: Name,
-        start: u64,
-        mut show: impl FnMut(&Frame<'_>) -> bool,
-    ) -> io::Result<(u64, bool)> {
-        let mut file = match File::open(self.folder.join(name.to_string())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((start, false)),
-            file => file?,
-        };
-        let mut offset = start;
-        loop {
-            let (mut bytes, mut at) = (Vec::new(), 0);
-            file.seek(SeekFrom::Start(offset))?;
-            (&file).take(CHUNK).read_to_end(&mut bytes)?;
-            while let Some((frame, length)) = frame::decode(&bytes[at..]) {
-                if !show(&frame) {
-                    return Ok((offset + at as u64, false));
-                }
-                at += length;
-            }
-            if at == 0 {
-                return Ok((offset, !bytes.is_empty()));
-            }
-            offset += at as u64;
+    /// The numbers of a segment's entries, and of its last frame.
+    fn numbers(&self, name: Name) -> io::Result<(Vec<u64>, u64)> {
+        let mut source = Source::new(name.generation, [name].into_iter(), None);
+        let (mut seqs, mut last) = (Vec::new(), 0);
+        while source.head(&self.folder)?.is_some() {
+            let Some((frame, _)) = source.take() else { break };
+            last = frame.seq;
+            seqs.extend((!frame.gap).then_some(frame.seq));
         }
+        Ok((seqs, last))
+    }
+
+    /// The segments that there are, once it is known which generations of them have ended (see above).
+    fn segments(&mut self, after: &LogCursor) -> io::Result<Vec<Name>> {
+        let first = names(&self.folder)?;
+        let Some(newest) = first.last().map(|name| name.generation) else { return Ok(first) };
+        let mut others: BTreeSet<u64> =
+            first.iter().map(|name| name.generation).chain(after.named()).collect();
+        others.remove(&newest);
+        self.ended.retain(|generation| others.contains(generation));
+        others.retain(|generation| after.seen(*generation).is_some() && !self.ended.contains(generation));
+        if others.is_empty() {
+            return Ok(first);
+        }
+        self.ended.extend(others.into_iter().filter(|generation| !(self.may_write)(*generation)));
+        let mut names = names(&self.folder)?;
+        names.retain(|name| name.generation <= newest);
+        Ok(names)
     }
 }
 
-impl Batch {
-    /// `damaged`: something unreadable lies before the frame.
-    fn take(&mut self, generation: u64, frame: &Frame<'_>, damaged: bool) {
-        let Frame { seq, unix_ms, stream, partial, gap, pid, payload } = *frame;
-        // One more than was read last; in a new generation the first is 1; at the very beginning nothing is missed.
-        let expected = match frame::split(self.cursor) {
-            (0, 0) if gap => seq.saturating_add(1).saturating_sub(frame.dropped()),
-            (0, 0) => seq,
-            (last_generation, last) if last_generation == generation => last + 1,
-            _ => 1,
-        };
-        let missing = seq.saturating_add(gap.into()).saturating_sub(expected);
-        if missing > 0 || damaged {
-            self.items.push(Item::Gap(missing));
+fn names(folder: &Path) -> io::Result<Vec<Name>> {
+    Ok(segment::list(folder)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Several generations on their way into one sequence.
+struct Merge<'a> {
+    folder: &'a Path,
+    ended: &'a BTreeSet<u64>,
+    /// Being read, ascending.
+    sources: Vec<Source>,
+    /// Newer ones, which were not looked at yet.
+    waiting: VecDeque<Source>,
+    /// Generations that may hold, or get, more than was read.
+    open: Vec<u64>,
+    /// What its oldest kept entry follows is nobody's loss: the reader began there.
+    origin: Option<u64>,
+    cursor: LogCursor,
+    items: Vec<Item>,
+}
+
+impl<'a> Merge<'a> {
+    fn new(reader: &'a mut Reader, after: &LogCursor) -> io::Result<Self> {
+        let names = reader.segments(after)?;
+        let mut kept: Vec<u64> = names.iter().map(|name| name.generation).collect();
+        kept.dedup();
+        let newest = kept.last().copied().unwrap_or(0);
+        // One that is ahead of all there is was given for a log that is gone: this one is read from its beginning.
+        let astray = !kept.is_empty() && after.newest() > newest && reader.ended.contains(&after.newest());
+        let cursor = if astray { LogCursor::default() } else { after.clone() };
+        let unread = kept.iter().copied().filter(|generation| cursor.seen(*generation).is_some());
+        let waiting = unread.map(|generation| {
+            let place =
+                reader.places.get(&generation).filter(|(seq, _)| cursor.seen(generation) == Some(*seq));
+            let own = names.iter().copied().filter(|name| name.generation == generation);
+            Source::new(generation, own, place.map(|(_, mark)| *mark))
+        });
+        let waiting: VecDeque<Source> = waiting.collect();
+        let mut open: Vec<u64> =
+            waiting.iter().map(|source| source.generation).chain(cursor.named()).collect();
+        open.sort_unstable();
+        open.dedup();
+        let origin = if after.is_start() { kept.first().copied() } else { None };
+        let (ended, folder) = (&reader.ended, reader.folder.as_path());
+        let mut merge =
+            Self { folder, ended, sources: Vec::new(), waiting, open, origin, cursor, items: Vec::new() };
+        let gone = merge.cursor.named().filter(|named| !kept.contains(named) && ended.contains(named));
+        for generation in gone.collect::<Vec<_>>() {
+            merge.close(generation, true);
         }
-        self.cursor = frame::cursor(generation, seq);
-        if !gap {
-            let (cursor, line) = (self.cursor, payload.to_vec());
-            self.items.push(Item::Entry(Entry { cursor, generation, unix_ms, stream, line, partial, pid }));
+        if astray {
+            merge.close(0, true);
         }
+        Ok(merge)
+    }
+
+    /// Takes one more frame; the length of its line, or none when there is no more now.
+    fn step(&mut self) -> io::Result<Option<usize>> {
+        while let Some(at) = self.oldest()? {
+            let source = &mut self.sources[at];
+            let generation = source.generation;
+            let Some((frame, damaged)) = source.take() else { break };
+            let Some(seen) = self.cursor.seen(generation).filter(|seen| frame.seq > *seen) else { continue };
+            let expected = match frame.gap {
+                _ if seen > 0 || self.origin != Some(generation) => seen + 1,
+                true => frame.seq.saturating_add(1).saturating_sub(frame.dropped()),
+                false => frame.seq,
+            };
+            let missing = frame.seq.saturating_add(frame.gap.into()).saturating_sub(expected);
+            let entry = (!frame.gap).then(|| Entry::new(generation, &frame));
+            if missing > 0 || damaged {
+                let last = entry.as_ref().map_or(frame.seq, |entry| entry.seq - 1);
+                self.push(generation, last, Event::Gap(missing));
+            }
+            let Some(entry) = entry else { continue };
+            let length = entry.line.len();
+            self.push(generation, entry.seq, Event::Entry(entry));
+            return Ok(Some(length));
+        }
+        Ok(None)
+    }
+
+    /// The source whose next frame has arrived before those of all others. It is found among those looked at, and one more
+    /// is looked at for as long as the last of them is the one.
+    fn oldest(&mut self) -> io::Result<Option<usize>> {
+        loop {
+            let (mut at, mut oldest) = (0, None);
+            while at < self.sources.len() {
+                let source = &mut self.sources[at];
+                match source.head(self.folder)?.map(|frame| frame.unix_ms) {
+                    Some(time) if oldest.is_none_or(|(oldest, _)| time < oldest) => oldest = Some((time, at)),
+                    None if self.ended.contains(&source.generation) => {
+                        let source = self.sources.remove(at);
+                        self.close(source.generation, source.is_torn());
+                        continue;
+                    }
+                    _ => {}
+                }
+                at += 1;
+            }
+            let is_last = oldest.is_none_or(|(_, at)| at + 1 == self.sources.len());
+            if self.waiting.is_empty() || !is_last || oldest.is_some() && at == ABREAST_MAX {
+                return Ok(oldest.map(|(_, at)| at));
+            }
+            if at == ABREAST_MAX {
+                let given_up = self.sources.remove(0);
+                self.close(given_up.generation, true);
+            }
+            self.sources.extend(self.waiting.pop_front());
+        }
+    }
+
+    /// A generation was read to its end. `lost`: to what is left of it, and there was more.
+    fn close(&mut self, generation: u64, lost: bool) {
+        self.open.retain(|open| *open != generation);
+        if lost {
+            let newest = self.cursor.newest();
+            let next = self.open.iter().copied().find(|open| *open > generation);
+            let on = if newest > generation { newest } else { next.unwrap_or(newest) };
+            let seen = self.cursor.seen(on).unwrap_or(0);
+            self.push(on, seen, Event::Gap(0));
+        }
+    }
+
+    fn push(&mut self, generation: u64, seq: u64, event: Event) {
+        self.cursor.advance(generation, seq, &self.open);
+        self.items.push(Item { cursor: self.cursor.clone(), event });
+    }
+}
+
+impl Entry {
+    fn new(generation: u64, frame: &Frame<'_>) -> Self {
+        let Frame { seq, unix_ms, stream, partial, pid, payload, .. } = *frame;
+        Self { generation, seq, unix_ms, stream, line: payload.to_vec(), partial, pid }
     }
 }
 

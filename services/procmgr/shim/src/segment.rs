@@ -1,6 +1,7 @@
 //! Log segments and the one who writes them: `g<generation>-<index>.seg`, frames one after the other.
 //!
-//! Invariants: all segments of an instance together stay within the budget, the oldest going first; a failed write leaves
+//! Invariants: all segments of an instance together stay within the budget (while two generations write, a segment more),
+//! the oldest going first; a generation's first segment is there before its app's first instruction; a failed write leaves
 //! no half frame, is counted, and the count is written before the next line that can be; nobody waits for the disk on
 //! purpose. Log lines are not synced one by one: a power cut may cost the last of them, never an earlier one.
 
@@ -71,7 +72,7 @@ pub struct Writer {
     budget: u64,
     segment: u64,
     pid: u32,
-    /// Closed segments, oldest first.
+    /// The other segments, oldest first.
     closed: VecDeque<(Name, u64)>,
     /// The present segment and its length; none before the first and after one that could not be mended.
     open: Option<(Name, u64)>,
@@ -92,23 +93,38 @@ impl Writer {
     /// When the folder can't be made or read.
     pub fn new(folder: &Path, generation: u64, pid: u32, budget: u64, segment: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let closed = VecDeque::from(list(folder)?);
         let budget = budget.max(BUDGET_MIN);
-        Ok(Self {
+        let mut writer = Self {
             folder: folder.to_owned(),
             file: File::open(folder)?,
             append: File::write_all,
             budget,
             segment: segment.clamp(SEGMENT_MIN, budget / 2),
             pid,
-            total: closed.iter().map(|(_, length)| length).sum(),
-            closed,
+            total: 0,
+            closed: VecDeque::new(),
             open: None,
             next: Name { generation, index: 0 },
             seq: 0,
             pending: (Vec::new(), 0),
             dropped: 0,
-        })
+        };
+        let _ = writer.turn(); // a full disk stops no app
+        Ok(writer)
+    }
+
+    /// Begins the next segment, and sees anew what lies beside it: another generation may write there too.
+    fn turn(&mut self) -> io::Result<()> {
+        let name = self.next;
+        self.next.index += 1; // whatever becomes of this one
+        self.open = None;
+        self.closed = list(&self.folder)?.into();
+        self.total = self.closed.iter().map(|(_, length)| length).sum();
+        while self.closed.len() >= SEGMENTS_MAX && self.drop_oldest() {}
+        let path = self.folder.join(name.to_string());
+        self.file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        self.open = Some((name, 0));
+        Ok(())
     }
 
     /// Adds a line, or a piece of one. It is written when enough has come together, and at the next [`Writer::flush`].
@@ -136,7 +152,7 @@ impl Writer {
         }
     }
 
-    /// Deletes the oldest closed segment; whether there was one.
+    /// Deletes the oldest other segment; whether there was one.
     pub fn drop_oldest(&mut self) -> bool {
         let Some((name, length)) = self.closed.pop_front() else { return false };
         let _ = fs::remove_file(self.folder.join(name.to_string()));
@@ -148,21 +164,16 @@ impl Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let need = bytes.len() as u64;
         if !self.open.is_some_and(|(_, length)| length == 0 || length + need <= self.segment) {
-            self.closed.extend(self.open.take());
-            let name = self.next;
-            self.next.index += 1; // whatever becomes of this one
-            let path = self.folder.join(name.to_string());
-            self.file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-            self.open = Some((name, 0));
+            self.turn()?;
         }
-        while (self.total + need > self.budget || self.closed.len() >= SEGMENTS_MAX) && self.drop_oldest() {}
+        while self.total + need > self.budget && self.drop_oldest() {}
         let written = (self.append)(&mut self.file, bytes);
         let length = self.open.as_mut().map_or(&mut self.total, |(_, length)| length);
         if written.is_ok() {
             *length += need;
             self.total += need;
         } else if self.file.set_len(*length).is_err() {
-            self.closed.extend(self.open.take());
+            self.open = None;
         }
         written
     }
@@ -269,10 +280,10 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_gone_drops_and_counts() {
+    fn a_segment_that_can_not_be_made_drops_and_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = writer(&folder, usize::MAX);
-        fs::remove_dir(folder.path()).unwrap();
+        let mut writer = Writer { open: None, ..writer(&folder, usize::MAX) };
+        fs::remove_dir_all(folder.path()).unwrap();
         write(&mut writer, "one");
         fs::create_dir(folder.path()).unwrap();
         write(&mut writer, "two");
@@ -315,6 +326,25 @@ mod tests {
         assert!(old.exists());
         write(&mut writer, &"x".repeat(60_000));
         assert!(!old.exists());
+    }
+
+    #[test]
+    fn two_generations_that_write_at_once_keep_the_budget_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draining = writer(&folder, usize::MAX);
+        let mut fresh = Writer { append, ..Writer::new(folder.path(), 4, 9, 0, 0).unwrap() };
+        for _ in 0..2000 {
+            draining.line(Stream::Stdout, false, 0, &[b'x'; 1000]);
+            fresh.line(Stream::Stdout, false, 0, &[b'x'; 500]);
+            assert!(bytes(&folder) <= BUDGET_MIN + SEGMENT_MIN);
+        }
+    }
+
+    #[test]
+    fn a_segment_tells_of_a_generation_that_has_said_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let _silent = writer(&folder, 0);
+        assert_eq!(list(folder.path()).unwrap(), [(Name { generation: 3, index: 0 }, 0)]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use nexushub_shim::{
     exit::{End, Exit},
     frame::Stream,
     identity::{Identity, Stat, verify},
-    reader::{Item, Reader},
+    reader::{Event, Item, LogCursor, Reader},
     record::{Process, Record},
     segment::{self, BUDGET_MIN},
     spawn::{self, LOCK},
@@ -167,9 +167,10 @@ impl Generation {
     }
 
     fn items(&self) -> Vec<Item> {
-        let (mut reader, mut after, mut all) = (Reader::new(&self.spec.log_dir), 0, Vec::new());
+        let (mut reader, mut after, mut all) =
+            (Reader::new(&self.spec.log_dir, |_| false), LogCursor::default(), Vec::new());
         loop {
-            let batch = reader.read_after(after, 1000).unwrap();
+            let batch = reader.read_after(&after, 1000).unwrap();
             if batch.items.is_empty() {
                 return all;
             }
@@ -179,8 +180,8 @@ impl Generation {
     }
 
     fn lines(&self, of: Stream) -> Vec<Vec<u8>> {
-        let line = |item| match item {
-            Item::Entry(entry) if entry.stream == of => Some(entry.line),
+        let line = |item: Item| match item.event {
+            Event::Entry(entry) if entry.stream == of => Some(entry.line),
             _ => None,
         };
         self.items().into_iter().filter_map(line).collect()
@@ -216,7 +217,7 @@ fn output_is_kept_apart_and_the_exit_code_recorded() {
     assert_eq!(app.text(Stream::Stderr), "err\n");
     assert_eq!(record.shim.unwrap().pid, app.shim_pid());
     assert_eq!(record.session, Some(app.shim_pid()));
-    let Item::Entry(entry) = &app.items()[0] else { unreachable!() };
+    let Event::Entry(entry) = &app.items()[0].event else { unreachable!() };
     assert_eq!((entry.generation, entry.pid), (7, record.app.unwrap().pid));
     assert!(exit.unix_ms > 1_600_000_000_000 && entry.unix_ms > 1_600_000_000_000);
     assert!(!app.spec.dir.join(control::SOCKET).exists());
@@ -237,7 +238,7 @@ fn a_line_of_a_megabyte_and_any_bytes_are_kept() {
     let mut line = Vec::new();
     let mut whole = Vec::new();
     for item in app.items() {
-        let Item::Entry(entry) = item else { unreachable!() };
+        let Event::Entry(entry) = item.event else { unreachable!() };
         line.extend(entry.line);
         if !entry.partial {
             whole.push(std::mem::take(&mut line));
@@ -259,8 +260,8 @@ fn a_full_budget_drops_the_oldest() {
     assert_eq!(lines.last().unwrap(), b"39999 is a line of text");
     let first = 40_000 - lines.len();
     assert_eq!(lines[0], format!("{first} is a line of text").into_bytes(), "nothing is missing in between");
-    let rest = Reader::new(&app.spec.log_dir).read_after(nexushub_shim::frame::cursor(7, 1), 1).unwrap();
-    assert_eq!(rest.items[0], Item::Gap(first as u64 - 1));
+    let rest = Reader::new(&app.spec.log_dir, |_| false).read_after(&LogCursor::after(7, 1), 1).unwrap();
+    assert_eq!(rest.items[0].event, Event::Gap(first as u64 - 1));
 }
 
 #[test]

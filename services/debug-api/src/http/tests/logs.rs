@@ -44,7 +44,7 @@ async fn a_log_stream_starts_with_the_platform_then_the_newest_then_keeps_alive(
     assert_eq!((first["id"].as_u64(), first["source"].as_str()), (Some(0), Some("system")));
     assert_eq!(first["message"], format!("Log stream started for application {id}"));
     for (frame, cursor) in frames[1..51].iter().zip(31..) {
-        assert!(frame.starts_with(&format!("event: log\nid: {cursor}\ndata: ")), "{frame}");
+        assert!(frame.starts_with(&format!("event: log\nid: 1:{cursor}\ndata: ")), "{frame}");
         assert_eq!(data(frame)["message"], format!("line {cursor}"));
         assert_eq!(
             (data(frame)["level"].as_str(), data(frame)["source"].as_str(), data(frame)["pid"].as_u64()),
@@ -62,11 +62,17 @@ async fn a_log_stream_is_resumed_by_its_last_event_and_waits_for_an_app_that_has
     let waiting = logs(&world, &id, None).await;
     world.fakes.logged(1, 9);
     assert!(frames(waiting, 2).await[1].contains("line 1"));
-    let resumed = frames(logs(&world, &id, Some("7")).await, 3).await;
-    assert!(resumed[1].contains("line 8") && resumed[2].contains("line 9"));
+    for id_of_seven in ["7", "1:7"] {
+        let resumed = frames(logs(&world, &id, Some(id_of_seven)).await, 3).await;
+        assert!(resumed[1].contains("line 8") && resumed[2].contains("line 9"));
+    }
+    let new = frames(logs(&world, &id, Some("no id of ours")).await, 2).await;
+    assert!(new[1].contains("line 1"), "an id that means nothing begins a new stream");
     let gap = frames(logs(&world, &id, Some("0")).await, 2).await;
     assert!(
-        gap[1].contains("3 log lines are missing here") && gap[1].contains("\"source\":\"system\""),
+        gap[1].contains("3 log lines are missing here")
+            && gap[1].contains("\"source\":\"system\"")
+            && gap[1].contains("\nid: 1:0\n"),
         "{}",
         gap[1]
     );
