@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Real Docker and real systemd for the stories beside this file. To be sourced by a script that runs as root.
+# Real Docker, real systemd and emulated machines for the stories beside this file. To be sourced by a script that runs as root.
 # Everything that is kept lies below .ci/work; sockets lie below a short folder of their own, because a Unix socket's path is
 # limited to 107 bytes. `real_down` leaves the machine's network and control groups as they were.
 
@@ -171,3 +171,36 @@ systemd_up() { # name, v1|v2, further arguments of docker run
 }
 
 booted() { [ "$(docker exec "$1" systemctl is-system-running)" = running ]; } # name
+
+# ---------------------------------------------------------------- an emulated machine: Debian's own kernel, a root in memory, no rights
+
+# Debian's kernel, unpacked into $kernel; fetched once.
+kernel() {
+  local package kept=$work/kernel
+  package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
+  if [ ! -d "$kept/$package" ]; then
+    mkdir -p "$kept/new"
+    (cd "$kept/new" && apt_quiet -o APT::Sandbox::User=root download "$package" && dpkg -x "$package"_*.deb .)
+    rm -f "$kept"/new/*.deb
+    mv "$kept/new" "$kept/$package"
+  fi
+  kernel=$kept/$package
+}
+
+# The program that ends such a machine: 0 = it went well.
+verdict() { # where
+  cc -O2 -static -Wall -Wextra -Werror -o "$1" "$root/tests/real/microvm/tools.c"
+}
+
+# Boots a root and waits for its verdict, which is QEMU's exit code: 33. What the machine says goes to standard output.
+boot() { # root, MiB of memory
+  local code=0 version
+  version=$(ls "$kernel/lib/modules")
+  (cd "$1" && find . | cpio -o -H newc --quiet -R 0:0) >"$run/initrd"
+  timeout -k 5 $((600 * patience)) qemu-system-x86_64 -M q35,accel=tcg,sata=off,usb=off,i8042=off -cpu EPYC,+svm,+npt \
+    -m "$2" -smp 2 -nodefaults -no-user-config -display none -no-reboot -serial stdio \
+    -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$kernel/boot/vmlinuz-$version" -initrd "$run/initrd" \
+    -append 'console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on' \
+    </dev/null 2>"$run/qemu.log" | sed -u "s/\r\$//" || code=${PIPESTATUS[0]}
+  [ "$code" = 33 ] || fail "the machine ended with $code: $(tail -3 "$run/qemu.log")"
+}

@@ -63,8 +63,8 @@ enum Proof {
         /// It has been told to end its app.
         ending: bool,
     },
-    /// It is, and its app has ended.
-    Ended,
+    /// It is, and its app has ended like this.
+    Ended(Exit),
     /// It isn't, or can't be told.
     No(String),
 }
@@ -130,10 +130,16 @@ fn classify(
         }
         (true, true) => match prove(record) {
             Proof::Ours { ending } => Verdict::Live { ending },
-            Proof::Ended => Verdict::Ended(lost()),
+            Proof::Ended(exit) => Verdict::Ended(exit),
             Proof::No(why) => Verdict::Unproven(why),
         },
     }
+}
+
+/// An end that its shim tells and the disk doesn't.
+pub(crate) fn unrecorded(end: End) -> Exit {
+    let unix_ms = unix_ms(SystemTime::now());
+    exit::Exit { nonce: String::new(), end, unix_ms, reason: None }.into()
 }
 
 fn lost() -> Exit {
@@ -288,7 +294,11 @@ async fn prove(dir: &Path, record: &Record) -> Proof {
             Proof::No(format!("its shim runs process {}, which is not in the record", app.pid))
         }
         Reply::Stopping => Proof::Ours { ending: true },
-        Reply::Exited(_) => Proof::Ended,
+        // On disk by now, though it was not when its folder was read.
+        Reply::Exited(end) => Proof::Ended(match exit::Exit::read(dir) {
+            Ok(Some(exit)) if exit.nonce == record.nonce => exit.into(),
+            _ => unrecorded(end),
+        }),
         Reply::Refused | Reply::Malformed => {
             Proof::No("its shim does not know the nonce of the record".into())
         }

@@ -2,7 +2,8 @@
 //! something. They bound what an app uses, tell what it used, and make it possible to end everything that it left behind,
 //! whatever it did to its sessions. Without any, everything else works.
 //!
-//! The unified hierarchy (version 2) does all of it where its controllers are passed on to this process's group; the older ones
+//! The unified hierarchy (version 2) does all of it where its controllers are passed on to this process's group, and no process
+//! is in that group itself: under systemd it therefore uses the group of a unit that exists for nothing else. The older ones
 //! (version 1) bound and count, one folder for each. Which of them a machine has, alone or side by side, is found out.
 
 use std::{
@@ -32,6 +33,9 @@ const USED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 /// Over so many microseconds processor time is dealt out.
 const PERIOD_USEC: u64 = 100_000;
 
+/// The unit whose group is there for those of the boxes (`dist/systemd`).
+const UNIT: &str = "nexushub-boxes.service";
+
 /// Where the generations' cgroups are made; empty: nowhere.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cgroups(Vec<PathBuf>);
@@ -54,12 +58,21 @@ struct Hierarchy {
     own: PathBuf,
 }
 
+impl Hierarchy {
+    /// With the group that is kept for boxes, where there is one beside this process's own.
+    fn beside(self) -> Self {
+        let kept = self.own.with_file_name(UNIT);
+        if self.unified && kept.join("cgroup.procs").exists() { Self { own: kept, ..self } } else { self }
+    }
+}
+
 impl Cgroups {
     /// Finds and makes the places for a platform with this state folder.
     pub(crate) fn find(state: &Path) -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let prepared = hierarchies(&mounts, &own).into_iter().filter_map(|hierarchy| {
+            let hierarchy = hierarchy.beside();
             let made = prepare(&hierarchy, state);
             if let Err(error) = &made {
                 tracing::debug!(folder = %hierarchy.own.display(), error = %error, "no cgroup can be made here; instances run without");

@@ -238,7 +238,7 @@ impl Os {
             match (tokio::task::spawn_blocking(look).await.ok().flatten(), told) {
                 (Some(exit), _) => return exit,
                 // Its shim says so, and says it only when all of the app is gone.
-                (None, Some(end)) => return unrecorded(end),
+                (None, Some(end)) => return adopt::unrecorded(end),
                 // It lives, or that can't be told now.
                 (None, None) => tokio::time::sleep(RETRY).await,
             }
@@ -272,11 +272,6 @@ fn reap(children: &Mutex<Vec<Child>>, new: Option<Child>) {
     let mut children = children.lock().unwrap_or_else(PoisonError::into_inner);
     children.extend(new);
     children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-}
-
-fn unrecorded(end: nexushub_shim::exit::End) -> Exit {
-    let unix_ms = unix_ms(std::time::SystemTime::now());
-    nexushub_shim::exit::Exit { nonce: String::new(), end, unix_ms, reason: None }.into()
 }
 
 impl Effects for Os {

@@ -48,6 +48,18 @@ fn a_part_of_a_hierarchy_that_is_mounted_holds_only_its_own_groups() {
 }
 
 #[test]
+fn a_group_that_is_kept_for_boxes_is_used_instead_of_the_own_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("nexushub.service");
+    let used = |unified| Hierarchy { unified, own: own.clone() }.beside().own;
+    assert_eq!(used(true), own);
+    let kept = dir.path().join(UNIT);
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("cgroup.procs"), "").unwrap();
+    assert_eq!((used(true), used(false)), (kept, own.clone()));
+}
+
+#[test]
 fn a_folder_that_is_no_cgroup_of_ours_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let state = Path::new("/state");
