@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used)] // a figure that can't be had ends the program, and the message says which
 
+mod logs;
+
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -37,6 +39,7 @@ fn main() {
     lines();
     runtime.block_on(async {
         cold_start().await;
+        logs::throughput().await;
         idle().await;
         recovery(kills).await;
     });

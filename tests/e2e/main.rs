@@ -23,4 +23,5 @@ mod roll;
 mod routing;
 mod secrets;
 mod shutdown;
+mod storm;
 mod torn;

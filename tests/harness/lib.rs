@@ -16,6 +16,7 @@ pub mod home;
 pub mod https;
 pub mod journal;
 pub mod load;
+pub mod noise;
 pub mod package;
 pub mod platform;
 pub mod processes;

@@ -10,6 +10,8 @@
 //! | `/sse?key=K` | event 1 at once, one more for each `/go?key=K` |
 //! | `/go?key=K` | lets the above go on |
 //! | `/print?text=T&count=N&stream=err` | N lines `T 1` to `T N`; with `bytes=B` each is B bytes long |
+//! | `/noise?seed=S&from=F&count=N` | N lines of any bytes and lengths (`noise.rs`), from number F on |
+//! | `/flood?mib=M&line=B` | so many MiB of lines of B bytes, as fast as it goes: how many microseconds it took |
 //! | `/ws` | a WebSocket that echoes |
 //! | `/sh` | the body, run by `sh`: what it said, and 200 if it ended well |
 //! | `/tls?to=HOST:PORT` | the body, said there over TLS as it is: what came back until the end |
@@ -24,19 +26,24 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Condvar, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
+use nexushub_e2e::noise;
 use nix::sys::signal::{SigSet, Signal};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tungstenite::{Message, WebSocket, handshake::derive_accept_key, protocol::Role};
+
+/// Bytes written at once by who writes much.
+const FLOOD: usize = 256 * 1024;
 
 /// How often each key was let go.
 #[derive(Default)]
@@ -167,6 +174,14 @@ impl Probe {
                     print_lines(&head)?;
                     answer(&mut writer, 200, b"printed")?;
                 }
+                "/noise" => {
+                    make_noise(&head)?;
+                    answer(&mut writer, 200, b"said")?;
+                }
+                "/flood" => {
+                    let took = flood(&head)?;
+                    answer(&mut writer, 200, took.as_micros().to_string().as_bytes())?;
+                }
                 "/sh" => {
                     let done = Command::new("sh").arg("-c").arg(OsStr::from_bytes(&body)).output()?;
                     let code = if done.status.success() { 200 } else { 500 };
@@ -270,6 +285,31 @@ fn print_lines(head: &Head) -> io::Result<()> {
         "err" => io::stderr().lock().write_all(&text),
         _ => io::stdout().lock().write_all(&text).and_then(|()| io::stdout().flush()),
     }
+}
+
+fn make_noise(head: &Head) -> io::Result<()> {
+    let number = |name| head.param(name).parse::<u64>().unwrap_or(0);
+    let mut out = BufWriter::with_capacity(FLOOD, io::stdout().lock());
+    for line in number("from")..number("from") + number("count") {
+        out.write_all(&noise::line(number("seed"), line))?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+fn flood(head: &Head) -> io::Result<Duration> {
+    let length = head.number("line").unwrap_or(100).max(1);
+    let mut line = vec![b'x'; length];
+    line[length - 1] = b'\n';
+    let block = line.repeat((FLOOD / length).max(1));
+    let (mut left, mut out) = (head.number("mib").unwrap_or(1) << 20, io::stdout().lock());
+    let since = Instant::now();
+    while left > 0 {
+        let now = left.min(block.len());
+        out.write_all(&block[..now])?;
+        left -= now;
+    }
+    Ok(since.elapsed())
 }
 
 fn echo_messages(head: &Head, reader: &BufReader<TcpStream>, mut writer: TcpStream) -> io::Result<()> {
