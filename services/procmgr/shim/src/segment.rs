@@ -16,7 +16,7 @@ pub const BUDGET_MIN: u64 = 2 * SEGMENT_MIN;
 /// The least size of a full segment: whatever is written at once fits.
 const SEGMENT_MIN: u64 = 128 * 1024;
 /// Frames are gathered up to here before they are written.
-const BATCH: usize = 12 * 1024;
+const BATCH: usize = 48 * 1024;
 /// So that an app that writes one line and crashes, again and again, does not fill a folder with tiny segments.
 const SEGMENTS_MAX: usize = 256;
 
@@ -150,6 +150,8 @@ impl Writer {
         if !bytes.is_empty() {
             self.dropped = self.write(&bytes).map_or(self.dropped + count, |()| 0);
         }
+        bytes.clear();
+        self.pending.0 = bytes; // its memory is used again
     }
 
     /// Deletes the oldest other segment; whether there was one.

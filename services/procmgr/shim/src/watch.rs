@@ -171,7 +171,7 @@ impl<'a> Watch<'a> {
     fn turn(&mut self) -> bool {
         self.sleep();
         self.take_signals();
-        let _ = [self.read(0), self.read(1)];
+        let _ = [0, 1].map(|at| (0..4).all(|_| self.read(at))); // what a pipe holds
         self.serve();
         let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if over && matches!(self.phase, Phase::Stopping) {
