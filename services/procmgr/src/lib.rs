@@ -14,6 +14,7 @@
 //! whole is being stopped (the marker `$RUN/stop-all`); no app runs without a box unless `process` was asked for by name.
 
 mod adopt;
+mod agenda;
 mod backoff;
 mod cgroup;
 mod clock;

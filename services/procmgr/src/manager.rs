@@ -1,5 +1,5 @@
 //! The owner task: it alone holds the machines, the ports and the desired set. An event comes in, the machine concerned is told,
-//! the plan is asked for and done, what changed is published. It never waits for anything but the next event or due time. Of
+//! the plan for it is asked for and done, what changed is published. It never waits for anything but the next event or due time. Of
 //! the file system it looks at no more than a release that is to replace a running one (`Drivers::judge`), and it renames the
 //! folders of instances that are gone (`Effects::sweep`); whatever reads, writes or deletes more is done beside it.
 
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     adopt::Examination,
+    agenda::Agenda,
     clock::{Clock, Ms, Now},
     config::Config,
     desired::{Desired, DesiredSet},
@@ -24,7 +25,7 @@ use crate::{
     health::Check,
     ids::InstanceId,
     ports::Ports,
-    reconcile::{Action, Mode, reconcile},
+    reconcile::{Action, Mode, Plan, reconcile},
     state::{Found, Machine, Phase, Probed, Rules, State},
     table::{self, Table},
 };
@@ -115,8 +116,10 @@ pub(crate) struct Manager<E: Effects> {
     drivers: Drivers,
     mode: Mode,
     reconciled: bool,
-    /// Their status may have changed since it was published.
+    /// They may have changed since their status was published and their plan made.
     touched: BTreeSet<InstanceId>,
+    /// When to look again at those that nothing touches.
+    agenda: Agenda,
     stopped: u32,
     waiting: Vec<oneshot::Sender<u32>>,
     announce: Box<dyn Fn(&str) + Send>,
@@ -139,6 +142,7 @@ impl<E: Effects> Manager<E> {
             effects,
             desired: None,
             touched: machines.keys().cloned().collect(),
+            agenda: Agenda::default(),
             machines,
             mode: start.mode,
             reconciled: false,
@@ -175,16 +179,25 @@ impl<E: Effects> Manager<E> {
     /// Does and publishes all that is to be done, and says when to look again.
     fn settle(&mut self, now: Now) -> Option<Ms> {
         loop {
-            self.publish();
-            let plan = reconcile(self.desired.as_ref(), &self.machines, &self.drivers, self.mode, now.mono);
-            if plan.actions.is_empty() {
+            let mut looked_at = self.publish();
+            looked_at.extend(self.agenda.due(now.mono));
+            if looked_at.is_empty() {
                 self.milestones();
-                return plan.due;
+                return self.agenda.next();
+            }
+            let plan = self.plan(&looked_at, now);
+            looked_at.iter().for_each(|id| self.agenda.strike(id));
+            for (id, due) in plan.waits {
+                self.agenda.enter(id, due);
             }
             for (id, action) in plan.actions {
                 self.act(&id, action, now);
             }
         }
+    }
+
+    fn plan(&self, ids: &BTreeSet<InstanceId>, now: Now) -> Plan {
+        reconcile(ids, self.desired.as_ref(), &self.machines, &self.drivers, self.mode, now.mono)
     }
 
     /// Tells the machine concerned what happened.
@@ -211,9 +224,9 @@ impl<E: Effects> Manager<E> {
         for (id, desired) in &set {
             if let Some(machine) = self.machines.get_mut(id) {
                 adjust(machine, desired, &self.drivers);
-                self.touched.insert(id.clone());
             }
         }
+        self.touched.extend(self.machines.keys().chain(set.keys()).cloned());
         self.desired = Some(set);
     }
 
@@ -376,23 +389,25 @@ impl<E: Effects> Manager<E> {
         });
     }
 
-    /// Publishes what changed, and logs each transition.
-    fn publish(&mut self) {
-        for id in std::mem::take(&mut self.touched) {
-            let Some(machine) = self.machines.get(&id) else { continue };
+    /// Publishes what changed, and logs each transition. Says what may have changed.
+    fn publish(&mut self) -> BTreeSet<InstanceId> {
+        let touched = std::mem::take(&mut self.touched);
+        for id in &touched {
+            let Some(machine) = self.machines.get(id) else { continue };
             let driver = machine.desired.as_ref().map_or("", |desired| self.drivers.name(desired.isolation));
-            let status = table::status(&id, machine, driver);
-            let before = self.table.get(&id).map(|status| status.state);
+            let status = table::status(id, machine, driver);
+            let before = self.table.get(id).map(|status| status.state);
             if before != Some(status.state) {
-                log_transition(&id, machine);
+                log_transition(id, machine);
             }
-            self.table.put(&id, status);
+            self.table.put(id, status);
         }
+        touched
     }
 
     fn milestones(&mut self) {
-        let looked_at = self.machines.values().all(Machine::looked_at);
-        if !self.reconciled && self.desired.is_some() && looked_at {
+        let looked_at = || self.machines.values().all(Machine::looked_at);
+        if !self.reconciled && self.desired.is_some() && looked_at() {
             self.reconciled = true;
             tracing::info!(
                 instances = self.machines.len(),

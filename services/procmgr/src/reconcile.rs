@@ -1,5 +1,6 @@
-//! What is to be done: a pure function of the desired set, the machines, the drivers and the time. No tick drives it: it runs after every
-//! event and when [`Plan::due`] is reached, and says itself when that is.
+//! What is to be done: a pure function of the desired set, the machines, the drivers and the time. No tick drives it: it runs for
+//! an instance after every event that concerns it and when what it waits for is due, and says itself when that is. What it says
+//! of one instance depends on no other, so a thousand that idle cost nothing while one is looked at.
 //!
 //! Invariant: doing what a plan says and asking again at the same time yields nothing more to do for the same instance than
 //! what the doing itself made necessary; with nothing changed, nothing is done.
@@ -43,13 +44,13 @@ pub(crate) enum Action {
     Forget,
 }
 
-/// Everything to do now, and when to ask again.
+/// Everything to do now with the instances that were looked at, and when to look at the others of them again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// What to do.
     pub actions: Vec<(InstanceId, Action)>,
-    /// When the passing of time alone will make for something to do.
-    pub due: Option<Ms>,
+    /// When the passing of time alone will make for something to do; not in here: never.
+    pub waits: Vec<(InstanceId, Ms)>,
 }
 
 /// What the provider wants of one instance.
@@ -70,9 +71,10 @@ enum Step {
     Wait(Option<Ms>),
 }
 
-/// The plan. `desired` is `None` while the provider has never been heard, neither now nor before: then nothing is started
-/// and nothing is stopped.
-pub(crate) fn reconcile(
+/// The plan for these instances. `desired` is `None` while the provider has never been heard, neither now nor before: then
+/// nothing is started and nothing is stopped.
+pub(crate) fn reconcile<'a>(
+    ids: impl IntoIterator<Item = &'a InstanceId>,
     desired: Option<&DesiredSet>,
     machines: &BTreeMap<InstanceId, Machine>,
     drivers: &Drivers,
@@ -80,20 +82,21 @@ pub(crate) fn reconcile(
     now: Ms,
 ) -> Plan {
     let mut plan = Plan::default();
-    if mode == Mode::Run {
-        let fresh = desired.into_iter().flatten().filter(|(id, _)| !machines.contains_key(*id));
-        plan.actions.extend(fresh.map(|(id, _)| (id.clone(), Action::Examine)));
-    }
-    for (id, machine) in machines {
+    for id in ids {
+        let wanted = desired.and_then(|set| set.get(id));
         let want = match (mode, desired) {
             (Mode::StopAll, _) => Want::Stopped,
             (Mode::Run, None) => Want::Unknown,
-            (Mode::Run, Some(set)) => set.get(id).map_or(Want::Absent, Want::Run),
+            (Mode::Run, Some(_)) => wanted.map_or(Want::Absent, Want::Run),
         };
-        match step(machine, want, drivers, now) {
+        let step = match (machines.get(id), want) {
+            (Some(machine), _) => step(machine, want, drivers, now),
+            (None, Want::Run(_)) => Step::Do(Action::Examine),
+            (None, _) => Step::Wait(None),
+        };
+        match step {
             Step::Do(action) => plan.actions.push((id.clone(), action)),
-            Step::Wait(Some(at)) => plan.due = Some(plan.due.map_or(at, |due| due.min(at))),
-            Step::Wait(None) => {}
+            Step::Wait(due) => plan.waits.extend(due.map(|due| (id.clone(), due))),
         }
     }
     plan
@@ -182,6 +185,8 @@ fn reason_to_end(m: &Machine, run: &Generation, want: Want<'_>, drivers: &Driver
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::collections::BTreeSet;
+
     use nexushub_proto::provider;
     use proptest::prelude::*;
 
@@ -234,7 +239,14 @@ mod tests {
 
         fn plan(&self) -> Plan {
             let drivers = if self.searched { driver::tests::with_sandbox(&[]) } else { Drivers::looking() };
-            reconcile(self.desired.as_ref(), &self.machines, &drivers, self.mode(), self.now)
+            let ids: BTreeSet<_> =
+                self.machines.keys().chain(self.desired.iter().flat_map(BTreeMap::keys)).collect();
+            reconcile(ids, self.desired.as_ref(), &self.machines, &drivers, self.mode(), self.now)
+        }
+
+        /// When the plan is to be asked for again.
+        fn due(&self) -> Option<Ms> {
+            self.plan().waits.into_iter().map(|(_, due)| due).min()
         }
 
         /// Why the plan ends what it ends, if that is all it does.
@@ -251,7 +263,7 @@ mod tests {
             for round in 0.. {
                 assert!(round < 20, "the plan never ends");
                 let plan = self.plan();
-                assert!(plan.due.is_none_or(|due| due > self.now), "due now, but not done");
+                assert!(plan.waits.iter().all(|(_, due)| *due > self.now), "due now, but not done");
                 if plan.actions.is_empty() {
                     break;
                 }
@@ -442,7 +454,7 @@ mod tests {
     #[test]
     fn with_nothing_changed_nothing_is_done_until_the_next_health_check() {
         let world = world_running("a");
-        assert_eq!(world.plan(), Plan { actions: vec![], due: Some(10_000) });
+        assert_eq!(world.plan(), Plan { actions: vec![], waits: vec![(id("a"), 10_000)] });
     }
 
     #[test]
@@ -520,7 +532,7 @@ mod tests {
         world.settle();
         world.finish_launching(false);
         world.settle();
-        assert_eq!(world.plan().due, Some(62_000), "the health check is under way");
+        assert_eq!(world.due(), Some(62_000), "the health check is under way");
         world.now = 62_000;
         assert_eq!(world.ends(), [Cause::NeverHealthy]);
     }

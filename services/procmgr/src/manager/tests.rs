@@ -99,19 +99,26 @@ impl Stage {
         };
         let manager = Manager::new(start, Fake(notes.clone()));
         let mut stage = Self { manager, notes, table, now: Now { mono: 0, unix: 1_000_000 } };
-        stage.manager.settle(stage.now);
+        stage.settle();
         stage
+    }
+
+    /// Looking at what was touched or due leaves nothing to do that a look at everything would find.
+    fn settle(&mut self) {
+        self.manager.settle(self.now);
+        let ids = self.manager.machines.keys().chain(set().keys()).cloned().collect();
+        assert_eq!(self.manager.plan(&ids, self.now).actions, []);
     }
 
     fn event(&mut self, event: Event) -> Vec<String> {
         self.manager.take(event, self.now);
-        self.manager.settle(self.now);
+        self.settle();
         self.notes.take()
     }
 
     fn wait(&mut self, ms: Ms) -> Vec<String> {
         self.now = Now { mono: self.now.mono + ms, unix: self.now.unix + ms };
-        self.manager.settle(self.now);
+        self.settle();
         self.notes.take()
     }
 
