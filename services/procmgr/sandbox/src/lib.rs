@@ -3,6 +3,7 @@
 //! ```text
 //! shim ── pid + net namespace, fork, exec ──► nexushub-sandbox: pid 1, outside the app's user namespace
 //!   ▲                                            │ mount, ipc, uts, cgroup namespaces
+//!   │                                            │ as root: a disk of the data's own        (disk)
 //!   │                                            │ pivot into a small read-only root        (root)
 //!   │                                            │ fork ──► app: own user + mount namespace
 //!   │                                            │ id map ─►  its ids, no capability        (user)
@@ -16,6 +17,7 @@
 //!
 //! It works alike as root (`--uid`: 65,536 ids of the box's own) and as an ordinary user (one id, the user's).
 
+mod disk;
 pub mod filter;
 pub mod init;
 pub mod land;

@@ -29,6 +29,8 @@ pub struct Run {
     pub ca: Option<PathBuf>,
     /// The first of the box's 65,536 host ids; none as an ordinary user.
     pub uid: Option<u32>,
+    /// Bound of `/db`, which takes root; 0: none.
+    pub data_bytes: u64,
     /// Bound of `/tmp`; 0: none.
     pub tmp_bytes: u64,
     /// Bound of a process's descriptors; 0: the inherited one.
@@ -59,6 +61,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Order, Reason> 
             "--data" => run.data = value()?.into(),
             "--ca" => run.ca = Some(value()?.into()),
             "--uid" => run.uid = Some(number(value()?, "--uid")?),
+            "--data-bytes" => run.data_bytes = number(value()?, "--data-bytes")?,
             "--tmp-bytes" => run.tmp_bytes = number(value()?, "--tmp-bytes")?,
             "--open-files" => run.open_files = number(value()?, "--open-files")?,
             "--processes" => run.processes = Some(number(value()?, "--processes")?),
@@ -83,6 +86,7 @@ fn complete(run: Run) -> Result<Run, Reason> {
         (run.data.as_os_str().is_empty(), "--data"),
         (run.hostname.is_empty(), "--hostname"),
         (run.command.is_empty(), "the app's program after --"),
+        (run.data_bytes > 0 && run.uid.is_none(), "--uid, without which there is no --data-bytes,"),
     ] {
         if missing {
             return Err(Reason::new(format_args!("{name} is missing")));
@@ -121,13 +125,16 @@ mod tests {
 
     #[test]
     fn a_full_command_line_is_read_and_the_apps_own_options_stay_its_own() {
-        let line = format!("{LEAST} --ca /ca --uid 100000 --processes 9 -- /app/bin/app --data x --probe");
+        let line = format!(
+            "{LEAST} --ca /ca --uid 100000 --data-bytes 8192 --processes 9 -- /app/bin/app --data x --probe"
+        );
         let Ok(Order::Run(run)) = parsed(&line) else { unreachable!("{line}") };
         let expected = Run {
             release: "/r".into(),
             data: "/d".into(),
             ca: Some("/ca".into()),
             uid: Some(100_000),
+            data_bytes: 8192,
             tmp_bytes: 4096,
             open_files: 64,
             processes: Some(9),
@@ -150,6 +157,10 @@ mod tests {
             (String::new(), "--release is missing"),
             (LEAST.into(), "the app's program after -- is missing"),
             (format!("{LEAST} --uid"), "--uid has no value"),
+            (
+                format!("{LEAST} --data-bytes 1 -- /app/bin/app"),
+                "--uid, without which there is no --data-bytes, is missing",
+            ),
             (format!("{LEAST} --uid -1"), "--uid is not a number: -1"),
             (format!("{LEAST} --host x"), "--host is not an option"),
         ] {

@@ -5,25 +5,33 @@ use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::{convert::Infallible, env, fs, fs::File, io::Read as _, io::Write as _, path::Path};
 
+use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::{signal, signal::Signal, wait::waitpid};
 use nix::unistd::{self, ForkResult, fork, mkdtemp, pipe2};
 use nix::{fcntl::OFlag, libc};
 
 use crate::order::Run;
 use crate::report::{Because as _, Reason, Report};
-use crate::{init, user::Ids};
+use crate::{disk, init, root, user::Ids};
 
 /// How long a box may take to come up, in milliseconds.
 const PATIENCE: u16 = 1500;
+/// The disk that is tried.
+const DISK: u64 = 8 << 20;
 
 /// Prints a line for each property that isn't enforced here, or why a box can't be made.
 #[must_use]
 pub fn run(uid: Option<u32>) -> ExitCode {
+    // As a release is unpacked, whatever mask the service manager sets.
+    umask(Mode::from_bits_truncate(0o022));
     let tried = Ids::of(uid).and_then(|ids| {
         let folder = mkdtemp(&env::temp_dir().join("nexushub-probe-XXXXXX")).because(|| "make a folder")?;
+        let disk = disk_note(ids, &folder);
         let told = enter(ids).and_then(|()| boxed(uid, &folder));
+        let told = told.map(|notes| notes + &disk);
         let _ = fs::remove_dir_all(&folder);
         told
     });
@@ -33,6 +41,26 @@ pub fn run(uid: Option<u32>) -> ExitCode {
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     code
+}
+
+/// A line where nothing bounds what an app keeps.
+fn disk_note(ids: Ids, folder: &Path) -> String {
+    let why = match ids {
+        Ids::One(..) => Err(Reason::new("only root can give an app's data a disk of their own")),
+        Ids::Range(_) => disk_tried(&folder.join("disk")),
+    };
+    why.err().map_or_else(String::new, |why| {
+        format!("data_bytes: the disk that /db takes is not bounded: {why}\n")
+    })
+}
+
+/// Mounts one in this process's own namespace, and lets go of it.
+fn disk_tried(folder: &Path) -> Result<(), Reason> {
+    fs::create_dir(folder).because(|| format!("make {}", folder.display()))?;
+    unshare(CloneFlags::CLONE_NEWNS).because(|| "make a mount namespace")?;
+    root::keep_to_itself()?;
+    disk::bound(folder, DISK)?;
+    umount2(folder, MntFlags::MNT_DETACH).because(|| "let go of a disk")
 }
 
 /// What a shim does before it starts a box.

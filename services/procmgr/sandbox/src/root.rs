@@ -113,10 +113,15 @@ pub fn plan(run: &Run, inside: (u32, u32)) -> Vec<Step> {
     plan
 }
 
+/// Keeps to this mount namespace what is mounted in it.
+pub(crate) fn keep_to_itself() -> Result<(), Reason> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).because(|| "keep mounts private")
+}
+
 /// Puts a plan in place and lets go of the host's files. The current folder is then the new root.
 pub(crate) fn build(plan: &[Step]) -> Result<(), Reason> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).because(|| "keep mounts private")?;
     // Any folder that every machine has; what it hides is back as soon as the new root is entered.
     let options = Some("mode=755,size=1m,nr_inodes=1k");
     mount(Some("box"), "/tmp", Some("tmpfs"), TAME, options).because(|| "mount a new root")?;

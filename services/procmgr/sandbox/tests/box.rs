@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -345,4 +346,99 @@ for family, kind in ((socket.AF_INET, socket.SOCK_RAW), (socket.AF_PACKET, socke
         let text = said(who, script);
         assert!(!text.contains("failed") && !text.contains("opened"), "{who:?} {text}");
     }
+}
+
+/// Root's data with a disk of this many bytes, and the script's report.
+fn on_disk(bench: &Bench, bytes: u64, script: &str) -> String {
+    fs::write(bench.path("release/bin/app"), format!("#!/bin/sh\n{script}\n")).unwrap();
+    let mut command = Command::new("bash");
+    let given = bench.command("/app/bin/app");
+    for (at, word) in given.get_args().enumerate() {
+        if word == "--hostname" && at > 0 {
+            command.args(["--data-bytes", &bytes.to_string()]);
+        }
+        command.arg(word);
+    }
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), bench.report())
+}
+
+/// Whether this machine gives disks to root's boxes.
+fn has_disks() -> bool {
+    let probe = Command::new(env!("CARGO_BIN_EXE_nexushub-sandbox"))
+        .args(["--probe", "--uid", &BASE.to_string()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&probe.stdout).into_owned();
+    let has = geteuid().is_root() && probe.status.success() && !said.contains("data_bytes");
+    println!("data have {}disk of their own here: {said}", if has { "a " } else { "no " });
+    has
+}
+
+#[test]
+fn data_have_a_disk_of_their_own_which_takes_in_what_was_there_and_grows() {
+    if !has_disks() {
+        return;
+    }
+    let bench = Bench::new(As::Root, "");
+    fs::write(bench.path("data/old"), "of before").unwrap();
+    fs::create_dir(bench.path("data/below")).unwrap();
+    symlink("../old", bench.path("data/below/link")).unwrap();
+    let filled = on_disk(
+        &bench,
+        8 << 20,
+        "cat /db/below/link; dd if=/dev/zero of=/db/full bs=1M 2>&1 | grep -o 'No space.*'; exit 3",
+    );
+    assert_eq!(filled, "of beforeNo space left on device\ncode=3\n");
+    let names: Vec<_> =
+        fs::read_dir(bench.path("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, [".image"], "the rest is in it");
+    let again = on_disk(
+        &bench,
+        64 << 20,
+        "ls -A /db; cat /db/old; dd if=/dev/zero of=/db/more bs=1M count=40 2>/dev/null && echo; stat -c %u /db",
+    );
+    assert_eq!(again, "below\nfull\nold\nof before\n1000\ncode=0\n");
+    let smaller = on_disk(&bench, 1 << 20, "cat /db/old; stat -c %s /db/more");
+    assert_eq!(smaller, "of before41943040\ncode=0\n", "nothing is lost where the bound becomes smaller");
+    assert_eq!(on_disk(&bench, 0, "cat /db/old"), "of beforecode=0\n", "nor where there is none any more");
+}
+
+#[test]
+fn a_start_that_was_killed_while_it_made_the_disk_is_taken_up_and_a_forged_disk_is_not() {
+    if !has_disks() {
+        return;
+    }
+    let bench = Bench::new(As::Root, "");
+    // Some of it was put aside, and a file system was begun.
+    fs::create_dir(bench.path("data/.plain")).unwrap();
+    fs::write(bench.path("data/.plain/one"), "1").unwrap();
+    fs::write(bench.path("data/two"), "2").unwrap();
+    fs::write(bench.path("data/.image.new"), "torn").unwrap();
+    assert_eq!(on_disk(&bench, 8 << 20, "cat /db/one /db/two; ls -A /db"), "12one\ntwo\ncode=0\n");
+    // All of it was in, and not all of what was put aside was removed.
+    fs::create_dir(bench.path("data/.plain")).unwrap();
+    fs::write(bench.path("data/.plain/one"), "1").unwrap();
+    assert_eq!(on_disk(&bench, 8 << 20, "ls -A /db"), "one\ntwo\ncode=0\n");
+    assert!(!bench.path("data/.plain").exists());
+    chown(bench.path("data/.image"), Some(BASE + 1000), None).unwrap();
+    let refused = on_disk(&bench, 8 << 20, "true");
+    assert!(refused.contains("is not the platform's"), "{refused}");
+}
+
+#[test]
+fn two_boxes_of_one_folder_write_to_one_disk() {
+    if !has_disks() {
+        return;
+    }
+    let bench = Bench::new(As::Root, "");
+    on_disk(&bench, 8 << 20, "mkfifo /db/go");
+    // Whichever comes first waits for the other.
+    let meet = "if mkdir /db/first 2>/dev/null; then cat /db/go; else echo heard > /db/go; fi";
+    thread::scope(|scope| {
+        let boxes = [0, 1].map(|_| scope.spawn(|| on_disk(&bench, 8 << 20, meet)));
+        let said: String = boxes.map(|one| one.join().unwrap()).concat();
+        assert_eq!(said.matches("heard").count(), 1, "{said}");
+    });
 }
