@@ -37,14 +37,24 @@ const AT_ONCE: Duration = Duration::from_nanos(1);
 /// The drivers that are compared.
 const BOTH: [(&str, Driver); 2] = [("process", Driver::Process), ("sandbox", Driver::Sandbox)];
 
-/// All of it.
-pub(crate) async fn measure(long: bool) {
-    let (apps, found) = if long { MANY } else { FEW };
-    starts(if long { 200 } else { 40 }).await;
-    reach(if long { 20_000 } else { 4_000 }).await;
-    neighbour(if long { 4_000 } else { 1_000 }).await;
-    again(found).await;
-    many(apps).await;
+/// All of it, or the parts that are named.
+pub(crate) async fn measure(long: bool, named: impl Fn(&str) -> bool) {
+    let ((apps, found), all) = (if long { MANY } else { FEW }, named("boxes"));
+    if all || named("start") {
+        starts(if long { 200 } else { 40 }).await;
+    }
+    if all || named("reach") {
+        reach(if long { 20_000 } else { 4_000 }).await;
+    }
+    if all || named("neighbour") {
+        neighbour(if long { 4_000 } else { 1_000 }).await;
+    }
+    if all || named("again") {
+        again(found).await;
+    }
+    if all || named("idle") {
+        many(apps).await;
+    }
 }
 
 /// The middle one and the one that 99 of 100 don't exceed, in microseconds.

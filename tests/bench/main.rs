@@ -1,11 +1,12 @@
 //! The figures that are reported with a result: how fast the platform is there, how fast it is there again, and what it
 //! costs while nothing happens. Measures the programs in `NEXUSHUB_BIN_DIR` and prints one table; asserts nothing.
 //!
-//! `nexushub-bench [KILLS] [--long] [boxes]`: so many kills of each daemon, 50 if not said; `--long`: everything at full size;
-//! `boxes`: only that part.
+//! `nexushub-bench [KILLS] [--long] [PART...]`: so many kills of each daemon, 50 if not said; `--long`: everything at full size;
+//! only these parts: `platform`, `logs`, `boxes`, and of the latter `start`, `reach`, `neighbour`, `again`, `idle`.
 
 #![allow(clippy::unwrap_used)] // a figure that can't be had ends the program, and the message says which
 
+mod boxes;
 mod logs;
 
 use std::{
@@ -14,8 +15,6 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-
-mod boxes;
 
 use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, processes, workshop};
 
@@ -28,21 +27,27 @@ const TICKS: f64 = 100.0;
 
 fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
-    let said = |word: &str| words.iter().any(|said| said == word);
     let kills = words.iter().find_map(|word| word.parse().ok()).unwrap_or(50);
+    let long = words.iter().any(|word| word == "--long");
+    let parts: Vec<&str> =
+        words.iter().map(String::as_str).filter(|word| word.starts_with(char::is_alphabetic)).collect();
+    let named = |part: &str| {
+        parts.contains(&part) || (parts.is_empty() && matches!(part, "platform" | "logs" | "boxes"))
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(boxes::measure(said("--long")));
-    if said("boxes") {
-        return;
+    if named("platform") {
+        sizes();
+        lines();
+        runtime.block_on(async {
+            cold_start().await;
+            idle().await;
+            recovery(kills).await;
+        });
     }
-    sizes();
-    lines();
-    runtime.block_on(async {
-        cold_start().await;
-        logs::throughput().await;
-        idle().await;
-        recovery(kills).await;
-    });
+    if named("logs") {
+        runtime.block_on(logs::throughput());
+    }
+    runtime.block_on(boxes::measure(long, named));
 }
 
 fn sizes() {

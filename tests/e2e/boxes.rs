@@ -1,9 +1,26 @@
 //! Apps in boxes of their own: they work as without one, harm only themselves, and leave nothing behind.
 
-use nexushub_e2e::{Options, Platform, Process, processes, rounds};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::mpsc::{Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use http::Request;
+use http_body_util::Full;
+use nexushub_e2e::{Load, Options, Platform, Process, Protocol, Traces, processes, rounds_up_to};
 use nexushub_proto::{
     procmgr::{InstanceStatus, State, endpoint::Kind, exit::How},
     provider::{Driver, Limits},
+};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::gettid,
 };
 
 async fn boxed(platform: &Platform, name: &str) -> InstanceStatus {
@@ -153,36 +170,182 @@ async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
 #[tokio::test(flavor = "multi_thread")]
 async fn boxes_come_and_go_and_leave_nothing() {
     let platform = Platform::start_with(&Options::tuned("keep_removed = 0", ""));
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-    let before = mounts();
-    let mut folders = Vec::new();
-    for round in 0..rounds(10) {
-        let name = format!("brief-{round}");
-        let app = boxed(&platform, &name).await;
+    let come_and_go = async |name: &str| {
+        let app = boxed(&platform, name).await;
+        assert_eq!(platform.https().get(name, "/").await.status, 200);
         let first = Process::open(app.pid).unwrap();
-        folders.extend(groups_of(app.pid));
-        assert!(platform.remove(&name).await.unwrap());
+        let groups = Platform::groups_around(app.pid);
+        assert!(platform.remove(name).await.unwrap());
         assert!(first.ended_within(nexushub_e2e::HANG));
-        platform.instances_until("forgets it", |all| !all.contains_key(&name)).await;
+        platform.instances_until("forgets it", |all| !all.contains_key(name)).await;
+        groups
+    };
+    // What stays may stay once: folders, connections among the daemons.
+    let groups = come_and_go("first").await;
+    let settled = |traces: &Traces| traces.groups.is_empty() && traces.namespaces.len() < NAMESPACES;
+    let before = until(&platform, &groups, settled).await;
+    for round in 0..rounds_up_to(10, 1000) {
+        come_and_go(&format!("brief-{round}")).await;
     }
-    assert_eq!(mounts(), before);
-    // Cleared when the shim has gone, which is after its end was told.
-    let cleared = async {
-        while folders.iter().any(|folder| std::path::Path::new(folder).exists()) {
+    let after = until(&platform, &groups, |traces| *traces == before).await;
+    assert_eq!(after, before);
+}
+
+/// The kinds of namespaces, and some more for how they are counted: a box adds more than these.
+const NAMESPACES: usize = 13;
+
+/// Looks until what is left of the platform's instances pleases, for as long as a connection may be kept idle and more: what an
+/// app's end lets go of goes a moment after that is told. Then it is what it is.
+async fn until(platform: &Platform, groups: &BTreeSet<PathBuf>, pleases: impl Fn(&Traces) -> bool) -> Traces {
+    let looking = async {
+        loop {
+            let traces = platform.traces(groups).await;
+            if pleases(&traces) {
+                return traces;
+            }
             tokio::task::yield_now().await;
         }
     };
-    nexushub_e2e::soon("the control groups vanish", cleared).await;
-    assert!(platform.app_processes().is_empty());
+    match tokio::time::timeout(LINGERING, looking).await {
+        Ok(traces) => traces,
+        Err(_) => platform.traces(groups).await,
+    }
 }
 
-/// The control groups of a process that the platform made.
-fn groups_of(pid: u32) -> Vec<String> {
-    let table = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let own = table
-        .lines()
-        .filter_map(|line| line.splitn(3, ':').nth(2))
-        .filter(|path| path.contains("/nexushub-"));
-    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"];
-    own.flat_map(|path| mounts.map(|mount| format!("{mount}{path}"))).collect()
+/// Far beyond the few seconds that the proxy keeps an idle connection to an app.
+const LINGERING: Duration = Duration::from_secs(40);
+
+/// What a box does at its worst: a request to it.
+const WORST: &[(&str, &str)] = &[
+    ("/sh", "perl -e 'while (1) { fork }'"),
+    ("/sh", "perl -e '$x .= \"a\" x 1e6 while 1'"),
+    ("/sh", "while :; do dd if=/dev/zero of=/tmp/full bs=1M count=200; done"),
+    ("/sh", "while :; do rm -f /db/full; dd if=/dev/zero of=/db/full bs=1M count=300; done"),
+    ("/print?text=flood&count=20000&bytes=1000", ""),
+    ("/sh", "perl -e 'while (1) { open(my $f, q(<), q(/dev/null)) or next; push @f, $f }'"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_at_its_worst_is_not_noticed_next_door() {
+    let platform = Platform::start();
+    let other = boxed(&platform, "other").await;
+    let load = Load::start(&platform.https(), "other", 2, 1);
+    for (round, (path, script)) in WORST.iter().enumerate() {
+        let name = format!("worst-{round}");
+        let limits = Limits { memory_bytes: 256 << 20, processes: 200, ..Limits::default() };
+        let status = platform.run_boxed(&name, Driver::Sandbox, limits).await;
+        if script.contains("x .=") && status.not_enforced.iter().any(|line| line.starts_with("memory")) {
+            println!("memory is not bounded here: its bomb is left out");
+            continue;
+        }
+        let https = platform.https();
+        let host = name.clone();
+        let deed = tokio::spawn(async move {
+            loop {
+                let request = Request::post(*path).body(Full::from(*script)).unwrap();
+                drop(https.send(Protocol::Http1, &host, request).await); // whatever it answers
+            }
+        });
+        load.goes_on(100).await;
+        deed.abort();
+        assert!(platform.remove(&name).await.unwrap());
+        platform.instances_until("forgets it", |all| !all.contains_key(&name)).await;
+    }
+    let tally = load.stop().await;
+    assert_eq!((tally.failed(), tally.retried), (0, 0), "{tally:?}");
+    let now = platform.running("other").await;
+    assert_eq!((now.pid, now.generation, now.flagged), (other.pid, other.generation, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_reaches_no_host_of_another_network_and_no_second_box() {
+    let platform = Platform::start();
+    boxed(&platform, "hostile").await;
+    boxed(&platform, "other").await;
+    for port in [80, 8443] {
+        let whom =
+            platform.says("hostile", &format!("cat /proc/net/tcp | grep -c ':{port:04X} .* 0A '")).await;
+        assert_eq!(whom, "1", "port {port} is its own, and there is no other");
+    }
+    let shim = match platform.running("other").await.endpoint.unwrap().kind {
+        Some(Kind::Shim(path)) => path,
+        other => panic!("{other:?}"),
+    };
+    let knock = format!(
+        "perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un(\"{shim}\")) or exit 1'"
+    );
+    assert!(!platform.sh("hostile", &knock).await.0, "the second box has no door in the first");
+    let Some(host) = Host::make() else {
+        println!("no network namespace can be made here: no host of another network was tried");
+        return;
+    };
+    let greets = |stream: TcpStream| {
+        let mut greeting = String::new();
+        let mut stream = stream;
+        stream.read_to_string(&mut greeting).is_ok_and(|_| greeting == GREETING)
+    };
+    assert!(TcpStream::connect(host.address).is_ok_and(greets), "this machine reaches it");
+    let dial = format!("timeout 3 bash -c 'cat < /dev/tcp/{}/{}'", host.address.ip(), host.address.port());
+    let (well, said) = platform.sh("hostile", &dial).await;
+    assert!(!well && said.contains("unreachable"), "{said}");
+}
+
+const GREETING: &str = "a host of another network\n";
+
+/// A host in a network namespace of its own, which a cable joins to this one's. Both go with it.
+struct Host {
+    address: SocketAddr,
+    end: Sender<()>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Host {
+    /// None where that is not permitted, or there is no `ip`.
+    fn make() -> Option<Self> {
+        let number = std::process::id() % 200;
+        let (here, there) = (format!("10.213.{number}.1"), format!("10.213.{number}.2"));
+        let (cable, plug) = (format!("nhc{number}"), format!("nhp{number}"));
+        let (sender, made) = channel();
+        let (end, ended) = channel::<()>();
+        let address = SocketAddr::new(there.parse().ok()?, 7000);
+        let own = plug.clone();
+        let thread = thread::spawn(move || {
+            let joined = unshare(CloneFlags::CLONE_NEWNET).is_ok() && sender.send(Some(gettid())).is_ok();
+            // The other end tells by way of a second message that the cable is in.
+            if !joined || ended.recv().is_err() {
+                return;
+            }
+            let up =
+                ip(&["addr", "add", &format!("{there}/24"), "dev", &own]) && ip(&["link", "set", &own, "up"]);
+            let listener = TcpListener::bind(address);
+            let Some(listener) = listener.ok().filter(|_| up && sender.send(None).is_ok()) else { return };
+            for stream in listener.incoming().flatten() {
+                let mut stream = stream;
+                let _ = stream.write_all(GREETING.as_bytes());
+                if ended.try_recv().is_ok() {
+                    return;
+                }
+            }
+        });
+        let tid = made.recv().ok()??;
+        let joined =
+            ip(&["link", "add", &cable, "type", "veth", "peer", "name", &plug, "netns", &tid.to_string()])
+                && ip(&["addr", "add", &format!("{here}/24"), "dev", &cable])
+                && ip(&["link", "set", &cable, "up"])
+                && end.send(()).is_ok()
+                && made.recv().is_ok();
+        joined.then_some(Self { address, end, thread: Some(thread) })
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end.send(()).ok();
+        TcpStream::connect(self.address).ok(); // it looks whether it is to end after each greeting
+        self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+fn ip(words: &[&str]) -> bool {
+    Command::new("ip").args(words).status().is_ok_and(|status| status.success())
 }

@@ -22,6 +22,7 @@ pub mod platform;
 pub mod processes;
 pub mod raw;
 pub mod shell;
+pub mod traces;
 pub mod upload;
 pub mod workshop;
 
@@ -30,6 +31,7 @@ pub use https::{Answer, Failure, Https, Protocol};
 pub use load::{Load, Tally};
 pub use platform::{Options, Platform};
 pub use processes::{Process, Signal};
+pub use traces::Traces;
 
 use std::time::Duration;
 
@@ -51,4 +53,10 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 #[must_use]
 pub fn rounds(ordinary: usize) -> usize {
     std::env::var("NEXUSHUB_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(ordinary)
+}
+
+/// The same for a story of which the plan says how many rounds make it whole: so many as soon as there is a scale at all.
+#[must_use]
+pub fn rounds_up_to(ordinary: usize, whole: usize) -> usize {
+    if rounds(0) == 0 { ordinary } else { whole }
 }
