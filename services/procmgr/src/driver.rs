@@ -147,8 +147,11 @@ fn inside_box(around: &Surroundings) -> Inside {
     Inside { port: APP_PORT, data: DATA.into(), ca_file: around.ca_file.is_some().then(|| CA_FILE.into()) }
 }
 
+/// How the line of a trial begins that could not give an app's data a disk of their own.
+const DATA_BYTES: &str = "data_bytes:";
+
 /// The options that builders of boxes have in common.
-fn options(plan: &Plan<'_>) -> Vec<OsString> {
+fn options(plan: &Plan<'_>, not_enforced: &[String]) -> Vec<OsString> {
     let Plan { desired, around, limits, uid, .. } = *plan;
     let mut args: Vec<OsString> = Vec::new();
     let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
@@ -159,6 +162,9 @@ fn options(plan: &Plan<'_>) -> Vec<OsString> {
     }
     if let Some(uid) = uid {
         option("--uid", uid.to_string().into());
+        if !not_enforced.iter().any(|line| line.starts_with(DATA_BYTES)) {
+            option("--data-bytes", limits.data_bytes.to_string().into());
+        }
     }
     option("--tmp-bytes", limits.tmp_bytes.to_string().into());
     option("--open-files", limits.open_files.to_string().into());
@@ -198,6 +204,14 @@ impl Drivers {
     /// With the outcome of the microVM's trial.
     pub(crate) fn with_krun(self, found: Result<Krun, String>) -> Self {
         Self { krun: found.map(Arc::new).map_err(Missing::Refused), ..self }
+    }
+
+    /// Why nothing bounds what an app keeps, as the trial of a sandbox tells, which makes a disk for it.
+    fn no_disk(&self) -> Option<String> {
+        let untried =
+            || Some(format!("{DATA_BYTES} the disk that /db takes is not bounded: no box tried it"));
+        let told = |lines: &[String]| lines.iter().find(|line| line.starts_with(DATA_BYTES)).cloned();
+        self.sandbox.as_ref().map_or_else(|_| untried(), |sandbox| told(sandbox.not_enforced()))
     }
 
     /// The driver for a wanted isolation, or why there is none.
@@ -283,6 +297,7 @@ pub(crate) async fn search(programs: Programs, root: bool, events: mpsc::Sender<
         some
     };
     let (some, krun) = tokio::join!(sandbox, krun::find(programs.krun, programs.krun_boot_ms));
+    let krun = krun.map(|program| Krun::new(program, some.no_disk()));
     let all = some.with_krun(krun);
     all.log();
     let _ = events.send(Event::Drivers(all)).await;
@@ -312,7 +327,7 @@ pub(crate) mod tests {
     }
 
     fn with_krun() -> Drivers {
-        with_sandbox(&[]).with_krun(Ok(Krun::new("/opt/nexushub-krun".into())))
+        with_sandbox(&[]).with_krun(Ok(Krun::new("/opt/nexushub-krun".into(), None)))
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Options {
     pub(crate) kernel: Option<PathBuf>,
     pub(crate) memory_mib: u32,
     pub(crate) vcpus: u8,
+    /// Bound of the data, which takes root; 0: none.
+    pub(crate) data_bytes: u64,
     pub(crate) tmp_bytes: u64,
     pub(crate) open_files: u64,
     /// Processes and threads of the app; 0 = not bounded.
@@ -52,6 +54,7 @@ impl Default for Options {
             kernel: None,
             memory_mib: 512,
             vcpus: 1,
+            data_bytes: 0,
             tmp_bytes: 0,
             open_files: 0,
             processes: 0,
@@ -111,6 +114,7 @@ fn set(options: &mut Options, name: &str, value: &OsStr) -> Option<()> {
         "--kernel" => options.kernel = Some(path()?),
         "--memory-mib" => options.memory_mib = small().filter(|mib| (32..=1 << 20).contains(mib))?,
         "--vcpus" => options.vcpus = number().filter(|n| (1..=64).contains(n))?.try_into().ok()?,
+        "--data-bytes" => options.data_bytes = number()?,
         "--tmp-bytes" => options.tmp_bytes = number()?,
         "--open-files" => options.open_files = number()?,
         "--processes" => options.processes = number()?,

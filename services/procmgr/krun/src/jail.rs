@@ -53,6 +53,10 @@ impl Jail {
     pub(crate) fn enter(options: &Options, kernel: &Path, base: bool, owner: Owner) -> io::Result<Self> {
         tell(unshare(CloneFlags::CLONE_NEWNS), "make a mount namespace")?;
         tell(mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE), "part the mounts")?;
+        if let Some(data) = options.data.as_ref().filter(|_| owner.foreign) {
+            nexushub_volume::bound(data, options.data_bytes)?;
+            nexushub_volume::own(data, owner.uid, owner.gid)?;
+        }
         let folder = |path: &Option<PathBuf>| path.as_deref().map(opened).transpose();
         let (release, data, generation) =
             (folder(&options.release)?, folder(&options.data)?, folder(&options.dir)?);

@@ -72,9 +72,6 @@ pub(crate) fn keep(options: &Options) -> io::Result<Outcome> {
         base,
         outputs: [REPORT, REPORT + 1],
     };
-    if owner.foreign {
-        options.data.as_ref().map_or(Ok(()), |data| nexushub_volume::own(data, owner.uid, owner.gid))?;
-    }
     let mut jail = Jail::enter(options, &files::kernel(options.kernel.as_deref())?, base, owner)?;
     let (vmm, errors) = start(machine, owner)?;
     jail.inward.take().into_iter().for_each(inward); // after the fork, which needs a process of one thread

@@ -16,7 +16,7 @@ use nix::{errno::Errno, fcntl::OFlag, libc, sys::prctl};
 
 use crate::order::Run;
 use crate::report::{Because as _, Reason, Report};
-use crate::{disk, filter, land, root, user, user::Ids};
+use crate::{filter, land, root, user, user::Ids};
 
 /// What the child says when it is in its user namespace; no reason begins with it.
 const MAP_ME: u8 = 0;
@@ -57,7 +57,7 @@ fn start(run: &Run, report: &Report, begin: Begin) -> Result<Pid, Reason> {
     unshare(own).because(|| "make namespaces")?;
     unistd::sethostname(&run.hostname).because(|| "set the host name")?;
     root::keep_to_itself()?;
-    disk::bound(&run.data, run.data_bytes)?;
+    nexushub_volume::bound(&run.data, run.data_bytes).map_err(Reason::new)?;
     ids.own(&run.data)?;
     root::build(&root::plan(&run, ids.inside()))?;
     let app = fork_app(&run, ids, report, begin)?;

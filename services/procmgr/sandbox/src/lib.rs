@@ -17,7 +17,6 @@
 //!
 //! It works alike as root (`--uid`: 65,536 ids of the box's own) and as an ordinary user (one id, the user's).
 
-mod disk;
 pub mod filter;
 pub mod init;
 pub mod land;

@@ -5,7 +5,6 @@ use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::{convert::Infallible, env, fs, fs::File, io::Read as _, io::Write as _, path::Path};
 
-use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
@@ -15,12 +14,10 @@ use nix::{fcntl::OFlag, libc};
 
 use crate::order::Run;
 use crate::report::{Because as _, Reason, Report};
-use crate::{disk, init, root, user::Ids};
+use crate::{init, user::Ids};
 
 /// How long a box may take to come up, in milliseconds.
 const PATIENCE: u16 = 1500;
-/// The disk that is tried.
-const DISK: u64 = 8 << 20;
 
 /// Prints a line for each property that isn't enforced here, or why a box can't be made.
 #[must_use]
@@ -45,22 +42,16 @@ pub fn run(uid: Option<u32>) -> ExitCode {
 
 /// A line where nothing bounds what an app keeps.
 fn disk_note(ids: Ids, folder: &Path) -> String {
+    let disk = folder.join("disk");
     let why = match ids {
-        Ids::One(..) => Err(Reason::new("only root can give an app's data a disk of their own")),
-        Ids::Range(_) => disk_tried(&folder.join("disk")),
+        Ids::One(..) => Err("only root can give an app's data a disk of their own".to_owned()),
+        Ids::Range(_) => fs::create_dir(&disk)
+            .and_then(|()| nexushub_volume::trial(&disk))
+            .map_err(|error| error.to_string()),
     };
     why.err().map_or_else(String::new, |why| {
         format!("data_bytes: the disk that /db takes is not bounded: {why}\n")
     })
-}
-
-/// Mounts one in this process's own namespace, and lets go of it.
-fn disk_tried(folder: &Path) -> Result<(), Reason> {
-    fs::create_dir(folder).because(|| format!("make {}", folder.display()))?;
-    unshare(CloneFlags::CLONE_NEWNS).because(|| "make a mount namespace")?;
-    root::keep_to_itself()?;
-    disk::bound(folder, DISK)?;
-    umount2(folder, MntFlags::MNT_DETACH).because(|| "let go of a disk")
 }
 
 /// What a shim does before it starts a box.

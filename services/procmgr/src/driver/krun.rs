@@ -28,13 +28,13 @@ const THREADS: u32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Krun {
     program: PathBuf,
-    not_enforced: [String; 1],
+    not_enforced: Vec<String>,
 }
 
 impl Krun {
-    /// With this program.
-    pub(crate) fn new(program: PathBuf) -> Self {
-        Self { program, not_enforced: ["data_bytes: the disk that /db takes is not bounded".into()] }
+    /// With this program; `no_disk` says why the data can't be bounded.
+    pub(crate) fn new(program: PathBuf, no_disk: Option<String>) -> Self {
+        Self { program, not_enforced: no_disk.into_iter().collect() }
     }
 }
 
@@ -52,7 +52,7 @@ impl Driver for Krun {
     }
 
     fn program(&self, plan: &Plan<'_>) -> Program {
-        let mut args = options(plan);
+        let mut args = options(plan, &self.not_enforced);
         let mut option = |name: &str, value: String| args.extend([name.into(), value.into()]);
         option("--host", plan.around.internal_host());
         option("--memory-mib", memory(plan.limits).div_ceil(MIB).to_string());
@@ -84,10 +84,10 @@ fn memory(limits: &Limits) -> u64 {
 }
 
 /// Has the program boot a guest. Says why there is none, if so.
-pub(super) async fn find(program: PathBuf, boot_ms: u32) -> Result<Krun, String> {
+pub(super) async fn find(program: PathBuf, boot_ms: u32) -> Result<PathBuf, String> {
     let args = ["--probe".to_owned(), "--deadline-ms".into(), boot_ms.to_string()];
     let patience = Duration::from_millis(boot_ms.into()) * 2 + MARGIN;
-    trial::run(&program, &args, patience).await.map(|_| Krun::new(program))
+    trial::run(&program, &args, patience).await.map(|_| program)
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
     use crate::{config::Config, desired::tests::proto, slots};
 
     fn krun() -> Krun {
-        Krun::new("/opt/nexushub-krun".into())
+        Krun::new("/opt/nexushub-krun".into(), None)
     }
 
     #[test]
@@ -115,8 +115,8 @@ mod tests {
         let args = program.args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(
             args,
-            "--release /srv/app/1 --data /srv/data --uid 1879048192 --tmp-bytes 67108864 --open-files 1024 --hostname a \
-             --host 127.0.0.1 internal.yesterday.localhost --memory-mib 129 --vcpus 3 --processes 512 --boot-ms 60000 \
+            "--release /srv/app/1 --data /srv/data --uid 1879048192 --data-bytes 1073741824 --tmp-bytes 67108864 \
+             --open-files 1024 --hostname a --host 127.0.0.1 internal.yesterday.localhost --memory-mib 129 --vcpus 3 --processes 512 --boot-ms 60000 \
              --stop-ms 4375 -- /app/bin/app"
         );
         assert_eq!(program.form, Form::Machine);

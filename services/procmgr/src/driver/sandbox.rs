@@ -13,9 +13,6 @@ use crate::{
 /// Longest time for a probe.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How the probe's line on the disk of an app's data begins.
-const DATA_BYTES: &str = "data_bytes:";
-
 /// A sandbox program that can make boxes here.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -27,11 +24,6 @@ impl Sandbox {
     /// With what its probe said is not enforced.
     pub(crate) fn new(program: PathBuf, not_enforced: Vec<String>) -> Self {
         Self { program, not_enforced }
-    }
-
-    /// Whether the probe could give an app's data a disk of their own.
-    fn has_disks(&self) -> bool {
-        !self.not_enforced.iter().any(|line| line.starts_with(DATA_BYTES))
     }
 }
 
@@ -49,10 +41,7 @@ impl Driver for Sandbox {
     }
 
     fn program(&self, plan: &Plan<'_>) -> Program {
-        let mut args = options(plan);
-        if plan.uid.is_some() && self.has_disks() {
-            args.extend(["--data-bytes".into(), plan.limits.data_bytes.to_string().into()]);
-        }
+        let mut args = options(plan, &self.not_enforced);
         args.extend(["--hosts".into(), plan.around.internal_host().into(), "--".into(), boxed_app()]);
         Program { path: self.program.clone(), args, cwd: "/".into(), form: Form::Box }
     }
@@ -102,8 +91,8 @@ mod tests {
             |uid| program(uid).args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(
             args(Some(slots::FIRST)),
-            "--release /srv/app/1 --data /srv/data --ca /ca.crt --uid 1879048192 --tmp-bytes 67108864 --open-files 1024 \
-             --hostname a --data-bytes 1073741824 --hosts 127.0.0.1 internal.yesterday.localhost -- /app/bin/app"
+            "--release /srv/app/1 --data /srv/data --ca /ca.crt --uid 1879048192 --data-bytes 1073741824 --tmp-bytes 67108864 \
+             --open-files 1024 --hostname a --hosts 127.0.0.1 internal.yesterday.localhost -- /app/bin/app"
         );
         assert!(!args(None).contains("--uid") && !args(None).contains("--data-bytes"));
         assert_eq!(program(None).form, Form::Box);

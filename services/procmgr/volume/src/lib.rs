@@ -1,4 +1,8 @@
-//! The data of one app instance, as whoever builds a box around the app prepares them: whose they are.
+//! The data of one app instance, as whoever builds a box around the app prepares them: whose they are, and how much.
+
+mod disk;
+
+pub use disk::{bound, trial};
 
 use std::{ffi::CStr, io, os::fd::AsFd, path::Path};
 

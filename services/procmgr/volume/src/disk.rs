@@ -15,16 +15,15 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::{fmt, io};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::{errno::Errno, libc};
-
-use crate::report::{Because as _, Reason};
 
 const IMAGE: &str = ".image";
 const NEW: &str = ".image.new";
@@ -35,12 +34,17 @@ const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 const BLOCK: u64 = 4096;
 /// Below this it could not hold its own tables.
 const LEAST: u64 = 1 << 20;
+/// The disk of a trial.
+const TRIED: u64 = 8 << 20;
 /// A device may be taken by somebody else between asking for a free one and taking it.
 const TRIES: u32 = 64;
 
 /// Bounds what may be kept in this folder to so many bytes, 0 for none; a folder that once was bounded stays so. To be called in
 /// a mount namespace of its own.
-pub(crate) fn bound(data: &Path, bytes: u64) -> Result<(), Reason> {
+///
+/// # Errors
+/// What could not be done, and why: there is no loop device or no `mkfs.ext4`, the disk is full, or what lies there is not ours.
+pub fn bound(data: &Path, bytes: u64) -> io::Result<()> {
     let path = data.join(IMAGE);
     if bytes == 0 && fs::symlink_metadata(&path).is_err() {
         return Ok(());
@@ -60,8 +64,20 @@ pub(crate) fn bound(data: &Path, bytes: u64) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Whether this machine lets us: tries it in this empty folder, in a mount namespace of this process's own.
+///
+/// # Errors
+/// Why it can't be done.
+pub fn trial(folder: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).because(|| "make a mount namespace")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).because(|| "keep mounts private")?;
+    bound(folder, TRIED)?;
+    umount2(folder, MntFlags::MNT_DETACH).because(|| "let go of a disk")
+}
+
 /// Makes the image, with what the folder holds in it.
-fn make(data: &Path, bytes: u64) -> Result<(), Reason> {
+fn make(data: &Path, bytes: u64) -> io::Result<()> {
     let (new, plain) = (data.join(NEW), data.join(PLAIN));
     put_aside(data, &plain).because(|| "put its data aside")?;
     let made = remove_if_there(&new)
@@ -71,14 +87,14 @@ fn make(data: &Path, bytes: u64) -> Result<(), Reason> {
     let mut mkfs = tool("mkfs.ext4");
     mkfs.args(["-q", "-F", "-m", "0", "-b", &BLOCK.to_string()]);
     mkfs.args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d"]).arg(&plain).arg(&new);
-    done(mkfs, &[0]).map_err(|why| Reason::new(format_args!("{why} (for a disk of {bytes} bytes)")))?;
+    done(mkfs, &[0]).map_err(|why| io::Error::other(format!("{why} (for a disk of {bytes} bytes)")))?;
     put_in_place(data)?;
     // Nothing in here is the app's from now on.
     chown(data, Some(0), Some(0)).because(|| "own the folder of its data")
 }
 
 /// A larger one in place of the image.
-fn grow(data: &Path, bytes: u64) -> Result<(), Reason> {
+fn grow(data: &Path, bytes: u64) -> io::Result<()> {
     let new = data.join(NEW);
     remove_if_there(&new).because(|| "make a larger disk")?;
     let mut copy = tool("cp");
@@ -103,7 +119,7 @@ fn tool(name: &str) -> Command {
     command
 }
 
-fn done(mut command: Command, good: &[i32]) -> Result<(), Reason> {
+fn done(mut command: Command, good: &[i32]) -> io::Result<()> {
     let name = command.get_program().display().to_string();
     let output = command.output().because(|| format!("run {name}"))?;
     if output.status.code().is_some_and(|code| good.contains(&code)) {
@@ -111,11 +127,11 @@ fn done(mut command: Command, good: &[i32]) -> Result<(), Reason> {
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let why = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
-    Err(Reason::new(format_args!("could not make a disk of its data: {name}: {why}")))
+    Err(io::Error::other(format!("could not make a disk of its data: {name}: {why}")))
 }
 
 /// Gives the new image its name, once it is on disk.
-fn put_in_place(data: &Path) -> Result<(), Reason> {
+fn put_in_place(data: &Path) -> io::Result<()> {
     let new = data.join(NEW);
     let kept =
         File::open(&new).and_then(|image| image.sync_all()).and_then(|()| fs::rename(&new, data.join(IMAGE)));
@@ -139,7 +155,7 @@ fn put_aside(data: &Path, plain: &Path) -> io::Result<()> {
 }
 
 /// All of it is in the image.
-fn forget_plain(data: &Path) -> Result<(), Reason> {
+fn forget_plain(data: &Path) -> io::Result<()> {
     match fs::remove_dir_all(data.join(PLAIN)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).because(|| "remove what its disk holds")
@@ -156,14 +172,14 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 /// Opens the image, if it is ours.
-fn open(data: &Path) -> Result<File, Reason> {
+fn open(data: &Path) -> io::Result<File> {
     let path = data.join(IMAGE);
     let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
     let image = opened.because(|| "open the disk of its data")?;
     let found = image.metadata().because(|| "open the disk of its data")?;
     match found.is_file() && found.uid() == 0 && found.nlink() == 1 {
         true => Ok(image),
-        false => Err(Reason::new(format_args!("{} is not the platform's", path.display()))),
+        false => Err(io::Error::other(format!("{} is not the platform's", path.display()))),
     }
 }
 
@@ -204,7 +220,7 @@ const DIRECT_IO: u32 = 16;
 
 /// A device that stands for the image: the one that there is, or a new one, for as long as the file is open. Where another box
 /// uses the image, it can't grow now.
-fn attached(data: &Path, bytes: u64) -> Result<(PathBuf, File), Reason> {
+fn attached(data: &Path, bytes: u64) -> io::Result<(PathBuf, File)> {
     let image = open(data)?;
     if let Some(found) = standing(&image).because(|| "look for the device of its data")? {
         return Ok(found);
@@ -242,7 +258,7 @@ fn devices() -> io::Result<Vec<std::ffi::OsString>> {
     Ok(all.filter(|entry| stands(&entry.path())).map(|entry| entry.file_name()).collect())
 }
 
-fn attach(image: &File) -> Result<(PathBuf, File), Reason> {
+fn attach(image: &File) -> io::Result<(PathBuf, File)> {
     let control = OpenOptions::new()
         .read(true)
         .write(true)
@@ -265,7 +281,23 @@ fn attach(image: &File) -> Result<(PathBuf, File), Reason> {
             done => return done.map(|_| (path, device)).because(|| "attach the disk of its data"),
         }
     }
-    Err(Reason::new("could not get a loop device: each is taken by somebody else"))
+    Err(io::Error::other("could not get a loop device: each is taken by somebody else"))
+}
+
+/// Says what could not be done when it could not.
+trait Because<T> {
+    fn because<W: fmt::Display>(self, what: impl FnOnce() -> W) -> io::Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Because<T> for Result<T, E> {
+    fn because<W: fmt::Display>(self, what: impl FnOnce() -> W) -> io::Result<T> {
+        self.map_err(|error| {
+            let error = error.into();
+            let cause =
+                error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().into());
+            io::Error::other(format!("could not {}: {cause}", what()))
+        })
+    }
 }
 
 #[cfg(test)]
