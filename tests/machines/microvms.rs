@@ -176,3 +176,19 @@ async fn whatever_a_hostile_app_tries_in_its_microvm_fails_and_its_neighbour_nev
     assert_eq!((now.pid, now.restarts), (other.pid, other.restarts));
     assert_eq!(platform.says("other", "cat /db/secret").await, "private");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn out_of_its_microvm_an_app_reaches_another_as_itself() {
+    let platform = platform();
+    platform.run_boxed("other", Driver::Sandbox, Limits::default()).await;
+    machine(&platform, "shop").await;
+    let portrait = platform.https().get("shop", "/").await.json();
+    let entrance = "internal.yesterday.localhost:8443";
+    let call = format!(
+        "GET /api/whoami HTTP/1.1\r\nHost: {entrance}\r\nConnection: close\r\nX-Application-Id: other\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        portrait["env"]["INTERNAL_SECRET"].as_str().unwrap()
+    );
+    let told = platform.https().post("shop", &format!("/tls?to={entrance}"), call).await.text();
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains(r#"["x-caller-id","shop"]"#), "{told}");
+}
