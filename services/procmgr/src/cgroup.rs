@@ -3,7 +3,7 @@
 //! whatever it did to its sessions. Without any, everything else works.
 //!
 //! The unified hierarchy (version 2) does all of it where its controllers are passed on to this process's group, and no process
-//! is in that group itself: under systemd it therefore uses the group of a unit that exists for nothing else. The older ones
+//! is in that group itself: under systemd it therefore uses the group of a unit that exists for this. The older ones
 //! (version 1) bound and count, one folder for each. Which of them a machine has, alone or side by side, is found out.
 
 use std::{
