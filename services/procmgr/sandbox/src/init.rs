@@ -4,8 +4,11 @@
 //! nothing else: no capability, no descriptor of the app's, no memory that anybody in the box could read.
 #![allow(unsafe_code)]
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use std::{convert::Infallible, fs, fs::File, io::Read as _, io::Write as _, mem};
 
 use nix::sched::{CloneFlags, unshare};
@@ -22,6 +25,13 @@ use crate::{filter, land, root, user, user::Ids};
 const MAP_ME: u8 = 0;
 /// Memory that a process of the app may lock.
 const LOCKED_BYTES: u64 = 64 * 1024;
+
+/// Longest wait for the way out, which the process manager makes once it knows the box.
+const WAY_OUT_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether it is there.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Somewhere on the internet; nothing is ever sent there.
+const SOMEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// What the app's process does once it is confined: execs the app, or looks around. It returns only why it can't.
 pub(crate) type Begin = fn(&Run, notes: &[&str]) -> Result<Infallible, Reason>;
@@ -60,9 +70,26 @@ fn start(run: &Run, report: &Report, begin: Begin) -> Result<Pid, Reason> {
     nexushub_volume::bound(&run.data, run.data_bytes).map_err(Reason::new)?;
     ids.own(&run.data)?;
     root::build(&root::plan(&run, ids.inside()))?;
+    if run.gateway.is_some() {
+        await_way_out()?;
+    }
     let app = fork_app(&run, ids, report, begin)?;
     hide()?;
     Ok(app)
+}
+
+/// Waits until the box has a way out: an app that asks for the internet finds it from its first instruction on.
+fn await_way_out() -> Result<(), Reason> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).because(|| "make a socket")?;
+    let deadline = Instant::now() + WAY_OUT_PATIENCE;
+    // This sends nothing; it only asks for a route.
+    while let Err(error) = socket.connect(SOMEWHERE) {
+        if Instant::now() >= deadline {
+            return Err(error).because(|| "find the way out to the internet");
+        }
+        sleep(LOOK_EVERY);
+    }
+    Ok(())
 }
 
 /// The app's process, which runs the app when this returns.

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
-use std::{path::PathBuf, str::FromStr};
+use std::{net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use crate::report::Reason;
 
@@ -41,6 +41,8 @@ pub struct Run {
     pub hostname: String,
     /// More lines of `/etc/hosts`.
     pub hosts: Vec<String>,
+    /// Where the box's way out to the internet begins, and names are asked for; none: it has none.
+    pub gateway: Option<Ipv4Addr>,
     /// The app's program inside the box, and its arguments.
     pub command: Vec<CString>,
 }
@@ -66,6 +68,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Order, Reason> 
             "--open-files" => run.open_files = number(value()?, "--open-files")?,
             "--processes" => run.processes = Some(number(value()?, "--processes")?),
             "--hostname" => run.hostname = text(value()?, "--hostname")?,
+            "--gateway" => run.gateway = Some(address(value()?)?),
             "--hosts" => run.hosts.push(line(value()?)?),
             "--" => break,
             _ => return Err(Reason::new(format_args!("{name} is not an option"))),
@@ -107,6 +110,11 @@ fn line(value: OsString) -> Result<String, Reason> {
     }
 }
 
+fn address(value: OsString) -> Result<Ipv4Addr, Reason> {
+    let value = text(value, "--gateway")?;
+    value.parse().map_err(|_| Reason::new(format_args!("--gateway is not an address: {value}")))
+}
+
 fn number<N: FromStr>(value: OsString, of: &str) -> Result<N, Reason> {
     let value = text(value, of)?;
     value.parse().map_err(|_| Reason::new(format_args!("{of} is not a number: {value}")))
@@ -126,7 +134,8 @@ mod tests {
     #[test]
     fn a_full_command_line_is_read_and_the_apps_own_options_stay_its_own() {
         let line = format!(
-            "{LEAST} --ca /ca --uid 100000 --data-bytes 8192 --processes 9 -- /app/bin/app --data x --probe"
+            "{LEAST} --ca /ca --uid 100000 --data-bytes 8192 --processes 9 --gateway 198.18.0.1 \
+             -- /app/bin/app --data x --probe"
         );
         let Ok(Order::Run(run)) = parsed(&line) else { unreachable!("{line}") };
         let expected = Run {
@@ -140,6 +149,7 @@ mod tests {
             processes: Some(9),
             hostname: "shop".into(),
             hosts: Vec::new(),
+            gateway: Some(Ipv4Addr::new(198, 18, 0, 1)),
             command: [c"/app/bin/app", c"--data", c"x", c"--probe"].map(Into::into).into(),
         };
         assert_eq!(*run, expected);
@@ -162,6 +172,7 @@ mod tests {
                 "--uid, without which there is no --data-bytes, is missing",
             ),
             (format!("{LEAST} --uid -1"), "--uid is not a number: -1"),
+            (format!("{LEAST} --gateway x"), "--gateway is not an address: x"),
             (format!("{LEAST} --host x"), "--host is not an option"),
         ] {
             assert_eq!(parsed(&line), Err(reason.into()));

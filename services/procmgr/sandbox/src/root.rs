@@ -77,14 +77,16 @@ pub fn plan(run: &Run, inside: (u32, u32)) -> Vec<Step> {
     let (uid, gid) = inside;
     let mut hosts = String::from("127.0.0.1 localhost internal.yesterday.localhost\n");
     run.hosts.iter().for_each(|line| hosts.extend([line, "\n"]));
+    let dns = if run.gateway.is_some() { " dns" } else { "" };
+    let resolver = run.gateway.map(|gateway| format!("nameserver {gateway}\n")).unwrap_or_default();
     let mut plan: Vec<_> = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"].map(Like).into();
     plan.extend([
         File("/etc/hosts", hosts),
         File("/etc/hostname", format!("{}\n", run.hostname)),
         File("/etc/passwd", format!("root:x:0:0::/:/bin/sh\napp:x:{uid}:{gid}::/db:/bin/sh\n")),
         File("/etc/group", format!("root:x:0:\napp:x:{gid}:\n")),
-        File("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".into()),
-        File("/etc/resolv.conf", String::new()),
+        File("/etc/nsswitch.conf", format!("passwd: files\ngroup: files\nhosts: files{dns}\n")),
+        File("/etc/resolv.conf", resolver),
     ]);
     plan.extend(["/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs"].map(Like));
     plan.extend(run.ca.iter().map(|ca| bind(ca, "/etc/nexushub/ca.crt", Access::Read)));
@@ -307,6 +309,18 @@ mod tests {
         let hosts = "127.0.0.1 localhost internal.yesterday.localhost\n127.0.0.1 shop\n";
         assert!(at(&Step::File("/etc/hosts", hosts.into())).is_some());
         assert!(at(&Step::File("/etc/group", "root:x:0:\napp:x:8:\n".into())).is_some());
+    }
+
+    #[test]
+    fn names_are_asked_for_where_the_way_out_begins_or_nowhere() {
+        let gateway = Some([198, 18, 0, 1].into());
+        for (gateway, resolver, dns) in [(None, "", false), (gateway, "nameserver 198.18.0.1\n", true)] {
+            let plan = plan(&Run { gateway, ..run() }, (1, 1));
+            assert!(plan.contains(&Step::File("/etc/resolv.conf", resolver.into())));
+            let asked =
+                |step: &Step| matches!(step, Step::File("/etc/nsswitch.conf", text) if text.contains("dns"));
+            assert_eq!(plan.iter().any(asked), dns);
+        }
     }
 
     #[test]
