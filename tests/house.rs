@@ -416,6 +416,10 @@ fn evaluate(rust: &str) -> Option<Value> {
                 .collect();
             Value::String(format!("{}:{}", digits[..4].join("."), number(digits[4]).unwrap()))
         }
+        _ if rust.starts_with("Ipv4Addr::new(") => {
+            let numbers = rust.trim_start_matches("Ipv4Addr::new(").trim_end_matches(')');
+            Value::String(numbers.replace(", ", "."))
+        }
         _ if literals.len() == 1 => Value::String(literals[0].to_owned()),
         _ => match rust.split_once("<<") {
             Some((number_text, shift)) => {

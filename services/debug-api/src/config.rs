@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nexushub_chassis::Fault;
-use nexushub_proto::provider::Driver;
+use nexushub_proto::provider::{Driver, Egress};
 use serde::Deserialize;
 
 /// `[debug-api]`. Durations carry their unit in the key, sizes are bytes.
@@ -12,6 +12,8 @@ use serde::Deserialize;
 pub struct Config {
     /// How debug apps are isolated: `auto`, `krun`, `sandbox` or `process`.
     pub driver: String,
+    /// What debug apps in boxes may reach beyond this machine: none or internet.
+    pub egress: String,
     /// Relative host names that no debug app may claim.
     pub reserved_hosts: Vec<String>,
     /// Applications at the same time.
@@ -58,6 +60,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             driver: "auto".to_owned(),
+            egress: "none".to_owned(),
             reserved_hosts: ["login", "admin", "internal", "localhost"].map(str::to_owned).to_vec(),
             max_applications: 64,
             max_package_bytes: 512 << 20,
@@ -94,6 +97,15 @@ impl Config {
         }
     }
 
+    /// What its apps may reach, by name.
+    pub(crate) fn egress(&self) -> Option<Egress> {
+        match self.egress.as_str() {
+            "none" => Some(Egress::None),
+            "internet" => Some(Egress::Internet),
+            _ => None,
+        }
+    }
+
     pub(crate) fn expiry(&self) -> Option<Duration> {
         (self.expiry_s > 0).then(|| Duration::from_secs(self.expiry_s))
     }
@@ -109,6 +121,9 @@ impl Config {
                 format!("unknown driver `{}`", self.driver),
                 "auto, krun, sandbox or process",
             );
+        }
+        if self.egress().is_none() {
+            return wrong("egress", format!("unknown egress `{}`", self.egress), "none or internet");
         }
         let bounds = [
             ("max_applications", self.max_applications as u64),
@@ -150,6 +165,8 @@ mod tests {
         Config::default().judge().unwrap();
         let fault = Config { driver: "vm".to_owned(), ..Config::default() }.judge().unwrap_err();
         assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.driver"));
+        let fault = Config { egress: "lan".to_owned(), ..Config::default() }.judge().unwrap_err();
+        assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.egress"));
         let fault = Config { max_chunks: 0, ..Config::default() }.judge().unwrap_err();
         assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.max_chunks"));
         assert!(Config { max_entries: 70_000, ..Config::default() }.judge().is_err());

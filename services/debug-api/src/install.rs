@@ -203,6 +203,7 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
         release: release.map(|path| path.display().to_string()).unwrap_or_default(),
         data: folders.data(&record.id).display().to_string(),
         driver: hub.config.driver().unwrap_or(Driver::Unspecified).into(),
+        egress: hub.config.egress().unwrap_or_default().into(),
         origin: Origin::Debug.into(),
         static_service_url: description.static_service_url.clone().unwrap_or_default(),
         debug_port: description.debug_port().into(),

@@ -1,11 +1,11 @@
 //! The `[procmgr]` table of the configuration file. Every number that bounds something is here; `dist/config/nexushub.toml`
 //! documents each and equals these defaults.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use serde::Deserialize;
 
-use crate::{backoff::Policy, clock::Ms, desired::feed, health::Check, limits::Limits};
+use crate::{backoff::Policy, clock::Ms, desired::feed, egress::Network, health::Check, limits::Limits};
 
 /// `[procmgr]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub krun: Option<PathBuf>,
     /// Longest time for a guest to boot in the trial that tells whether microVMs run on this machine.
     pub krun_boot_ms: u32,
+    /// First of the addresses from which boxes that reach the internet get theirs.
+    pub egress_first: Ipv4Addr,
     /// The CA certificate that apps are told of in `SSL_CERT_FILE`, if the file exists.
     pub ca_file: PathBuf,
     /// First port given to apps.
@@ -92,6 +94,7 @@ impl Default for Config {
             sandbox: None,
             krun: None,
             krun_boot_ms: 2_000,
+            egress_first: Ipv4Addr::new(198, 18, 0, 0),
             ca_file: "dist/certs/ca.crt".into(),
             port_first: 10_000,
             port_last: 19_999,
@@ -166,6 +169,10 @@ impl Config {
         }
         if self.app_tmp_bytes == 0 {
             return Some(("app_tmp_bytes", "must be greater than 0: it would not be bounded".into()));
+        }
+        if !Network::fits(self.egress_first) {
+            let why = format!("{} is not a multiple of {}", self.egress_first, Network::ADDRESSES);
+            return Some(("egress_first", why));
         }
         let path = &self.health_path;
         if let Some(why) = path_problem(path) {
@@ -255,6 +262,8 @@ mod tests {
         assert_eq!(key(Config { log_budget_bytes: 5_000, ..Config::default() }), Some("log_budget_bytes"));
         assert_eq!(key(Config { health_path: "api".into(), ..Config::default() }), Some("health_path"));
         assert_eq!(key(Config { app_tmp_bytes: 0, ..Config::default() }), Some("app_tmp_bytes"));
+        let odd = Config { egress_first: Ipv4Addr::new(198, 18, 0, 1), ..Config::default() };
+        assert_eq!(key(odd), Some("egress_first"));
         assert_eq!(key(Config { app_open_files: 0, ..Config::default() }), Some("app_open_files"));
         assert_eq!(key(Config { health_path: "/a b\r\n".into(), ..Config::default() }), Some("health_path"));
     }

@@ -35,6 +35,17 @@ pub(crate) enum Isolation {
     Process,
 }
 
+/// What the box of an instance may reach beyond this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Egress {
+    /// Nothing.
+    #[default]
+    None,
+    /// The internet.
+    Internet,
+}
+
 /// One instance that should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Desired {
@@ -52,6 +63,9 @@ pub(crate) struct Desired {
     pub data: PathBuf,
     /// Wanted isolation.
     pub isolation: Isolation,
+    /// What its box may reach.
+    #[serde(default)]
+    pub egress: Egress,
     /// Configured environment.
     pub env: BTreeMap<String, String>,
     /// Overrides of the health check; 0 or empty = none.
@@ -108,6 +122,10 @@ impl Desired {
             provider::Driver::Sandbox => Isolation::Sandbox,
             provider::Driver::Process => Isolation::Process,
         };
+        let egress = match proto.egress() {
+            provider::Egress::Unspecified | provider::Egress::None => Egress::None,
+            provider::Egress::Internet => Egress::Internet,
+        };
         let health = proto.health.unwrap_or_default();
         let limits = proto.limits.unwrap_or_default();
         let mut desired = Self {
@@ -118,6 +136,7 @@ impl Desired {
             release: proto.release.into(),
             data: proto.data.into(),
             isolation,
+            egress,
             env: proto.env.into_iter().collect(),
             health: Overrides {
                 path: health.path,
@@ -152,10 +171,11 @@ impl Desired {
     /// With its digest.
     fn sealed(mut self) -> Self {
         let parts = (&self.release, &self.data, self.isolation, &self.env, &self.health);
-        let text = match self.limits == Limits::default() {
+        let text = match (self.egress, self.limits == Limits::default()) {
             // As it was before there were any: a newer procmgr is no reason to restart an app.
-            true => serde_json::to_vec(&parts),
-            false => serde_json::to_vec(&(parts, self.limits)),
+            (Egress::None, true) => serde_json::to_vec(&parts),
+            (Egress::None, false) => serde_json::to_vec(&(parts, self.limits)),
+            (egress, _) => serde_json::to_vec(&(parts, self.limits, egress)),
         };
         let text = text.unwrap_or_default();
         self.digest = hex(&Sha256::digest(&text)[..16]);
@@ -245,6 +265,8 @@ pub(crate) mod tests {
         let limits = provider::Limits { memory_bytes: 1 << 20, ..Default::default() };
         assert_ne!(base, desired(|i| i.limits = Some(limits)).digest);
         assert_eq!(base, desired(|i| i.limits = Some(provider::Limits::default())).digest);
+        assert_ne!(base, desired(|i| i.egress = provider::Egress::Internet.into()).digest);
+        assert_eq!(base, desired(|i| i.egress = provider::Egress::None.into()).digest);
     }
 
     #[test]

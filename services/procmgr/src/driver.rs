@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fmt, fs,
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +17,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::Ms,
-    desired::{Desired, Isolation},
+    desired::{Desired, Egress, Isolation},
+    egress::Router,
     env::{Inside, Surroundings},
     health::Check,
     limits::Limits,
@@ -72,6 +74,8 @@ pub(crate) struct Plan<'a> {
     pub stop_ms: Ms,
     /// First of the instance's own user ids; none for an ordinary user, who has none to give.
     pub uid: Option<u32>,
+    /// Where its box finds the way out to the internet, if it has one.
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// One way to isolate.
@@ -181,6 +185,9 @@ pub(crate) enum Missing {
     /// This machine, or this build, has none.
     #[error("{0}; ask for `process` to run without isolation")]
     Refused(String),
+    /// Boxes of the wanted kind don't reach the internet here.
+    #[error("egress \"internet\" {0}")]
+    NoWayOut(String),
 }
 
 /// The drivers that there are here: a value, which the owner task is told when one more trial has ended.
@@ -188,12 +195,15 @@ pub(crate) enum Missing {
 pub(crate) struct Drivers {
     sandbox: Result<Arc<Sandbox>, Missing>,
     krun: Result<Arc<Krun>, Missing>,
+    /// Whether boxes can reach the internet.
+    egress: Result<(), Missing>,
 }
 
 impl Drivers {
     /// While the search is under way.
     pub(crate) fn looking() -> Self {
-        Self { sandbox: Err(Missing::Looking), krun: Err(Missing::Looking) }
+        let looking = || Missing::Looking;
+        Self { sandbox: Err(looking()), krun: Err(looking()), egress: Err(looking()) }
     }
 
     /// With the outcome of the sandbox's trial.
@@ -214,6 +224,25 @@ impl Drivers {
         self.sandbox.as_ref().map_or_else(|_| untried(), |sandbox| told(sandbox.not_enforced()))
     }
 
+    /// With the outcome of the way out's trial.
+    pub(crate) fn with_egress(self, found: Result<(), String>) -> Self {
+        Self { egress: found.map_err(Missing::NoWayOut), ..self }
+    }
+
+    /// The driver for an instance, or why there is none. Only a sandbox has a way out, so that is the best box for who needs one;
+    /// nothing holds back an app without a box.
+    pub(crate) fn of(&self, desired: &Desired) -> Result<Arc<dyn Driver>, Missing> {
+        match (desired.egress, desired.isolation) {
+            (Egress::None, wanted) | (_, wanted @ Isolation::Process) => self.resolve(wanted),
+            (Egress::Internet, Isolation::Krun) => {
+                Err(Missing::NoWayOut("is not had in a microVM; ask for driver sandbox or auto".into()))
+            }
+            (Egress::Internet, Isolation::Auto | Isolation::Sandbox) => {
+                self.egress.clone().and_then(|()| self.resolve(Isolation::Sandbox))
+            }
+        }
+    }
+
     /// The driver for a wanted isolation, or why there is none.
     pub(crate) fn resolve(&self, wanted: Isolation) -> Result<Arc<dyn Driver>, Missing> {
         let sandbox = || self.sandbox.clone().map(|sandbox| sandbox as Arc<dyn Driver>);
@@ -221,6 +250,7 @@ impl Drivers {
         let named = |name: &str, missing| match missing {
             Missing::Looking => Missing::Looking,
             Missing::Refused(why) => Missing::Refused(format!("driver {name} finds no box here: {why}")),
+            no_way_out @ Missing::NoWayOut(_) => no_way_out,
         };
         match wanted {
             Isolation::Process => Ok(Arc::new(Process)),
@@ -233,20 +263,21 @@ impl Drivers {
         }
     }
 
-    /// The name of the driver that a wanted isolation leads to; empty if there is none.
-    pub(crate) fn name(&self, wanted: Isolation) -> &'static str {
-        self.resolve(wanted).map_or("", |driver| driver.name())
+    /// The name of the driver that an instance would have; empty if there is none.
+    pub(crate) fn name(&self, desired: &Desired) -> &'static str {
+        self.of(desired).map_or("", |driver| driver.name())
     }
 
     /// Whether it could be started, judged from the drivers and its files.
     pub(crate) fn judge(&self, desired: &Desired) -> Result<(), String> {
-        self.resolve(desired.isolation).map_err(|missing| missing.to_string())?;
+        self.of(desired).map_err(|missing| missing.to_string())?;
         judge_release(desired)
     }
 
     fn log(&self) {
         let why = |missing: Option<&Missing>| missing.map(ToString::to_string).unwrap_or_default();
         let (no_krun, no_sandbox) = (why(self.krun.as_ref().err()), why(self.sandbox.as_ref().err()));
+        let no_egress = why(self.egress.as_ref().err());
         match self.resolve(Isolation::Auto) {
             Ok(driver) => {
                 let not_enforced = driver.not_enforced().join("; ");
@@ -255,6 +286,7 @@ impl Drivers {
                     not_enforced,
                     no_krun,
                     no_sandbox,
+                    no_egress,
                     "the best box of this machine is found"
                 );
             }
@@ -289,16 +321,18 @@ pub(crate) struct Programs {
 }
 
 /// Searches for the drivers of this machine, says once what was found, and tells the owner task of each outcome: the trial of a
-/// microVM takes longer, and who wants a sandbox does not wait for it.
-pub(crate) async fn search(programs: Programs, root: bool, events: mpsc::Sender<Event>) {
+/// microVM takes longer, and who wants a sandbox does not wait for it. An ordinary user has no router.
+pub(crate) async fn search(programs: Programs, router: Option<Router>, events: mpsc::Sender<Event>) {
+    let root = router.is_some();
     let sandbox = async {
         let some = Drivers::looking().with_sandbox(sandbox::find(programs.sandbox, root).await);
         let _ = events.send(Event::Drivers(some.clone())).await; // an error says that procmgr is ending
         some
     };
-    let (some, krun) = tokio::join!(sandbox, krun::find(programs.krun, programs.krun_boot_ms));
+    let krun = krun::find(programs.krun, programs.krun_boot_ms);
+    let (some, egress, krun) = tokio::join!(sandbox, Router::find(router), krun);
     let krun = krun.map(|program| Krun::new(program, some.no_disk()));
-    let all = some.with_krun(krun);
+    let all = some.with_egress(egress).with_krun(krun);
     all.log();
     let _ = events.send(Event::Drivers(all)).await;
 }
@@ -328,6 +362,10 @@ pub(crate) mod tests {
 
     fn with_krun() -> Drivers {
         with_sandbox(&[]).with_krun(Ok(Krun::new("/opt/nexushub-krun".into(), None)))
+    }
+
+    fn name(drivers: &Drivers, wanted: Isolation) -> &'static str {
+        drivers.resolve(wanted).map_or("", |driver| driver.name())
     }
 
     #[test]
@@ -361,21 +399,22 @@ pub(crate) mod tests {
     #[test]
     fn auto_is_a_microvm_where_one_booted_and_waits_until_that_is_known() {
         let drivers = with_krun();
-        let names = [Isolation::Auto, Isolation::Krun, Isolation::Sandbox].map(|wanted| drivers.name(wanted));
+        let names =
+            [Isolation::Auto, Isolation::Krun, Isolation::Sandbox].map(|wanted| name(&drivers, wanted));
         assert_eq!(names, ["krun", "krun", "sandbox"]);
         let some = Drivers::looking().with_sandbox(Ok(Sandbox::new("/opt/nexushub-sandbox".into(), vec![])));
         assert_eq!(some.resolve(Isolation::Auto).unwrap_err(), Missing::Looking);
-        assert_eq!(some.name(Isolation::Sandbox), "sandbox");
+        assert_eq!(name(&some, Isolation::Sandbox), "sandbox");
     }
 
     #[test]
     fn nothing_runs_without_a_box_unless_that_was_asked_for_by_name() {
         let drivers = without_boxes("user namespaces are switched off");
-        assert_eq!(drivers.name(Isolation::Process), "process");
+        assert_eq!(name(&drivers, Isolation::Process), "process");
         let refusal = drivers.resolve(Isolation::Auto).unwrap_err().to_string();
         assert!(refusal.contains("driver auto") && refusal.contains("switched off"), "{refusal}");
         assert!(refusal.contains("ask for `process`"), "{refusal}");
-        assert_eq!(drivers.name(Isolation::Sandbox), "");
+        assert_eq!(name(&drivers, Isolation::Sandbox), "");
         let krun = with_sandbox(&[]).resolve(Isolation::Krun).unwrap_err();
         assert!(krun.to_string().contains("driver krun finds no box here: no /dev/kvm"), "{krun}");
     }
@@ -386,6 +425,34 @@ pub(crate) mod tests {
         let awaited = [Isolation::Auto, Isolation::Sandbox, Isolation::Krun, Isolation::Process]
             .map(|wanted| drivers.resolve(wanted).is_err_and(|missing| missing == Missing::Looking));
         assert_eq!(awaited, [true, true, true, false]);
+    }
+
+    #[test]
+    fn the_internet_is_reached_out_of_a_sandbox_and_nobody_runs_without_the_way_out_that_it_asks_for() {
+        let asking = |isolation, egress| Desired {
+            isolation,
+            egress,
+            ..Desired::from_proto(crate::desired::tests::proto("a"), 1_000).unwrap()
+        };
+        let name = |drivers: &Drivers, isolation| {
+            let driver = drivers.of(&asking(isolation, Egress::Internet));
+            driver.map(|driver| driver.name()).map_err(|missing| missing.to_string())
+        };
+        let some = with_krun().with_egress(Ok(()));
+        assert_eq!(name(&some, Isolation::Auto).as_deref(), Ok("sandbox"));
+        assert_eq!(some.name(&asking(Isolation::Auto, Egress::None)), "krun");
+        assert!(
+            name(&some, Isolation::Krun)
+                .unwrap_err()
+                .starts_with("egress \"internet\" is not had in a microVM")
+        );
+        let none = with_krun().with_egress(Err("needs root".into()));
+        for isolation in [Isolation::Auto, Isolation::Sandbox] {
+            assert_eq!(name(&none, isolation), Err("egress \"internet\" needs root".into()));
+            assert_ne!(none.name(&asking(isolation, Egress::None)), "");
+        }
+        assert_eq!(name(&none, Isolation::Process).as_deref(), Ok("process"), "which nothing holds back");
+        assert_eq!(name(&with_krun(), Isolation::Auto), Err(LOOKING.into()), "before the trial has ended");
     }
 
     #[test]

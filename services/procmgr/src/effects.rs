@@ -32,8 +32,9 @@ use crate::{
     adopt,
     clock::Ms,
     control,
-    desired::Desired,
+    desired::{Desired, Egress},
     driver::{Driver, Form, Plan, judge_release},
+    egress,
     env::{self, Surroundings},
     exit::{Exit, How},
     generation::{Failure, Generation, Note, Order, Place},
@@ -43,7 +44,7 @@ use crate::{
     manager::Event,
     ports::bind_reservation,
     probe::{self, Question},
-    process,
+    process, slots,
 };
 
 /// Longest wait for a shim to take an order.
@@ -154,6 +155,7 @@ impl Os {
         } else {
             (Limits::default(), None)
         };
+        let way_out = self.way_out(desired, driver, uid)?;
         let check = desired.health.apply(&terms.check);
         let program = driver.program(&Plan {
             desired,
@@ -162,6 +164,7 @@ impl Os {
             check: &check,
             stop_ms: terms.stop_ms,
             uid,
+            gateway: way_out.map(|slot| self.place.router.gateway(slot)),
         });
         let inside = driver.inside(desired, &terms.around, port.as_ref().map(|(port, _)| *port));
         let own_secret = terms.key.app_secret(desired.id.as_str());
@@ -196,9 +199,25 @@ impl Os {
             driver: driver.name(),
             release: desired.release.clone(),
             data: desired.data.clone(),
+            way_out,
             port,
             spec,
         })
+    }
+
+    /// Which way out to the internet its box gets, if one.
+    fn way_out(
+        &self,
+        desired: &Desired,
+        driver: &dyn Driver,
+        uid: Option<u32>,
+    ) -> Result<Option<u32>, String> {
+        match desired.egress {
+            Egress::Internet if driver.boxes() => {
+                uid.map(slots::number).map(Some).ok_or_else(egress::needs_root)
+            }
+            Egress::Internet | Egress::None => Ok(None),
+        }
     }
 
     fn first_uid(&self, id: &InstanceId) -> Result<Option<u32>, String> {
@@ -379,7 +398,8 @@ mod tests {
         config::Config,
         desired::{Isolation, tests::proto},
         driver::tests::with_sandbox,
-        slots::{self, Slots},
+        egress::Router,
+        slots::Slots,
     };
 
     fn os(state: &std::path::Path, slots: Option<Slots>) -> Os {
@@ -389,6 +409,7 @@ mod tests {
             boot_id: "boot".into(),
             shim: "/nonexistent/shim".into(),
             cgroups: Cgroups::default(),
+            router: Router::new(state, config.egress_first),
             slots,
             keep: 3,
         };

@@ -32,7 +32,7 @@ use nexushub_shim::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup, driver, ids::InstanceId, limits::Limits, slots::Slots};
+use crate::{cgroup, driver, egress::Router, ids::InstanceId, limits::Limits, slots::Slots};
 
 /// Longest time from the fork to the completed record.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -223,6 +223,8 @@ pub(crate) struct Order {
     pub release: PathBuf,
     /// The app's data; made if it isn't there.
     pub data: PathBuf,
+    /// Which way out to the internet its box gets, if one.
+    pub way_out: Option<u32>,
     /// Where the app shall listen, if that is a port of this machine, and its reservation.
     pub port: Option<(u16, OwnedFd)>,
     /// What to run; folders, number, nonce and cgroups are filled in here.
@@ -240,6 +242,8 @@ pub(crate) struct Place {
     pub shim: PathBuf,
     /// Where cgroups are made.
     pub cgroups: cgroup::Cgroups,
+    /// The ways out to the internet.
+    pub router: Router,
     /// Who has which user ids; none for an ordinary user, who has none to give.
     pub slots: Option<Slots>,
     /// Generation folders kept.
@@ -256,6 +260,11 @@ pub(crate) struct Failure {
 }
 
 impl Place {
+    /// The ways out to the internet, for who may make them.
+    pub(crate) fn root_router(&self) -> Option<Router> {
+        self.slots.is_some().then(|| self.router.clone())
+    }
+
     /// The folder of all instances.
     pub(crate) fn instances(&self) -> PathBuf {
         self.state.join("instances")
@@ -277,10 +286,14 @@ impl Place {
         let number = self.next_number(&order.id).map_err(early)?;
         let failed = |why: String| Failure { number, why };
         let id = order.id.clone();
-        let port = order.port.as_ref().map(|(port, _)| *port);
+        let (port, way_out) = (order.port.as_ref().map(|(port, _)| *port), order.way_out);
         let dir = self.instance(&id).join(format!("g{number}"));
         let (mut child, note) = self.spawn(order, &dir, number).map_err(|error| failed(error.to_string()))?;
-        let record = complete(&dir, &mut child).map_err(|why| {
+        let begun = complete(&dir, &mut child).and_then(|record| {
+            way_out.map_or(Ok(()), |slot| self.router.attach(slot, child.id()))?;
+            Ok(record)
+        });
+        let record = begun.map_err(|why| {
             // Ours, and not waited for yet: its pid is nobody else's.
             let _ = child.kill();
             let _ = child.wait();
@@ -474,6 +487,7 @@ mod tests {
             boot_id: "boot".into(),
             shim: "/nonexistent/shim".into(),
             cgroups: cgroup::Cgroups::default(),
+            router: Router::new(state, [198, 18, 0, 0].into()),
             slots: None,
             keep: 2,
         }
@@ -583,6 +597,7 @@ mod tests {
             driver: "process",
             release: "/srv/1".into(),
             data: data.to_owned(),
+            way_out: None,
             port: Some((10_000, listener.into())),
             spec: Spec {
                 instance: "a".into(),

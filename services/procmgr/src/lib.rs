@@ -23,6 +23,7 @@ mod control;
 mod desired;
 mod driver;
 mod effects;
+mod egress;
 mod env;
 mod error;
 mod exit;
@@ -70,6 +71,7 @@ use crate::{
     desired::{feed, store},
     driver::Programs,
     effects::{Os, Terms},
+    egress::Router,
     env::Surroundings,
     generation::Place,
     manager::{Event, Manager, Start},
@@ -117,7 +119,7 @@ impl Daemon for Procmgr {
         let start = start(&chassis.setup, &place, table.clone(), announce)?;
         // Beside everything else: only what needs a box waits for it.
         let search =
-            tokio::spawn(driver::search(programs(&chassis.setup)?, place.slots.is_some(), events.clone()));
+            tokio::spawn(driver::search(programs(&chassis.setup)?, place.root_router(), events.clone()));
         let (instances, desired) = (start.known.len(), start.desired.clone());
         let mut owner = tokio::spawn(Manager::new(start, os).run(inbox));
         let mut feed = tokio::spawn(feed::follow(
@@ -141,6 +143,7 @@ impl Daemon for Procmgr {
         if stop_all_marker(&chassis.setup).exists() {
             stop_all(&chassis, &events).await;
             place.cgroups.leave();
+            place.router.leave();
         }
         match server.await {
             Ok(outcome) => outcome,
@@ -221,6 +224,7 @@ fn place(setup: &Setup<Config>, shim: &File) -> Result<Place, Fault> {
         })?,
         shim: PathBuf::from(format!("/proc/self/fd/{}", shim.as_raw_fd())),
         cgroups: Cgroups::find(&setup.state),
+        router: Router::new(&setup.state, setup.config.egress_first),
         slots: nix::unistd::geteuid().is_root().then(Slots::default),
         keep: usize::try_from(setup.config.keep_generations).unwrap_or(usize::MAX),
     };

@@ -321,8 +321,10 @@ impl<E: Effects> Manager<E> {
         if let Some(problem) = desired.problem.as_ref().or(machine.held_back.as_ref()) {
             return refuse(id, problem);
         }
-        if let Err(Missing::Refused(why)) = self.drivers.resolve(desired.isolation) {
-            return refuse(id, &why);
+        match self.drivers.of(desired) {
+            Err(Missing::Refused(why)) => return refuse(id, &why),
+            Err(no_way_out @ Missing::NoWayOut(_)) => return refuse(id, &no_way_out.to_string()),
+            Ok(_) | Err(Missing::Looking) => {}
         }
         machine.ask_restart(now);
         self.touched.insert(id);
@@ -364,7 +366,7 @@ impl<E: Effects> Manager<E> {
         let machine = self.machines.entry(id.clone()).or_insert_with(|| Machine::new(now));
         machine.launch(desired.digest.clone(), now);
         machine.desired = Some(Arc::clone(desired));
-        let started = self.drivers.resolve(desired.isolation).map_err(|missing| missing.to_string());
+        let started = self.drivers.of(desired).map_err(|missing| missing.to_string());
         let started = started.and_then(|driver| {
             let reserve = || self.ports.reserve(id, |port| self.effects.reserve(port));
             let port = (!driver.boxes()).then(reserve).transpose().map_err(|error| error.to_string())?;
@@ -394,7 +396,7 @@ impl<E: Effects> Manager<E> {
         let touched = std::mem::take(&mut self.touched);
         for id in &touched {
             let Some(machine) = self.machines.get(id) else { continue };
-            let driver = machine.desired.as_ref().map_or("", |desired| self.drivers.name(desired.isolation));
+            let driver = machine.desired.as_ref().map_or("", |desired| self.drivers.name(desired));
             let status = table::status(id, machine, driver);
             let before = self.table.get(id).map(|status| status.state);
             if before != Some(status.state) {

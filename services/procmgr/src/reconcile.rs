@@ -126,7 +126,7 @@ fn idle(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
         Want::Stopped => rest(m, State::Stopped, "all instances have been stopped"),
         Want::Run(desired) => match &desired.problem {
             Some(problem) => rest(m, State::Failed, &format!("cannot run: {problem}")),
-            None => match drivers.resolve(desired.isolation) {
+            None => match drivers.of(desired) {
                 Err(Missing::Looking) => rest(m, State::Starting, &Missing::Looking.to_string()),
                 Err(refused) => rest(m, State::Failed, &format!("cannot run: {refused}")),
                 Ok(_) if m.restart_asked || m.tried.as_ref() != Some(&desired.digest) => {
@@ -165,7 +165,7 @@ fn reason_to_end(m: &Machine, run: &Generation, want: Want<'_>, drivers: &Driver
         Want::Stopped => return Some(Cause::StopAll),
         Want::Run(desired) => desired,
     };
-    let startable = desired.problem.is_none() && drivers.resolve(desired.isolation).is_ok();
+    let startable = desired.problem.is_none() && drivers.of(desired).is_ok();
     if !startable || m.held_back.is_some() {
         return None;
     }

@@ -17,9 +17,14 @@ pub(crate) const FIRST: u32 = 0x7000_0000;
 /// User ids in a range.
 const RANGE: u32 = 1 << 16;
 /// Ranges there are.
-const SLOTS: u32 = 4096;
+pub(crate) const SLOTS: u32 = 4096;
 /// Name of the file in an instance's folder that holds the number of its range.
 const FILE: &str = "slot";
+
+/// The number of the range that begins with this user id.
+pub(crate) fn number(first_uid: u32) -> u32 {
+    first_uid.saturating_sub(FIRST) / RANGE
+}
 
 /// Hands out the ranges, one at a time.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +92,7 @@ mod tests {
         let uid = |name: &str| slots.first_uid(dir.path(), &id(name));
         assert_eq!(uid("a").unwrap(), FIRST);
         assert_eq!(uid("b").unwrap(), FIRST + RANGE);
+        assert_eq!((number(FIRST), number(FIRST + RANGE)), (0, 1));
         assert_eq!(uid("a").unwrap(), FIRST, "read again from disk");
         assert_eq!(Slots::default().first_uid(dir.path(), &id("b")).unwrap(), FIRST + RANGE);
         fs::remove_dir_all(dir.path().join("a")).unwrap();

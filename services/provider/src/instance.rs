@@ -24,6 +24,17 @@ pub enum Driver {
     Process,
 }
 
+/// What a box may reach beyond this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// Nothing.
+    #[default]
+    None,
+    /// The internet.
+    Internet,
+}
+
 /// Overrides of the health check; absent = the defaults of procmgr.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -80,6 +91,7 @@ pub enum Field {
     Release,
     Data,
     Driver,
+    Egress,
     Env,
     Health,
     Limits,
@@ -119,6 +131,7 @@ pub struct Fields {
     pub release: Option<PathBuf>,
     pub data: Option<PathBuf>,
     pub driver: Option<Driver>,
+    pub egress: Option<Egress>,
     pub env: Option<BTreeMap<String, String>>,
     pub health: Option<Health>,
     pub limits: Option<Limits>,
@@ -141,6 +154,7 @@ impl Fields {
             release: pick(&self.release, &lower.release, pinned(Field::Release)),
             data: pick(&self.data, &lower.data, pinned(Field::Data)),
             driver: pick(&self.driver, &lower.driver, pinned(Field::Driver)),
+            egress: pick(&self.egress, &lower.egress, pinned(Field::Egress)),
             env: pick(&self.env, &lower.env, pinned(Field::Env)),
             health: pick(&self.health, &lower.health, pinned(Field::Health)),
             limits: pick(&self.limits, &lower.limits, pinned(Field::Limits)),
@@ -165,6 +179,7 @@ impl Fields {
             release: self.release.clone()?,
             data: self.data.clone().unwrap_or_else(|| data_root.join(id.as_str())),
             driver: self.driver.unwrap_or_default(),
+            egress: self.egress.unwrap_or_default(),
             env: self.env.clone().unwrap_or_default(),
             health: self.health.clone(),
             limits: self.limits,
@@ -204,6 +219,8 @@ pub struct Instance {
     pub data: PathBuf,
     /// Its isolation.
     pub driver: Driver,
+    /// What it may reach.
+    pub egress: Egress,
     /// Further environment.
     pub env: BTreeMap<String, String>,
     /// Overrides of its health check.

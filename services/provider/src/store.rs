@@ -169,6 +169,7 @@ impl From<&Entry> for Typed {
             release: fields.release.as_ref().map(text),
             data: fields.data.as_ref().map(text),
             driver: fields.driver,
+            egress: fields.egress,
             env: fields.env.clone(),
             health: fields.health.clone(),
             limits: fields.limits,
@@ -183,7 +184,7 @@ impl From<&Entry> for Typed {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::instance::{Driver, Health};
+    use crate::instance::{Driver, Egress, Health};
     use nexushub_chassis::names::Zone;
 
     fn judge() -> Judge {
@@ -196,6 +197,7 @@ mod tests {
             host_name: Some(format!("{id}.debug")),
             release: Some("/r".into()),
             driver: Some(Driver::Process),
+            egress: Some(Egress::Internet),
             env: Some([("A".to_owned(), "b".to_owned())].into()),
             health: Some(Health { interval_ms: Some(500), ..Health::default() }),
             ..Typed::default()

@@ -9,7 +9,7 @@ use std::{
 use nexushub_chassis::names::{HostName, HttpUrl, InstanceId, Zone, is_variable, shown};
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{Driver, Entry, Field, Fields, Health, Limits, Source};
+use crate::instance::{Driver, Egress, Entry, Field, Fields, Health, Limits, Source};
 
 /// Longest app id and display name, in characters.
 const NAME_MAX: usize = 128;
@@ -71,6 +71,9 @@ pub struct Typed {
     /// auto, krun, sandbox or process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<Driver>,
+    /// none or internet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// Further environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
@@ -129,6 +132,7 @@ impl Judge {
             release: Some(release),
             data: typed.data.map(|path| self.path(&path)).transpose().map_err(bad("data"))?,
             driver: typed.driver,
+            egress: typed.egress,
             env: typed.env.map(env).transpose().map_err(bad("env"))?,
             health: typed.health.map(health).transpose().map_err(bad("health"))?,
             limits: typed.limits.map(limits).transpose().map_err(bad("limits"))?,

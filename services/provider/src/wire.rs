@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::{
     changes::Change,
-    instance::{Driver, Health, Instance, Limits},
+    instance::{Driver, Egress, Health, Instance, Limits},
     merge::{Desired, Merged, Origin},
     typed::{BadField, Typed},
 };
@@ -27,6 +27,12 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         Ok(proto::Driver::Sandbox) => Some(Driver::Sandbox),
         Ok(proto::Driver::Process) => Some(Driver::Process),
         Err(_) => return Err(BadField { key: "driver", why: format!("there is no driver {}", sent.driver) }),
+    };
+    let egress = match proto::Egress::try_from(sent.egress) {
+        Ok(proto::Egress::Unspecified) => None,
+        Ok(proto::Egress::None) => Some(Egress::None),
+        Ok(proto::Egress::Internet) => Some(Egress::Internet),
+        Err(_) => return Err(BadField { key: "egress", why: format!("there is no egress {}", sent.egress) }),
     };
     let debug_port = u16::try_from(sent.debug_port)
         .map_err(|_| BadField { key: "debug_port", why: format!("{} is not a port", sent.debug_port) })?;
@@ -56,6 +62,7 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         release: said(sent.release),
         data: said(sent.data),
         driver,
+        egress,
         env: Some(sent.env.into_iter().collect())
             .filter(|env: &std::collections::BTreeMap<_, _>| !env.is_empty()),
         health: health.filter(|health| *health != Health::default()),
@@ -78,6 +85,10 @@ pub fn instance(desired: &Desired) -> proto::Instance {
         Driver::Sandbox => proto::Driver::Sandbox,
         Driver::Process => proto::Driver::Process,
     };
+    let egress = match desired.instance.egress {
+        Egress::None => proto::Egress::None,
+        Egress::Internet => proto::Egress::Internet,
+    };
     let origin = match desired.origin {
         Origin::Static => proto::Origin::Static,
         Origin::Dynamic => proto::Origin::Dynamic,
@@ -91,6 +102,7 @@ pub fn instance(desired: &Desired) -> proto::Instance {
         release: text(release),
         data: text(data),
         driver: driver.into(),
+        egress: egress.into(),
         env: env.clone().into_iter().collect(),
         health: health.as_ref().map(|health| proto::Health {
             path: health.path.clone().unwrap_or_default(),
@@ -152,6 +164,7 @@ mod tests {
             release: "/r".into(),
             data: "/d".into(),
             driver: proto::Driver::Process.into(),
+            egress: proto::Egress::Internet.into(),
             env: [("A".to_owned(), "b".to_owned())].into(),
             health: Some(proto::Health { path: "/up".into(), failures: 3, ..Default::default() }),
             limits: Some(proto::Limits { memory_bytes: 1 << 30, processes: 9, ..Default::default() }),
@@ -169,6 +182,7 @@ mod tests {
     fn what_cannot_be_is_refused_by_name() {
         let key = |sent| typed(sent).unwrap_err().key;
         assert_eq!(key(proto::Instance { driver: 99, ..Default::default() }), "driver");
+        assert_eq!(key(proto::Instance { egress: 99, ..Default::default() }), "egress");
         assert_eq!(key(proto::Instance { debug_port: 65_536, ..Default::default() }), "debug_port");
         assert_eq!(
             key(proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() }),

@@ -96,6 +96,7 @@ impl Stage {
             boot_id: nexushub_chassis::launch::clock::boot_id().unwrap(),
             shim: "/nonexistent".into(),
             cgroups: cgroup::Cgroups::default(),
+            router: crate::egress::Router::new(dir.path(), [198, 18, 0, 0].into()),
             slots: None,
             keep: 3,
         };

@@ -109,8 +109,8 @@ mod tests {
         let around = Surroundings::new(&config, "yesterday.localhost", 8443, Path::new("/nonexistent"));
         let limits = Limits { memory_bytes: (128 << 20) + 1, cpu_percent: 250, ..config.app_limits() };
         let (check, uid) = (config.check(), Some(slots::FIRST));
-        let plan =
-            Plan { desired: &desired, around: &around, limits: &limits, check: &check, stop_ms: 5000, uid };
+        let (desired, around, limits, check) = (&desired, &around, &limits, &check);
+        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, gateway: None };
         let program = krun().program(&plan);
         let args = program.args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(

@@ -42,7 +42,9 @@ impl Driver for Sandbox {
 
     fn program(&self, plan: &Plan<'_>) -> Program {
         let mut args = options(plan, &self.not_enforced);
-        args.extend(["--hosts".into(), plan.around.internal_host().into(), "--".into(), boxed_app()]);
+        args.extend(["--hosts".into(), plan.around.internal_host().into()]);
+        args.extend(plan.gateway.iter().flat_map(|gateway| ["--gateway".into(), gateway.to_string().into()]));
+        args.extend(["--".into(), boxed_app()]);
         Program { path: self.program.clone(), args, cwd: "/".into(), form: Form::Box }
     }
 
@@ -77,7 +79,8 @@ mod tests {
         };
         let sandbox = Sandbox::new("/opt/nexushub-sandbox".into(), vec![]);
         let (limits, check) = (config.app_limits(), config.check());
-        let program = |uid| {
+        let program = |uid: Option<u32>| {
+            let gateway = uid.map(|_| std::net::Ipv4Addr::new(198, 18, 0, 1));
             sandbox.program(&Plan {
                 desired: &desired,
                 around: &around,
@@ -85,6 +88,7 @@ mod tests {
                 check: &check,
                 stop_ms: 5000,
                 uid,
+                gateway,
             })
         };
         let args =
@@ -92,22 +96,23 @@ mod tests {
         assert_eq!(
             args(Some(slots::FIRST)),
             "--release /srv/app/1 --data /srv/data --ca /ca.crt --uid 1879048192 --data-bytes 1073741824 --tmp-bytes 67108864 \
-             --open-files 1024 --hostname a --hosts 127.0.0.1 internal.yesterday.localhost -- /app/bin/app"
+             --open-files 1024 --hostname a --hosts 127.0.0.1 internal.yesterday.localhost --gateway 198.18.0.1 -- /app/bin/app"
         );
-        assert!(!args(None).contains("--uid") && !args(None).contains("--data-bytes"));
+        let none = args(None);
+        assert!(!["--uid", "--data-bytes", "--gateway"].iter().any(|option| none.contains(option)), "{none}");
         assert_eq!(program(None).form, Form::Box);
         let diskless =
             Sandbox::new("/opt/nexushub-sandbox".into(), vec!["data_bytes: no loop device".into()]);
+        let (desired, around, limits, check) = (&desired, &around, &limits, &check);
         let uid = Some(slots::FIRST);
-        let plan =
-            Plan { desired: &desired, around: &around, limits: &limits, check: &check, stop_ms: 5000, uid };
+        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, gateway: None };
         assert!(!diskless.program(&plan).args.contains(&"--data-bytes".into()));
-        let inside = sandbox.inside(&desired, &around, None);
+        let inside = sandbox.inside(desired, around, None);
         assert_eq!(
             (inside.port, inside.data.to_str(), inside.ca_file),
             (80, Some("/db"), Some(CA_FILE.into()))
         );
-        let bare = Surroundings { ca_file: None, ..around };
-        assert_eq!(sandbox.inside(&desired, &bare, None).ca_file, None);
+        let bare = Surroundings { ca_file: None, ..around.clone() };
+        assert_eq!(sandbox.inside(desired, &bare, None).ca_file, None);
     }
 }
