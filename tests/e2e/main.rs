@@ -8,6 +8,7 @@ mod boot;
 mod boxes;
 mod command_line;
 mod credentials;
+mod egress;
 mod entrance;
 mod hangs;
 mod hostile;

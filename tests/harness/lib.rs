@@ -25,6 +25,7 @@ pub mod shell;
 pub mod traces;
 pub mod upload;
 pub mod workshop;
+pub mod world;
 
 pub use app::App;
 pub use https::{Answer, Failure, Https, Protocol};
