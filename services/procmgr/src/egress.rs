@@ -101,7 +101,7 @@ impl Router {
         let tried = tokio::task::spawn_blocking(move || {
             router.try_apart()?;
             let _alone = router.alone();
-            let used = host::addresses()?.iter().any(|(name, _)| name.starts_with(&router.links()));
+            let used = router.addresses()?.iter().any(|(name, _)| name.starts_with(&router.links()));
             if used { router.rule() } else { Ok(()) }
         });
         let tried = tried.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -158,7 +158,7 @@ impl Router {
 
     /// Puts the rules in force for the machine as it is now, and only then has it forward.
     fn rule(&self) -> io::Result<()> {
-        let uplinks = host::uplinks()?;
+        let (own, uplinks) = (self.addresses()?, host::uplinks()?);
         let mut lent = self.read_lent();
         lent.extend(uplinks.iter().filter(|uplink| !host::forwards(uplink)).cloned());
         lent.sort();
@@ -166,21 +166,28 @@ impl Router {
         durable::write(&self.lent, lent.join("\n").as_bytes(), 0o600)?;
         // Of a router the operator decides what it forwards.
         let guarded = if host::routes() { Vec::new() } else { lent.clone() };
-        self.put_rules(Rules { uplinks, guarded, ..self.rules() })?;
+        let resolver = host::resolver(&own);
+        self.put_rules(&Rules { uplinks, guarded, resolver, ..self.rules() })?;
         lent.iter().try_for_each(|uplink| host::forward(uplink, true))
     }
 
-    fn put_rules(&self, rules: Rules) -> io::Result<()> {
-        let own = host::addresses()?;
+    fn put_rules(&self, rules: &Rules) -> io::Result<()> {
+        space::run("nft", &["-f", "-"], rules.text().as_bytes())
+    }
+
+    /// The machine's addresses, if none of another interface is among those of the boxes.
+    fn addresses(&self) -> io::Result<Vec<(String, Ipv4Addr)>> {
+        let all = host::addresses()?;
         let strange =
             |(name, at): &&(String, Ipv4Addr)| self.network.holds(*at) && !name.starts_with(&self.links());
-        if let Some((name, address)) = own.iter().find(strange) {
-            let network = self.network;
-            let why = format!("{address} of {name} is in {network}, set egress_first in [procmgr] to others");
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+        match all.iter().find(strange) {
+            None => Ok(all),
+            Some((name, at)) => {
+                let network = self.network;
+                let why = format!("{at} of {name} is in {network}, set egress_first in [procmgr] to others");
+                Err(io::Error::new(io::ErrorKind::AddrInUse, why))
+            }
         }
-        let rules = Rules { resolver: host::resolver(&own), ..rules };
-        space::run("nft", &["-f", "-"], rules.text().as_bytes())
     }
 
     fn read_lent(&self) -> Vec<String> {
@@ -194,9 +201,10 @@ impl Router {
         }
         let link = format!("{}{slot}", self.links());
         if if_nametoindex(link.as_str()).is_ok() {
-            space::run("ip", &["link", "delete", &link], b"")?;
+            // Fails when it goes by itself just then.
+            let _ = space::run("ip", &["link", "delete", &link], b"");
         }
-        // The namespace is the tool's standard input: nothing else about it can't become another's.
+        // The network is the tool's standard input: a path with the number of a process could mean another's meanwhile.
         let pair = ["link", "add", &link, "type", "veth", "peer", "name", INSIDE, "netns", "/proc/self/fd/0"];
         space::run_with("ip", &pair, inside)?;
         host::no_ipv6(&link)?;
@@ -217,7 +225,7 @@ impl Router {
     /// Makes a way out between two networks of nobody's, which are gone afterwards.
     fn try_apart(&self) -> io::Result<()> {
         space::apart(|| {
-            self.put_rules(self.rules())?;
+            self.put_rules(&self.rules())?;
             let inside = space::apart(|| File::open("/proc/thread-self/ns/net"))?;
             self.connect(0, &inside)
         })

@@ -44,7 +44,7 @@ pub(super) fn run(tool: &str, args: &[&str], text: &[u8]) -> io::Result<()> {
     let path = find(tool)?;
     let mut command = command(&path, args);
     let child = command.stdin(reader).spawn()?;
-    drop(command); // and with it our end to read from: a tool that ends early is told by the write
+    drop(command); // and with it our copy of the reading end: the write says when a tool ends early
     let written = writer.write_all(text);
     drop(writer);
     judge(tool, &child.wait_with_output()?).and(written)
