@@ -27,6 +27,16 @@ pub struct Traces {
     pub devices: BTreeSet<PathBuf>,
 }
 
+impl Traces {
+    /// Whether this is what there was before; descriptors may be fewer, as a connection that was idle then is closed by now.
+    #[must_use]
+    pub fn no_more_than(&self, before: &Self) -> bool {
+        let fewer = |(name, count)| self.descriptors.get(name).is_some_and(|now| now <= count);
+        let alike = Self { descriptors: self.descriptors.clone(), ..before.clone() };
+        *self == alike && before.descriptors.iter().all(fewer)
+    }
+}
+
 impl Platform {
     /// What there is of it now. `groups` are the folders of the platform's own control groups.
     ///

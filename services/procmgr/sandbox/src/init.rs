@@ -74,7 +74,7 @@ fn start(run: &Run, report: &Report, begin: Begin) -> Result<Pid, Reason> {
         await_way_out()?;
     }
     let app = fork_app(&run, ids, report, begin)?;
-    hide()?;
+    release_text();
     Ok(app)
 }
 
@@ -110,6 +110,7 @@ fn fork_app(run: &Run, ids: Ids, report: &Report, begin: Begin) -> Result<Pid, R
     let (mut said, mut first, mut rest) = (File::from(said), [0xff], String::new());
     if said.read(&mut first).because(|| "hear from the app's process")? == 1 && first == [MAP_ME] {
         ids.map(child)?;
+        hide()?;
         File::from(open).write_all(b".").because(|| "let the app begin")?;
         said.read_to_string(&mut rest).because(|| "hear from the app's process")?;
         if rest.is_empty() {
@@ -172,14 +173,12 @@ fn limit(run: &Run) -> Result<(), Reason> {
     Ok(())
 }
 
-/// From here on this process can do little, and shows nothing of itself.
+/// From here on this process can do little, and shows nothing of itself: before the app begins.
 fn hide() -> Result<(), Reason> {
     // SAFETY: the three standard descriptors are the app's and nothing in this process owns them.
     unsafe { libc::syscall(libc::SYS_close_range, 0, 2, 0) };
     user::renounce()?;
-    prctl::set_dumpable(false).because(|| "hide from the app")?;
-    release_text();
-    Ok(())
+    prctl::set_dumpable(false).because(|| "hide from the app").map(|_| ())
 }
 
 /// Lets go of the program's own pages; what the loop needs comes back from the page cache.
