@@ -13,7 +13,7 @@ use std::{
 
 use http::Request;
 use http_body_util::Full;
-use nexushub_e2e::{Load, Options, Platform, Process, Protocol, Traces, processes, rounds_up_to};
+use nexushub_e2e::{Load, Options, Platform, Process, Protocol, Traces, processes, rounds_up_to, workshop};
 use nexushub_proto::{
     procmgr::{InstanceStatus, State, endpoint::Kind, exit::How},
     provider::{Driver, Limits},
@@ -42,6 +42,22 @@ async fn an_app_in_a_box_answers_and_takes_no_port_of_the_machine() {
         platform.says("named", "id -u; pwd; cat /proc/self/status | grep CapEff").await,
         "1000\n/app\nCapEff:\t0000000000000000"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_which_box_apps_get_here_and_why_no_better_one() {
+    let platform = Platform::start();
+    let app = platform.run_boxed("best", Driver::Auto, Limits::default()).await;
+    let doctor = workshop::nexushub(platform.home.path(), &["doctor", "-o", "json"]);
+    assert!(doctor.status.success(), "{doctor:?}");
+    let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let says = |what: &str| findings.iter().filter(|found| found["what"] == what).collect::<Vec<_>>();
+    assert_eq!(says("driver auto")[0]["says"], format!("is {}", app.driver));
+    let sandbox = says("driver sandbox");
+    assert!(sandbox.iter().all(|found| found["verdict"] != "bad"), "{report}");
+    assert!(sandbox.iter().any(|found| found["verdict"] == "ok") || sandbox.len() <= app.not_enforced.len());
+    assert_eq!((says("driver krun").len(), says("egress internet").len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,7 +105,9 @@ fn wrong_usage_exits_2_and_a_platform_that_is_not_there_1_with_a_hint() {
     }
     let release = platform.release("source").display().to_string();
     let push = ["push", release.as_str(), "--name", "x"];
-    for absent in [&["status"][..], &["logs", "proxy"], &["secret", "proxy"], &["restart", "proxy"], &push] {
+    for absent in
+        [&["status"][..], &["doctor"], &["logs", "proxy"], &["secret", "proxy"], &["restart", "proxy"], &push]
+    {
         let output = run(absent);
         assert_eq!(output.status.code(), Some(1), "{absent:?}: {}", said(&output));
         assert!(said(&output).contains("nexushub up"), "{absent:?} says what to do: {}", said(&output));

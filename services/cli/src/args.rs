@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nexushub_launch::daemon::DAEMONS as DAEMONS_OF_PLATFORM;
 
-use crate::{down::Down, logs::Logs, push::Push, restart::Restart, status::Status};
+use crate::{doctor::Doctor, down::Down, logs::Logs, push::Push, restart::Restart, status::Status};
 
 /// The names of a platform's daemons, in the order in which they are started.
 pub(crate) const DAEMONS: [&str; DAEMONS_OF_PLATFORM.len()] = {
@@ -55,6 +55,11 @@ pub(crate) enum Command {
     Down(Down),
     /// Show what runs, and why what does not run does not
     Status(Status),
+    /// Examine what this machine can do for apps, and say what to do where it can't
+    ///
+    /// Asks the running platform which boxes it found for apps, what of their isolation this machine does not enforce, and
+    /// whether boxes reach the internet. Exit code 1 when something keeps apps from running.
+    Doctor(Doctor),
     /// Show what an app or a daemon said
     Logs(Logs),
     /// Replace a daemon, or start an app anew

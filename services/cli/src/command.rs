@@ -6,7 +6,7 @@ use clap::Parser;
 
 use crate::{
     args::{Cli, Command, Global},
-    certs, check, down,
+    certs, check, doctor, down,
     failure::{Failure, OK},
     logs, man, out,
     place::Place,
@@ -45,6 +45,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             Ok(OK)
         }
         Command::Status(args) => wait(status::run(&place(global)?, &args)),
+        Command::Doctor(args) => wait(doctor::run(&place(global)?, &args)),
         Command::Logs(args) => wait(logs::run(&place(global)?, &args)),
         Command::Restart(args) => wait(restart::run(&place(global)?, &args)),
         Command::Push(args) => wait(push::run(&place(global)?, &args)),

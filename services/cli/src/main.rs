@@ -7,6 +7,7 @@ mod certs;
 mod check;
 mod command;
 mod daemon_log;
+mod doctor;
 mod down;
 mod failure;
 mod https;

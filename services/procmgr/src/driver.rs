@@ -25,6 +25,7 @@ use crate::{
     manager::Event,
 };
 
+mod inventory;
 mod krun;
 mod sandbox;
 mod trial;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use nexushub_proto::procmgr::ListDriversResponse;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -81,6 +82,8 @@ pub(crate) enum Event {
         /// The answer.
         reply: oneshot::Sender<Result<(), ProcmgrError>>,
     },
+    /// Somebody asks what this machine has of each driver.
+    ListDrivers(oneshot::Sender<ListDriversResponse>),
     /// Everything is to be stopped; answered with how many were, when they are.
     StopAll(oneshot::Sender<u32>),
 }
@@ -211,6 +214,9 @@ impl<E: Effects> Manager<E> {
             Event::Probed { id, generation, result } => self.probed(&id, generation, &result, now),
             Event::Restart { id, reply } => {
                 let _ = reply.send(self.restart(id, now)); // an error says that the caller is gone
+            }
+            Event::ListDrivers(reply) => {
+                let _ = reply.send(self.drivers.inventory()); // an error says that the caller is gone
             }
             Event::StopAll(reply) => {
                 self.mode = Mode::StopAll;

@@ -4,10 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use nexushub_chassis::shutdown::Shutdown;
 use nexushub_proto::procmgr::{
-    GetInstanceRequest, GetInstanceResponse, InstanceStatus, ListInstancesRequest, ListInstancesResponse,
-    ReadLogRequest, ReadLogResponse, RestartInstanceRequest, RestartInstanceResponse,
-    StopAllInstancesRequest, StopAllInstancesResponse, WatchInstancesRequest, WatchInstancesResponse,
-    procmgr_service_server::ProcmgrService,
+    GetInstanceRequest, GetInstanceResponse, InstanceStatus, ListDriversRequest, ListDriversResponse,
+    ListInstancesRequest, ListInstancesResponse, ReadLogRequest, ReadLogResponse, RestartInstanceRequest,
+    RestartInstanceResponse, StopAllInstancesRequest, StopAllInstancesResponse, WatchInstancesRequest,
+    WatchInstancesResponse, procmgr_service_server::ProcmgrService,
 };
 use nexushub_shim::reader::LogCursor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -165,6 +165,13 @@ impl ProcmgrService for Service {
         let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
         self.ask(|reply| Event::Restart { id, reply }).await??;
         Ok(Response::new(RestartInstanceResponse {}))
+    }
+
+    async fn list_drivers(
+        &self,
+        _: Request<ListDriversRequest>,
+    ) -> Result<Response<ListDriversResponse>, Status> {
+        Ok(Response::new(self.ask(Event::ListDrivers).await?))
     }
 
     async fn read_log(
