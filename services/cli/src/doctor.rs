@@ -136,7 +136,7 @@ fn people(report: &Report) -> String {
         [mark.to_owned(), finding.what.clone(), one_line(&format!("{}{next}", finding.says))]
     };
     let rows: Vec<_> = report.findings.iter().map(row).collect();
-    render(["", "WHAT", "SAYS"], &rows)
+    render(["IS", "WHAT", "SAYS"], &rows)
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn people_learn_which_box_apps_get_and_why_not_a_better_one() {
         let expected = "\
-      WHAT             SAYS
+IS    WHAT             SAYS
 ok    driver auto      is sandbox
 note  driver krun      no /dev/kvm
 note  driver sandbox   not enforced here: memory: no control groups

@@ -230,8 +230,8 @@ impl Drivers {
         Self { egress: found.map_err(Missing::NoWayOut), ..self }
     }
 
-    /// The driver for an instance, or why there is none for what it asks. Only a sandbox has a way out, so that is the best box for who needs one;
-    /// nothing holds back an app without a box.
+    /// The driver for an instance, or why there is none for what it asks. Only a sandbox has a way out, so that is the best box for
+    /// who needs one; nothing holds back an app without a box.
     pub(crate) fn of(&self, desired: &Desired) -> Result<Arc<dyn Driver>, Missing> {
         match (desired.egress, desired.isolation) {
             (Egress::None, wanted) | (_, wanted @ Isolation::Process) => self.resolve(wanted),
