@@ -58,7 +58,7 @@ pub(crate) async fn measure(long: bool, named: impl Fn(&str) -> bool) {
 }
 
 /// The middle one and the one that 99 of 100 don't exceed, in microseconds.
-fn spread(took: &mut [Duration]) -> (u128, u128) {
+pub(crate) fn spread(took: &mut [Duration]) -> (u128, u128) {
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_micros();
     (at(50), at(99))
@@ -66,13 +66,18 @@ fn spread(took: &mut [Duration]) -> (u128, u128) {
 
 /// Thousandths, in units.
 #[allow(clippy::cast_precision_loss)] // figures of a few digits
-fn thousandth(number: u128) -> f64 {
+pub(crate) fn thousandth(number: u128) -> f64 {
     number as f64 / 1000.0
 }
 
 async fn put(platform: &Platform, name: &str, driver: Driver) {
+    put_with(platform, name, driver, Limits::default()).await;
+}
+
+pub(crate) async fn put_with(platform: &Platform, name: &str, driver: Driver, limits: Limits) {
     let mut instance = platform.instance(&App::named(name));
     instance.driver = driver.into();
+    instance.limits = Some(limits);
     instance.release = platform.release("all").display().to_string();
     platform.put(instance).await.unwrap();
 }
@@ -120,7 +125,7 @@ fn own(status: &InstanceStatus) -> u32 {
 }
 
 /// Memory that a process has to itself and its share of what it has with others, in KiB.
-fn pss(pid: u32) -> u64 {
+pub(crate) fn pss(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let field = text.lines().find_map(|line| line.strip_prefix("Pss:"));
     field.and_then(|field| field.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)

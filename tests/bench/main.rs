@@ -2,11 +2,12 @@
 //! costs while nothing happens. Measures the programs in `NEXUSHUB_BIN_DIR` and prints one table; asserts nothing.
 //!
 //! `nexushub-bench [KILLS] [--long] [PART...]`: so many kills of each daemon, 50 if not said; `--long`: everything at full size;
-//! only these parts: `platform`, `logs`, `boxes`, and of the latter `start`, `reach`, `neighbour`, `again`, `idle`.
+//! only these parts: `platform`, `logs`, `krun`, `boxes`, and of the latter `start`, `reach`, `neighbour`, `again`, `idle`.
 
 #![allow(clippy::unwrap_used)] // a figure that can't be had ends the program, and the message says which
 
 mod boxes;
+mod krun;
 mod logs;
 
 use std::{
@@ -32,7 +33,7 @@ fn main() {
     let parts: Vec<&str> =
         words.iter().map(String::as_str).filter(|word| word.starts_with(char::is_alphabetic)).collect();
     let named = |part: &str| {
-        parts.contains(&part) || (parts.is_empty() && matches!(part, "platform" | "logs" | "boxes"))
+        parts.contains(&part) || (parts.is_empty() && matches!(part, "platform" | "logs" | "krun" | "boxes"))
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if named("platform") {
@@ -46,6 +47,9 @@ fn main() {
     }
     if named("logs") {
         runtime.block_on(logs::throughput());
+    }
+    if named("krun") {
+        runtime.block_on(krun::measure(if long { 100 } else { 20 }));
     }
     runtime.block_on(boxes::measure(long, named));
 }
