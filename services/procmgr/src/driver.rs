@@ -155,6 +155,11 @@ fn inside_box(around: &Surroundings) -> Inside {
 /// How the line of a trial begins that could not give an app's data a disk of their own.
 const DATA_BYTES: &str = "data_bytes:";
 
+/// Whether what an app keeps is measured, by these lines of its driver, since no disk of its own bounds it.
+pub(crate) fn measures_data(not_enforced: &[String]) -> bool {
+    not_enforced.iter().any(|line| line.starts_with(DATA_BYTES))
+}
+
 /// The options that builders of boxes have in common.
 fn options(plan: &Plan<'_>, not_enforced: &[String]) -> Vec<OsString> {
     let Plan { desired, around, limits, uid, .. } = *plan;
@@ -167,7 +172,7 @@ fn options(plan: &Plan<'_>, not_enforced: &[String]) -> Vec<OsString> {
     }
     if let Some(uid) = uid {
         option("--uid", uid.to_string().into());
-        if !not_enforced.iter().any(|line| line.starts_with(DATA_BYTES)) {
+        if !measures_data(not_enforced) {
             option("--data-bytes", limits.data_bytes.to_string().into());
         }
     }
@@ -219,8 +224,11 @@ impl Drivers {
 
     /// Why nothing bounds what an app keeps, as the trial of a sandbox tells, which makes a disk for it.
     fn no_disk(&self) -> Option<String> {
-        let untried =
-            || Some(format!("{DATA_BYTES} the disk that /db takes is not bounded: no box tried it"));
+        let untried = || {
+            Some(format!(
+                "{DATA_BYTES} what /db takes is measured, not bounded: no box tried to give it a disk"
+            ))
+        };
         let told = |lines: &[String]| lines.iter().find(|line| line.starts_with(DATA_BYTES)).cloned();
         self.sandbox.as_ref().map_or_else(|_| untried(), |sandbox| told(sandbox.not_enforced()))
     }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     process::Child,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nexushub_chassis::launch::{
@@ -32,8 +32,9 @@ use crate::{
     adopt,
     clock::Ms,
     control,
+    data::Bound,
     desired::{Desired, Egress},
-    driver::{Driver, Form, Plan, judge_release},
+    driver::{Driver, Form, Plan, judge_release, measures_data},
     egress,
     env::{self, Surroundings},
     exit::{Exit, How},
@@ -45,6 +46,7 @@ use crate::{
     ports::bind_reservation,
     probe::{self, Question},
     process, slots,
+    state::Probed,
 };
 
 /// Longest wait for a shim to take an order.
@@ -184,11 +186,15 @@ impl Os {
             machine: program.form == Form::Machine,
             cgroups: Vec::new(),
         };
+        let measured = driver.boxes() && limits.data_bytes > 0 && measures_data(driver.not_enforced());
+        let data = measured.then(|| Bound { folder: desired.data.clone(), bytes: limits.data_bytes });
+        data.iter().try_for_each(Bound::judge)?;
         let note = Note {
             digest: desired.digest.clone(),
             secret_sha256: secret::hex(&secret::digest(&own_secret)),
             limits,
             not_enforced: driver.not_enforced().to_vec(),
+            data,
             started_unix: unix_ms(std::time::SystemTime::now()),
             ..Note::default()
         };
@@ -224,6 +230,13 @@ impl Os {
         let place = &self.place;
         let uid = place.slots.as_ref().map(|slots| slots.first_uid(&place.instances(), id)).transpose();
         uid.map_err(|error| format!("its user ids: {error}"))
+    }
+
+    /// Whether what it keeps is within its bound, where only looking tells.
+    async fn judge_data(&self, run: &Generation) -> Probed {
+        let Some(data) = run.data.clone() else { return Ok(()) };
+        // What procmgr can't do while it is ending says nothing about the app.
+        self.blocking(move || data.judge(Instant::now())).await.unwrap_or(Ok(()))
     }
 
     async fn start_now(
@@ -337,7 +350,10 @@ impl Effects for Os {
         tokio::spawn(async move {
             let question =
                 Question { endpoint: run.endpoint.clone(), judge_for: judge.then_some(run.shim.pid) };
-            let result = probe::ask(question, check).await;
+            let result = match probe::ask(question, check).await {
+                Ok(()) => os.judge_data(&run).await,
+                unhealthy => unhealthy,
+            };
             os.report(Event::Probed { id: run.instance.clone(), generation: run.number, result }).await;
         });
     }

@@ -17,6 +17,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     process::Child,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -32,7 +33,15 @@ use nexushub_shim::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup, driver, egress::Router, ids::InstanceId, limits::Limits, slots::Slots};
+use crate::{
+    cgroup,
+    data::{Bound, Watched},
+    driver,
+    egress::Router,
+    ids::InstanceId,
+    limits::Limits,
+    slots::Slots,
+};
 
 /// Longest time from the fork to the completed record.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,6 +102,8 @@ pub(crate) struct Generation {
     pub driver: String,
     /// What of its isolation and its bounds this machine doesn't enforce.
     pub not_enforced: Vec<String>,
+    /// Its data, where no disk of their own bounds them.
+    pub data: Option<Arc<Watched>>,
     /// Of what it was started from.
     pub digest: String,
     /// SHA-256 of its secret.
@@ -118,6 +129,8 @@ pub(crate) struct Note {
     pub limits: Limits,
     /// What of its isolation and its bounds this machine doesn't enforce.
     pub not_enforced: Vec<String>,
+    /// Its data, where no disk of their own bounds them.
+    pub data: Option<Bound>,
     /// When it was started, wall clock.
     pub started_unix: i64,
 }
@@ -148,6 +161,7 @@ impl Generation {
             release: record.release,
             driver: record.driver,
             not_enforced: note.not_enforced,
+            data: note.data.map(Watched::new).map(Arc::new),
             digest: note.digest,
             secret_sha256: secret::from_hex(&note.secret_sha256).map(Vec::from).unwrap_or_default(),
             started_unix: note.started_unix,
@@ -173,6 +187,7 @@ impl Generation {
             release: "/srv/0".into(),
             driver: "process".into(),
             not_enforced: Vec::new(),
+            data: None,
             digest: String::new(),
             secret_sha256: vec![1],
             started_unix: 1_000_000,

@@ -20,6 +20,7 @@ mod cgroup;
 mod clock;
 pub mod config;
 mod control;
+mod data;
 mod desired;
 mod driver;
 mod effects;

@@ -50,7 +50,7 @@ fn disk_note(ids: Ids, folder: &Path) -> String {
             .map_err(|error| error.to_string()),
     };
     why.err().map_or_else(String::new, |why| {
-        format!("data_bytes: the disk that /db takes is not bounded: {why}\n")
+        format!("data_bytes: what /db takes is measured, not bounded: {why}\n")
     })
 }
 
