@@ -170,6 +170,9 @@ async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
     let status = platform.run_boxed("greedy", Driver::Sandbox, limits).await;
     boxed(&platform, "other").await;
     assert_eq!(platform.says("greedy", "ulimit -n").await, "64");
+    platform.says("greedy", "dd if=/dev/zero of=/db/kept bs=1M count=3 && sync").await;
+    let usage = platform.instance_now("greedy").await.unwrap().usage.unwrap();
+    assert!(usage.data_bytes >= 3 << 20, "what it keeps is counted: {usage:?}");
     let bomb = "perl -e 'for (1..100) { $p = fork; defined $p or do { kill 9, @p; exit 1 }; $p or sleep 60; push @p, $p }'";
     assert!(!platform.sh("greedy", bomb).await.0, "the bound on processes, or its own limit, holds");
     let bounded = !status.not_enforced.iter().any(|line| line.starts_with("memory"));

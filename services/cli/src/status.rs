@@ -7,7 +7,7 @@ use clap::Args;
 use nexushub_launch::clock;
 use nexushub_proto::{
     debugapi::{ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient},
-    procmgr::InstanceStatus,
+    procmgr::{InstanceStatus, Usage},
 };
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -77,6 +77,7 @@ struct Instance {
     /// Absent where nothing counts it.
     memory_bytes: Option<u64>,
     cpu_usec: Option<u64>,
+    data_bytes: Option<u64>,
     routed: bool,
 }
 
@@ -234,11 +235,17 @@ fn told(place: &Place, list: &[InstanceStatus], now: i64) -> Vec<Instance> {
         restarts: status.restarts,
         driver: status.driver.clone(),
         not_enforced: status.not_enforced.clone(),
-        memory_bytes: status.usage.as_ref().map(|usage| usage.memory_bytes),
-        cpu_usec: status.usage.as_ref().map(|usage| usage.cpu_usec),
+        memory_bytes: counted(status, |usage| usage.memory_bytes),
+        cpu_usec: counted(status, |usage| usage.cpu_usec),
+        data_bytes: counted(status, |usage| usage.data_bytes),
         routed: status.routed,
     };
     list.iter().map(instance).collect()
+}
+
+/// A figure of what an app uses, where that is counted.
+fn counted(status: &InstanceStatus, figure: fn(&Usage) -> u64) -> Option<u64> {
+    status.usage.as_ref().map(figure).filter(|figure| *figure > 0)
 }
 
 async fn apps(place: &Place) -> Result<Vec<App>, Failure> {

@@ -10,8 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-
 /// Shortest time between two looks at what is within its bound, and at what isn't.
 const RHYTHM: Duration = Duration::from_secs(10);
 const HURRY: Duration = Duration::from_secs(1);
@@ -19,11 +17,13 @@ const HURRY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 100;
 /// No more files and folders are looked at; who has more is judged by these.
 const ENTRIES: usize = 1_000_000;
+/// The same where somebody waits for an answer.
+const ENTRIES_AT_ONCE: usize = 20_000;
 /// The unit of a file's blocks, whatever the file system.
 const BLOCK: u64 = 512;
 
 /// A folder and how much of the disk it may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     /// Of the data.
     pub folder: PathBuf,
@@ -83,6 +83,11 @@ impl PartialEq for Watched {
 }
 
 impl Eq for Watched {}
+
+/// Bytes of the disk that an app's data take, for people: of many files an estimate from below. Blocks.
+pub(crate) fn used(folder: &Path) -> u64 {
+    taken(folder, ENTRIES_AT_ONCE)
+}
 
 /// Bytes of the disk that a folder takes with all in it, of at most so many entries: what links lead to and other file systems
 /// don't count, and a file with several names counts once. What can't be read counts nothing.

@@ -186,18 +186,17 @@ impl Os {
             machine: program.form == Form::Machine,
             cgroups: Vec::new(),
         };
-        let measured = driver.boxes() && limits.data_bytes > 0 && measures_data(driver.not_enforced());
-        let data = measured.then(|| Bound { folder: desired.data.clone(), bytes: limits.data_bytes });
-        data.iter().try_for_each(Bound::judge)?;
         let note = Note {
             digest: desired.digest.clone(),
             secret_sha256: secret::hex(&secret::digest(&own_secret)),
             limits,
             not_enforced: driver.not_enforced().to_vec(),
-            data,
+            data: desired.data.clone(),
+            data_measured: limits.data_bytes > 0 && measures_data(driver.not_enforced()),
             started_unix: unix_ms(std::time::SystemTime::now()),
             ..Note::default()
         };
+        note.measured().iter().try_for_each(Bound::judge)?;
         Ok(Order {
             id: desired.id.clone(),
             host_limits: driver.host_limits(&note.limits),

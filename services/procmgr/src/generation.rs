@@ -129,13 +129,21 @@ pub(crate) struct Note {
     pub limits: Limits,
     /// What of its isolation and its bounds this machine doesn't enforce.
     pub not_enforced: Vec<String>,
-    /// Its data, where no disk of their own bounds them.
-    pub data: Option<Bound>,
+    /// The folder of its data.
+    pub data: PathBuf,
+    /// Whether their bound is held by measuring them, since they have no disk of their own.
+    pub data_measured: bool,
     /// When it was started, wall clock.
     pub started_unix: i64,
 }
 
 impl Note {
+    /// The bound that is held by measuring.
+    pub(crate) fn measured(&self) -> Option<Bound> {
+        let bound = || Bound { folder: self.data.clone(), bytes: self.limits.data_bytes };
+        self.data_measured.then(bound)
+    }
+
     /// The folders of its cgroups.
     pub(crate) fn folders(&self) -> Vec<PathBuf> {
         self.cgroups.iter().chain(&self.cgroup).cloned().collect()
@@ -150,6 +158,7 @@ impl Generation {
             (false, Some(port)) => Endpoint::Port(port),
             (true, Some(_)) | (false, None) => return None,
         };
+        let data = note.measured().map(Watched::new).map(Arc::new);
         Some(Self {
             instance: instance.clone(),
             number: record.generation,
@@ -161,7 +170,7 @@ impl Generation {
             release: record.release,
             driver: record.driver,
             not_enforced: note.not_enforced,
-            data: note.data.map(Watched::new).map(Arc::new),
+            data,
             digest: note.digest,
             secret_sha256: secret::from_hex(&note.secret_sha256).map(Vec::from).unwrap_or_default(),
             started_unix: note.started_unix,

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use nexushub_proto::procmgr::Usage;
 
-use crate::{cgroup, generation};
+use crate::{cgroup, data, generation};
 
-/// The usage of the generation in this folder; nothing where no cgroup counts it. Blocks.
+/// The usage of the generation in this folder; nothing where nothing of it is counted. Blocks.
 pub(crate) fn of(dir: &Path) -> Option<Usage> {
     let note = generation::read_note(dir).ok()?;
     let folders = note.folders();
-    if !folders.iter().any(|folder| folder.exists()) {
+    let data_bytes = data::used(&note.data);
+    if data_bytes == 0 && !folders.iter().any(|folder| folder.exists()) {
         return None;
     }
     let used = cgroup::usage(&folders);
@@ -25,6 +26,8 @@ pub(crate) fn of(dir: &Path) -> Option<Usage> {
         memory_limit_bytes: in_force(&folders, &["memory.max", "memory.limit_in_bytes"], limits.memory_bytes),
         cpu_limit_percent: in_force(&folders, &["cpu.max", "cpu.cfs_quota_us"], limits.cpu_percent),
         processes_limit: in_force(&folders, &["pids.max"], limits.processes),
+        data_bytes,
+        data_limit_bytes: limits.data_bytes,
     })
 }
 
