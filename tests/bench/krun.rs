@@ -48,7 +48,10 @@ pub(crate) async fn measure(rounds: usize) {
 
 /// Whether guests boot here, in time.
 fn probe() -> Result<(), String> {
-    let asked = Command::new(workshop::program("nexushub-krun")).arg("--probe").stdin(Stdio::null()).output();
+    let asked = Command::new(workshop::program("nexushub-krun"))
+        .args(["--probe", "--deadline-ms", "2000"])
+        .stdin(Stdio::null())
+        .output();
     let output = asked.map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if output.status.success() { Ok(()) } else { Err(said) }
