@@ -6,6 +6,7 @@ mod apps;
 mod bad_config;
 mod boot;
 mod boxes;
+mod certificates;
 mod command_line;
 mod credentials;
 mod egress;

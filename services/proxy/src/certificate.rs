@@ -15,6 +15,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use x509_parser::{
+    der_parser::{ber::BerObjectContent, der::parse_der},
     extensions::GeneralName,
     prelude::{FromDer, X509Certificate},
 };
@@ -50,7 +51,7 @@ impl Problem {
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) certified: Arc<CertifiedKey>,
-    pub(crate) names: Names,
+    pub(crate) names: Arc<Names>,
 }
 
 /// The names that a certificate covers.
@@ -66,6 +67,11 @@ impl Names {
     #[cfg(test)]
     pub(crate) fn of(dns: &[&str]) -> Self {
         Self { dns: dns.iter().map(|name| (*name).to_owned()).collect(), addresses: Vec::new() }
+    }
+
+    /// The DNS names, lower case.
+    pub(crate) fn dns(&self) -> &[String] {
+        &self.dns
     }
 
     /// Whether a host, lower case, is among them.
@@ -98,7 +104,38 @@ pub(crate) fn load(
         let msg = format!("key may be read by group or others (mode {:04o})", mode & 0o7777);
         return Err(Problem::new("key_permissions", key, msg, format!("run `chmod 600 {}`", key.display())));
     }
-    judge((certificate, &chain), (key, &secret), now_unix, provider)
+    let mut pair = judge((certificate, &chain), (key, &secret), now_unix, provider)?;
+    if let Some(staple) = staple(&staple_of(certificate))? {
+        let certified = CertifiedKey { ocsp: Some(staple), ..CertifiedKey::clone(&pair.certified) };
+        pair.certified = Arc::new(certified);
+    }
+    Ok(pair)
+}
+
+/// Where the answer of the certificate's issuer lies that it is not revoked (OCSP), for those who have one: `server.ocsp` beside
+/// `server.crt`.
+pub(crate) fn staple_of(certificate: &Path) -> PathBuf {
+    certificate.with_extension("ocsp")
+}
+
+fn staple(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
+    let staple = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| unreadable(path, ("", "staple_unreadable"), "OCSP answer", &error))?,
+    };
+    // Clients judge what it says; here only that it is a whole value of the right kind, and says "successful".
+    if is_successful(&staple) {
+        return Ok(Some(staple));
+    }
+    let hint = "a DER file as the certificate's issuer answers it is needed; or remove it";
+    Err(Problem::new("staple_invalid", path, "OCSP answer is not valid", hint))
+}
+
+/// Whether this is an OCSPResponse with the status `successful` (RFC 6960, 4.2.1).
+fn is_successful(staple: &[u8]) -> bool {
+    let Ok((rest, answer)) = parse_der(staple) else { return false };
+    let status = answer.as_sequence().ok().and_then(|parts| parts.first());
+    rest.is_empty() && status.is_some_and(|status| status.content == BerObjectContent::Enum(0))
 }
 
 /// Judges the contents of both files.
@@ -128,7 +165,7 @@ pub(crate) fn judge(
             "install the key that this certificate was made for, or make both anew",
         )
     })?;
-    Ok(Pair { certified: Arc::new(certified), names })
+    Ok(Pair { certified: Arc::new(certified), names: Arc::new(names) })
 }
 
 fn read(path: &Path, codes: (&'static str, &'static str), what: &str) -> Result<Vec<u8>, Problem> {

@@ -13,6 +13,8 @@ pub struct Config {
     pub certificate: PathBuf,
     /// Its private key, PEM, readable by its owner only.
     pub key: PathBuf,
+    /// Further certificates with their keys, chosen by the name that a client asks for.
+    pub pair: Vec<PairFiles>,
     /// Whether `/api/*` needs a bearer token. Without a login app (it comes with a later part) only the apps' own secrets
     /// are known, so this is off by default and `/api/*` answers everybody; `/internal/*` always needs a token.
     pub require_login: bool,
@@ -67,11 +69,22 @@ pub struct Config {
     pub drain_ms: u64,
 }
 
+/// The files of one more certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairFiles {
+    /// Its chain, PEM, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key, PEM, readable by its owner only.
+    pub key: PathBuf,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             certificate: PathBuf::from("dist/certs/server.crt"),
             key: PathBuf::from("dist/certs/server.key"),
+            pair: Vec::new(),
             require_login: false,
             access_log: true,
             max_connections: 4096,

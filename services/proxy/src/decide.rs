@@ -34,8 +34,6 @@ pub(crate) struct Policy {
     pub(crate) base_domain: String,
     /// `/api/*` needs a bearer token.
     pub(crate) require_login: bool,
-    /// The names that the certificate covers.
-    pub(crate) names: Names,
     /// How long a request may wait for an app, to tell which waits are worth it.
     pub(crate) hold_ms: u64,
 }
@@ -43,8 +41,8 @@ pub(crate) struct Policy {
 /// What decisions depend on of the connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Origin<'a> {
-    /// The name of the handshake.
-    pub(crate) sni: Option<&'a str>,
+    /// What the connection's certificate covers, if the client asked for a name in the handshake.
+    pub(crate) names: Option<&'a Names>,
     /// The app out of whose box it came.
     pub(crate) boxed: Option<&'a Caller>,
 }
@@ -102,7 +100,7 @@ pub(crate) fn decide(
     if class == Class::Debug {
         return if origin.boxed.is_none() { Ok(Decision::Debug) } else { Err(not_for_apps()) };
     }
-    if origin.sni.is_some() && !policy.names.covers(&host) {
+    if origin.names.is_some_and(|names| !names.covers(&host)) {
         return Err(misdirected("the certificate of this connection does not cover host", &host));
     }
     let caller = caller(&parts.headers, table, origin.boxed);

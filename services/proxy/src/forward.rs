@@ -135,7 +135,7 @@ impl Exchange {
         self.record.in_turn(self.link.door().turn().ok_or_else(too_many)?);
         loop {
             let table = Arc::clone(&self.proxy.table.borrow());
-            let origin = Origin { sni: self.link.sni.as_deref(), boxed: self.link.door().caller() };
+            let origin = Origin { names: self.link.names.as_deref(), boxed: self.link.door().caller() };
             let decision =
                 decide(&self.parts, &authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
             let (route, caller, pool) = match decision {

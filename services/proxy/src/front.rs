@@ -31,6 +31,8 @@ use crate::{
     door::{Door, Place},
     forward::{Proxy, handle},
     link::{Link, Quiet, Waits, Watched},
+    shelf::Shelf,
+    tls::Tls,
 };
 
 /// How long a connection that was told to close may take over it.
@@ -44,6 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
     acceptor: TlsAcceptor,
+    shelf: Arc<Shelf>,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     quiet: Quiet,
@@ -53,10 +56,11 @@ pub(crate) struct Front {
 
 impl Front {
     /// A front for this proxy.
-    pub(crate) fn new(proxy: Arc<Proxy>, acceptor: TlsAcceptor, config: &Config) -> Arc<Self> {
+    pub(crate) fn new(proxy: Arc<Proxy>, tls: Tls, config: &Config) -> Arc<Self> {
         Arc::new(Self {
             proxy,
-            acceptor,
+            acceptor: tls.acceptor,
+            shelf: tls.shelf,
             http1: http1_builder(config),
             http2: http2_builder(config),
             quiet: Quiet { idle_ms: config.idle_ms, header_ms: config.header_ms, since_ms: 0 },
@@ -105,8 +109,9 @@ impl Front {
         };
         let session = stream.get_ref().1;
         let h2 = session.alpn_protocol() == Some(b"h2");
-        let sni = session.server_name().map(str::to_ascii_lowercase);
-        let link = Link::new(peer, sni.as_deref(), h2, place);
+        let names = session.server_name().map(|name| self.shelf.names(&name.to_ascii_lowercase()));
+        let link = Link::new(peer, names, h2, place);
+        self.shelf.look();
         if let Err(error) = self.speak(stream, Arc::clone(&link)).await {
             tracing::debug!(%peer, %error, "connection ended");
         }

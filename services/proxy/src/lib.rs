@@ -32,6 +32,7 @@ mod paths;
 mod pool;
 mod refusal;
 mod service;
+mod shelf;
 mod store;
 mod table;
 mod tls;
@@ -43,7 +44,6 @@ use http::HeaderValue;
 use nexushub_chassis::{
     Fault,
     daemon::{Chassis, Daemon},
-    launch::clock::unix_ms,
     listeners::missing,
     setup::Setup,
     shutdown::Shutdown,
@@ -57,11 +57,9 @@ use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    certificate::{Names, Pair},
     config::Config,
     decide::Policy,
     door::Door,
@@ -69,7 +67,9 @@ use crate::{
     forward::{Proxy, Timing},
     front::Front,
     pool::{Pool, Target},
+    shelf::Shelf,
     table::Table,
+    tls::Tls,
 };
 
 /// A snapshot of ten thousand instances is a few megabytes.
@@ -86,7 +86,7 @@ impl Daemon for Gateway {
 
     fn check(setup: &Setup<Config>) -> Result<(), Fault> {
         setup.config.validate()?;
-        pair(setup).map(drop)
+        shelf(setup).map(drop)
     }
 
     fn run(chassis: Chassis<Config>) -> impl Future<Output = Result<(), Fault>> + Send {
@@ -96,13 +96,13 @@ impl Daemon for Gateway {
 
 async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let config = chassis.setup.config.clone();
-    let pair = pair(&chassis.setup)?;
-    let acceptor = acceptor(&pair)?;
+    let tls = tls(&chassis.setup)?;
     let listeners = listeners(&mut chassis)?;
 
     let path = store::path(&chassis.setup.state);
     let (publish, table) = watch::channel(Arc::new(store::load(&path, config.pool_limits())));
-    let proxy = proxy(&chassis, pair.names, table.clone());
+    warn_of_names(&tls.shelf, &chassis.setup);
+    let proxy = proxy(&chassis, table.clone());
     let service = service::Service {
         table: table.clone(),
         counters: Arc::clone(&proxy.counters),
@@ -115,7 +115,7 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     vital.spawn("the kept table", keep_until_drain(path, table.clone(), chassis.shutdown.clone()));
 
     let drain = CancellationToken::new();
-    let front = Front::new(Arc::clone(&proxy), acceptor, &config);
+    let front = Front::new(Arc::clone(&proxy), tls, &config);
     let door = Door::outside(config.max_connections as usize, Arc::clone(&proxy.counters), drain.clone());
     for listener in listeners {
         proxy.tasks.spawn(Arc::clone(&front).accept(listener, Arc::clone(&door)));
@@ -171,28 +171,36 @@ async fn drained(proxy: &Proxy, limit: Duration) {
 /// What a proxy is made of besides its configuration.
 struct ProxyParts {
     base_domain: String,
-    names: Names,
     table: watch::Receiver<Arc<Table>>,
     debug_socket: PathBuf,
     debug_token: Option<HeaderValue>,
 }
 
-fn proxy(chassis: &Chassis<Config>, names: Names, table: watch::Receiver<Arc<Table>>) -> Arc<Proxy> {
-    let setup = &chassis.setup;
-    let base_domain = setup.platform.base_domain.trim_matches('.').to_ascii_lowercase();
-    if !names.covers(&format!("any.{base_domain}")) {
-        tracing::warn!(base_domain, "the certificate does not cover the names below the base domain");
+fn base_domain(setup: &Setup<Config>) -> String {
+    setup.platform.base_domain.trim_matches('.').to_ascii_lowercase()
+}
+
+fn warn_of_names(shelf: &Shelf, setup: &Setup<Config>) {
+    let base_domain = base_domain(setup);
+    let any = format!("any.{base_domain}");
+    if !shelf.names(&any).covers(&any) {
+        tracing::warn!(base_domain, "no certificate covers the names below the base domain");
     }
+}
+
+fn proxy(chassis: &Chassis<Config>, table: watch::Receiver<Arc<Table>>) -> Arc<Proxy> {
+    let setup = &chassis.setup;
+    let base_domain = base_domain(setup);
     let debug_socket = setup.run.join("debug-api.http.sock");
     let debug_token = chassis.credentials.token_for("debug-api").and_then(token);
-    build(&setup.config, ProxyParts { base_domain, names, table, debug_socket, debug_token })
+    build(&setup.config, ProxyParts { base_domain, table, debug_socket, debug_token })
 }
 
 fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
-    let ProxyParts { base_domain, names, table, debug_socket, debug_token } = parts;
+    let ProxyParts { base_domain, table, debug_socket, debug_token } = parts;
     let millis = Duration::from_millis;
     Arc::new(Proxy {
-        policy: Policy { base_domain, require_login: config.require_login, names, hold_ms: config.hold_ms },
+        policy: Policy { base_domain, require_login: config.require_login, hold_ms: config.hold_ms },
         timing: Timing {
             first_byte: millis(config.first_byte_ms),
             debug_first_byte: millis(config.debug_first_byte_ms),
@@ -219,22 +227,28 @@ fn token(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn pair(setup: &Setup<Config>) -> Result<Pair, Fault> {
-    let (certificate, key) = (setup.resolve(&setup.config.certificate), setup.resolve(&setup.config.key));
-    let now = unix_ms(std::time::SystemTime::now()) / 1000;
-    Ok(certificate::load(&certificate, &key, now, &tls::provider())?)
+/// The certificates of the configuration, the one for everybody first.
+fn shelf(setup: &Setup<Config>) -> Result<Shelf, Fault> {
+    let config = &setup.config;
+    let first = (&config.certificate, &config.key);
+    let further = config.pair.iter().map(|pair| (&pair.certificate, &pair.key));
+    let places = std::iter::once(first).chain(further);
+    let places = places.map(|(certificate, key)| shelf::Place {
+        certificate: setup.resolve(certificate),
+        key: setup.resolve(key),
+    });
+    Ok(Shelf::load(places.collect(), tls::provider())?)
 }
 
-fn acceptor(pair: &Pair) -> Result<TlsAcceptor, Fault> {
-    let server = tls::server(&pair.certified, tls::provider()).map_err(|error| {
+fn tls(setup: &Setup<Config>) -> Result<Tls, Fault> {
+    Tls::new(shelf(setup)?).map_err(|error| {
         Fault::new(
             "tls",
             format!("could not set up TLS: {error}"),
             "certificate",
             "check the certificate and its key",
         )
-    })?;
-    Ok(TlsAcceptor::from(server))
+    })
 }
 
 fn listeners(chassis: &mut Chassis<Config>) -> Result<Vec<TcpListener>, Fault> {

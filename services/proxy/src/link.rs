@@ -21,6 +21,7 @@ use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
+    certificate::Names,
     clock,
     door::{Door, Place},
 };
@@ -56,8 +57,8 @@ pub(crate) struct Link {
     pub(crate) peer: SocketAddr,
     /// The address as a header value, made once.
     pub(crate) peer_value: HeaderValue,
-    /// The name that the client asked for in the handshake.
-    pub(crate) sni: Option<Box<str>>,
+    /// What its certificate covers, if the client asked for a name in the handshake.
+    pub(crate) names: Option<Arc<Names>>,
     /// HTTP/2: there the bytes that come in between requests say nothing about heads.
     h2: bool,
     requests: AtomicU32,
@@ -71,14 +72,14 @@ pub(crate) struct Link {
 
 impl Link {
     /// A connection whose handshake is done.
-    pub(crate) fn new(peer: SocketAddr, sni: Option<&str>, h2: bool, place: Place) -> Arc<Self> {
+    pub(crate) fn new(peer: SocketAddr, names: Option<Arc<Names>>, h2: bool, place: Place) -> Arc<Self> {
         let now = clock::now_ms();
         let peer_value = HeaderValue::try_from(peer.ip().to_canonical().to_string())
             .expect("an address is printable ASCII");
         Arc::new(Self {
             peer,
             peer_value,
-            sni: sni.map(Into::into),
+            names,
             h2,
             requests: AtomicU32::new(0),
             rested_ms: AtomicU64::new(now),

@@ -8,7 +8,9 @@ mod entrances;
 mod upgrades;
 
 use std::{
+    fs::Permissions,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     pin::Pin,
     time::Duration,
@@ -52,24 +54,24 @@ impl Hub {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) =
             certificate::tests::make(&["*.yesterday.localhost", "localhost", "127.0.0.1"], (2020, 2090));
-        let pair = certificate::judge(
-            (std::path::Path::new("c"), certificate.as_bytes()),
-            (std::path::Path::new("k"), key.as_bytes()),
-            unix_ms(std::time::SystemTime::now()) / 1000,
-            &tls::provider(),
-        )
-        .unwrap();
+        let place = shelf::Place {
+            certificate: folder.path().join("server.crt"),
+            key: folder.path().join("server.key"),
+        };
+        std::fs::write(&place.certificate, &certificate).unwrap();
+        std::fs::write(&place.key, key).unwrap();
+        std::fs::set_permissions(&place.key, Permissions::from_mode(0o600)).unwrap();
+        let tls = Tls::new(Shelf::load(vec![place], tls::provider()).unwrap()).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
         let (publish, table) = watch::channel(Arc::new(Table::empty(config.pool_limits())));
-        let acceptor = acceptor(&pair).unwrap();
-        let proxy = proxy_for(&config, pair.names, table, folder.path().join("debug.sock"));
+        let proxy = proxy_for(&config, table, folder.path().join("debug.sock"));
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         front::prepare(&listener).unwrap();
         let address = listener.local_addr().unwrap();
         let drain = CancellationToken::new();
-        let front = Front::new(Arc::clone(&proxy), acceptor, &config);
+        let front = Front::new(Arc::clone(&proxy), tls, &config);
         let places = config.max_connections as usize;
         let door = Door::outside(places, Arc::clone(&proxy.counters), drain.clone());
         let listener = TcpListener::from_std(listener).unwrap();
@@ -148,15 +150,9 @@ impl Hub {
 }
 
 /// As `lib.rs` makes it, without a chassis.
-fn proxy_for(
-    config: &Config,
-    names: Names,
-    table: watch::Receiver<Arc<Table>>,
-    debug: PathBuf,
-) -> Arc<Proxy> {
+fn proxy_for(config: &Config, table: watch::Receiver<Arc<Table>>, debug: PathBuf) -> Arc<Proxy> {
     let parts = ProxyParts {
         base_domain: "yesterday.localhost".into(),
-        names,
         table,
         debug_socket: debug,
         debug_token: token("the-token"),

@@ -15,8 +15,7 @@ use crate::{
 const BASE: &str = "yesterday.localhost";
 
 fn policy() -> Policy {
-    let names = Names::of(&["*.yesterday.localhost", "yesterday.localhost", "localhost"]);
-    Policy { base_domain: BASE.into(), require_login: false, names, hold_ms: 5_000 }
+    Policy { base_domain: BASE.into(), require_login: false, hold_ms: 5_000 }
 }
 
 fn table() -> Table {
@@ -47,7 +46,9 @@ fn judged(parts: &Parts, sni: Option<&str>, table: &Table, policy: &Policy) -> S
         Ok(authority) => authority,
         Err(refusal) => return refusal.status.as_u16().to_string(),
     };
-    outcome(decide(parts, &authority, Origin { sni, boxed: None }, table, policy, 1_000_000))
+    let names = Names::of(&["*.yesterday.localhost", "yesterday.localhost", "localhost"]);
+    let origin = Origin { names: sni.map(|_| &names), boxed: None };
+    outcome(decide(parts, &authority, origin, table, policy, 1_000_000))
 }
 
 /// What a request out of the box of `boxed` comes to.
@@ -58,7 +59,7 @@ fn out_of(boxed: &str, host: &str, path: &str, token: Option<&str>, id: Option<&
     headers.extend(id.map(|id| ("x-application-id", id)));
     let parts = parts("GET", path, &headers);
     let caller = Caller::of(boxed).unwrap();
-    let origin = Origin { sni: None, boxed: Some(&caller) };
+    let origin = Origin { names: None, boxed: Some(&caller) };
     outcome(decide(&parts, &authority(&parts).unwrap(), origin, &table(), &policy(), 1_000_000))
 }
 
