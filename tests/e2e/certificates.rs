@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -11,6 +12,13 @@ use http::Request;
 use http_body_util::Full;
 use nexushub_e2e::{App, Https, Platform, Protocol, soon};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rustls::{ClientConfig, HandshakeKind};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
 /// A self-signed pair `<name>.crt` and `<name>.key`; the certificate is what a client has to trust.
 fn pair(folder: &Path, name: &str, hosts: &[&str]) -> PathBuf {
@@ -56,6 +64,31 @@ async fn a_changed_certificate_is_taken_up_a_bad_one_refused_and_open_connection
         .await;
     assert!(!greets(&platform, &certs.join("ca.crt"), "hello").await, "the old one is in use no more");
     assert_eq!(open.send(get("/")).await.unwrap().status, 200, "whoever was there before goes on");
+}
+
+/// A request in a session of this client, and how its handshake was made.
+async fn visit(platform: &Platform, client: &Arc<ClientConfig>) -> HandshakeKind {
+    let tcp = TcpStream::connect(platform.address).await.unwrap();
+    let name = ServerName::try_from(Https::name("hello")).unwrap();
+    let mut stream = TlsConnector::from(Arc::clone(client)).connect(name, tcp).await.unwrap();
+    let host = platform.https().authority("hello");
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon("the answer", stream.read_to_end(&mut answer)).await.unwrap(); // the ticket comes with it
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    stream.get_ref().1.handshake_kind().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_resumed_after_the_proxy_was_killed() {
+    let platform = Platform::start();
+    platform.run_app(&App::named("hello")).await;
+    let client = Arc::new(platform.https().tls_config(&[b"http/1.1"]));
+    assert_eq!(visit(&platform, &client).await, HandshakeKind::Full);
+    assert_eq!(visit(&platform, &client).await, HandshakeKind::Resumed);
+    platform.kill("proxy").await;
+    assert_eq!(visit(&platform, &client).await, HandshakeKind::Resumed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

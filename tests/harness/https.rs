@@ -183,6 +183,20 @@ impl Https {
         Ok(Connection { sender, authority: self.authority(host) })
     }
 
+    /// What this client shakes hands with; whoever keeps it keeps its sessions.
+    ///
+    /// # Panics
+    /// When the client's cryptography has none of the protocol's versions.
+    #[must_use]
+    pub fn tls_config(&self, alpn: &[&[u8]]) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(Arc::clone(&self.trust)).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        config
+    }
+
     /// A TLS stream to a name, and nothing on it yet.
     ///
     /// # Errors
@@ -196,11 +210,7 @@ impl Https {
             _ => Failure::InFlight(format!("connect: {error}")),
         })?;
         tcp.set_nodelay(true).ok();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = config.with_root_certificates(Arc::clone(&self.trust)).with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let config = self.tls_config(alpn);
         let name = ServerName::try_from(Self::name(host)).unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
         stream.map_err(|error| Failure::InFlight(format!("TLS: {error}")))

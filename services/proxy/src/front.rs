@@ -23,7 +23,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
 use crate::{
     clock,
@@ -31,7 +31,6 @@ use crate::{
     door::{Door, Place},
     forward::{Proxy, handle},
     link::{Link, Quiet, Waits, Watched},
-    shelf::Shelf,
     tls::Tls,
 };
 
@@ -45,8 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What every connection needs.
 pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
-    acceptor: TlsAcceptor,
-    shelf: Arc<Shelf>,
+    tls: Tls,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     quiet: Quiet,
@@ -59,8 +57,7 @@ impl Front {
     pub(crate) fn new(proxy: Arc<Proxy>, tls: Tls, config: &Config) -> Arc<Self> {
         Arc::new(Self {
             proxy,
-            acceptor: tls.acceptor,
-            shelf: tls.shelf,
+            tls,
             http1: http1_builder(config),
             http2: http2_builder(config),
             quiet: Quiet { idle_ms: config.idle_ms, header_ms: config.header_ms, since_ms: 0 },
@@ -98,7 +95,7 @@ impl Front {
     }
 
     async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
-        let shaken = timeout(self.handshake, self.acceptor.accept(stream)).await;
+        let shaken = timeout(self.handshake, self.tls.acceptor.accept(stream)).await;
         let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
@@ -109,9 +106,9 @@ impl Front {
         };
         let session = stream.get_ref().1;
         let h2 = session.alpn_protocol() == Some(b"h2");
-        let names = session.server_name().map(|name| self.shelf.names(&name.to_ascii_lowercase()));
+        let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let link = Link::new(peer, names, h2, place);
-        self.shelf.look();
+        self.tls.look();
         if let Err(error) = self.speak(stream, Arc::clone(&link)).await {
             tracing::debug!(%peer, %error, "connection ended");
         }

@@ -35,6 +35,7 @@ mod service;
 mod shelf;
 mod store;
 mod table;
+mod tickets;
 mod tls;
 mod upgrade;
 
@@ -69,7 +70,8 @@ use crate::{
     pool::{Pool, Target},
     shelf::Shelf,
     table::Table,
-    tls::Tls,
+    tickets::Tickets,
+    tls::{Tls, now_unix},
 };
 
 /// A snapshot of ten thousand instances is a few megabytes.
@@ -101,7 +103,7 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
 
     let path = store::path(&chassis.setup.state);
     let (publish, table) = watch::channel(Arc::new(store::load(&path, config.pool_limits())));
-    warn_of_names(&tls.shelf, &chassis.setup);
+    warn_of_names(&tls, &chassis.setup);
     let proxy = proxy(&chassis, table.clone());
     let service = service::Service {
         table: table.clone(),
@@ -180,10 +182,10 @@ fn base_domain(setup: &Setup<Config>) -> String {
     setup.platform.base_domain.trim_matches('.').to_ascii_lowercase()
 }
 
-fn warn_of_names(shelf: &Shelf, setup: &Setup<Config>) {
+fn warn_of_names(tls: &Tls, setup: &Setup<Config>) {
     let base_domain = base_domain(setup);
     let any = format!("any.{base_domain}");
-    if !shelf.names(&any).covers(&any) {
+    if !tls.shelf.names(&any).covers(&any) {
         tracing::warn!(base_domain, "no certificate covers the names below the base domain");
     }
 }
@@ -241,7 +243,8 @@ fn shelf(setup: &Setup<Config>) -> Result<Shelf, Fault> {
 }
 
 fn tls(setup: &Setup<Config>) -> Result<Tls, Fault> {
-    Tls::new(shelf(setup)?).map_err(|error| {
+    let tickets = Tickets::load(&setup.state, now_unix());
+    Tls::new(shelf(setup)?, tickets).map_err(|error| {
         Fault::new(
             "tls",
             format!("could not set up TLS: {error}"),

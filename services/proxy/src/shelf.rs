@@ -1,22 +1,16 @@
 //! The certificates in use: chosen by the name that a client asks for, and taken up anew when their files change.
 //!
-//! Nothing wakes up for that: who connects has the files looked at after its own handshake, at most once each `LOOK_EVERY`, on
-//! another thread. What is found is judged as at the start; a pair that isn't fit is refused, once, and the one before stays.
-//! Connections keep the certificate that they were greeted with.
+//! What is found is judged as at the start; a pair that isn't fit is refused, once, and the one before stays. Connections keep
+//! the certificate that they were greeted with.
 
 use std::{
     collections::HashMap,
     fmt, fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use nexushub_chassis::launch::clock::unix_ms;
 use rustls::{
     crypto::CryptoProvider,
     server::{ClientHello, ResolvesServerCert},
@@ -25,11 +19,8 @@ use rustls::{
 
 use crate::{
     certificate::{self, Names, Pair, Problem},
-    clock,
+    tls::now_unix,
 };
-
-/// Shortest time between two looks at the files.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a pair lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +31,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn load(&self, provider: &CryptoProvider) -> Result<Arc<Pair>, Problem> {
-        let now = unix_ms(std::time::SystemTime::now()) / 1000;
-        certificate::load(&self.certificate, &self.key, now, provider).map(Arc::new)
+        certificate::load(&self.certificate, &self.key, now_unix(), provider).map(Arc::new)
     }
 
     fn stamps(&self) -> Stamps {
@@ -100,8 +90,6 @@ pub(crate) struct Shelf {
     index: RwLock<Arc<Index>>,
     /// Of the files that were looked at last.
     seen: Mutex<Vec<Stamps>>,
-    /// When the next look is due, by `clock`.
-    due_ms: AtomicU64,
 }
 
 impl fmt::Debug for Shelf {
@@ -116,13 +104,7 @@ impl Shelf {
     pub(crate) fn load(places: Vec<Place>, provider: Arc<CryptoProvider>) -> Result<Self, Problem> {
         let seen = places.iter().map(Place::stamps).collect();
         let pairs = places.iter().map(|place| place.load(&provider)).collect::<Result<_, _>>()?;
-        Ok(Self {
-            places,
-            provider,
-            index: RwLock::new(Arc::new(Index::new(pairs))),
-            seen: Mutex::new(seen),
-            due_ms: AtomicU64::new(0),
-        })
+        Ok(Self { places, provider, index: RwLock::new(Arc::new(Index::new(pairs))), seen: Mutex::new(seen) })
     }
 
     fn index(&self) -> Arc<Index> {
@@ -134,19 +116,8 @@ impl Shelf {
         Arc::clone(&self.index().choose(Some(name)).names)
     }
 
-    /// Has the files looked at, if that is due.
-    pub(crate) fn look(self: &Arc<Self>) {
-        let (now, due) = (clock::now_ms(), self.due_ms.load(Ordering::Relaxed));
-        let next = now + u64::try_from(LOOK_EVERY.as_millis()).unwrap_or(u64::MAX >> 1);
-        if now >= due && self.due_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            let shelf = Arc::clone(self);
-            tokio::task::spawn_blocking(move || shelf.take_up());
-        }
-    }
-
     /// Takes up what has changed and is fit. Reads files.
-    fn take_up(&self) {
+    pub(crate) fn take_up(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs = self.index().pairs.clone();
         let mut changed = false;

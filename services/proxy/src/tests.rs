@@ -61,7 +61,8 @@ impl Hub {
         std::fs::write(&place.certificate, &certificate).unwrap();
         std::fs::write(&place.key, key).unwrap();
         std::fs::set_permissions(&place.key, Permissions::from_mode(0o600)).unwrap();
-        let tls = Tls::new(Shelf::load(vec![place], tls::provider()).unwrap()).unwrap();
+        let shelf = Shelf::load(vec![place], tls::provider()).unwrap();
+        let tls = Tls::new(shelf, Tickets::load(folder.path(), now_unix())).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
         let (publish, table) = watch::channel(Arc::new(Table::empty(config.pool_limits())));
