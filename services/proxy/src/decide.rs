@@ -61,8 +61,16 @@ pub(crate) enum Decision {
     Dev { route: Arc<Route>, caller: Option<Caller> },
     /// A static file of the app, or the app itself if it has none.
     Site { route: Arc<Route>, caller: Option<Caller> },
-    /// Ask again once this instance has changed.
-    Wait(Arc<Route>),
+    /// Ask again once there is news: about this instance, or about all if nothing is known yet.
+    Wait(Option<Arc<Route>>),
+}
+
+/// Why there is no route.
+enum Miss {
+    /// It is known not to exist.
+    Refused(Refusal),
+    /// It may exist: not everything is known yet.
+    Unknown,
 }
 
 /// The authority that a request is for, as the client wrote it.
@@ -104,10 +112,15 @@ pub(crate) fn decide(
         return Err(misdirected("the certificate of this connection does not cover host", &host));
     }
     let caller = caller(&parts.headers, table, origin.boxed);
-    let route = match (&caller, parts.headers.get(APPLICATION_ID)) {
-        (Some(_), Some(id)) => by_id(table, id)?,
+    let found = match (&caller, parts.headers.get(APPLICATION_ID)) {
+        (Some(_), Some(id)) => by_id(table, id),
         (None, _) if table.complete && is_internal(&host, &policy.base_domain) => return Err(unauthorized()),
-        _ => by_host(table, &host, &policy.base_domain)?,
+        _ => by_host(table, &host, &policy.base_domain),
+    };
+    let route = match found {
+        Ok(route) => route,
+        Err(Miss::Refused(refusal)) => return Err(refusal),
+        Err(Miss::Unknown) => return Ok(Decision::Wait(None)),
     };
     may(caller.as_ref(), class, &route, policy)?;
     if !route.entry.routed {
@@ -192,37 +205,40 @@ fn not_for_apps() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "Not Found")
 }
 
-fn by_id(table: &Table, id: &HeaderValue) -> Result<Arc<Route>, Refusal> {
+fn by_id(table: &Table, id: &HeaderValue) -> Result<Arc<Route>, Miss> {
     let id = id.to_str().unwrap_or_default();
     match table.by_id(id) {
         Some(route) => Ok(Arc::clone(route)),
-        None if table.complete => {
-            Err(Refusal::new(StatusCode::NOT_FOUND, format!("Service not found for app:{}", printable(id))))
-        }
-        None => Err(unknown_yet()),
+        None if table.complete => Err(Miss::Refused(not_found("app", &printable(id)))),
+        None => Err(Miss::Unknown),
     }
 }
 
-fn by_host(table: &Table, host: &str, base: &str) -> Result<Arc<Route>, Refusal> {
+fn by_host(table: &Table, host: &str, base: &str) -> Result<Arc<Route>, Miss> {
     let relative = match host::place(host, base) {
         Place::Under(relative) => relative,
         Place::Base => "",
-        Place::Outside => return Err(misdirected("Request for invalid host name", host)),
+        Place::Outside => return Err(Miss::Refused(misdirected("Request for invalid host name", host))),
     };
     match table.by_host(relative) {
         Some(route) => Ok(Arc::clone(route)),
         None if table.complete && table.source != Source::Nothing => {
-            Err(Refusal::new(StatusCode::NOT_FOUND, format!("Service not found for host:{host}")))
+            Err(Miss::Refused(not_found("host", host)))
         }
-        None => Err(unknown_yet()),
+        None => Err(Miss::Unknown),
     }
+}
+
+fn not_found(what: &str, name: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("Service not found for {what}:{name}"))
 }
 
 fn misdirected(text: &str, host: &str) -> Refusal {
     Refusal::new(StatusCode::MISDIRECTED_REQUEST, format!("{text} {host}"))
 }
 
-fn unknown_yet() -> Refusal {
+/// Nothing is known yet, and that took too long.
+pub(crate) fn unknown_yet() -> Refusal {
     Refusal::unavailable("Service Unavailable: the platform is starting and its apps are not known yet", 1)
 }
 
@@ -233,7 +249,7 @@ fn not_routed(route: Arc<Route>, hold_ms: u64, now_unix_ms: i64) -> Result<Decis
     let switching = entry.state == State::Stopping && entry.retry_unix_ms > 0;
     let coming = switching || matches!(entry.state, State::Starting | State::Unknown);
     if coming && in_ms <= hold_ms {
-        return Ok(Decision::Wait(route));
+        return Ok(Decision::Wait(Some(route)));
     }
     Err(unready(&route, u32::try_from(in_ms.div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60)))
 }

@@ -22,7 +22,7 @@ use crate::{
     access::Record,
     body::{Progress, RequestBody, ResponseBody},
     counters::Counters,
-    decide::{Decision, Origin, Policy, authority, decide, unready},
+    decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready},
     door::Caller,
     error::Failure,
     files,
@@ -141,8 +141,8 @@ impl Exchange {
             let (route, caller, pool) = match decision {
                 Decision::Debug => return self.debug(&authority).await,
                 Decision::Wait(route) => {
-                    self.record.for_route(&route);
-                    self.hold(&route, table.revision).await?;
+                    route.iter().for_each(|route| self.record.for_route(route));
+                    self.hold(route.as_deref(), table.revision).await?;
                     continue;
                 }
                 Decision::Site { route, caller } => {
@@ -188,12 +188,13 @@ impl Exchange {
     }
 
     /// Waits until the table has changed.
-    async fn hold(&mut self, route: &Arc<Route>, seen: u64) -> Result<(), Refusal> {
+    async fn hold(&mut self, route: Option<&Route>, seen: u64) -> Result<(), Refusal> {
+        let in_vain = || route.map_or_else(unknown_yet, |route| unready(route, 1));
         if self.held.is_none() {
             let boxed = self.link.door().caller().is_some();
             let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
             let Ok(place) = Arc::clone(holds).try_acquire_owned() else {
-                return Err(unready(route, 1));
+                return Err(in_vain());
             };
             self.held = Some((place, Instant::now() + self.proxy.timing.hold));
         }
@@ -201,7 +202,7 @@ impl Exchange {
         let mut table = self.proxy.table.clone();
         match timeout_at(until, table.wait_for(|table| table.revision != seen)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(unready(route, 1)),
+            _ => Err(in_vain()),
         }
     }
 

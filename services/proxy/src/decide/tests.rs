@@ -71,7 +71,8 @@ fn outcome(decided: Result<Decision, Refusal>) -> String {
         Ok(Decision::App { route, caller }) => format!("app {}{}", route.entry.id, by(caller)),
         Ok(Decision::Dev { route, .. }) => format!("dev {}", route.entry.id),
         Ok(Decision::Site { route, .. }) => format!("site {}", route.entry.id),
-        Ok(Decision::Wait(route)) => format!("wait {}", route.entry.id),
+        Ok(Decision::Wait(Some(route))) => format!("wait {}", route.entry.id),
+        Ok(Decision::Wait(None)) => "wait for all".into(),
     }
 }
 
@@ -254,11 +255,11 @@ fn the_certificate_must_cover_the_host_if_a_name_was_sent() {
 fn without_a_table_nothing_is_said_not_to_exist() {
     let empty = Table::empty(Limits::default());
     let asked = parts("GET", "/", &[("host", "hello.yesterday.localhost")]);
-    assert_eq!(judged(&asked, None, &empty, &policy()), "503");
+    assert_eq!(judged(&asked, None, &empty, &policy()), "wait for all");
     let partly = empty.apply(Change::Snapshot { entries: vec![running("a", "a", 1)], reconciled: false });
-    assert_eq!(judged(&asked, None, &partly, &policy()), "503");
+    assert_eq!(judged(&asked, None, &partly, &policy()), "wait for all");
     let lost = Table::empty(Limits::default()).apply(Change::Lost);
-    assert_eq!(judged(&asked, None, &lost, &policy()), "503");
+    assert_eq!(judged(&asked, None, &lost, &policy()), "wait for all");
 }
 
 #[test]

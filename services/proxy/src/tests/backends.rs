@@ -159,8 +159,25 @@ async fn requests_wait_for_a_starting_app_within_their_number_and_time() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_before_anything_is_known_waits_for_that() {
+    let hub = Hub::start(Config { hold_ms: 60_000, ..calm() }).await;
+    let (mut known, mut unknown) = (hub.client().await, hub.client().await);
+    known.write(&get("/public/1")).await;
+    unknown.write("GET / HTTP/1.1\r\nHost: nobody.yesterday.localhost\r\n\r\n").await;
+    hub.until(|counters| counters.requests_in_flight.get(), 2).await;
+    let backend = Backend::start().await;
+    hub.route(vec![running("h1", "hello", backend.port)]);
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write(OK).await;
+    assert_eq!(known.message().await.status(), 200);
+    assert_eq!(unknown.message().await.status(), 404);
+}
+
+#[tokio::test]
 async fn a_wait_that_is_over_is_a_503() {
     let hub = Hub::start(Config { hold_ms: 1, ..calm() }).await;
+    assert_eq!(hub.ask(&get("/public/1")).await.status(), 503, "nothing is known");
     hub.route(vec![idle("h1", "hello", State::Starting, "slow")]);
     assert_eq!(hub.ask(&get("/public/1")).await.status(), 503);
 }
