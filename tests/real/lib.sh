@@ -193,12 +193,12 @@ verdict() { # where
 }
 
 # Boots a root and waits for its verdict, which is QEMU's exit code: 33. What the machine says goes to standard output.
-boot() { # root, MiB of memory
+boot() { # root, MiB of memory, processors
   local code=0 version
   version=$(ls "$kernel/lib/modules")
   (cd "$1" && find . | cpio -o -H newc --quiet -R 0:0) >"$run/initrd"
   timeout -k 5 $((600 * patience)) qemu-system-x86_64 -M q35,accel=tcg,sata=off,usb=off,i8042=off -cpu EPYC,+svm,+npt \
-    -m "$2" -smp 2 -nodefaults -no-user-config -display none -no-reboot -serial stdio \
+    -m "$2" -smp "$3" -nodefaults -no-user-config -display none -no-reboot -serial stdio \
     -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$kernel/boot/vmlinuz-$version" -initrd "$run/initrd" \
     -append 'console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on' \
     </dev/null 2>"$run/qemu.log" | sed -u "s/\r\$//" || code=${PIPESTATUS[0]}
