@@ -100,7 +100,8 @@ async fn each_name_is_greeted_with_its_own_certificate_and_gets_nothing_of_anoth
     platform.home.configure(&format!("[[proxy.pair]]\ncertificate = {:?}\nkey = {:?}\n", files[0], files[1]));
     platform.start_supervisor();
     for name in ["shop", "hello"] {
-        platform.run_app(&App::named(name)).await;
+        platform.put(platform.instance(&App::named(name))).await.unwrap();
+        platform.running(name).await;
     }
     let of_all = certs.join("ca.crt");
     for (trusted, host, taken) in [

@@ -96,6 +96,7 @@ impl Front {
 
     async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
         let shaken = timeout(self.handshake, self.tls.acceptor.accept(stream)).await;
+        self.tls.look(); // a client that refuses our certificate has the more reason
         let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
@@ -108,7 +109,6 @@ impl Front {
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let link = Link::new(peer, names, h2, place);
-        self.tls.look();
         if let Err(error) = self.speak(stream, Arc::clone(&link)).await {
             tracing::debug!(%peer, %error, "connection ended");
         }
