@@ -1,12 +1,12 @@
 //! HTTPS in, apps behind.
 //!
-//! A connection comes in by an inherited listener (`front.rs`), shakes hands (`tls.rs`, with the pair that `certificate.rs`
-//! judged) and becomes a `link.rs`. Each request is decided by a pure function (`decide.rs`, with `host.rs` and `paths.rs`)
-//! over an immutable table (`table.rs`) and then goes to its backend (`forward.rs`) over a pooled connection (`pool.rs`),
-//! streamed both ways (`body.rs`), its headers made fit for the other side (`headers.rs`); or is upgraded (`upgrade.rs`), or is
-//! answered from an app's static folder (`files.rs`). Apps in boxes come in by doors of their own (`door.rs`), whose listeners
-//! their shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is kept on disk
-//! (`store.rs`); operators ask by RPC (`service.rs`).
+//! A connection comes in by an inherited listener (`front.rs`), shakes hands (`tls.rs`, with the pairs that `certificate.rs`
+//! judged and `shelf.rs` holds, or a session of `tickets.rs`) and becomes a `link.rs`. Each request is decided by a pure
+//! function (`decide.rs`, with `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to its backend
+//! (`forward.rs`) over a pooled connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the other side
+//! (`headers.rs`); or is upgraded (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in boxes come in
+//! by doors of their own (`door.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream
+//! (`feed.rs`) and is kept on disk (`store.rs`); operators ask by RPC (`service.rs`).
 //!
 //! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
 
