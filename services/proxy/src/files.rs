@@ -23,7 +23,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-        CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+        ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
     },
 };
 use nix::{
@@ -79,29 +79,37 @@ pub(crate) async fn answer(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Refusal> {
     let head_only = method == Method::HEAD;
-    if method != Method::GET && !head_only {
-        let status =
-            if method == Method::OPTIONS { StatusCode::NO_CONTENT } else { StatusCode::METHOD_NOT_ALLOWED };
-        let text = if method == Method::OPTIONS { "" } else { "Method Not Allowed" };
-        return shared(
-            Refusal { allow: Some("GET, HEAD"), ..Refusal::new(status, text) }.into_response(false, true),
-        );
+    if method == Method::OPTIONS {
+        return Ok(shared(options()));
     }
-    let missing = || Refusal::new(StatusCode::NOT_FOUND, "Not Found").into_response(head_only, true);
-    let Some(name) = resolve(path) else { return missing() };
+    if method != Method::GET && !head_only {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        return Err(Refusal { allow: Some(METHODS), ..refusal });
+    }
+    let missing = || Refusal::new(StatusCode::NOT_FOUND, "Not Found");
+    let name = resolve(path).ok_or_else(missing)?;
     let kind = kinds::of(&name);
     let opened = tokio::task::spawn_blocking(move || Opened::open(&folder, &name)).await;
     match opened {
-        Ok(Ok(opened)) => shared(respond(opened, head_only, kind, headers)),
+        Ok(Ok(opened)) => Ok(shared(respond(opened, head_only, kind, headers))),
         Ok(Err(error)) if error.raw_os_error().is_some_and(|raw| is_passing(Errno::from_raw(raw))) => {
             tracing::warn!(%error, "static file can't be opened");
-            Refusal::unavailable("Service Unavailable: the file can't be opened now", 1)
-                .into_response(head_only, true)
+            Err(Refusal::unavailable("Service Unavailable: the file can't be opened now", 1))
         }
-        _ => missing(),
+        _ => Err(missing()),
     }
+}
+
+/// What may be asked of a file.
+const METHODS: &str = "GET, HEAD";
+
+fn options() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+    response
 }
 
 /// The path below the folder that a request's path means; none if it names no file there.

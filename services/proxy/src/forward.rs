@@ -30,7 +30,7 @@ use crate::{
     id,
     link::Link,
     pool::{Lease, Pool, Unavailable},
-    refusal::Refusal,
+    refusal::{Form, Reader, Refusal},
     table::{Route, Table},
     upgrade::{self, Splice},
 };
@@ -75,7 +75,13 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    let (head_only, h2, id) = (parts.method == Method::HEAD, link.is_h2(), id::next());
+    let id = id::next();
+    let reader = Reader {
+        form: Form::of(&parts.headers),
+        head_only: parts.method == Method::HEAD,
+        h2: link.is_h2(),
+        id: id.clone(),
+    };
     let line = (parts.method.clone(), parts.uri.clone());
     let mut record =
         Record::begin(Arc::clone(&proxy.counters), Arc::clone(&link), id.clone(), line, proxy.access_log);
@@ -98,7 +104,7 @@ pub(crate) async fn handle(
     };
     let mut response = match exchange.run().await {
         Ok(response) => response,
-        Err(refusal) => refusal.into_response(head_only, h2),
+        Err(refusal) => refusal.into_response(&reader),
     };
     let Exchange { id, link, mut record, .. } = exchange;
     response.headers_mut().insert(headers::REQUEST_ID, id);
@@ -150,7 +156,7 @@ impl Exchange {
                         Some(folder) => {
                             self.record.for_route(&route);
                             let (method, path) = (&self.parts.method, self.parts.uri.path());
-                            return Ok(files::answer(folder, method, path, &self.parts.headers).await);
+                            return files::answer(folder, method, path, &self.parts.headers).await;
                         }
                         None => (Arc::clone(&route), caller, route.app.clone()),
                     }

@@ -4,11 +4,34 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{
+        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER,
+        VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 
 use crate::body::ResponseBody;
+
+mod page;
+
+pub(crate) use page::Form;
+
+/// Who reads an answer of the proxy's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    /// How the words are written.
+    pub(crate) form: Form,
+    /// It asked for the head only.
+    pub(crate) head_only: bool,
+    /// It speaks HTTP/2.
+    pub(crate) h2: bool,
+    /// The number by which the log knows the request.
+    pub(crate) id: HeaderValue,
+}
+
+/// What a page may load and run: nothing but its own few lines of style.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
 
 /// An answer that the proxy gives instead of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,24 +63,16 @@ impl Refusal {
     }
 
     /// The answer to send.
-    pub(crate) fn into_response(self, head_only: bool, h2: bool) -> Response<ResponseBody> {
-        let mut text = self.text.into_owned();
-        if self.status != StatusCode::NO_CONTENT {
-            text.push('\n');
-        }
-        let length = text.len();
-        let silent = head_only || self.status == StatusCode::NO_CONTENT;
-        let body = if silent { ResponseBody::empty() } else { ResponseBody::text(Bytes::from(text)) };
-        let mut response = Response::new(body);
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        if self.status != StatusCode::NO_CONTENT {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-            headers.insert(
-                HeaderName::from_static("x-content-type-options"),
-                HeaderValue::from_static("nosniff"),
-            );
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    pub(crate) fn into_response(self, reader: &Reader) -> Response<ResponseBody> {
+        let wordless = self.status == StatusCode::NO_CONTENT;
+        let mut headers = HeaderMap::new();
+        let mut body = ResponseBody::empty();
+        if !wordless {
+            let words = reader.form.write(self.status, &self.text, reader.id.to_str().unwrap_or_default());
+            describe(&mut headers, reader.form, words.len());
+            if !reader.head_only {
+                body = ResponseBody::text(Bytes::from(words));
+            }
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -68,10 +83,23 @@ impl Refusal {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.close && !h2 {
+        if self.close && !reader.h2 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        let mut response = Response::new(body);
+        (*response.status_mut(), *response.headers_mut()) = (self.status, headers);
         response
+    }
+}
+
+fn describe(headers: &mut HeaderMap, form: Form, length: usize) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if form == Form::Page {
+        headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
     }
 }
 
@@ -86,9 +114,13 @@ mod tests {
 
     use super::*;
 
+    fn reader(head_only: bool, h2: bool) -> Reader {
+        Reader { form: Form::Text, head_only, h2, id: HeaderValue::from_static("id") }
+    }
+
     #[test]
     fn an_answer_to_head_tells_its_length_and_has_no_body() {
-        let response = Refusal::unavailable("later", 1).into_response(true, false);
+        let response = Refusal::unavailable("later", 1).into_response(&reader(true, false));
         assert_eq!(response.headers()["content-length"], "6");
         assert_eq!(response.headers()["retry-after"], "1");
         assert!(response.body().is_end_stream());
@@ -96,8 +128,9 @@ mod tests {
 
     #[test]
     fn a_bad_request_closes_an_http1_connection_only() {
-        let close =
-            |h2| Refusal::bad_request("bad").into_response(false, h2).headers().contains_key("connection");
+        let close = |h2| {
+            Refusal::bad_request("bad").into_response(&reader(false, h2)).headers().contains_key("connection")
+        };
         assert!(close(false) && !close(true));
     }
 

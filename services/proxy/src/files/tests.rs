@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use nix::unistd::mkfifo;
 
 use super::*;
+use crate::refusal::{Form, Reader};
 
 struct Release {
     _folder: tempfile::TempDir,
@@ -31,7 +32,10 @@ fn release() -> Release {
 }
 
 async fn ask(release: &Release, method: Method, path: &str, headers: &HeaderMap) -> Response<ResponseBody> {
-    answer(release.site.folder().unwrap().unwrap(), &method, path, headers).await
+    let answered = answer(release.site.folder().unwrap().unwrap(), &method, path, headers).await;
+    let id = HeaderValue::from_static("id");
+    let reader = Reader { form: Form::Text, head_only: method == Method::HEAD, h2: true, id };
+    answered.unwrap_or_else(|refusal| refusal.into_response(&reader))
 }
 
 async fn get(release: &Release, path: &str) -> (u16, Bytes) {

@@ -257,3 +257,23 @@ async fn a_draining_proxy_closes_quiet_connections() {
     patient(hub.proxy.tasks.wait()).await;
     drop(quiet_h2);
 }
+
+#[tokio::test]
+async fn a_refusal_is_written_for_its_reader_with_the_number_of_the_request() {
+    let hub = Hub::start(calm()).await;
+    hub.route(Vec::new());
+    let ask = async |accept: &str| {
+        hub.ask(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nAccept: {accept}\r\n\r\n")).await
+    };
+    let json = ask("application/json").await;
+    assert_eq!((json.status(), json.field("content-type")), (404, Some("application/json")));
+    assert!(json.body.contains(json.field("x-request-id").unwrap()), "{}", json.body);
+    let page = ask("text/html,*/*;q=0.8").await;
+    assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.body.contains("404 Not Found") && page.body.contains(page.field("x-request-id").unwrap()));
+    assert!(
+        page.field("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'none'"))
+    );
+    let line = ask("*/*").await;
+    assert_eq!(line.body, format!("Service not found for host:{HOST}\n"));
+}
