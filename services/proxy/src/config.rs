@@ -20,6 +20,9 @@ pub struct Config {
     pub require_login: bool,
     /// Whether each request writes a line to the log.
     pub access_log: bool,
+    /// How long browsers shall ask for these host names by HTTPS only (Strict-Transport-Security), in seconds; 0 = nothing is
+    /// said. An app's own word goes before.
+    pub hsts_seconds: u32,
     /// Connections open at once, upgraded ones included; one more is closed as soon as it is accepted.
     pub max_connections: u32,
     /// Connections out of all boxes open at once, in a count of their own; one more is closed as soon as it is accepted.
@@ -87,6 +90,7 @@ impl Default for Config {
             pair: Vec::new(),
             require_login: false,
             access_log: true,
+            hsts_seconds: 0,
             max_connections: 4096,
             inward_connections: 1024,
             inward_connections_per_app: 64,
@@ -135,6 +139,7 @@ impl Config {
     /// Refuses values that would make the proxy useless or unbounded.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let ranges = [
+            ("hsts_seconds", u64::from(self.hsts_seconds), 0, 100_000_000),
             ("max_connections", u64::from(self.max_connections), 1, 1_000_000),
             ("inward_connections", u64::from(self.inward_connections), 1, 1_000_000),
             ("inward_connections_per_app", u64::from(self.inward_connections_per_app), 1, 100_000),

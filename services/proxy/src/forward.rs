@@ -7,7 +7,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -62,6 +62,8 @@ pub(crate) struct Proxy {
     /// The same of requests out of boxes: none of them takes a place from the outside.
     pub(crate) inward_holds: Arc<Semaphore>,
     pub(crate) access_log: bool,
+    /// How long browsers shall come by HTTPS only, as they are told.
+    pub(crate) hsts: Option<HeaderValue>,
     /// Everything that the drain waits for.
     pub(crate) tasks: TaskTracker,
     /// The drain's limit is reached.
@@ -106,8 +108,11 @@ pub(crate) async fn handle(
         Ok(response) => response,
         Err(refusal) => refusal.into_response(&reader),
     };
-    let Exchange { id, link, mut record, .. } = exchange;
+    let Exchange { proxy, id, link, mut record, .. } = exchange;
     response.headers_mut().insert(headers::REQUEST_ID, id);
+    if let Some(hsts) = &proxy.hsts {
+        response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    }
     if link.says_close() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -218,9 +218,14 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         inward_holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         access_log: config.access_log,
+        hsts: (config.hsts_seconds > 0).then(|| hsts(config.hsts_seconds)),
         tasks: TaskTracker::new(),
         end: CancellationToken::new(),
     })
+}
+
+fn hsts(seconds: u32) -> HeaderValue {
+    HeaderValue::try_from(format!("max-age={seconds}")).expect("digits are printable ASCII")
 }
 
 fn token(text: &str) -> Option<HeaderValue> {

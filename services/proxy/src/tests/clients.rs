@@ -277,3 +277,21 @@ async fn a_refusal_is_written_for_its_reader_with_the_number_of_the_request() {
     let line = ask("*/*").await;
     assert_eq!(line.body, format!("Service not found for host:{HOST}\n"));
 }
+
+#[tokio::test]
+async fn browsers_are_told_to_come_by_https_only_unless_the_app_says_otherwise() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, Config { hsts_seconds: 600, ..calm() }).await;
+    let mut client = hub.client().await;
+    let mut said = Vec::new();
+    for own in ["", "Strict-Transport-Security: max-age=7\r\n"] {
+        client.write(&get("/public/1")).await;
+        let mut app = backend.accept().await;
+        app.head().await;
+        app.write(&format!("HTTP/1.1 200 OK\r\n{own}Connection: close\r\nContent-Length: 2\r\n\r\nok")).await;
+        said.push(client.message().await.field("strict-transport-security").map(str::to_owned));
+    }
+    assert_eq!(said, [Some("max-age=600".to_owned()), Some("max-age=7".to_owned())]);
+    let refused = hub.ask("GET / HTTP/1.1\r\nHost: nobody.yesterday.localhost\r\n\r\n").await;
+    assert_eq!(refused.field("strict-transport-security"), Some("max-age=600"));
+}
