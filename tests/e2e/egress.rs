@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 
 use nexushub_e2e::{
-    App, Options, Platform, rounds, soon,
+    App, Options, Platform, rounds, soon, workshop,
     world::{self, INTERNET, admin, links},
 };
 use nexushub_proto::{
@@ -164,15 +164,8 @@ fn a_restarted_box_has_its_way_out_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_have_a_way_out_is_refused_with_the_reason_and_never_runs_without() {
-    let programs = tempfile::Builder::new()
-        .prefix("nhbin")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir_in("/tmp")
-        .unwrap();
-    nexushub_e2e::workshop::copy_programs(programs.path());
-    let user = nix::unistd::geteuid().is_root().then_some(65_534);
-    let options = Options { programs: programs.path().to_owned(), user, ..Options::default() };
-    let platform = Platform::start_with(&options);
+    let programs = workshop::programs_for_anybody();
+    let platform = Platform::start_with(&Options::of_no_root(programs.path()));
     for (name, driver, why) in [
         ("user", Driver::Sandbox, "egress \"internet\" needs root"),
         ("best", Driver::Auto, "egress \"internet\" needs root"),

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use nexushub_e2e::{App, DAEMONS, Options, Platform, package::Package, processes};
+use nexushub_e2e::{App, DAEMONS, Options, Platform, package::Package, processes, workshop};
 use nexushub_launch::secret::GRANTS;
 
 /// Every secret of a platform.
@@ -87,15 +87,8 @@ async fn an_app_holds_its_own_secret_and_none_of_the_platforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn daemons_leave_no_core_and_let_nobody_look_inside() {
     use std::os::unix::fs::MetadataExt;
-    let programs = tempfile::Builder::new()
-        .prefix("nhbin")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir_in("/tmp")
-        .unwrap();
-    nexushub_e2e::workshop::copy_programs(programs.path());
-    let user = nix::unistd::geteuid().is_root().then_some(65_534);
-    let options = Options { programs: programs.path().to_owned(), user, ..Options::default() };
-    let platform = Platform::start_with(&options);
+    let programs = workshop::programs_for_anybody();
+    let platform = Platform::start_with(&Options::of_no_root(programs.path()));
     let owner = |pid: u32| fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid();
     for name in DAEMONS {
         let pid = platform.daemon(name).await.pid;

@@ -81,6 +81,13 @@ impl Options {
     pub fn of(config: &str) -> Self {
         Self { config: config.to_owned(), ..Self::default() }
     }
+
+    /// Of a platform that root doesn't run, but somebody who may run these programs.
+    #[must_use]
+    pub fn of_no_root(programs: &Path) -> Self {
+        let user = nix::unistd::geteuid().is_root().then_some(65_534);
+        Self { programs: programs.to_owned(), user, ..Self::default() }
+    }
 }
 
 /// The notice that a supervisor has ended.

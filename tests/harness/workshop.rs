@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
@@ -49,6 +50,19 @@ pub fn copy_programs(to: &Path) {
     {
         fs::copy(program(name), to.join(name)).unwrap();
     }
+}
+
+/// A copy of the programs that every user may run.
+///
+/// # Panics
+/// When there is no space.
+#[must_use]
+pub fn programs_for_anybody() -> tempfile::TempDir {
+    let mut folder = tempfile::Builder::new();
+    let folder =
+        folder.prefix("nhbin").permissions(fs::Permissions::from_mode(0o755)).tempdir_in("/tmp").unwrap();
+    copy_programs(folder.path());
+    folder
 }
 
 /// Runs the command that people type, to its end.

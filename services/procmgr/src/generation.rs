@@ -140,8 +140,7 @@ pub(crate) struct Note {
 impl Note {
     /// The bound that is held by measuring.
     pub(crate) fn measured(&self) -> Option<Bound> {
-        let bound = || Bound { folder: self.data.clone(), bytes: self.limits.data_bytes };
-        self.data_measured.then(bound)
+        self.data_measured.then(|| Bound { folder: self.data.clone(), bytes: self.limits.data_bytes })
     }
 
     /// The folders of its cgroups.
