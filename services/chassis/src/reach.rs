@@ -10,8 +10,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketType, recvmsg, sockopt,
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketType, recv, recvmsg,
+        sockopt,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
@@ -53,6 +57,19 @@ impl Stream {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         TcpStream::from_std(socket).map(Self::Tcp)
+    }
+
+    /// Whether the other side has neither closed it nor said anything that was not read. Asks the kernel.
+    pub fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let seen = either!(self, stream => recv(stream, &mut [0_u8; 1], flags));
+        seen.is_err_and(|error| error == Errno::AGAIN)
+    }
+
+    /// The same, as far as the event loop has heard: what happened since it last looked is missed, and no call is made.
+    pub fn seems_quiet(&self) -> bool {
+        let ask = || if self.is_quiet() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) };
+        either!(self, stream => stream.try_io(Interest::READABLE, ask)).is_err()
     }
 
     /// Waits until it is there, or never will be.

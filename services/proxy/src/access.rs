@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Uri};
 use crate::{
     counters::Counters,
     door::{Caller, Turn},
+    headers::trace_id,
     link::Link,
     table::Route,
 };
@@ -17,7 +18,8 @@ pub(crate) struct Record {
     counters: Arc<Counters>,
     link: Arc<Link>,
     id: HeaderValue,
-    trace: String,
+    /// The trace that it belongs to, as `traceparent` says it.
+    trace: Option<HeaderValue>,
     method: Method,
     uri: Uri,
     began: Instant,
@@ -49,7 +51,7 @@ impl Record {
             counters,
             link,
             id,
-            trace: String::new(),
+            trace: None,
             method,
             uri,
             began: Instant::now(),
@@ -65,8 +67,8 @@ impl Record {
     }
 
     /// The trace that it belongs to.
-    pub(crate) fn in_trace(&mut self, trace: String) {
-        self.trace = trace;
+    pub(crate) fn in_trace(&mut self, parent: HeaderValue) {
+        self.trace = Some(parent);
     }
 
     /// Its turn at the door that it came by, which it keeps to its end.
@@ -130,7 +132,7 @@ impl Drop for Record {
             request_id = self.id.to_str().unwrap_or_default(),
             aborted = (!self.complete).then_some(true),
             error = self.error.as_deref(),
-            trace_id = self.trace,
+            trace_id = self.trace.as_ref().and_then(trace_id),
             "request"
         );
     }

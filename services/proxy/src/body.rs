@@ -13,10 +13,19 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::{access::Record, clock, files::FileBody, headers, pool::Lease};
+use crate::{
+    access::Record,
+    clock,
+    files::FileBody,
+    h1::{
+        channel::{self, Broken},
+        client::{Broke, Call},
+    },
+    headers,
+    upgrade::Tunnel,
+};
 
 /// How far a request's body has come, for the deadlines.
 #[derive(Debug)]
@@ -52,37 +61,75 @@ impl Progress {
 pub(crate) enum RequestBody {
     /// None: the request can be sent again.
     Empty,
-    /// As the client sends it.
-    Stream(Incoming, Arc<Progress>),
+    /// As the client sends it over HTTP/1.1.
+    H1(channel::Incoming, Arc<Progress>),
+    /// As the client sends it over HTTP/2.
+    H2(hyper::body::Incoming, Arc<Progress>),
+}
+
+/// Why a request's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestBroke {
+    /// Over HTTP/1.1.
+    #[error(transparent)]
+    H1(#[from] Broken),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    H2(#[from] hyper::Error),
+    /// It is longer or shorter than was said.
+    #[error("its length is not what was said")]
+    Length,
 }
 
 impl RequestBody {
-    /// Wraps what the front received.
-    pub(crate) fn new(incoming: Incoming) -> (Self, Arc<Progress>) {
-        let empty = incoming.is_end_stream();
-        let progress = Arc::new(Progress::new(empty));
-        let body = if empty { Self::Empty } else { Self::Stream(incoming, Arc::clone(&progress)) };
-        (body, progress)
+    /// One that comes over HTTP/1.1.
+    pub(crate) fn h1(incoming: channel::Incoming) -> Self {
+        Self::H1(incoming, Arc::new(Progress::new(false)))
+    }
+
+    /// One that comes over HTTP/2, if one does.
+    pub(crate) fn h2(incoming: hyper::body::Incoming) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::H2(incoming, Arc::new(Progress::new(false)))
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
+
+    /// How far it has come.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        match self {
+            Self::Empty => Arc::new(Progress::new(true)),
+            Self::H1(_, progress) | Self::H2(_, progress) => Arc::clone(progress),
+        }
+    }
 }
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = RequestBroke;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Stream(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBroke>>> {
+        let (frame, ended, progress) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::H1(incoming, progress) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                (frame.map(|frame| frame.map_err(RequestBroke::from)), incoming.is_end_stream(), progress)
+            }
+            Self::H2(incoming, progress) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                (frame.map(|frame| frame.map_err(RequestBroke::from)), incoming.is_end_stream(), progress)
+            }
+        };
         progress.step();
-        if frame.is_none() || incoming.is_end_stream() {
+        if frame.is_none() || ended {
             progress.done.store(true, Ordering::Relaxed);
         }
         Poll::Ready(frame.map(|frame| frame.map(clean_trailers)))
@@ -91,14 +138,16 @@ impl HttpBody for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(incoming, _) => incoming.is_end_stream(),
+            Self::H1(incoming, _) => incoming.is_end_stream(),
+            Self::H2(incoming, _) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(incoming, _) => incoming.size_hint(),
+            Self::H1(incoming, _) => incoming.size_hint(),
+            Self::H2(incoming, _) => incoming.size_hint(),
         }
     }
 }
@@ -108,7 +157,7 @@ impl HttpBody for RequestBody {
 pub(crate) enum BodyError {
     /// The backend's connection ended before its answer did.
     #[error("backend broke off its answer")]
-    Backend(#[from] hyper::Error),
+    Backend(#[from] Broke),
     /// A static file could not be read to its end.
     #[error("could not read a static file")]
     File(#[from] std::io::Error),
@@ -125,8 +174,10 @@ pub(crate) struct ResponseBody {
 enum Kind {
     Empty,
     Text(Bytes),
-    Backend(Incoming, Option<Lease>),
+    /// An app's answer; none once it was taken whole.
+    Backend(Option<Box<Call>>),
     File(FileBody),
+    Tunnel(Box<Tunnel>),
 }
 
 impl ResponseBody {
@@ -146,10 +197,26 @@ impl ResponseBody {
     }
 
     /// A backend's answer; its connection is given back at its end.
-    pub(crate) fn backend(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self { kind: Kind::Backend(incoming, Some(lease)), record: None };
+    pub(crate) fn backend(call: Call) -> Self {
+        let mut body = Self { kind: Kind::Backend(Some(Box::new(call))), record: None };
         body.settle(false);
         body
+    }
+
+    /// None: the backend has agreed to leave HTTP, and this is its side of the connection.
+    pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(tunnel)), record: None }
+    }
+
+    /// The backend's side of an upgraded connection.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match std::mem::replace(&mut self.kind, Kind::Empty) {
+            Kind::Tunnel(tunnel) => Some(*tunnel),
+            other => {
+                self.kind = other;
+                None
+            }
+        }
     }
 
     /// Closes this record when the body has ended, one way or the other.
@@ -160,11 +227,11 @@ impl ResponseBody {
 
     /// Gives the backend's connection back once its answer has been read.
     fn settle(&mut self, ended: bool) {
-        if let Kind::Backend(incoming, lease) = &mut self.kind
-            && (ended || incoming.is_end_stream())
-            && let Some(lease) = lease.take()
+        if let Kind::Backend(call) = &mut self.kind
+            && call.as_ref().is_some_and(|call| ended || call.is_ended())
+            && let Some(call) = call.take()
         {
-            lease.give_back();
+            call.finish();
         }
     }
 }
@@ -179,14 +246,14 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = match &mut this.kind {
-            Kind::Empty => None,
+            Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) => None,
             Kind::Text(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = Kind::Empty;
                 Some(Ok(Frame::data(bytes)))
             }
-            Kind::Backend(incoming, _) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+            Kind::Backend(Some(call)) => {
+                let frame = ready!(call.poll_frame(cx));
                 frame.map(|frame| frame.map(clean_trailers).map_err(BodyError::from))
             }
             Kind::File(file) => {
@@ -206,18 +273,18 @@ impl HttpBody for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty => true,
+            Kind::Empty | Kind::Tunnel(_) => true,
             Kind::Text(_) => false,
-            Kind::Backend(incoming, _) => incoming.is_end_stream(),
+            Kind::Backend(call) => call.is_none(),
             Kind::File(file) => file.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) => SizeHint::with_exact(0),
             Kind::Text(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Backend(incoming, _) => incoming.size_hint(),
+            Kind::Backend(Some(call)) => call.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::File(file) => SizeHint::with_exact(file.left()),
         }
     }

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+use crate::{h1, workers};
+
 /// How the proxy listens, what it bounds and how long it waits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +25,8 @@ pub struct Config {
     /// How long browsers shall ask for these host names by HTTPS only (Strict-Transport-Security), in seconds; 0 = nothing is
     /// said. An app's own word goes before.
     pub hsts_seconds: u32,
+    /// Threads that converse with clients; 0 = one for each core, up to 16.
+    pub workers: u32,
     /// Connections open at once, upgraded ones included; one more is closed as soon as it is accepted.
     pub max_connections: u32,
     /// Connections out of all boxes open at once, in a count of their own; one more is closed as soon as it is accepted.
@@ -33,8 +37,10 @@ pub struct Config {
     pub inward_requests_per_app: u32,
     /// Header fields of one HTTP/1.1 request; one more is answered 431.
     pub max_headers: u32,
-    /// Bytes of one request's header section; more is answered 431.
+    /// Bytes of one request's header section, its first line included; more is answered 431. Of an app's answer twice as many.
     pub max_header_bytes: u32,
+    /// Bytes of one HTTP/1.1 request's target; more is answered 414.
+    pub max_target_bytes: u32,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Time for a TLS handshake.
@@ -46,6 +52,8 @@ pub struct Config {
     pub idle_ms: u64,
     /// How long a client may send nothing in the middle of a request body.
     pub body_idle_ms: u64,
+    /// How long an HTTP/1.1 client may take nothing of an answer.
+    pub taking_ms: u64,
     /// Time for connecting to an app.
     pub connect_ms: u64,
     /// Time from the end of a request to the first byte of the app's answer. A stream that has begun has no limit.
@@ -91,17 +99,20 @@ impl Default for Config {
             require_login: false,
             access_log: true,
             hsts_seconds: 0,
+            workers: 0,
             max_connections: 4096,
             inward_connections: 1024,
             inward_connections_per_app: 64,
             inward_requests_per_app: 128,
             max_headers: 100,
             max_header_bytes: 32_768,
+            max_target_bytes: 8_192,
             h2_streams: 128,
             tls_handshake_ms: 10_000,
             header_ms: 10_000,
             idle_ms: 60_000,
             body_idle_ms: 60_000,
+            taking_ms: 60_000,
             connect_ms: 3_000,
             first_byte_ms: 60_000,
             debug_first_byte_ms: 300_000,
@@ -140,17 +151,20 @@ impl Config {
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let ranges = [
             ("hsts_seconds", u64::from(self.hsts_seconds), 0, 100_000_000),
+            ("workers", u64::from(self.workers), 0, 256),
             ("max_connections", u64::from(self.max_connections), 1, 1_000_000),
             ("inward_connections", u64::from(self.inward_connections), 1, 1_000_000),
             ("inward_connections_per_app", u64::from(self.inward_connections_per_app), 1, 100_000),
             ("inward_requests_per_app", u64::from(self.inward_requests_per_app), 1, 100_000),
             ("max_headers", u64::from(self.max_headers), 16, 10_000),
             ("max_header_bytes", u64::from(self.max_header_bytes), 8_192, 1_048_576),
+            ("max_target_bytes", u64::from(self.max_target_bytes), 1_024, 65_534),
             ("h2_streams", u64::from(self.h2_streams), 1, 10_000),
             ("tls_handshake_ms", self.tls_handshake_ms, 1, DAY_MS),
             ("header_ms", self.header_ms, 1, DAY_MS),
             ("idle_ms", self.idle_ms, 1, DAY_MS),
             ("body_idle_ms", self.body_idle_ms, 1, DAY_MS),
+            ("taking_ms", self.taking_ms, 1, DAY_MS),
             ("connect_ms", self.connect_ms, 1, DAY_MS),
             ("first_byte_ms", self.first_byte_ms, 1, DAY_MS),
             ("debug_first_byte_ms", self.debug_first_byte_ms, 1, DAY_MS),
@@ -180,7 +194,17 @@ impl Config {
             idle_age: Duration::from_millis(self.backend_idle_ms),
             connect: Duration::from_millis(self.connect_ms),
             wait: Duration::from_millis(self.hold_ms),
-            max_headers: self.max_headers as usize,
+            head: h1::Limits { head_bytes: 2 * self.max_header_bytes as usize, ..self.head_limits() },
+            workers: workers::number(self.workers),
+        }
+    }
+
+    /// What the heads of requests are bounded by.
+    pub(crate) fn head_limits(&self) -> h1::Limits {
+        h1::Limits {
+            head_bytes: self.max_header_bytes as usize,
+            fields: self.max_headers as usize,
+            target_bytes: self.max_target_bytes as usize,
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Counters {
     pub(crate) connections_refused: Counter,
     pub(crate) tls_failures: Counter,
     pub(crate) requests: Counter,
+    /// Bytes that were no request, and were refused as such.
+    pub(crate) requests_malformed: Counter,
     pub(crate) requests_in_flight: Counter,
     pub(crate) responses_502: Counter,
     pub(crate) responses_503: Counter,

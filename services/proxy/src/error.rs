@@ -3,7 +3,14 @@
 use http::StatusCode;
 use nexushub_chassis::Fault;
 
-use crate::{certificate::Problem, config::OutOfRange, pool::Unavailable, refusal::Refusal};
+use crate::{
+    body::RequestBroke,
+    certificate::Problem,
+    config::OutOfRange,
+    h1::{channel::Broken, client::Broke},
+    pool::Unavailable,
+    refusal::Refusal,
+};
 
 /// Why a backend gave no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +20,7 @@ pub(crate) enum Failure {
     Unavailable(#[from] Unavailable),
     /// It broke off, or what it sent isn't HTTP.
     #[error("backend broke")]
-    Broke(#[source] hyper::Error),
+    Broke(#[source] Broke),
     /// It took the request and said nothing in time.
     #[error("backend did not answer in time")]
     Slow,
@@ -25,7 +32,7 @@ pub(crate) enum Failure {
     SlowClient,
     /// The client's request broke off or is malformed.
     #[error("request broke off")]
-    Client(#[source] hyper::Error),
+    Client(#[source] RequestBroke),
 }
 
 impl Failure {
@@ -47,7 +54,17 @@ impl Failure {
             Self::SlowClient => {
                 Refusal { close: true, ..Refusal::new(StatusCode::REQUEST_TIMEOUT, "Request Timeout") }
             }
+            Self::Client(RequestBroke::H1(Broken::Malformed(error))) => Refusal::malformed(*error),
             Self::Client(_) => Refusal::bad_request("the request broke off"),
+        }
+    }
+}
+
+impl From<Broke> for Failure {
+    fn from(broke: Broke) -> Self {
+        match broke {
+            Broke::Request(broke) => Self::Client(broke),
+            broke => Self::Broke(broke),
         }
     }
 }

@@ -3,15 +3,14 @@
 //! A request is sent a second time only where that can't do it twice: nothing of it was sent, or it is idempotent, has no
 //! body, and the connection had served before, so that its backend may just have closed it.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING},
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, STRICT_TRANSPORT_SECURITY},
     request::Parts,
-    uri::PathAndQuery,
+    response,
 };
-use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout, timeout_at},
@@ -20,19 +19,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Record,
-    body::{Progress, RequestBody, ResponseBody},
+    body::{RequestBody, ResponseBody},
     counters::Counters,
     decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready},
     door::Caller,
     error::Failure,
     files,
+    h1::{
+        Malformed,
+        client::{Broke, Call},
+        outgoing::Outgoing,
+    },
     headers::{self, Edge},
     id,
     link::Link,
     pool::{Lease, Pool, Unavailable},
     refusal::{Form, Reader, Refusal},
     table::{Route, Table},
-    upgrade::{self, Splice},
+    upgrade::{self, Tunnel},
 };
 
 /// How long a request may take over its steps.
@@ -74,8 +78,8 @@ pub(crate) struct Proxy {
 pub(crate) async fn handle(
     proxy: Arc<Proxy>,
     link: Arc<Link>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    request: Request<RequestBody>,
+) -> Response<ResponseBody> {
     let (mut parts, body) = request.into_parts();
     let id = id::next();
     let reader = Reader {
@@ -88,18 +92,14 @@ pub(crate) async fn handle(
     let mut record =
         Record::begin(Arc::clone(&proxy.counters), Arc::clone(&link), id.clone(), line, proxy.access_log);
     record.in_trace(headers::join_trace(&mut parts.headers, &id));
-    let asked = upgrade::asked(&parts);
-    let client_upgrade = parts.extensions.remove::<OnUpgrade>();
-    let (body, progress) = RequestBody::new(body);
     let mut exchange = Exchange {
         first_byte: proxy.timing.first_byte,
         proxy,
         link,
         id,
+        upgrade: upgrade::asked(&parts),
         parts,
         body,
-        progress,
-        upgrade: asked.zip(client_upgrade),
         record,
         held: None,
         switched: false,
@@ -117,7 +117,21 @@ pub(crate) async fn handle(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     record.answered(response.status().as_u16());
-    Ok(response.map(|body| body.with_record(record)))
+    response.map(|body| body.with_record(record))
+}
+
+/// Answers bytes that are no request.
+pub(crate) fn refuse(proxy: &Proxy, link: &Link, error: Malformed) -> Response<ResponseBody> {
+    proxy.counters.requests_malformed.up();
+    let id = id::next();
+    if proxy.access_log {
+        let request_id = id.to_str().unwrap_or_default();
+        tracing::info!(peer = %link.peer, status = error.status().as_u16(), request_id, %error, "request refused");
+    }
+    let reader = Reader { form: Form::Text, head_only: false, h2: link.is_h2(), id: id.clone() };
+    let mut response = Refusal::malformed(error).into_response(&reader);
+    response.headers_mut().insert(headers::REQUEST_ID, id);
+    response
 }
 
 /// A request under way.
@@ -127,9 +141,8 @@ struct Exchange {
     id: HeaderValue,
     parts: Parts,
     body: RequestBody,
-    progress: Arc<Progress>,
-    /// The protocol asked for, and the client's side of the change.
-    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    /// The protocol asked for.
+    upgrade: Option<HeaderValue>,
     record: Record,
     /// Its place among those that wait, and until when.
     held: Option<(OwnedSemaphorePermit, Instant)>,
@@ -171,7 +184,7 @@ impl Exchange {
             };
             self.record.for_route(&route);
             let Some(pool) = pool else { return Err(unreachable(&route)) };
-            let lease = match pool.take().await {
+            let lease = match self.take(&pool).await {
                 Ok(lease) => lease,
                 Err(error) => {
                     self.await_switch(&route, &pool, error).await?;
@@ -191,7 +204,7 @@ impl Exchange {
         self.first_byte = self.proxy.timing.debug_first_byte;
         let token = self.proxy.debug_token.clone();
         self.prepare(authority, None, token.as_ref());
-        let answered = match pool.take().await {
+        let answered = match self.take(&pool).await {
             Ok(lease) => self.send(&pool, lease).await,
             Err(error) => Err(error.into()),
         };
@@ -242,65 +255,65 @@ impl Exchange {
 
     /// Makes the head fit for a backend. What decided about the request may be gone from it then: it is not decided anew.
     fn prepare(&mut self, authority: &HeaderValue, caller: Option<&Caller>, token: Option<&HeaderValue>) {
-        let upgrade = self.upgrade.as_ref().map(|(protocol, _)| protocol.clone());
         let caller = caller.map(Caller::value);
+        let upgrade = self.upgrade.clone();
         let edge = Edge { peer: &self.link.peer_value, authority, id: &self.id, caller, upgrade, token };
         headers::toward_backend(&mut self.parts.headers, edge);
-        if !self.body.is_empty() && !self.parts.headers.contains_key(CONTENT_LENGTH) {
-            self.parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+
+    /// Whether it may be sent again although an app may have seen it.
+    fn is_repeatable(&self) -> bool {
+        self.body.is_empty() && self.upgrade.is_none() && self.parts.method.is_idempotent()
+    }
+
+    /// A connection; for what can't be repeated one that is surely open, since there is no second try.
+    async fn take(&self, pool: &Arc<Pool>) -> Result<Lease, Unavailable> {
+        let lease = pool.take().await?;
+        if !lease.reused || self.is_repeatable() || lease.is_quiet() {
+            return Ok(lease);
         }
-        self.parts.version = Version::HTTP_11;
-        let path = self.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        self.parts.uri = Uri::from(path);
+        drop(lease); // its turn is taken anew
+        pool.take_fresh().await
     }
 
     /// Sends the prepared request, again on a fresh connection where that is safe.
-    async fn send(
-        &mut self,
-        pool: &Arc<Pool>,
-        mut lease: Lease,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let repeatable = lease.reused && self.body.is_empty() && self.upgrade.is_none();
-        let copy = (repeatable && self.parts.method.is_idempotent()).then(|| self.parts.clone());
-        let mut error = match self.send_once(&mut lease).await? {
-            Ok(response) => return Ok((response, lease)),
-            Err(error) => error,
+    async fn send(&mut self, pool: &Arc<Pool>, lease: Lease) -> Result<(response::Parts, Call), Failure> {
+        let repeatable = self.is_repeatable();
+        let body = std::mem::replace(&mut self.body, RequestBody::Empty);
+        let reused = lease.reused;
+        let (error, call) = match self.send_once(lease, Outgoing::request(&self.parts, body)).await? {
+            Ok(answered) => return Ok(answered),
+            Err(broke) => broke,
         };
-        if let Some(unsent) = error.take_message() {
-            (self.parts, self.body) = unsent.into_parts();
-        } else if let Some(copy) = copy.filter(|_| !error.error().is_parse()) {
-            self.parts = copy;
-        } else {
-            return Err(broke(error.into_error()));
-        }
-        if !lease.reused {
-            return Err(Unavailable::Connect(std::io::Error::other(error.into_error())).into());
-        }
-        drop(lease); // its turn is taken anew
-        let mut lease = pool.take_fresh().await?;
-        match self.send_once(&mut lease).await? {
-            Ok(response) => Ok((response, lease)),
-            Err(error) => Err(broke(error.into_error())),
-        }
+        let Broke::Closed(closed) = error else { return Err(error.into()) };
+        let (unheard, unsent) = call.give_up();
+        let again = match unsent {
+            Some(_) if !reused => return Err(Unavailable::Connect(closed).into()),
+            Some(request) => request,
+            None if reused && repeatable && unheard => Outgoing::request(&self.parts, RequestBody::Empty),
+            None => return Err(Failure::Broke(Broke::Closed(closed))),
+        };
+        let lease = pool.take_fresh().await?;
+        self.send_once(lease, again).await?.map_err(|(error, _)| error.into())
     }
 
     /// Sends it once and waits for the head of the answer, as long as the body makes progress or the app is within its time.
-    async fn send_once(&mut self, lease: &mut Lease) -> Result<Result<Response<Incoming>, Unsent>, Failure> {
-        let mut request = Request::new(std::mem::replace(&mut self.body, RequestBody::Empty));
-        let nothing = Request::new(()).into_parts().0;
-        let parts = std::mem::replace(&mut self.parts, nothing);
-        *request.method_mut() = parts.method;
-        *request.uri_mut() = parts.uri;
-        *request.headers_mut() = parts.headers;
+    async fn send_once(
+        &self,
+        lease: Lease,
+        request: Outgoing<RequestBody>,
+    ) -> Result<Result<(response::Parts, Call), (Broke, Call)>, Failure> {
         let (first_byte, body_idle) = (self.first_byte, self.proxy.timing.body_idle);
-        self.progress.step(); // what it waited for until now was not the backend's or the client's doing
-        let mut sending = std::pin::pin!(lease.sender.try_send_request(request));
+        let progress = request.body().progress();
+        progress.step(); // what it waited for until now was not the backend's or the client's doing
+        let mut call = Call::new(lease, self.parts.method.clone(), request);
         loop {
-            let deadline = self.progress.deadline(first_byte, body_idle);
-            match timeout_at(deadline, &mut sending).await {
-                Ok(answered) => return Ok(answered),
-                Err(_) if self.progress.deadline(first_byte, body_idle) > Instant::now() => {}
-                Err(_) if self.progress.is_done() => return Err(Failure::Slow),
+            let deadline = progress.deadline(first_byte, body_idle);
+            match timeout_at(deadline, poll_fn(|cx| call.poll_head(cx))).await {
+                Ok(Ok(parts)) => return Ok(Ok((parts, call))),
+                Ok(Err(error)) => return Ok(Err((error, call))),
+                Err(_) if progress.deadline(first_byte, body_idle) > Instant::now() => {}
+                Err(_) if progress.is_done() => return Err(Failure::Slow),
                 Err(_) => return Err(Failure::SlowClient),
             }
         }
@@ -309,53 +322,41 @@ impl Exchange {
     /// Makes the client's answer of the backend's.
     fn receive(
         &mut self,
-        answered: Result<(Response<Incoming>, Lease), Failure>,
+        answered: Result<(response::Parts, Call), Failure>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let (mut response, lease) = answered.map_err(|failure| self.fail(&failure))?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.change_protocol(response, lease);
+        let (mut parts, call) = answered.map_err(|failure| self.fail(&failure))?;
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.change_protocol(parts, call);
         }
-        headers::toward_client(response.headers_mut(), &self.id, None);
-        response.extensions_mut().clear();
-        *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(|body| ResponseBody::backend(body, lease)))
+        headers::toward_client(&mut parts.headers, &self.id, None);
+        parts.version = Version::HTTP_11;
+        Ok(Response::from_parts(parts, ResponseBody::backend(call)))
     }
 
     /// The backend agreed to an upgrade: from here on bytes are copied.
     fn change_protocol(
         &mut self,
-        mut response: Response<Incoming>,
-        lease: Lease,
+        mut parts: response::Parts,
+        call: Call,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let agreed = self.upgrade.take().filter(|(asked, _)| upgrade::agreed(asked, response.headers()));
-        let Some((protocol, client)) = agreed else { return Err(self.fail(&Failure::Protocol)) };
-        let splice = Splice {
-            client,
-            backend: hyper::upgrade::on(&mut response),
-            link: Arc::clone(&self.link),
-            lease,
+        let agreed = self.upgrade.take().filter(|asked| upgrade::agreed(asked, &parts.headers));
+        let Some(protocol) = agreed else { return Err(self.fail(&Failure::Protocol)) };
+        headers::toward_client(&mut parts.headers, &self.id, Some(protocol));
+        let (wire, turn) = call.into_lease().into_wire();
+        let tunnel = Tunnel {
+            wire,
+            turn,
             counters: Arc::clone(&self.proxy.counters),
             linger: self.proxy.timing.upgrade_linger,
             end: self.proxy.end.clone(),
         };
-        self.proxy.tasks.spawn(splice.run());
-        headers::toward_client(response.headers_mut(), &self.id, Some(protocol));
-        response.extensions_mut().clear();
-        Ok(response.map(|_| ResponseBody::empty()))
+        Ok(Response::from_parts(parts, ResponseBody::tunnel(tunnel)))
     }
 
     fn fail(&mut self, failure: &Failure) -> Refusal {
         self.record.broke(failure);
         failure.refusal()
     }
-}
-
-/// A request that was not answered; with the request itself if nothing of it was sent.
-type Unsent = TrySendError<Request<RequestBody>>;
-
-/// hyper's errors of a client's connection are the backend's doing, but for those that the request's own body brings in.
-fn broke(error: hyper::Error) -> Failure {
-    if error.is_user() { Failure::Client(error) } else { Failure::Broke(error) }
 }
 
 fn too_many() -> Refusal {

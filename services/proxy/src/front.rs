@@ -2,6 +2,7 @@
 //! long, or its door drains.
 
 use std::{
+    convert::Infallible,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -11,12 +12,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::{
-    Request,
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
@@ -26,11 +22,13 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use crate::{
+    body::RequestBody,
     clock,
     config::Config,
     door::{Door, Place},
-    forward::{Proxy, handle},
-    link::{Link, Quiet, Waits, Watched},
+    forward::{Proxy, handle, refuse},
+    h1,
+    link::{Link, Quiet, Waits},
     tls::Tls,
 };
 
@@ -41,11 +39,14 @@ const H2_PING: Duration = Duration::from_secs(20);
 /// Pause after an accept that failed for want of descriptors or memory: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How a connection ended that did not end well; of interest to nobody but the log.
+type Ended = Box<dyn std::error::Error + Send + Sync>;
+
 /// What every connection needs.
 pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
     tls: Tls,
-    http1: http1::Builder,
+    head_limits: h1::Limits,
     http2: http2::Builder<TokioExecutor>,
     quiet: Quiet,
     drain_idle_ms: u64,
@@ -58,9 +59,14 @@ impl Front {
         Arc::new(Self {
             proxy,
             tls,
-            http1: http1_builder(config),
+            head_limits: config.head_limits(),
             http2: http2_builder(config),
-            quiet: Quiet { idle_ms: config.idle_ms, header_ms: config.header_ms, since_ms: 0 },
+            quiet: Quiet {
+                idle_ms: config.idle_ms,
+                header_ms: config.header_ms,
+                taking_ms: config.taking_ms,
+                since_ms: 0,
+            },
             drain_idle_ms: config.drain_idle_ms,
             handshake: Duration::from_millis(config.tls_handshake_ms),
         })
@@ -109,29 +115,52 @@ impl Front {
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let link = Link::new(peer, names, h2, place);
-        if let Err(error) = self.speak(stream, Arc::clone(&link)).await {
-            tracing::debug!(%peer, %error, "connection ended");
+        if let Err(error) = self.speak(stream, &link).await {
+            tracing::debug!(%peer, error, "connection ended");
         }
     }
 
-    async fn speak(&self, stream: TlsStream<TcpStream>, link: Arc<Link>) -> hyper::Result<()> {
-        let (proxy, of_requests) = (Arc::clone(&self.proxy), Arc::clone(&link));
-        let service = service_fn(move |request: Request<Incoming>| {
-            handle(Arc::clone(&proxy), Arc::clone(&of_requests), request)
-        });
-        if link.is_h2() {
-            let connection = self.http2.serve_connection(TokioIo::new(stream), service);
-            return self.attend(connection, &link).await;
+    async fn speak(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
+        if link.is_h2() { self.speak_h2(stream, link).await } else { self.speak_h1(stream, link).await }
+    }
+
+    async fn speak_h1(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
+        let answer = |asked: Result<_, _>| {
+            let (proxy, link) = (Arc::clone(&self.proxy), Arc::clone(link));
+            async move {
+                match asked {
+                    Ok(request) => handle(proxy, link, request).await,
+                    Err(error) => refuse(&proxy, &link, error),
+                }
+            }
+        };
+        let conversation = h1::server::serve(stream, link, self.head_limits, answer);
+        match self.attend(conversation, link, |_| link.close()).await.transpose()?.flatten() {
+            Some(upgraded) => Ok(upgraded.backend.run(upgraded.client).await?),
+            None => Ok(()),
         }
-        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&link)));
-        let connection = self.http1.serve_connection(stream, service).with_upgrades();
-        self.attend(connection, &link).await
+    }
+
+    async fn speak_h2(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
+        let service = service_fn(|request: Request<Incoming>| {
+            let (proxy, link) = (Arc::clone(&self.proxy), Arc::clone(link));
+            async { Ok::<_, Infallible>(handle(proxy, link, request.map(RequestBody::h2)).await) }
+        });
+        let connection = self.http2.serve_connection(TokioIo::new(stream), service);
+        Ok(self.attend(connection, link, http2::Connection::graceful_shutdown).await.unwrap_or(Ok(()))?)
     }
 
     /// Drives a connection to its end. When its door drains, an HTTP/2 connection says so at once, with no request lost; an
     /// HTTP/1.1 connection says so in its next answer, and is closed only if none is asked for: a request that is already on
     /// its way is served.
-    async fn attend<C: Graceful>(&self, connection: C, link: &Link) -> hyper::Result<()> {
+    ///
+    /// `close` tells it to finish what it does; nothing is returned of one that was dropped.
+    async fn attend<C: Future>(
+        &self,
+        connection: C,
+        link: &Link,
+        close: impl Fn(Pin<&mut C>),
+    ) -> Option<C::Output> {
         let mut connection = std::pin::pin!(connection);
         let mut drain = std::pin::pin!(link.door().drain.cancelled());
         let (mut alarm, mut quiet) = (Alarm::new(self.quiet), self.quiet);
@@ -139,59 +168,27 @@ impl Front {
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(ended);
+                    return Poll::Ready(Some(ended));
                 }
                 if !draining && drain.as_mut().poll(cx).is_ready() {
                     draining = true;
-                    quiet = Quiet::draining(self.drain_idle_ms);
+                    quiet = quiet.draining(self.drain_idle_ms);
                     link.wind_up();
                     closing = link.is_h2();
                 } else {
                     match alarm.check(link, quiet, closing, cx) {
                         Verdict::Stay => return Poll::Pending,
-                        Verdict::Drop => return Poll::Ready(Ok(())),
+                        Verdict::Drop => return Poll::Ready(None),
                         Verdict::Close => closing = true,
                     }
                 }
                 if closing {
-                    connection.as_mut().close();
+                    close(connection.as_mut());
                     alarm.set(Instant::now() + CLOSING);
                 }
             }
         })
         .await
-    }
-}
-
-/// A connection that can be told to finish what it does and close.
-trait Graceful: Future<Output = hyper::Result<()>> {
-    fn close(self: Pin<&mut Self>);
-}
-
-impl<S, B> Graceful for http1::UpgradeableConnection<TokioIo<Watched<TlsStream<TcpStream>>>, S>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn close(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S, B> Graceful for http2::Connection<TokioIo<TlsStream<TcpStream>>, S, TokioExecutor>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn close(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
     }
 }
 
@@ -234,24 +231,13 @@ impl Alarm {
             match due {
                 _ if closing && link.is_quiet() => return Verdict::Drop,
                 Some((at, _)) if at > now => self.set(at),
-                Some((_, Waits::Head)) => return Verdict::Drop,
+                Some((_, Waits::Head | Waits::Taking)) => return Verdict::Drop,
                 Some((_, Waits::Idle)) => return Verdict::Close,
                 None => self.set(now + if closing { CLOSING } else { idle }),
             }
         }
         Verdict::Stay
     }
-}
-
-fn http1_builder(config: &Config) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    let header_bytes = usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX);
-    builder.timer(TokioTimer::new()).header_read_timeout(None); // `Alarm` holds the deadlines of a quiet connection
-    builder.max_header_size(header_bytes).max_buf_size(header_bytes.max(128 * 1024));
-    if config.max_headers != 100 {
-        builder.max_headers(config.max_headers as usize); // the default needs no allocation
-    }
-    builder
 }
 
 fn http2_builder(config: &Config) -> http2::Builder<TokioExecutor> {

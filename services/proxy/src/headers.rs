@@ -91,29 +91,32 @@ pub(crate) struct Edge<'a> {
     pub(crate) token: Option<&'a HeaderValue>,
 }
 
-/// The id of the trace that a request belongs to: the client's, or else a new one that bears the request's own id.
-pub(crate) fn join_trace(headers: &mut HeaderMap, id: &HeaderValue) -> String {
-    if let Some(trace) = headers.get(TRACEPARENT).and_then(|value| trace_id(value.as_bytes())) {
-        return trace;
+/// The trace that a request belongs to, as its `traceparent` says it: the client's, or else a new one that bears the request's
+/// own id.
+pub(crate) fn join_trace(headers: &mut HeaderMap, id: &HeaderValue) -> HeaderValue {
+    if let Some(parent) = headers.get(TRACEPARENT).filter(|value| trace_id(value).is_some()) {
+        return parent.clone();
     }
-    let trace: String = id.to_str().unwrap_or_default().chars().filter(char::is_ascii_hexdigit).collect();
-    let span = trace.get(16..).unwrap_or_default();
-    match HeaderValue::from_str(&format!("00-{trace}-{span}-01")) {
-        Ok(value) if trace_id(value.as_bytes()).is_some() => headers.insert(TRACEPARENT, value),
-        _ => headers.remove(TRACEPARENT),
-    };
-    trace
+    let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    let digits = id.as_bytes().iter().filter(|byte| **byte != b'-');
+    parent[3..35].iter_mut().zip(digits).for_each(|(place, digit)| *place = *digit);
+    parent.copy_within(19..35, 36);
+    let parent = HeaderValue::from_bytes(&parent).expect("digits and hyphens are printable ASCII");
+    headers.insert(TRACEPARENT, parent.clone());
+    parent
 }
 
-/// `00-<32 hex digits>-<16>-<2>`, the ids not all zero.
-fn trace_id(value: &[u8]) -> Option<String> {
-    let parts: Vec<&str> = str::from_utf8(value).ok()?.split('-').collect();
-    let &[version, trace, span, flags] = parts.as_slice() else { return None };
+/// The trace of a `traceparent`: of `00-<32 hex digits>-<16>-<2>`, the ids not all zero, the first.
+pub(crate) fn trace_id(value: &HeaderValue) -> Option<&str> {
+    let value = value.to_str().ok()?;
+    let mut parts = value.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let id = |text: &str, length| hex(text, length) && text.bytes().any(|byte| byte != b'0');
-    (version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2)).then(|| trace.to_owned())
+    let whole = version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2) && parts.next().is_none();
+    whole.then_some(trace)
 }
 
 /// Makes a client's header section fit for a backend.
@@ -198,7 +201,8 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-fn accepts_trailers(headers: &HeaderMap) -> bool {
+/// Whether its sender takes trailers.
+pub(crate) fn accepts_trailers(headers: &HeaderMap) -> bool {
     tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"))
 }
 
@@ -440,12 +444,15 @@ mod tests {
         let id = HeaderValue::from_static("f61746bd-b598-447d-813d-e51e6fd849b4");
         for value in ["", "00-0-0-00", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "x"] {
             let mut headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(value))]);
-            assert_eq!(join_trace(&mut headers, &id), "f61746bdb598447d813de51e6fd849b4", "{value}");
+            let parent = join_trace(&mut headers, &id);
+            assert_eq!(trace_id(&parent), Some("f61746bdb598447d813de51e6fd849b4"), "{value}");
+            assert_eq!(headers[TRACEPARENT], parent);
             assert_eq!(headers[TRACEPARENT], "00-f61746bdb598447d813de51e6fd849b4-813de51e6fd849b4-01");
         }
         let theirs = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let mut headers = HeaderMap::from_iter([(TRACEPARENT, theirs.clone())]);
-        assert_eq!(join_trace(&mut headers, &id), "0af7651916cd43dd8448eb211c80319c");
+        let parent = join_trace(&mut headers, &id);
+        assert_eq!(trace_id(&parent), Some("0af7651916cd43dd8448eb211c80319c"));
         assert_eq!(headers[TRACEPARENT], theirs);
     }
 }

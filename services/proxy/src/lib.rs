@@ -1,12 +1,13 @@
 //! HTTPS in, apps behind.
 //!
-//! A connection comes in by an inherited listener (`front.rs`), shakes hands (`tls.rs`, with the pairs that `certificate.rs`
-//! judged and `shelf.rs` holds, or a session of `tickets.rs`) and becomes a `link.rs`. Each request is decided by a pure
-//! function (`decide.rs`, with `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to its backend
-//! (`forward.rs`) over a pooled connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the other side
-//! (`headers.rs`); or is upgraded (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in boxes come in
-//! by doors of their own (`door.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream
-//! (`feed.rs`) and is kept on disk (`store.rs`); operators ask by RPC (`service.rs`).
+//! Workers (`workers.rs`), one for each core, accept from the inherited listeners. A connection (`front.rs`) shakes hands
+//! (`tls.rs`, with the pairs that `certificate.rs` judged and `shelf.rs` holds, or a session of `tickets.rs`) and becomes a
+//! `link.rs`; HTTP/1.1 is spoken by `h1.rs`, h2 by a library. Each request is decided by a pure function (`decide.rs`, with
+//! `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to its backend (`forward.rs`) over a pooled
+//! connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the other side (`headers.rs`); or leaves
+//! HTTP (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in boxes come in by doors of their own
+//! (`door.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is
+//! kept on disk (`store.rs`); operators ask by RPC (`service.rs`).
 //!
 //! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
 
@@ -24,6 +25,7 @@ mod feed;
 mod files;
 mod forward;
 mod front;
+mod h1;
 mod headers;
 mod host;
 mod id;
@@ -38,8 +40,9 @@ mod table;
 mod tickets;
 mod tls;
 mod upgrade;
+mod workers;
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use nexushub_chassis::{
@@ -54,7 +57,6 @@ use nexushub_proto::{
     procmgr::procmgr_service_client::ProcmgrServiceClient, proxy::proxy_service_server::ProxyServiceServer,
 };
 use tokio::{
-    net::TcpListener,
     sync::{Semaphore, watch},
     time::timeout,
 };
@@ -72,6 +74,7 @@ use crate::{
     table::Table,
     tickets::Tickets,
     tls::{Tls, now_unix},
+    workers::Workers,
 };
 
 /// A snapshot of ten thousand instances is a few megabytes.
@@ -83,7 +86,6 @@ pub struct Gateway;
 impl Daemon for Gateway {
     const NAME: &'static str = "proxy";
     const EXCLUSIVE: bool = false;
-    const WORKERS: usize = 2;
     type Config = Config;
 
     fn check(setup: &Setup<Config>) -> Result<(), Fault> {
@@ -119,9 +121,9 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let drain = CancellationToken::new();
     let front = Front::new(Arc::clone(&proxy), tls, &config);
     let door = Door::outside(config.max_connections as usize, Arc::clone(&proxy.counters), drain.clone());
-    for listener in listeners {
-        proxy.tasks.spawn(Arc::clone(&front).accept(listener, Arc::clone(&door)));
-    }
+    let number = workers::number(config.workers);
+    let mut workers = Workers::start(number, &front, &listeners, &door).map_err(no_workers)?;
+    vital.spawn("a worker", workers.ended());
     vital.spawn("the entrances of boxes", Entrances::new(front, &config, drain.clone()).follow(table));
     chassis.ready.ready("accepting connections");
 
@@ -133,7 +135,7 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     };
     drain.cancel();
     drained(&proxy, Duration::from_millis(config.drain_ms)).await;
-    drop(vital);
+    drop((vital, workers));
     let ended = match ended {
         Some(ended) => ended,
         None => rpc.await,
@@ -259,22 +261,21 @@ fn tls(setup: &Setup<Config>) -> Result<Tls, Fault> {
     })
 }
 
+fn no_workers(error: std::io::Error) -> Fault {
+    let hint = "see how many threads and descriptors the daemon may have";
+    Fault::new("system", format!("could not start the workers: {error}"), "proxy.workers", hint)
+}
+
 fn listeners(chassis: &mut Chassis<Config>) -> Result<Vec<TcpListener>, Fault> {
     let inherited = chassis.listeners.take_tcp("https");
     if inherited.is_empty() {
         return Err(missing("https"));
     }
-    let listeners: std::io::Result<Vec<_>> = inherited
-        .into_iter()
-        .map(|listener| {
-            front::prepare(&listener)?;
-            TcpListener::from_std(listener)
-        })
-        .collect();
-    listeners.map_err(|error| {
+    inherited.iter().try_for_each(front::prepare).map_err(|error| {
         let hint = "the socket named https must be a listening TCP socket";
         Fault::new("socket_unusable", format!("could not use the inherited listener: {error}"), "https", hint)
-    })
+    })?;
+    Ok(inherited)
 }
 
 #[cfg(test)]

@@ -7,18 +7,14 @@
 //! A new HTTP/1.1 connection starts as "reading its head", so that a client that connects and says nothing is soon gone.
 
 use std::{
-    io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use http::HeaderValue;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     certificate::Names,
@@ -31,14 +27,16 @@ use crate::{
 pub(crate) struct Quiet {
     pub(crate) idle_ms: u64,
     pub(crate) header_ms: u64,
+    /// How long its client may take nothing of what is sent to it.
+    pub(crate) taking_ms: u64,
     /// Quiet before this counts as quiet since this.
     pub(crate) since_ms: u64,
 }
 
 impl Quiet {
     /// The limit of a connection that drains: it may still bring the request that is on its way, and no other.
-    pub(crate) fn draining(limit_ms: u64) -> Self {
-        Self { idle_ms: limit_ms, header_ms: limit_ms, since_ms: clock::now_ms() }
+    pub(crate) fn draining(self, limit_ms: u64) -> Self {
+        Self { idle_ms: limit_ms, header_ms: limit_ms, since_ms: clock::now_ms(), ..self }
     }
 }
 
@@ -49,6 +47,8 @@ pub(crate) enum Waits {
     Idle,
     /// For the rest of a request's head.
     Head,
+    /// For its client to take what is sent to it.
+    Taking,
 }
 
 /// One client's connection.
@@ -59,14 +59,16 @@ pub(crate) struct Link {
     pub(crate) peer_value: HeaderValue,
     /// What its certificate covers, if the client asked for a name in the handshake.
     pub(crate) names: Option<Arc<Names>>,
-    /// HTTP/2: there the bytes that come in between requests say nothing about heads.
     h2: bool,
     requests: AtomicU32,
     /// When the last request ended, or the connection began.
     rested_ms: AtomicU64,
     /// When the head that is being read began; 0 = none is.
     head_ms: AtomicU64,
+    /// Since when its client has taken nothing that is ready for it; 0 = it takes what comes.
+    blocked_ms: AtomicU64,
     last: AtomicBool,
+    closing: AtomicBool,
     place: Place,
 }
 
@@ -84,7 +86,9 @@ impl Link {
             requests: AtomicU32::new(0),
             rested_ms: AtomicU64::new(now),
             head_ms: AtomicU64::new(if h2 { 0 } else { now }),
+            blocked_ms: AtomicU64::new(0),
             last: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             place,
         })
     }
@@ -116,14 +120,28 @@ impl Link {
         self.requests.load(Ordering::Acquire) == 0
     }
 
-    fn received(&self) {
-        if !self.h2 && self.is_quiet() && self.head_ms.load(Ordering::Acquire) == 0 {
+    /// Bytes came in; outside a request they are the next one's head.
+    pub(crate) fn received(&self) {
+        if self.is_quiet() && self.head_ms.load(Ordering::Acquire) == 0 {
             self.head_ms.store(clock::now_ms(), Ordering::Release);
+        }
+    }
+
+    /// Something is ready for its client, who does not take it; or all is taken. `progress`: a part was taken.
+    pub(crate) fn blocked(&self, blocked: bool, progress: bool) {
+        if !blocked {
+            self.blocked_ms.store(0, Ordering::Release);
+        } else if progress || self.blocked_ms.load(Ordering::Acquire) == 0 {
+            self.blocked_ms.store(clock::now_ms(), Ordering::Release);
         }
     }
 
     /// When patience ends, and with what; nothing while a request is under way.
     pub(crate) fn due(&self, quiet: Quiet) -> Option<(u64, Waits)> {
+        let blocked_ms = self.blocked_ms.load(Ordering::Acquire);
+        if blocked_ms != 0 {
+            return Some((blocked_ms + quiet.taking_ms, Waits::Taking));
+        }
         if !self.is_quiet() {
             return None;
         }
@@ -141,75 +159,28 @@ impl Link {
         self.last.store(true, Ordering::Release);
     }
 
+    /// It takes no further request.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether it takes no further request.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     /// Whether an answer given now is to say that the connection closes; HTTP/2 has its own way to say so.
     pub(crate) fn says_close(&self) -> bool {
         !self.h2 && self.last.load(Ordering::Acquire)
     }
 }
 
-/// A stream that tells its link when bytes come in.
-#[derive(Debug)]
-pub(crate) struct Watched<S> {
-    stream: S,
-    link: Arc<Link>,
-}
-
-impl<S> Watched<S> {
-    /// Watches this stream.
-    pub(crate) fn new(stream: S, link: Arc<Link>) -> Self {
-        Self { stream, link }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.link.received();
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tokio::io::AsyncReadExt;
-
     use super::*;
 
-    const QUIET: Quiet = Quiet { idle_ms: 1_000_000, header_ms: 1_000, since_ms: 0 };
+    const QUIET: Quiet = Quiet { idle_ms: 1_000_000, header_ms: 1_000, taking_ms: 500, since_ms: 0 };
 
     fn link(h2: bool) -> Arc<Link> {
         Link::new("192.0.2.7:1".parse().unwrap(), None, h2, Place::single())
@@ -219,24 +190,29 @@ mod tests {
         link.due(QUIET).map(|(_, waits)| waits)
     }
 
-    #[tokio::test]
-    async fn a_connection_waits_for_a_head_then_for_the_next_request() {
+    #[test]
+    fn a_connection_waits_for_a_head_then_for_the_next_request() {
         let link = link(false);
         assert_eq!(waits(&link), Some(Waits::Head));
         link.begin();
         assert_eq!(waits(&link), None);
         link.end();
         assert_eq!(waits(&link), Some(Waits::Idle));
-        let mut stream = Watched::new(&b"GET"[..], Arc::clone(&link));
-        stream.read_u8().await.unwrap();
+        link.received();
         assert_eq!(waits(&link), Some(Waits::Head));
     }
 
-    #[tokio::test]
-    async fn bytes_on_an_http2_connection_begin_no_head() {
-        let link = link(true);
-        Watched::new(&b"PING"[..], Arc::clone(&link)).read_u8().await.unwrap();
-        assert_eq!(waits(&link), Some(Waits::Idle));
+    #[test]
+    fn a_client_that_takes_nothing_is_waited_for_from_the_moment_it_stopped() {
+        let link = link(false);
+        link.begin();
+        link.blocked(true, true);
+        assert_eq!(waits(&link), Some(Waits::Taking));
+        let since = link.due(QUIET);
+        link.blocked(true, false);
+        assert_eq!(link.due(QUIET), since);
+        link.blocked(false, true);
+        assert_eq!(waits(&link), None);
     }
 
     #[test]
@@ -253,7 +229,7 @@ mod tests {
     #[test]
     fn quiet_before_a_drain_counts_from_its_beginning() {
         let link = link(false);
-        let drain = Quiet { idle_ms: 500, header_ms: 500, since_ms: u64::MAX / 2 };
+        let drain = Quiet { idle_ms: 500, header_ms: 500, since_ms: u64::MAX / 2, ..QUIET };
         assert_eq!(link.due(drain), Some((u64::MAX / 2 + 500, Waits::Head)));
         link.begin();
         link.end();

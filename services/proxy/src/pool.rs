@@ -1,31 +1,29 @@
 //! Connections to one backend: taken for a request, given back after its answer, bounded in number and age.
 //!
-//! An idle connection is in one of three states, changed by compare-and-swap, so that a request never goes out on a
-//! connection that its own age limit is closing: `idle since t` -> `busy` (taken) or `closed` (too old); `busy` -> `idle`.
-//! Each connection is driven by a task of its own, which also holds its age timer; nothing sweeps.
+//! An idle connection is looked at when it is taken: one that the backend has closed meanwhile, or said something on, is not
+//! used. Those that nobody takes are closed when their age is reached, by one task for each pool that has any.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
-use nexushub_chassis::reach;
+use nexushub_chassis::reach::{self, Stream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until, timeout},
+    time::{sleep_until, timeout},
 };
 
-use crate::{body::RequestBody, clock, config::Config};
+use crate::{
+    clock,
+    config::Config,
+    h1::{self, client::Wire},
+    workers,
+};
 
 /// Where a pool's connections lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +56,10 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// How long a request waits for its turn.
     pub(crate) wait: Duration,
-    /// Header fields of one answer.
-    pub(crate) max_headers: usize,
+    /// The head of an answer.
+    pub(crate) head: h1::Limits,
+    /// How many workers there are, among whom the idle connections are divided.
+    pub(crate) workers: usize,
 }
 
 impl Default for Limits {
@@ -85,75 +85,48 @@ pub(crate) struct Pool {
     target: Target,
     limits: Limits,
     turns: Arc<Semaphore>,
-    idle: Mutex<Vec<Idle>>,
+    /// What rests, for each thread its own: a connection is driven by the event loop that opened it.
+    rest: Box<[Mutex<Rest>]>,
+}
+
+/// What isn't in use.
+#[derive(Debug, Default)]
+struct Rest {
+    /// The one that has rested longest first.
+    idle: Vec<Idle>,
+    /// A task looks after their age.
+    swept: bool,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<RequestBody>,
-    seat: Arc<Seat>,
+    wire: Wire,
+    since_ms: u64,
 }
 
 /// A connection taken for one request.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    pub(crate) sender: SendRequest<RequestBody>,
+    wire: Wire,
     /// It has served before, so its backend may be closing it at this very moment.
     pub(crate) reused: bool,
-    seat: Arc<Seat>,
     pool: Arc<Pool>,
-    _turn: OwnedSemaphorePermit,
-}
-
-/// The state that a connection's task and its pool share.
-#[derive(Debug, Default)]
-struct Seat(AtomicU64);
-
-const BUSY: u64 = 0;
-const CLOSED: u64 = u64::MAX;
-
-impl Seat {
-    fn rest(&self) {
-        self.0.store(clock::now_ms(), Ordering::Release);
-    }
-
-    /// Takes an idle connection into use; false when its age limit was quicker.
-    fn take(&self) -> bool {
-        let since = self.0.load(Ordering::Acquire);
-        since != CLOSED && self.0.compare_exchange(since, BUSY, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// Closes the connection if it is too old, or says when to look again.
-    fn expire(&self, age: Duration) -> Option<Instant> {
-        let since = self.0.load(Ordering::Acquire);
-        if since == BUSY {
-            return Some(Instant::now() + age);
-        }
-        let due = clock::instant(since) + age;
-        if due > Instant::now() {
-            return Some(due);
-        }
-        match self.0.compare_exchange(since, CLOSED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => None,
-            Err(_) => Some(Instant::now() + age),
-        }
-    }
+    turn: OwnedSemaphorePermit,
 }
 
 impl Pool {
     /// A pool without connections yet; opens none.
     pub(crate) fn new(target: Target, limits: Limits) -> Self {
         let turns = Arc::new(Semaphore::new(limits.requests.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { target, limits, turns, idle: Mutex::new(Vec::new()) }
+        let rest = (0..=limits.workers).map(|_| Mutex::default()).collect();
+        Self { target, limits, turns, rest }
     }
 
     /// A connection: an idle one if there is, else a new one.
     pub(crate) async fn take(self: &Arc<Self>) -> Result<Lease, Unavailable> {
         let turn = self.turn().await?;
         match self.take_idle() {
-            Some(Idle { sender, seat }) => {
-                Ok(Lease { sender, reused: true, seat, pool: Arc::clone(self), _turn: turn })
-            }
+            Some(wire) => Ok(Lease { wire, reused: true, pool: Arc::clone(self), turn }),
             None => self.open(turn).await,
         }
     }
@@ -176,136 +149,161 @@ impl Pool {
 
     async fn open(self: &Arc<Self>, turn: OwnedSemaphorePermit) -> Result<Lease, Unavailable> {
         let late = |_| Unavailable::Connect(io::ErrorKind::TimedOut.into());
-        let (sender, seat) = timeout(self.limits.connect, self.connect())
+        let stream = timeout(self.limits.connect, self.connect())
             .await
             .map_err(late)?
             .map_err(Unavailable::Connect)?;
-        Ok(Lease { sender, reused: false, seat, pool: Arc::clone(self), _turn: turn })
+        Ok(Lease { wire: Wire::new(stream), reused: false, pool: Arc::clone(self), turn })
     }
 
-    async fn connect(&self) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)> {
+    async fn connect(&self) -> io::Result<Stream> {
         match &self.target {
             Target::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                self.greet(stream).await
+                Ok(Stream::Tcp(stream))
             }
-            Target::Boxed(shim) => self.greet(reach::connect(shim).await?).await,
-            Target::Unix(path) => self.greet(nexushub_chassis::client::connect(path).await?).await,
+            Target::Boxed(shim) => reach::connect(shim).await,
+            Target::Unix(path) => nexushub_chassis::client::connect(path).await.map(Stream::Unix),
         }
     }
 
-    async fn greet<S>(&self, stream: S) -> io::Result<(SendRequest<RequestBody>, Arc<Seat>)>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut builder = http1::Builder::new();
-        if self.limits.max_headers > 100 {
-            builder.max_headers(self.limits.max_headers);
-        }
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let seat = Arc::new(Seat::default());
-        tokio::spawn(drive(connection, Arc::clone(&seat), self.limits.idle_age));
-        Ok((sender, seat))
-    }
-
-    /// The connection that was used last, of those that are ready for a request.
-    fn take_idle(&self) -> Option<Idle> {
-        let mut idle = self.lock();
-        let mut at = idle.len();
-        while at > 0 {
-            at -= 1;
-            if idle[at].sender.is_closed() {
-                idle.swap_remove(at);
-            } else if idle[at].sender.is_ready() {
-                let found = idle.remove(at);
-                if found.seat.take() {
-                    return Some(found);
-                }
+    /// The connection that was used last, of those that are fit for a request.
+    fn take_idle(&self) -> Option<Wire> {
+        let mut rest = self.lock();
+        let oldest_ms = self.oldest_ms();
+        while let Some(Idle { wire, since_ms }) = rest.idle.pop() {
+            if since_ms < oldest_ms {
+                rest.idle.clear(); // the others are older
+            } else if wire.seems_quiet() {
+                return Some(wire);
             }
         }
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What has rested since before this is too old.
+    fn oldest_ms(&self) -> u64 {
+        clock::now_ms().saturating_sub(self.age_ms())
     }
 
-    /// Connections that wait for a request.
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.limits.idle_age.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn put_back(self: &Arc<Self>, wire: Wire) {
+        let mut rest = self.lock();
+        if rest.idle.len() >= self.limits.idle.div_ceil(self.limits.workers.max(1)) {
+            return;
+        }
+        rest.idle.push(Idle { wire, since_ms: clock::now_ms() });
+        if !std::mem::replace(&mut rest.swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(self), clock::now_ms() + self.age_ms()));
+        }
+    }
+
+    /// Closes what is too old; when to look again, if anything is left.
+    fn expire(&self) -> Option<u64> {
+        let mut rest = self.lock();
+        let oldest_ms = self.oldest_ms();
+        let fit = rest.idle.partition_point(|idle| idle.since_ms < oldest_ms);
+        rest.idle.drain(..fit);
+        let next = rest.idle.first().map(|idle| idle.since_ms + self.age_ms() + 1);
+        rest.swept = next.is_some();
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rest> {
+        let seat = workers::seat().min(self.limits.workers);
+        self.rest[seat].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections that are fit for a request.
     #[cfg(test)]
     pub(crate) fn idle_count(&self) -> usize {
-        self.lock().iter().filter(|idle| idle.sender.is_ready()).count()
+        self.lock().idle.iter().filter(|idle| idle.wire.is_quiet()).count()
+    }
+}
+
+/// Closes a pool's connections as they come of age, until none is left or the pool is gone.
+async fn sweep(pool: Weak<Pool>, mut due_ms: u64) {
+    loop {
+        sleep_until(clock::instant(due_ms)).await;
+        let Some(next) = pool.upgrade().and_then(|pool| pool.expire()) else { return };
+        due_ms = next;
     }
 }
 
 impl Lease {
-    /// Gives the connection back after its answer was read to the end. It may still be finishing with the request's body;
-    /// it is used again only once it is ready.
-    pub(crate) fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
-        }
-        let Self { sender, seat, pool, .. } = self;
-        let mut idle = pool.lock();
-        if idle.len() >= pool.limits.idle {
-            idle.retain(|other| !other.sender.is_closed());
-        }
-        if idle.len() < pool.limits.idle {
-            seat.rest();
-            idle.push(Idle { sender, seat });
-        }
+    /// The connection.
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
-}
 
-/// Drives one connection until it closes or has been idle for too long.
-async fn drive<S>(connection: Connection<TokioIo<S>, RequestBody>, seat: Arc<Seat>, age: Duration)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut connection = std::pin::pin!(connection.with_upgrades());
-    let mut alarm = std::pin::pin!(sleep_until(Instant::now() + age));
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection to a backend ended");
-                }
-                return;
-            }
-            () = &mut alarm => match seat.expire(age) {
-                Some(next) => alarm.as_mut().reset(next),
-                None => return,
-            },
-        }
+    /// What bounds the head of an answer.
+    pub(crate) fn head_limits(&self) -> h1::Limits {
+        self.pool.limits.head
+    }
+
+    /// Whether its backend has not closed it, as of now.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.wire.is_quiet()
+    }
+
+    /// Gives the connection back, fit for another request.
+    pub(crate) fn give_back(self) {
+        self.pool.put_back(self.wire);
+    }
+
+    /// The connection alone, and the request's place at the backend, which it keeps.
+    pub(crate) fn into_wire(self) -> (Wire, OwnedSemaphorePermit) {
+        (self.wire, self.turn)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
     use super::*;
 
-    #[test]
-    fn a_connection_that_is_closing_is_not_taken() {
-        let seat = Seat::default();
-        seat.rest();
-        assert_eq!(seat.expire(Duration::ZERO), None);
-        assert!(!seat.take());
+    async fn pool(idle: usize, idle_age: Duration) -> (Arc<Pool>, TcpListener) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        (Arc::new(Pool::new(target, Limits { idle, idle_age, workers: 1, ..Limits::default() })), listener)
     }
 
-    #[test]
-    fn a_connection_in_use_does_not_expire() {
-        let seat = Seat::default();
-        seat.rest();
-        assert!(seat.take());
-        assert!(seat.expire(Duration::ZERO).is_some());
+    #[tokio::test]
+    async fn the_connection_used_last_is_taken_first_and_so_many_are_kept() {
+        let (pool, _listener) = pool(2, Duration::from_secs(3600)).await;
+        let leases = [pool.take().await.unwrap(), pool.take().await.unwrap(), pool.take().await.unwrap()];
+        assert!(leases.iter().all(|lease| !lease.reused));
+        leases.into_iter().for_each(Lease::give_back);
+        assert_eq!(pool.idle_count(), 2);
+        assert!(pool.take().await.unwrap().reused);
     }
 
-    #[test]
-    fn a_young_connection_is_looked_at_again_when_it_is_due() {
-        let seat = Seat::default();
-        seat.rest();
-        assert!(seat.expire(Duration::from_secs(3600)).is_some_and(|due| due > Instant::now()));
-        assert!(seat.take());
+    #[tokio::test]
+    async fn a_connection_that_has_rested_for_too_long_is_closed_and_not_taken() {
+        let (pool, listener) = pool(2, Duration::ZERO).await;
+        let lease = pool.take().await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        lease.give_back();
+        assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+        assert!(!pool.take().await.unwrap().reused);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_its_backend_spoke_on_unasked_is_not_taken() {
+        let (pool, listener) = pool(2, Duration::from_secs(3600)).await;
+        let lease = pool.take().await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        lease.give_back();
+        far.try_write(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        while pool.idle_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!pool.take().await.unwrap().reused);
     }
 }

@@ -11,7 +11,7 @@ use http::{
     },
 };
 
-use crate::body::ResponseBody;
+use crate::{body::ResponseBody, h1::Malformed};
 
 mod page;
 
@@ -55,6 +55,11 @@ impl Refusal {
     /// A request that is not HTTP as it should be; the connection is closed after it.
     pub(crate) fn bad_request(text: &'static str) -> Self {
         Self { close: true, ..Self::new(StatusCode::BAD_REQUEST, text) }
+    }
+
+    /// Bytes that are no message; the connection is closed after it.
+    pub(crate) fn malformed(error: Malformed) -> Self {
+        Self { close: true, ..Self::new(error.status(), format!("{}: {error}", phrase(error.status()))) }
     }
 
     /// Not now.
@@ -101,6 +106,10 @@ fn describe(headers: &mut HeaderMap, form: Form, length: usize) {
     if form == Form::Page {
         headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
     }
+}
+
+fn phrase(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or_default()
 }
 
 /// A person's text without what could break a line or a terminal.

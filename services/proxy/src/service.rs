@@ -49,6 +49,7 @@ impl ProxyService for Service {
             connections_refused: counters.connections_refused.get(),
             tls_failures: counters.tls_failures.get(),
             requests: counters.requests.get(),
+            requests_malformed: counters.requests_malformed.get(),
             requests_in_flight: counters.requests_in_flight.get(),
             responses_502: counters.responses_502.get(),
             responses_503: counters.responses_503.get(),

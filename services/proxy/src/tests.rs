@@ -4,6 +4,7 @@
 
 mod backends;
 mod clients;
+mod conformance;
 mod entrances;
 mod upgrades;
 
@@ -22,7 +23,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};

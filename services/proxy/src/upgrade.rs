@@ -8,15 +8,14 @@ use http::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, copy, split},
+    sync::OwnedSemaphorePermit,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{counters::Counters, headers, link::Link, pool::Lease};
+use crate::{counters::Counters, h1::client::Wire, headers};
 
 /// The protocol that a request asks to change to, as it asks. HTTP/2 is not reached this way, and a request with a body
 /// stays what it is: both are old ways to smuggle.
@@ -38,45 +37,40 @@ pub(crate) fn agreed(asked: &HeaderValue, answer: &HeaderMap) -> bool {
     answer.get(UPGRADE).is_some_and(|taken| taken.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
 }
 
-/// Two connections that were upgraded together.
-pub(crate) struct Splice {
-    pub(crate) client: OnUpgrade,
-    pub(crate) backend: OnUpgrade,
-    /// Keeps the client's place among the connections.
-    pub(crate) link: Arc<Link>,
-    /// Keeps the request's place at the backend.
-    pub(crate) lease: Lease,
+/// A backend's side of a connection that was upgraded.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    /// The connection, and what came of it after the agreement.
+    pub(crate) wire: Wire,
+    /// The request's place at the backend.
+    pub(crate) turn: OwnedSemaphorePermit,
     pub(crate) counters: Arc<Counters>,
     pub(crate) linger: Duration,
     /// The drain's limit is reached.
     pub(crate) end: CancellationToken,
 }
 
-impl Splice {
+impl Tunnel {
     /// Copies until either side has closed.
-    pub(crate) async fn run(self) {
-        self.counters.upgrades_open.up();
-        let counters = Arc::clone(&self.counters);
-        let end = self.end.clone();
-        let (peer, outcome) = tokio::select! {
-            outcome = self.copy() => outcome,
-            () = end.cancelled() => (None, Ok(())),
-        };
+    pub(crate) async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+        let Self { wire, turn, counters, linger, end } = self;
+        counters.upgrades_open.up();
+        let outcome = end.run_until_cancelled(copy_all(client, wire, linger)).await;
         counters.upgrades_open.down();
-        if let Err(error) = outcome {
-            tracing::debug!(?peer, %error, "upgraded connection ended");
-        }
+        drop(turn);
+        outcome.unwrap_or(Ok(()))
     }
+}
 
-    async fn copy(self) -> (Option<std::net::SocketAddr>, io::Result<()>) {
-        let Self { client, backend, link, lease, linger, .. } = self;
-        let outcome = match tokio::try_join!(client, backend) {
-            Ok((client, backend)) => both_ways(TokioIo::new(client), TokioIo::new(backend), linger).await,
-            Err(error) => Err(io::Error::other(error)),
-        };
-        drop(lease);
-        (Some(link.peer), outcome)
-    }
+async fn copy_all(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    wire: Wire,
+    linger: Duration,
+) -> io::Result<()> {
+    let (backend, ahead) = wire.into_parts();
+    client.write_all(&ahead).await?;
+    client.flush().await?;
+    both_ways(client, backend, linger).await
 }
 
 /// Copies both ways; when one direction has ended the other has `linger` to end too.

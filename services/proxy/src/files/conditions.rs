@@ -4,12 +4,9 @@ use http::{
     HeaderMap, HeaderValue,
     header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE},
 };
-use jiff::{
-    Timestamp,
-    fmt::rfc2822::{DateTimeParser, DateTimePrinter},
-};
+use jiff::fmt::rfc2822::DateTimeParser;
 
-use crate::headers::tokens;
+use crate::{clock::date_of, headers::tokens};
 
 /// Which content a file has, as its headers say it.
 #[derive(Debug, Clone)]
@@ -22,12 +19,10 @@ pub(super) struct Version {
 impl Version {
     /// By modification time and size.
     pub(super) fn new(seconds: i64, nanoseconds: i64, size: u64) -> Self {
-        let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
-        let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default();
         let etag = format!("\"{seconds:x}.{nanoseconds:x}-{size:x}\"");
         Self {
             etag: HeaderValue::try_from(etag).expect("hexadecimal digits are printable ASCII"),
-            last_modified: HeaderValue::try_from(date).expect("a date is printable ASCII"),
+            last_modified: date_of(seconds),
             seconds,
         }
     }

@@ -138,36 +138,6 @@ async fn refusals_have_a_status_a_text_and_the_request_id() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_refused_and_harms_nobody() {
-    let backend = Backend::start().await;
-    let hub = Hub::with(&backend, calm()).await;
-    let many = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{}\r\n", "X: 1\r\n".repeat(200));
-    let large = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}\r\n\r\n", "x".repeat(200_000));
-    for garbage in [
-        "\0\0\0\0\r\n\r\n",
-        "GET\r\n\r\n",
-        "GET / HTTP/3.7\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost : hello.yesterday.localhost\r\n\r\n",
-        "POST /public/x HTTP/1.1\r\nHost: hello.yesterday.localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-        "POST /public/x HTTP/1.1\r\nHost: hello.yesterday.localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        &many,
-        &large,
-    ] {
-        let mut client = hub.client().await;
-        let _ = client.stream.write_all(garbage.as_bytes()).await; // it may be cut off while it still writes
-        let answer = client.rest().await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{garbage:.60} -> {answer}");
-    }
-    let mut client = hub.client().await;
-    client.write(&get("/public/1")).await;
-    let mut app = backend.accept().await;
-    assert!(app.head().await.head.starts_with("GET /public/1 "));
-    app.write(OK).await;
-    assert_eq!(client.message().await.status(), 200);
-}
-
-#[tokio::test]
 async fn what_is_not_tls_is_counted_and_closed() {
     let hub = Hub::start(calm()).await;
     let mut plain = Peer::new(TcpStream::connect(hub.address).await.unwrap());
