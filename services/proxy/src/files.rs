@@ -2,8 +2,12 @@
 //!
 //! A path is decoded once, cut into names, and opened by the kernel beneath the folder (`openat2` with `RESOLVE_BENEATH`;
 //! where a kernel lacks that, name by name without following links). There is no moment between check and use.
+//!
+//! Two names are special, as elsewhere: `200.html` is the answer to every page that isn't there (an app in the browser has
+//! pages that the folder knows nothing of), `404.html` the text of the answer that there is none.
 
 mod body;
+mod codings;
 mod conditions;
 mod kinds;
 
@@ -22,8 +26,9 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
-        ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-        ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+        ACCEPT, ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_MAX_AGE, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        LAST_MODIFIED, RANGE, VARY,
     },
 };
 use nix::{
@@ -33,7 +38,10 @@ use nix::{
 };
 
 pub(crate) use self::body::FileBody;
-use self::conditions::{Answer, Version};
+use self::{
+    codings::Coding,
+    conditions::{Answer, Version},
+};
 use crate::{body::ResponseBody, paths, refusal::Refusal};
 
 /// Files up to this size are read in one piece with the opening.
@@ -89,16 +97,68 @@ pub(crate) async fn answer(
         return Err(Refusal { allow: Some(METHODS), ..refusal });
     }
     let missing = || Refusal::new(StatusCode::NOT_FOUND, "Not Found");
-    let name = resolve(path).ok_or_else(missing)?;
-    let kind = kinds::of(&name);
-    let opened = tokio::task::spawn_blocking(move || Opened::open(&folder, &name)).await;
-    match opened {
-        Ok(Ok(opened)) => Ok(shared(respond(opened, head_only, kind, headers))),
+    let wish = Wish {
+        name: resolve(path),
+        page: is_page(headers),
+        codings: if headers.contains_key(RANGE) { Vec::new() } else { codings::accepted(headers) },
+    };
+    match tokio::task::spawn_blocking(move || wish.find(&folder)).await {
+        Ok(Ok(opened)) => Ok(shared(respond(opened, head_only, headers))),
         Ok(Err(error)) if error.raw_os_error().is_some_and(|raw| is_passing(Errno::from_raw(raw))) => {
             tracing::warn!(%error, "static file can't be opened");
             Err(Refusal::unavailable("Service Unavailable: the file can't be opened now", 1))
         }
         _ => Err(missing()),
+    }
+}
+
+/// Whether a person looks at it: a browser says so of pages, and of nothing else.
+fn is_page(headers: &HeaderMap) -> bool {
+    headers
+        .get(ACCEPT)
+        .is_some_and(|kinds| kinds.as_bytes().windows(9).any(|kind| kind.eq_ignore_ascii_case(b"text/html")))
+}
+
+/// What is asked for.
+struct Wish {
+    /// The file, if the path can be one's.
+    name: Option<PathBuf>,
+    /// It is for a person to look at.
+    page: bool,
+    /// How it may be compressed.
+    codings: Vec<Coding>,
+}
+
+impl Wish {
+    /// The file, or what stands for it.
+    fn find(&self, folder: &OwnedFd) -> io::Result<Opened> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let error = match &self.name {
+            Some(name) => match self.open(folder, name) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => error,
+            },
+            None => missing(),
+        };
+        if error.raw_os_error().is_some_and(|raw| is_passing(Errno::from_raw(raw))) || !self.page {
+            return Err(error);
+        }
+        let other =
+            |name, status| self.open(folder, Path::new(name)).map(|opened| Opened { status, ..opened });
+        other("200.html", StatusCode::OK)
+            .or_else(|_| other("404.html", StatusCode::NOT_FOUND))
+            .map_err(|_| error)
+    }
+
+    /// This file, compressed if it lies there in a way that may be.
+    fn open(&self, folder: &OwnedFd, name: &Path) -> io::Result<Opened> {
+        let plain = Opened::open(folder, name)?;
+        let compressed = self.codings.iter().find_map(|coding| {
+            let mut beside = name.as_os_str().to_owned();
+            beside.push(format!(".{}", coding.suffix));
+            Some(Opened::open(folder, Path::new(&beside)).ok()?.compressed(*coding))
+        });
+        Ok(Opened { kind: kinds::of(name), ..compressed.unwrap_or(plain) })
     }
 }
 
@@ -131,6 +191,11 @@ fn resolve(path: &str) -> Option<PathBuf> {
 
 /// A file found, with its small content.
 struct Opened {
+    /// What it is an answer of.
+    status: StatusCode,
+    kind: &'static str,
+    /// How it is compressed.
+    coding: Option<Coding>,
     file: File,
     size: u64,
     version: Version,
@@ -147,7 +212,14 @@ impl Opened {
         let size = metadata.len();
         let version = Version::new(metadata.mtime(), metadata.mtime_nsec(), size);
         let content = if size <= SMALL { Some(read_exactly(&mut file, size)?) } else { None };
-        Ok(Self { file, size, version, content })
+        let (status, kind) = (StatusCode::OK, kinds::of(name));
+        Ok(Self { status, kind, coding: None, file, size, version, content })
+    }
+
+    /// What it is: another one's content, compressed.
+    fn compressed(self, coding: Coding) -> Self {
+        let version = self.version.of_coding(coding.name);
+        Self { coding: Some(coding), version, ..self }
     }
 }
 
@@ -181,10 +253,11 @@ fn open_by_name(folder: &OwnedFd, name: &Path, flags: OFlag) -> io::Result<Owned
     Ok(at)
 }
 
-fn respond(opened: Opened, head_only: bool, kind: &'static str, asked: &HeaderMap) -> Response<ResponseBody> {
-    let Opened { file, size, version, content } = opened;
-    let (status, start, length) = match conditions::judge(asked, &version, size) {
-        Answer::Whole => (StatusCode::OK, 0, size),
+fn respond(opened: Opened, head_only: bool, asked: &HeaderMap) -> Response<ResponseBody> {
+    let Opened { status, kind, coding, file, size, version, content } = opened;
+    let judged = if status.is_success() { conditions::judge(asked, &version, size) } else { Answer::Whole };
+    let (status, start, length) = match judged {
+        Answer::Whole => (status, 0, size),
         Answer::Part { start, length } => (StatusCode::PARTIAL_CONTENT, start, length),
         Answer::Unchanged => (StatusCode::NOT_MODIFIED, 0, 0),
         Answer::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0, 0),
@@ -203,6 +276,7 @@ fn respond(opened: Opened, head_only: bool, kind: &'static str, asked: &HeaderMa
     let headers = response.headers_mut();
     headers.insert(ETAG, version.etag.clone());
     headers.insert(LAST_MODIFIED, version.last_modified.clone());
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     if status == StatusCode::NOT_MODIFIED {
         return response;
     }
@@ -218,6 +292,9 @@ fn respond(opened: Opened, head_only: bool, kind: &'static str, asked: &HeaderMa
     }
     if status != StatusCode::RANGE_NOT_SATISFIABLE {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Some(coding) = coding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name));
+        }
         headers
             .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     }

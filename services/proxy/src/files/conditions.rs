@@ -28,6 +28,17 @@ impl Version {
     }
 }
 
+impl Version {
+    /// That of the same content, compressed: other bytes, another tag.
+    pub(super) fn of_coding(mut self, coding: &str) -> Self {
+        let tag = self.etag.to_str().unwrap_or_default().trim_end_matches('"');
+        if let Ok(tag) = HeaderValue::try_from(format!("{tag}-{coding}\"")) {
+            self.etag = tag;
+        }
+        self
+    }
+}
+
 /// What to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {

@@ -156,3 +156,60 @@ fn a_release_without_a_folder_has_no_site() {
     fs::write(folder.path().join("file"), "").unwrap();
     assert!(none(&folder.path().join("file")));
 }
+
+/// Status, coding and content of what a client gets that says this of itself.
+async fn asks(release: &Release, path: &str, says: &[(HeaderName, &'static str)]) -> (u16, String, Bytes) {
+    let headers = says.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
+    let response = ask(release, Method::GET, path, &headers).await;
+    let coding = response.headers().get(CONTENT_ENCODING).map_or("", |coding| coding.to_str().unwrap());
+    let (status, coding) = (response.status().as_u16(), coding.to_owned());
+    (status, coding, response.into_body().collect().await.unwrap().to_bytes())
+}
+
+#[tokio::test]
+async fn a_file_that_lies_there_compressed_is_sent_so_to_who_takes_it() {
+    let release = release();
+    let beside = |name: &str, content: &str| {
+        let root = release._folder.path().join("static");
+        fs::write(root.join(name), content).unwrap();
+    };
+    beside("sub/app.js.gz", "gzipped");
+    beside("sub/app.js.br", "brotli");
+    beside("lonely.js.gz", "nothing to be compressed");
+    let plain = ask(&release, Method::GET, "/sub/app.js", &HeaderMap::new()).await;
+    assert_eq!(plain.headers()[VARY], "accept-encoding");
+    for (accept, coding, content) in
+        [("gzip, br", "br", "brotli"), ("gzip", "gzip", "gzipped"), ("zstd", "", "let a;")]
+    {
+        let says = [(http::header::ACCEPT_ENCODING, accept)];
+        let got = asks(&release, "/sub/app.js", &says).await;
+        assert_eq!(got, (200, coding.to_owned(), content.as_bytes().into()), "{accept}");
+    }
+    let part = [(http::header::ACCEPT_ENCODING, "br"), (RANGE, "bytes=0-2")];
+    assert_eq!(asks(&release, "/sub/app.js", &part).await, (206, String::new(), "let".into()));
+    assert_eq!(asks(&release, "/lonely.js", &[(http::header::ACCEPT_ENCODING, "gzip")]).await.0, 404);
+    let accepts = HeaderMap::from_iter([(http::header::ACCEPT_ENCODING, HeaderValue::from_static("br"))]);
+    let compressed = ask(&release, Method::GET, "/sub/app.js", &accepts).await;
+    assert_eq!(compressed.headers()["content-type"], "text/javascript; charset=utf-8");
+    assert_ne!(compressed.headers()[ETAG], plain.headers()[ETAG]);
+}
+
+#[tokio::test]
+async fn pages_that_are_not_there_have_a_page_of_their_own() {
+    let release = release();
+    let root = release._folder.path().join("static");
+    let browser = [(ACCEPT, "text/html,application/xhtml+xml")];
+    assert_eq!(asks(&release, "/shop/7", &browser).await.0, 404);
+    fs::write(root.join("404.html"), "<h1>gone</h1>").unwrap();
+    assert_eq!(asks(&release, "/shop/7", &browser).await, (404, String::new(), "<h1>gone</h1>".into()));
+    fs::write(root.join("200.html"), "<h1>app</h1>").unwrap();
+    for path in ["/shop/7", "/shop/", "/sub"] {
+        assert_eq!(
+            asks(&release, path, &browser).await,
+            (200, String::new(), "<h1>app</h1>".into()),
+            "{path}"
+        );
+    }
+    assert_eq!(asks(&release, "/shop/7.js", &[]).await.0, 404, "what is no page is told that it isn't there");
+    assert_eq!(asks(&release, "/", &browser).await.2, "<h1>hello</h1>");
+}
