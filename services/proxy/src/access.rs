@@ -146,7 +146,8 @@ mod tests {
     #[test]
     fn a_record_counts_its_request_for_as_long_as_it_lives() {
         let counters = Arc::new(Counters::default());
-        let link = Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::door::Place::single());
+        let link =
+            Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::door::Place::single()).trust(false);
         let line = (Method::GET, Uri::from_static("/"));
         let mut record = Record::begin(
             Arc::clone(&counters),

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     access::Record,
@@ -32,11 +32,21 @@ use crate::{
 pub(crate) struct Progress {
     last_ms: AtomicU64,
     done: AtomicBool,
+    /// Bytes that may still come.
+    left: AtomicU64,
 }
 
 impl Progress {
     fn new(done: bool) -> Self {
-        Self { last_ms: AtomicU64::new(clock::now_ms()), done: AtomicBool::new(done) }
+        let (last_ms, left) = (AtomicU64::new(clock::now_ms()), AtomicU64::new(u64::MAX));
+        Self { last_ms, done: AtomicBool::new(done), left }
+    }
+
+    /// So many bytes more were taken; an error if they were too many.
+    fn took(&self, bytes: usize) -> Result<(), RequestBroke> {
+        let left = self.left.load(Ordering::Relaxed).checked_sub(bytes as u64);
+        self.left.store(left.ok_or(RequestBroke::TooLarge)?, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Something moved.
@@ -79,6 +89,9 @@ pub(crate) enum RequestBroke {
     /// It is longer or shorter than was said.
     #[error("its length is not what was said")]
     Length,
+    /// It has more bytes than it may.
+    #[error("its body is too large")]
+    TooLarge,
 }
 
 impl RequestBody {
@@ -93,6 +106,18 @@ impl RequestBody {
             return Self::Empty;
         }
         Self::H2(incoming, Arc::new(Progress::new(false)))
+    }
+
+    /// Bounds it.
+    ///
+    /// # Errors
+    /// `TooLarge` if it says that it is longer; else it is found out when it is.
+    pub(crate) fn bound(&self, bytes: u64) -> Result<(), RequestBroke> {
+        match self {
+            Self::H1(_, progress) | Self::H2(_, progress) => progress.left.store(bytes, Ordering::Relaxed),
+            Self::Empty => {}
+        }
+        if self.size_hint().lower() > bytes { Err(RequestBroke::TooLarge) } else { Ok(()) }
     }
 
     /// Whether there is none.
@@ -129,6 +154,9 @@ impl HttpBody for RequestBody {
             }
         };
         progress.step();
+        if let Some(Ok(frame)) = &frame {
+            progress.took(frame.data_ref().map_or(0, Bytes::len))?;
+        }
         if frame.is_none() || ended {
             progress.done.store(true, Ordering::Relaxed);
         }
@@ -158,6 +186,9 @@ pub(crate) enum BodyError {
     /// The backend's connection ended before its answer did.
     #[error("backend broke off its answer")]
     Backend(#[from] Broke),
+    /// It took longer than it may.
+    #[error("the request took too long")]
+    Late,
     /// A static file could not be read to its end.
     #[error("could not read a static file")]
     File(#[from] std::io::Error),
@@ -168,6 +199,8 @@ pub(crate) enum BodyError {
 pub(crate) struct ResponseBody {
     kind: Kind,
     record: Option<Record>,
+    /// When it is broken off.
+    limit: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -183,29 +216,33 @@ enum Kind {
 impl ResponseBody {
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Empty, record: None }
+        Self { kind: Kind::Empty, record: None, limit: None }
     }
 
     /// A few bytes of ours.
     pub(crate) fn text(bytes: Bytes) -> Self {
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Text(bytes) }, record: None }
+        Self {
+            kind: if bytes.is_empty() { Kind::Empty } else { Kind::Text(bytes) },
+            record: None,
+            limit: None,
+        }
     }
 
     /// A static file.
     pub(crate) fn file(file: FileBody) -> Self {
-        Self { kind: Kind::File(file), record: None }
+        Self { kind: Kind::File(file), record: None, limit: None }
     }
 
     /// A backend's answer; its connection is given back at its end.
     pub(crate) fn backend(call: Call) -> Self {
-        let mut body = Self { kind: Kind::Backend(Some(Box::new(call))), record: None };
+        let mut body = Self { kind: Kind::Backend(Some(Box::new(call))), record: None, limit: None };
         body.settle(false);
         body
     }
 
     /// None: the backend has agreed to leave HTTP, and this is its side of the connection.
     pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
-        Self { kind: Kind::Tunnel(Box::new(tunnel)), record: None }
+        Self { kind: Kind::Tunnel(Box::new(tunnel)), record: None, limit: None }
     }
 
     /// The backend's side of an upgraded connection.
@@ -217,6 +254,14 @@ impl ResponseBody {
                 None
             }
         }
+    }
+
+    /// Breaks it off at this instant.
+    pub(crate) fn until(mut self, limit: Option<Instant>) -> Self {
+        if !matches!(self.kind, Kind::Tunnel(_)) {
+            self.limit = limit.map(|limit| Box::pin(sleep_until(limit)));
+        }
+        self
     }
 
     /// Closes this record when the body has ended, one way or the other.
@@ -245,6 +290,10 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.limit.as_mut().is_some_and(|limit| limit.as_mut().poll(cx).is_ready()) {
+            this.record.iter_mut().for_each(|record| record.broke(&BodyError::Late));
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        }
         let frame = match &mut this.kind {
             Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) => None,
             Kind::Text(bytes) => {

@@ -18,6 +18,11 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
 
+/// The same, finer.
+pub(crate) fn since_start() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
+}
+
 /// The instant of such a number.
 pub(crate) fn instant(ms: u64) -> tokio::time::Instant {
     let start = *START.get_or_init(Instant::now);

@@ -3,9 +3,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::{h1, workers};
+use crate::{
+    address::{Census, Rates},
+    door, h1, workers,
+};
 
 /// How the proxy listens, what it bounds and how long it waits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -29,6 +33,16 @@ pub struct Config {
     pub workers: u32,
     /// Connections open at once, upgraded ones included; one more is closed as soon as it is accepted.
     pub max_connections: u32,
+    /// Of them, connections of one client: an IPv4 address or a /64 network of IPv6; 0 = no bound of its own.
+    pub address_connections: u32,
+    /// Requests a second of one client; more than that and its burst are answered 429. 0 = no bound.
+    pub address_requests_per_second: u32,
+    /// Requests that one client may send at once before its rate counts.
+    pub address_burst: u32,
+    /// Addresses of proxies before this one, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Addresses whose connections begin with the PROXY protocol, version 1 or 2; no other connection may.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// Connections out of all boxes open at once, in a count of their own; one more is closed as soon as it is accepted.
     pub inward_connections: u32,
     /// The same of one app's box.
@@ -41,6 +55,8 @@ pub struct Config {
     pub max_header_bytes: u32,
     /// Bytes of one HTTP/1.1 request's target; more is answered 414.
     pub max_target_bytes: u32,
+    /// Bytes of one request's body; more is answered 413. 0 = no bound.
+    pub max_body_bytes: u64,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Time for a TLS handshake.
@@ -54,6 +70,8 @@ pub struct Config {
     pub body_idle_ms: u64,
     /// How long an HTTP/1.1 client may take nothing of an answer.
     pub taking_ms: u64,
+    /// Time for a whole request, from its head to the end of its answer, upgraded connections excepted; 0 = no limit.
+    pub whole_ms: u64,
     /// Time for connecting to an app.
     pub connect_ms: u64,
     /// Time from the end of a request to the first byte of the app's answer. A stream that has begun has no limit.
@@ -101,18 +119,25 @@ impl Default for Config {
             hsts_seconds: 0,
             workers: 0,
             max_connections: 4096,
+            address_connections: 0,
+            address_requests_per_second: 0,
+            address_burst: 100,
+            trusted_proxies: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             inward_connections: 1024,
             inward_connections_per_app: 64,
             inward_requests_per_app: 128,
             max_headers: 100,
             max_header_bytes: 32_768,
             max_target_bytes: 8_192,
+            max_body_bytes: 0,
             h2_streams: 128,
             tls_handshake_ms: 10_000,
             header_ms: 10_000,
             idle_ms: 60_000,
             body_idle_ms: 60_000,
             taking_ms: 60_000,
+            whole_ms: 0,
             connect_ms: 3_000,
             first_byte_ms: 60_000,
             debug_first_byte_ms: 300_000,
@@ -153,6 +178,9 @@ impl Config {
             ("hsts_seconds", u64::from(self.hsts_seconds), 0, 100_000_000),
             ("workers", u64::from(self.workers), 0, 256),
             ("max_connections", u64::from(self.max_connections), 1, 1_000_000),
+            ("address_connections", u64::from(self.address_connections), 0, 1_000_000),
+            ("address_requests_per_second", u64::from(self.address_requests_per_second), 0, 1_000_000),
+            ("address_burst", u64::from(self.address_burst), 1, 1_000_000),
             ("inward_connections", u64::from(self.inward_connections), 1, 1_000_000),
             ("inward_connections_per_app", u64::from(self.inward_connections_per_app), 1, 100_000),
             ("inward_requests_per_app", u64::from(self.inward_requests_per_app), 1, 100_000),
@@ -165,6 +193,7 @@ impl Config {
             ("idle_ms", self.idle_ms, 1, DAY_MS),
             ("body_idle_ms", self.body_idle_ms, 1, DAY_MS),
             ("taking_ms", self.taking_ms, 1, DAY_MS),
+            ("whole_ms", self.whole_ms, 0, DAY_MS),
             ("connect_ms", self.connect_ms, 1, DAY_MS),
             ("first_byte_ms", self.first_byte_ms, 1, DAY_MS),
             ("debug_first_byte_ms", self.debug_first_byte_ms, 1, DAY_MS),
@@ -196,6 +225,16 @@ impl Config {
             wait: Duration::from_millis(self.hold_ms),
             head: h1::Limits { head_bytes: 2 * self.max_header_bytes as usize, ..self.head_limits() },
             workers: workers::number(self.workers),
+        }
+    }
+
+    /// What bounds the platform's own door.
+    pub(crate) fn outer_bounds(&self) -> door::Outer {
+        let rate = self.address_requests_per_second;
+        door::Outer {
+            connections: self.max_connections as usize,
+            census: (self.address_connections > 0).then(|| Census::new(self.address_connections)),
+            rates: (rate > 0).then(|| Rates::new(rate, self.address_burst)),
         }
     }
 

@@ -30,10 +30,14 @@ pub(crate) struct Counters {
     pub(crate) connections_open: Counter,
     /// Closed at once because as many were open as may be.
     pub(crate) connections_refused: Counter,
+    /// Closed at once because their client had as many open as it may.
+    pub(crate) connections_refused_address: Counter,
     pub(crate) tls_failures: Counter,
     pub(crate) requests: Counter,
     /// Bytes that were no request, and were refused as such.
     pub(crate) requests_malformed: Counter,
+    /// Answered 429: more than their client's rate.
+    pub(crate) requests_limited: Counter,
     pub(crate) requests_in_flight: Counter,
     pub(crate) responses_502: Counter,
     pub(crate) responses_503: Counter,

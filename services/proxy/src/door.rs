@@ -1,16 +1,23 @@
 //! The doors that connections come in by: the platform's own, and one out of each box. A door bounds what comes in by it and
 //! says who calls, so that a box can exhaust its own door and nobody else's.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::counters::Counters;
+use crate::{
+    address::{Census, Client, Entry, Rates},
+    clock,
+    counters::Counters,
+};
 
 /// An app that calls, by its instance id, which is fit to stand in a header. Made only of what was verified here: the listener
 /// that a connection came by, or a secret.
@@ -36,6 +43,25 @@ impl Caller {
     /// The id as text.
     pub(crate) fn id(&self) -> &str {
         self.0.to_str().unwrap_or_default()
+    }
+}
+
+/// What bounds the platform's own door.
+#[derive(Debug)]
+pub(crate) struct Outer {
+    /// Connections by this door.
+    pub(crate) connections: usize,
+    /// Connections of each client, if they are bounded.
+    pub(crate) census: Option<Arc<Census>>,
+    /// The pace of each client's requests, if it is bounded.
+    pub(crate) rates: Option<Rates>,
+}
+
+impl Outer {
+    /// Nothing but so many connections.
+    #[cfg(test)]
+    pub(crate) fn of(connections: usize) -> Self {
+        Self { connections, census: None, rates: None }
     }
 }
 
@@ -66,6 +92,8 @@ struct Inward {
 pub(crate) struct Door {
     inward: Option<Inward>,
     places: Arc<Semaphore>,
+    census: Option<Arc<Census>>,
+    rates: Option<Rates>,
     /// The last connection was refused; said once, not for each.
     full: AtomicBool,
     /// No more requests by this door; those under way are finished.
@@ -74,9 +102,9 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// The platform's own, with so many places.
-    pub(crate) fn outside(places: usize, counters: Arc<Counters>, drain: CancellationToken) -> Arc<Self> {
-        Self::new(None, places, counters, drain)
+    /// The platform's own.
+    pub(crate) fn outside(bounds: Outer, counters: Arc<Counters>, drain: CancellationToken) -> Arc<Self> {
+        Self::new(None, bounds, counters, drain)
     }
 
     /// The one out of this caller's box.
@@ -87,16 +115,19 @@ impl Door {
         drain: CancellationToken,
     ) -> Arc<Self> {
         let (shared, turns) = (Arc::clone(&bounds.shared), semaphore(bounds.requests));
-        Self::new(Some(Inward { caller, shared, turns }), bounds.connections, counters, drain)
+        let outer = Outer { connections: bounds.connections, census: None, rates: None };
+        Self::new(Some(Inward { caller, shared, turns }), outer, counters, drain)
     }
 
     fn new(
         inward: Option<Inward>,
-        places: usize,
+        bounds: Outer,
         counters: Arc<Counters>,
         drain: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { inward, places: semaphore(places), full: AtomicBool::new(false), drain, counters })
+        let Outer { connections, census, rates } = bounds;
+        let (places, full) = (semaphore(connections), AtomicBool::new(false));
+        Arc::new(Self { inward, places, census, rates, full, drain, counters })
     }
 
     /// Whose box it leads out of.
@@ -118,7 +149,13 @@ impl Door {
         if self.inward.is_some() {
             self.counters.inward_connections_open.up();
         }
-        Some(Place { door: Arc::clone(self), _own: own, _shared: shared })
+        Some(Place { door: Arc::clone(self), _own: own, _shared: shared, _entry: None })
+    }
+
+    /// Whether this client may send one more request now; else after how long.
+    pub(crate) fn pace(&self, client: Client) -> Result<(), Duration> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        rates.ask(client, clock::since_start()).inspect_err(|_| self.counters.requests_limited.up())
     }
 
     fn refuse(&self) {
@@ -163,13 +200,29 @@ pub(crate) struct Place {
     pub(crate) door: Arc<Door>,
     _own: OwnedSemaphorePermit,
     _shared: Option<OwnedSemaphorePermit>,
+    /// Its client's among those of the same address.
+    _entry: Option<Entry>,
 }
 
 impl Place {
+    /// The same for this client; nothing if it has as many connections as it may.
+    pub(crate) fn of(mut self, client: Client) -> Option<Self> {
+        if let Some(census) = &self.door.census {
+            match census.enter(client) {
+                Some(entry) => self._entry = Some(entry),
+                None => {
+                    self.door.counters.connections_refused_address.up();
+                    return None;
+                }
+            }
+        }
+        Some(self)
+    }
+
     /// One of its own, for tests.
     #[cfg(test)]
     pub(crate) fn single() -> Self {
-        let door = Door::outside(1, Arc::default(), CancellationToken::new());
+        let door = Door::outside(Outer::of(1), Arc::default(), CancellationToken::new());
         door.admit().expect("it was just made")
     }
 }
@@ -200,7 +253,7 @@ mod tests {
     #[test]
     fn a_box_fills_its_own_door_and_no_other() {
         let counters = Arc::new(Counters::default());
-        let outside = Door::outside(1, Arc::clone(&counters), CancellationToken::new());
+        let outside = Door::outside(Outer::of(1), Arc::clone(&counters), CancellationToken::new());
         let bounds = bounds(2, 1, 3);
         let (greedy, modest) = (of_box("greedy", &bounds, &counters), of_box("modest", &bounds, &counters));
         let held: Vec<_> = (0..5).filter_map(|_| greedy.admit()).collect();
@@ -215,7 +268,7 @@ mod tests {
     #[test]
     fn all_boxes_together_have_a_bound_that_the_outside_does_not_feel() {
         let counters = Arc::new(Counters::default());
-        let outside = Door::outside(1, Arc::clone(&counters), CancellationToken::new());
+        let outside = Door::outside(Outer::of(1), Arc::clone(&counters), CancellationToken::new());
         let bounds = bounds(2, 1, 1);
         let one = of_box("one", &bounds, &counters).admit();
         assert!(one.is_some() && of_box("two", &bounds, &counters).admit().is_none());
@@ -230,7 +283,7 @@ mod tests {
         assert!(turn.is_some() && door.turn().is_none());
         drop(turn);
         assert!(door.turn().is_some());
-        let outside = Door::outside(1, counters, CancellationToken::new());
+        let outside = Door::outside(Outer::of(1), counters, CancellationToken::new());
         let turns: Vec<_> = (0..9).filter_map(|_| outside.turn()).collect();
         assert_eq!(turns.len(), 9);
     }

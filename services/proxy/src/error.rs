@@ -7,6 +7,7 @@ use crate::{
     body::RequestBroke,
     certificate::Problem,
     config::OutOfRange,
+    forward::too_large,
     h1::{channel::Broken, client::Broke},
     pool::Unavailable,
     refusal::Refusal,
@@ -54,6 +55,7 @@ impl Failure {
             Self::SlowClient => {
                 Refusal { close: true, ..Refusal::new(StatusCode::REQUEST_TIMEOUT, "Request Timeout") }
             }
+            Self::Client(RequestBroke::TooLarge) => too_large(),
             Self::Client(RequestBroke::H1(Broken::Malformed(error))) => Refusal::malformed(*error),
             Self::Client(_) => Refusal::bad_request("the request broke off"),
         }

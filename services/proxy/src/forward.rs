@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Record,
+    address::Client,
     body::{RequestBody, ResponseBody},
     counters::Counters,
     decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready},
@@ -48,6 +49,8 @@ pub(crate) struct Timing {
     pub(crate) hold: Duration,
     pub(crate) switch: Duration,
     pub(crate) upgrade_linger: Duration,
+    /// For the whole request, if that is bounded.
+    pub(crate) whole: Option<Duration>,
 }
 
 /// What every request needs; one per proxy.
@@ -65,6 +68,8 @@ pub(crate) struct Proxy {
     pub(crate) holds: Arc<Semaphore>,
     /// The same of requests out of boxes: none of them takes a place from the outside.
     pub(crate) inward_holds: Arc<Semaphore>,
+    /// Bytes of one request's body.
+    pub(crate) body_bytes: u64,
     pub(crate) access_log: bool,
     /// How long browsers shall come by HTTPS only, as they are told.
     pub(crate) hsts: Option<HeaderValue>,
@@ -104,8 +109,9 @@ pub(crate) async fn handle(
         held: None,
         switched: false,
     };
-    let mut response = match exchange.run().await {
-        Ok(response) => response,
+    let whole = exchange.proxy.timing.whole.map(|whole| Instant::now() + whole);
+    let mut response = match within(whole, exchange.run()).await {
+        Ok(response) => response.map(|body| body.until(whole)),
         Err(refusal) => refusal.into_response(&reader),
     };
     let Exchange { proxy, id, link, mut record, .. } = exchange;
@@ -118,6 +124,16 @@ pub(crate) async fn handle(
     }
     record.answered(response.status().as_u16());
     response.map(|body| body.with_record(record))
+}
+
+/// What comes of it until then, if there is a limit.
+async fn within<T>(
+    limit: Option<Instant>,
+    answer: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let Some(limit) = limit else { return answer.await };
+    let late = || Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Gateway Timeout: the request took too long");
+    timeout_at(limit, answer).await.unwrap_or_else(|_| Err(Refusal { close: true, ..late() }))
 }
 
 /// Answers bytes that are no request.
@@ -154,8 +170,10 @@ struct Exchange {
 
 impl Exchange {
     async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
+        self.pace()?;
         let authority = authority(&self.parts)?;
         self.record.for_host(&authority);
+        self.body.bound(self.proxy.body_bytes).map_err(|_| too_large())?;
         self.record.in_turn(self.link.door().turn().ok_or_else(too_many)?);
         loop {
             let table = Arc::clone(&self.proxy.table.borrow());
@@ -196,6 +214,15 @@ impl Exchange {
             let answered = self.send(&pool, lease).await;
             return self.receive(answered);
         }
+    }
+
+    /// Refuses a request that comes faster than its client may send them.
+    fn pace(&self) -> Result<(), Refusal> {
+        self.link.door().pace(Client::at(self.link.peer.ip())).map_err(|wait| {
+            let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+            let text = "Too Many Requests: this address sends faster than it may";
+            Refusal { retry_after: Some(seconds), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, text) }
+        })
     }
 
     /// Passes the request to debug-api.
@@ -257,7 +284,8 @@ impl Exchange {
     fn prepare(&mut self, authority: &HeaderValue, caller: Option<&Caller>, token: Option<&HeaderValue>) {
         let caller = caller.map(Caller::value);
         let upgrade = self.upgrade.clone();
-        let edge = Edge { peer: &self.link.peer_value, authority, id: &self.id, caller, upgrade, token };
+        let (peer, trusted) = (&self.link.peer_value, self.link.trusted);
+        let edge = Edge { peer, trusted, authority, id: &self.id, caller, upgrade, token };
         headers::toward_backend(&mut self.parts.headers, edge);
     }
 
@@ -357,6 +385,11 @@ impl Exchange {
         self.record.broke(failure);
         failure.refusal()
     }
+}
+
+pub(crate) fn too_large() -> Refusal {
+    let text = "Payload Too Large: the request's body has more bytes than it may";
+    Refusal { close: true, ..Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text) }
 }
 
 fn too_many() -> Refusal {

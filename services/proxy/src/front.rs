@@ -14,6 +14,7 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use crate::{
+    address::Client,
     body::RequestBody,
     clock,
     config::Config,
@@ -29,6 +31,7 @@ use crate::{
     forward::{Proxy, handle, refuse},
     h1,
     link::{Link, Quiet, Waits},
+    preface,
     tls::Tls,
 };
 
@@ -51,6 +54,10 @@ pub(crate) struct Front {
     quiet: Quiet,
     drain_idle_ms: u64,
     handshake: Duration,
+    /// Whose connections begin with the PROXY protocol.
+    prefaced: Vec<IpNet>,
+    /// Proxies before this one, whose word about their clients is believed.
+    trusted: Vec<IpNet>,
 }
 
 impl Front {
@@ -69,6 +76,8 @@ impl Front {
             },
             drain_idle_ms: config.drain_idle_ms,
             handshake: Duration::from_millis(config.tls_handshake_ms),
+            prefaced: config.proxy_protocol_from.clone(),
+            trusted: config.trusted_proxies.clone(),
         })
     }
 
@@ -100,7 +109,15 @@ impl Front {
         }
     }
 
-    async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
+    async fn converse(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr, place: Place) {
+        let peer = match self.whose(&mut stream, peer).await {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a connection without the PROXY protocol that was to begin it");
+                return;
+            }
+        };
+        let Some(place) = place.of(Client::at(peer.ip())) else { return };
         let shaken = timeout(self.handshake, self.tls.acceptor.accept(stream)).await;
         self.tls.look(); // a client that refuses our certificate has the more reason
         let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -114,10 +131,21 @@ impl Front {
         let session = stream.get_ref().1;
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
-        let link = Link::new(peer, names, h2, place);
+        let trusted = self.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let link = Link::new(peer, names, h2, place).trust(trusted);
         if let Err(error) = self.speak(stream, &link).await {
             tracing::debug!(%peer, error, "connection ended");
         }
+    }
+
+    /// Whose connection it is: the peer's, unless that is one that passes others' on and says so.
+    async fn whose(&self, stream: &mut TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
+        let address = peer.ip().to_canonical();
+        if !self.prefaced.iter().any(|net| net.contains(&address)) {
+            return Ok(peer);
+        }
+        let said = timeout(self.handshake, preface::take(stream)).await;
+        Ok(said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer))
     }
 
     async fn speak(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {

@@ -4,6 +4,8 @@
 //! socket, never taken from outside. A field that every recipient needs (`Host`, `Authorization`, ...) can't be nominated
 //! away: such a nomination is ignored, so nobody can take another's credentials off a request between check and app.
 
+mod asker;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
@@ -12,6 +14,8 @@ use http::{
         TRANSFER_ENCODING, UPGRADE,
     },
 };
+
+use self::asker::Asker;
 
 /// The id of this request, ours, in requests to apps and in answers to clients.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,6 +83,8 @@ const OURS: [HeaderName; 13] = [
 pub(crate) struct Edge<'a> {
     /// The client's address.
     pub(crate) peer: &'a HeaderValue,
+    /// That is a proxy whose word about its own client is believed.
+    pub(crate) trusted: bool,
     /// The authority that the client asked for, as it wrote it.
     pub(crate) authority: &'a HeaderValue,
     /// The id of this request.
@@ -122,6 +128,7 @@ pub(crate) fn trace_id(value: &HeaderValue) -> Option<&str> {
 /// Makes a client's header section fit for a backend.
 pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
     let trailers = accepts_trailers(headers);
+    let asker = Asker::of(headers, &edge);
     strip(headers);
     for name in &OURS {
         headers.remove(name);
@@ -136,9 +143,10 @@ pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
     }
     join_cookies(headers);
     headers.insert(HOST, edge.authority.clone());
-    headers.insert(FORWARDED_FOR, edge.peer.clone());
+    headers.insert(FORWARDED_FOR, asker.path);
     headers.insert(FORWARDED_HOST, edge.authority.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(FORWARDED_PROTO, asker.scheme);
+    headers.insert(FORWARDED, asker.forwarded);
     headers.insert(REQUEST_ID, edge.id.clone());
     headers.insert(TRACE_ID, edge.id.clone());
     if let Some(token) = edge.token {
@@ -266,7 +274,15 @@ mod tests {
         let id = HeaderValue::from_static("the-id");
         let app = HeaderValue::from_static("shop");
         let caller = from_app.then_some(&app);
-        let edge = Edge { peer: &peer, authority: &authority, id: &id, caller, upgrade: None, token: None };
+        let edge = Edge {
+            peer: &peer,
+            trusted: false,
+            authority: &authority,
+            id: &id,
+            caller,
+            upgrade: None,
+            token: None,
+        };
         toward_backend(&mut headers, edge);
         headers
     }
@@ -294,6 +310,7 @@ mod tests {
         assert_eq!(
             names,
             [
+                "forwarded",
                 "host",
                 "x-forwarded-for",
                 "x-forwarded-host",
@@ -357,8 +374,8 @@ mod tests {
         assert_eq!(headers["x-request-id"], "the-id");
         assert_eq!(headers["x-trace-id"], "the-id");
         assert!(headers.contains_key("traceparent"));
+        assert_eq!(headers["forwarded"], "for=192.0.2.7;host=\"hello.yesterday.localhost:8443\";proto=https");
         for gone in [
-            "forwarded",
             "x-real-ip",
             "nexushub-proxy-token",
             "nexushub_proxy_token",
@@ -412,8 +429,15 @@ mod tests {
             map(&[("connection", "Upgrade, x-private"), ("upgrade", "websocket"), ("x-private", "1")]);
         let value = HeaderValue::from_static("v");
         let upgrade = Some(HeaderValue::from_static("websocket"));
-        let edge =
-            Edge { peer: &value, authority: &value, id: &value, caller: None, upgrade, token: Some(&value) };
+        let edge = Edge {
+            peer: &value,
+            trusted: false,
+            authority: &value,
+            id: &value,
+            caller: None,
+            upgrade,
+            token: Some(&value),
+        };
         toward_backend(&mut headers, edge);
         assert_eq!(headers["connection"], "upgrade");
         assert_eq!(headers["upgrade"], "websocket");

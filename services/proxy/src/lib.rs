@@ -1,17 +1,18 @@
 //! HTTPS in, apps behind.
 //!
 //! Workers (`workers.rs`), one for each core, accept from the inherited listeners. A connection (`front.rs`) shakes hands
-//! (`tls.rs`, with the pairs that `certificate.rs` judged and `shelf.rs` holds, or a session of `tickets.rs`) and becomes a
+//! (`preface.rs` if another proxy passes it on; `tls.rs`, with the pairs that `certificate.rs` judged and `shelf.rs` holds, or a session of `tickets.rs`) and becomes a
 //! `link.rs`; HTTP/1.1 is spoken by `h1.rs`, h2 by a library. Each request is decided by a pure function (`decide.rs`, with
 //! `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to its backend (`forward.rs`) over a pooled
 //! connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the other side (`headers.rs`); or leaves
 //! HTTP (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in boxes come in by doors of their own
-//! (`door.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is
+//! (`door.rs`, which also bounds what each client does: `address.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is
 //! kept on disk (`store.rs`); operators ask by RPC (`service.rs`).
 //!
 //! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
 
 mod access;
+mod address;
 mod body;
 pub mod certificate;
 mod clock;
@@ -32,6 +33,7 @@ mod id;
 mod link;
 mod paths;
 mod pool;
+mod preface;
 mod refusal;
 mod service;
 mod shelf;
@@ -120,9 +122,10 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
 
     let drain = CancellationToken::new();
     let front = Front::new(Arc::clone(&proxy), tls, &config);
-    let door = Door::outside(config.max_connections as usize, Arc::clone(&proxy.counters), drain.clone());
+    let door = Door::outside(config.outer_bounds(), Arc::clone(&proxy.counters), drain.clone());
     let number = workers::number(config.workers);
-    let mut workers = Workers::start(number, &front, &listeners, &door).map_err(no_workers)?;
+    let mut workers =
+        Workers::start(number, &front, &listeners, &door).map_err(|error| no_workers(&error))?;
     vital.spawn("a worker", workers.ended());
     vital.spawn("the entrances of boxes", Entrances::new(front, &config, drain.clone()).follow(table));
     chassis.ready.ready("accepting connections");
@@ -212,6 +215,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
             hold: millis(config.hold_ms),
             switch: millis(config.switch_ms),
             upgrade_linger: millis(config.upgrade_linger_ms),
+            whole: (config.whole_ms > 0).then(|| millis(config.whole_ms)),
         },
         table,
         counters: Arc::default(),
@@ -219,6 +223,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         debug_token,
         holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         inward_holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
+        body_bytes: if config.max_body_bytes == 0 { u64::MAX } else { config.max_body_bytes },
         access_log: config.access_log,
         hsts: (config.hsts_seconds > 0).then(|| hsts(config.hsts_seconds)),
         tasks: TaskTracker::new(),
@@ -261,7 +266,7 @@ fn tls(setup: &Setup<Config>) -> Result<Tls, Fault> {
     })
 }
 
-fn no_workers(error: std::io::Error) -> Fault {
+fn no_workers(error: &std::io::Error) -> Fault {
     let hint = "see how many threads and descriptors the daemon may have";
     Fault::new("system", format!("could not start the workers: {error}"), "proxy.workers", hint)
 }

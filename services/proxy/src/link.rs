@@ -69,16 +69,18 @@ pub(crate) struct Link {
     blocked_ms: AtomicU64,
     last: AtomicBool,
     closing: AtomicBool,
+    /// The peer is believed when it says who its client is.
+    pub(crate) trusted: bool,
     place: Place,
 }
 
 impl Link {
     /// A connection whose handshake is done.
-    pub(crate) fn new(peer: SocketAddr, names: Option<Arc<Names>>, h2: bool, place: Place) -> Arc<Self> {
+    pub(crate) fn new(peer: SocketAddr, names: Option<Arc<Names>>, h2: bool, place: Place) -> Self {
         let now = clock::now_ms();
         let peer_value = HeaderValue::try_from(peer.ip().to_canonical().to_string())
             .expect("an address is printable ASCII");
-        Arc::new(Self {
+        Self {
             peer,
             peer_value,
             names,
@@ -89,8 +91,14 @@ impl Link {
             blocked_ms: AtomicU64::new(0),
             last: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            trusted: false,
             place,
-        })
+        }
+    }
+
+    /// Its peer is a proxy before this one, whose word about its clients is believed.
+    pub(crate) fn trust(self, trusted: bool) -> Arc<Self> {
+        Arc::new(Self { trusted, ..self })
     }
 
     /// The door that it came by.
@@ -183,7 +191,7 @@ mod tests {
     const QUIET: Quiet = Quiet { idle_ms: 1_000_000, header_ms: 1_000, taking_ms: 500, since_ms: 0 };
 
     fn link(h2: bool) -> Arc<Link> {
-        Link::new("192.0.2.7:1".parse().unwrap(), None, h2, Place::single())
+        Link::new("192.0.2.7:1".parse().unwrap(), None, h2, Place::single()).trust(false)
     }
 
     fn waits(link: &Link) -> Option<Waits> {

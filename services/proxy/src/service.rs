@@ -49,6 +49,8 @@ impl ProxyService for Service {
             connections_refused: counters.connections_refused.get(),
             tls_failures: counters.tls_failures.get(),
             requests: counters.requests.get(),
+            connections_refused_address: counters.connections_refused_address.get(),
+            requests_limited: counters.requests_limited.get(),
             requests_malformed: counters.requests_malformed.get(),
             requests_in_flight: counters.requests_in_flight.get(),
             responses_502: counters.responses_502.get(),

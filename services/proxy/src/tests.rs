@@ -6,6 +6,7 @@ mod backends;
 mod clients;
 mod conformance;
 mod entrances;
+mod limits;
 mod upgrades;
 
 use std::{
@@ -74,8 +75,7 @@ impl Hub {
         let address = listener.local_addr().unwrap();
         let drain = CancellationToken::new();
         let front = Front::new(Arc::clone(&proxy), tls, &config);
-        let places = config.max_connections as usize;
-        let door = Door::outside(places, Arc::clone(&proxy.counters), drain.clone());
+        let door = Door::outside(config.outer_bounds(), Arc::clone(&proxy.counters), drain.clone());
         let listener = TcpListener::from_std(listener).unwrap();
         let accepting = tokio::spawn(Arc::clone(&front).accept(listener, door));
         tokio::spawn(Entrances::new(front, &config, drain.clone()).follow(publish.subscribe()));
@@ -103,14 +103,18 @@ impl Hub {
     }
 
     async fn connect_to(&self, address: SocketAddr, alpn: &[&[u8]], name: &str) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        self.shake(stream, alpn, name).await
+    }
+
+    async fn shake(&self, stream: TcpStream, alpn: &[&[u8]], name: &str) -> TlsStream<TcpStream> {
         let mut config = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         patient(TlsConnector::from(Arc::new(config)).connect(name, stream)).await.unwrap()
     }

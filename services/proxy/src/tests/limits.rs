@@ -1,0 +1,123 @@
+//! Bounds that operators set, each gone past.
+
+use super::*;
+
+fn post(path: &str, rest: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: {HOST}\r\n{rest}")
+}
+
+#[tokio::test]
+async fn a_client_has_as_many_connections_as_it_may() {
+    let hub = Hub::start(Config { address_connections: 1, ..calm() }).await;
+    let first = hub.client().await;
+    let mut second = TcpStream::connect(hub.address).await.unwrap();
+    assert_eq!(patient(second.read(&mut [0])).await.unwrap_or(0), 0);
+    assert_eq!(hub.proxy.counters.connections_refused_address.get(), 1);
+    drop(first);
+    hub.until(|counters| counters.connections_open.get(), 0).await;
+    hub.client().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_fast_is_told_when_to_come_back() {
+    let hub = Hub::start(Config { address_requests_per_second: 1, address_burst: 2, ..calm() }).await;
+    hub.route(Vec::new());
+    let mut client = hub.client().await;
+    for status in [404, 404, 429] {
+        client.write(&get("/public/a")).await;
+        let answer = client.message().await;
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.field("retry-after"), (status == 429).then_some("1"));
+    }
+    assert_eq!(hub.proxy.counters.requests_limited.get(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_when_it_says_so_or_when_it_is() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, Config { max_body_bytes: 4, ..calm() }).await;
+    let mut client = hub.client().await;
+    client.write(&post("/public/a", "Content-Length: 5\r\n\r\n12345")).await;
+    assert_eq!(client.message().await.status(), 413);
+    let mut client = hub.client().await;
+    client.write(&post("/public/a", "Content-Length: 4\r\n\r\n1234")).await;
+    let mut app = backend.accept().await;
+    assert_eq!(app.message().await.body, "1234");
+    app.write(OK).await;
+    assert_eq!(client.message().await.status(), 200);
+    client
+        .write(&post("/public/a", "Transfer-Encoding: chunked\r\n\r\n3\r\n123\r\n2\r\n45\r\n0\r\n\r\n"))
+        .await;
+    assert_eq!(client.message().await.status(), 413);
+    assert!(!app.rest().await.ends_with("0\r\n\r\n"), "the app hears no end of it");
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_broken_off_before_or_within_its_answer() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, Config { whole_ms: 50, ..calm() }).await;
+    assert_eq!(hub.ask(&get("/public/a")).await.status(), 504);
+    let mut silent = backend.accept().await;
+    silent.head().await;
+    let mut client = hub.client().await;
+    client.write(&get("/public/a")).await;
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+    assert!(client.rest().await.ends_with("half"));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, Config { taking_ms: 50, ..calm() }).await;
+    let mut client = hub.client().await;
+    client.write(&get("/public/a")).await;
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write("HTTP/1.1 200 OK\r\n\r\n").await;
+    let piece = vec![b'x'; 1 << 20];
+    while patient(app.stream.write_all(&piece)).await.is_ok() {}
+    hub.until(|counters| counters.connections_open.get(), 0).await;
+}
+
+#[tokio::test]
+async fn a_proxy_before_this_one_is_believed_if_it_is_named() {
+    let told =
+        "X-Forwarded-For: 192.0.2.7, 192.0.2.8\r\nX-Forwarded-Proto: http\r\nForwarded: for=6.6.6.6\r\n\r\n";
+    for (trusted, path, scheme, forwarded) in [
+        (vec![], "127.0.0.1", "https", "for=127.0.0.1;host=hello.yesterday.localhost;proto=https"),
+        (
+            vec!["127.0.0.0/8".parse().unwrap()],
+            "192.0.2.7, 192.0.2.8, 127.0.0.1",
+            "http",
+            "for=192.0.2.7;host=hello.yesterday.localhost;proto=http, for=192.0.2.8, for=127.0.0.1",
+        ),
+    ] {
+        let backend = Backend::start().await;
+        let hub = Hub::with(&backend, Config { trusted_proxies: trusted, ..calm() }).await;
+        let mut client = hub.client().await;
+        client.write(&post("/public/a", told)).await;
+        let mut app = backend.accept().await;
+        let request = app.head().await;
+        let fields = ["x-forwarded-for", "x-forwarded-proto", "forwarded"].map(|name| request.field(name));
+        assert_eq!(fields, [Some(path), Some(scheme), Some(forwarded)]);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_are_passed_on_say_whose_they_are() {
+    let backend = Backend::start().await;
+    let named = vec!["127.0.0.1/32".parse().unwrap()];
+    let hub = Hub::with(&backend, Config { proxy_protocol_from: named, ..calm() }).await;
+    let mut stream = TcpStream::connect(hub.address).await.unwrap();
+    stream.write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n").await.unwrap();
+    let mut client = Peer::new(hub.shake(stream, &[b"http/1.1"], HOST).await);
+    client.write(&get("/public/a")).await;
+    let mut app = backend.accept().await;
+    assert!(app.head().await.has("x-forwarded-for: 192.0.2.7"));
+    let mut stream = TcpStream::connect(hub.address).await.unwrap();
+    stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(patient(stream.read(&mut [0])).await.unwrap_or(0), 0, "without it, it is closed");
+}
