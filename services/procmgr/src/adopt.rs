@@ -35,8 +35,9 @@ use nix::{
 use crate::{
     cgroup, control,
     exit::{Exit, How},
-    generation::{self, Generation, Note, Place},
+    generation::{self, Generation, Place},
     ids::InstanceId,
+    note::Note,
     process,
     state::Found,
 };
@@ -234,7 +235,7 @@ impl Summary {
             asking.block_on(end(&one.dir, &record.nonce));
             return;
         }
-        let note = generation::read_note(&one.dir).unwrap_or_else(|error| {
+        let note = Note::read(&one.dir).unwrap_or_else(|error| {
             tracing::warn!(instance = %id, generation = one.number, error = %error, "its note is lost; it will be replaced");
             Note::default()
         });
@@ -348,7 +349,7 @@ pub(crate) fn recorded(run: &Generation) -> io::Result<Option<Exit>> {
 
 /// An end of a generation, and whether its cgroups counted that it reached the bound on its memory. They have to be there still.
 pub(crate) fn accounted(dir: &Path, exit: Exit) -> Exit {
-    let Ok(note) = generation::read_note(dir) else { return exit };
+    let Ok(note) = Note::read(dir) else { return exit };
     let folders = note.folders();
     let starved = !folders.is_empty() && cgroup::usage(&folders).oom_kills > 0;
     Exit { out_of_memory: starved.then_some(note.limits.memory_bytes).filter(|bound| *bound > 0), ..exit }
@@ -373,7 +374,7 @@ fn is_gone(process: Process) -> bool {
 /// Writes down that a generation was lost with its shim, and ends what it left behind as far as that is provably its own.
 fn settle_lost(place: &Place, id: &InstanceId, dir: &Path, record: &Record) -> Exit {
     let exit = accounted(dir, lost());
-    let note = generation::read_note(dir).unwrap_or_default();
+    let note = Note::read(dir).unwrap_or_default();
     if record.boot_id == place.boot_id {
         for pid in leftovers(record, &note) {
             tracing::warn!(instance = %id, generation = record.generation, pid, "a process that a killed shim left behind is ended");

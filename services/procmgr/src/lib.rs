@@ -35,6 +35,7 @@ mod limits;
 mod listener;
 mod log;
 mod manager;
+mod note;
 mod ports;
 mod probe;
 mod process;
