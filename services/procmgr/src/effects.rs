@@ -193,6 +193,7 @@ impl Os {
             limits,
             not_enforced: driver.not_enforced().to_vec(),
             data: desired.data.clone(),
+            health: Some(desired.health.clone()),
             data_measured: limits.data_bytes > 0 && measures_data(driver.not_enforced()),
             started_unix: unix_ms(std::time::SystemTime::now()),
             ..Note::default()

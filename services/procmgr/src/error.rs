@@ -33,6 +33,9 @@ pub enum ProcmgrError {
     /// A position in a log can't be one.
     #[error("the position is not one of a log entry; leave it out to read from the oldest kept")]
     BadPosition(#[source] BadCursor),
+    /// A holder's name can't be one.
+    #[error("holder is not a name of 1 to 64 bytes")]
+    BadHolder,
     /// A log can't be read.
     #[error("the log of instance {0} cannot be read")]
     Log(InstanceId, #[source] std::io::Error),
@@ -44,7 +47,9 @@ pub enum ProcmgrError {
 impl From<ProcmgrError> for Status {
     fn from(error: ProcmgrError) -> Self {
         let code = match &error {
-            ProcmgrError::BadId(_) | ProcmgrError::BadPosition(_) => Code::InvalidArgument,
+            ProcmgrError::BadId(_) | ProcmgrError::BadPosition(_) | ProcmgrError::BadHolder => {
+                Code::InvalidArgument
+            }
             ProcmgrError::UnknownInstance(_) | ProcmgrError::NoLog(_) => Code::NotFound,
             ProcmgrError::CannotRestart(..) => Code::FailedPrecondition,
             ProcmgrError::TooMany { .. } => Code::ResourceExhausted,

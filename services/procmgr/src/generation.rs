@@ -33,7 +33,8 @@ use nexushub_shim::{
 };
 
 use crate::{
-    cgroup, data::Watched, driver, egress::Router, ids::InstanceId, limits::Limits, note::Note, slots::Slots,
+    cgroup, data::Watched, desired::Overrides, driver, egress::Router, ids::InstanceId, limits::Limits,
+    note::Note, slots::Slots,
 };
 
 /// Longest time from the fork to the completed record.
@@ -96,6 +97,10 @@ pub(crate) struct Generation {
     pub not_enforced: Vec<String>,
     /// Its data, where no disk of their own bounds them.
     pub data: Option<Arc<Watched>>,
+    /// Size of the disk of its data; 0 = they have none of their own.
+    pub disk_bytes: u64,
+    /// Its own health check, where that is known.
+    pub health: Option<Overrides>,
     /// Of what it was started from.
     pub digest: String,
     /// SHA-256 of its secret.
@@ -113,6 +118,7 @@ impl Generation {
             (true, Some(_)) | (false, None) => return None,
         };
         let data = note.measured().map(Watched::new).map(Arc::new);
+        let disk_bytes = note.disk_bytes();
         Some(Self {
             instance: instance.clone(),
             number: record.generation,
@@ -125,6 +131,8 @@ impl Generation {
             driver: record.driver,
             not_enforced: note.not_enforced,
             data,
+            disk_bytes,
+            health: note.health,
             digest: note.digest,
             secret_sha256: secret::from_hex(&note.secret_sha256).map(Vec::from).unwrap_or_default(),
             started_unix: note.started_unix,
@@ -151,6 +159,8 @@ impl Generation {
             driver: "process".into(),
             not_enforced: Vec::new(),
             data: None,
+            disk_bytes: 0,
+            health: None,
             digest: String::new(),
             secret_sha256: vec![1],
             started_unix: 1_000_000,

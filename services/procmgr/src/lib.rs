@@ -9,7 +9,7 @@
 //!     ▲            (events)               │  state + reconcile + backoff + health + ports: pure
 //!     └───────────── actions ─────────────┘
 //! ```
-//! Invariants: an instance has at most one live generation; procmgr may be killed at any instant and no instance notices, is
+//! Invariants: an instance has at most one generation that is routed; procmgr may be killed at any instant and no instance notices, is
 //! lost or is doubled; an unreachable provider stops nothing; SIGTERM leaves the instances running, unless the platform as a
 //! whole is being stopped (the marker `$RUN/stop-all`); no app runs without a box unless `process` was asked for by name.
 
@@ -30,12 +30,14 @@ mod error;
 mod exit;
 mod generation;
 mod health;
+mod holders;
 mod ids;
 mod limits;
 mod listener;
 mod log;
 mod manager;
 mod note;
+mod overlap;
 mod ports;
 mod probe;
 mod process;
@@ -76,6 +78,7 @@ use crate::{
     egress::Router,
     env::Surroundings,
     generation::Place,
+    holders::Holders,
     manager::{Event, Manager, Start},
     reconcile::Mode,
     service::Service,
@@ -122,6 +125,7 @@ impl Daemon for Procmgr {
         // Beside everything else: only what needs a box waits for it.
         let search =
             tokio::spawn(driver::search(programs(&chassis.setup)?, place.root_router(), events.clone()));
+        let holders = start.holders.clone();
         let (instances, desired) = (start.known.len(), start.desired.clone());
         let mut owner = tokio::spawn(Manager::new(start, os).run(inbox));
         let mut feed = tokio::spawn(feed::follow(
@@ -132,8 +136,13 @@ impl Daemon for Procmgr {
             events.clone(),
         ));
         let config = &chassis.setup.config;
-        let service =
-            Service::new(config, table, events.clone(), place.instances(), chassis.shutdown.clone());
+        let service = Service::new(
+            config,
+            (table, holders),
+            events.clone(),
+            place.instances(),
+            chassis.shutdown.clone(),
+        );
         let mut server = tokio::spawn(chassis.grpc(ProcmgrServiceServer::new(service)));
         chassis.ready.ready(&format!("{instances} instances known on disk"));
         tokio::select! {
@@ -282,6 +291,7 @@ fn start(
         config: setup.config.clone(),
         clock: Clock::start(),
         table,
+        holders: Holders::default(),
         desired,
         known,
         mode: if stopped { Mode::StopAll } else { Mode::Run },

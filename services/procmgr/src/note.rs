@@ -8,7 +8,7 @@ use std::{
 use nexushub_chassis::launch::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Bound, limits::Limits};
+use crate::{data::Bound, desired::Overrides, limits::Limits};
 
 const FILE: &str = "note";
 
@@ -33,6 +33,8 @@ pub(crate) struct Note {
     pub data: PathBuf,
     /// Whether their bound is held by measuring them, since they have no disk of their own.
     pub data_measured: bool,
+    /// Its own health check; not known where an earlier version of procmgr noted it.
+    pub health: Option<Overrides>,
     /// When it was started, wall clock.
     pub started_unix: i64,
 }
@@ -46,6 +48,11 @@ impl Note {
     /// Leaves it in a generation's folder.
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
         durable::write(&dir.join(FILE), &serde_json::to_vec(self)?, 0o600)
+    }
+
+    /// Size of the disk that its data have; 0 = none of their own.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        if self.data_measured { 0 } else { self.limits.data_bytes }
     }
 
     /// The bound that is held by measuring.

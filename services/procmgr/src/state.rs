@@ -14,7 +14,10 @@
 //!                                         stopped <── exits, if not wanted ─────┘
 //! ```
 //!
-//! Invariant: an instance has at most one live generation. A start is only ever begun from idle, idle is only ever reached
+//! Where generations can live side by side, a running one that is to change or to be restarted stays as it is until the next one
+//! answers, which is a machine like this one (`overlap.rs`).
+//!
+//! Invariant: a machine has at most one live generation. A start is only ever begun from idle, idle is only ever reached
 //! by an exit or by an examination that proved that nothing lives.
 
 use std::{fmt, path::PathBuf, sync::Arc};
@@ -26,6 +29,7 @@ use crate::{
     exit::Exit,
     generation::Generation,
     health::{Check, Row, Verdict},
+    overlap::Drain,
 };
 
 /// The state that others see.
@@ -141,6 +145,8 @@ pub(crate) struct Rules {
     pub check: Check,
     /// From SIGTERM to SIGKILL.
     pub stop_ms: Ms,
+    /// Longest time that a generation whose place was taken has for what it has in hand.
+    pub drain_ms: Ms,
     /// Extra time for a shim to report before it is killed itself.
     pub grace_ms: Ms,
 }
@@ -192,6 +198,12 @@ pub(crate) struct Machine {
     pub tried: Option<String>,
     /// Its first health check since it was re-adopted is outstanding.
     pub unprobed: bool,
+    /// Up: the generation that is to take its place, beside it.
+    pub next: Option<Box<Machine>>,
+    /// Generations whose place was taken.
+    pub draining: Vec<Drain>,
+    /// What is wanted now can't live beside what lives.
+    pub alone: bool,
     cause: Option<Cause>,
     started: Ms,
     /// When its health check answered first; what never did was never stable.
@@ -227,6 +239,9 @@ impl Machine {
             held_back: None,
             tried: None,
             unprobed: false,
+            next: None,
+            draining: Vec::new(),
+            alone: false,
             cause: None,
             started: 0,
             healthy_from: None,
@@ -265,6 +280,8 @@ impl Machine {
     pub(crate) fn examine(&mut self) {
         self.phase = Phase::Examining;
         self.live = None;
+        self.next = None;
+        self.draining.clear();
     }
 
     /// An examination ended. `newest` is the highest generation number found.
@@ -278,17 +295,13 @@ impl Machine {
                 self.enter(State::Starting, "nothing of it runs; its start is due", now);
             }
             Found::Live { run, was_healthy, ending } => {
-                let started = now.mono_of_past(run.started_unix);
-                self.tried = Some(run.digest.clone());
-                self.go_up(run, started, rules, now);
+                self.found_starting(run, rules, now);
                 self.unprobed = true;
                 if ending {
                     self.stop(Cause::Ending, rules, now);
                 } else if was_healthy {
-                    self.healthy_from = Some(started);
+                    self.healthy_from = Some(self.started);
                     self.enter(State::Running, "", now);
-                } else {
-                    self.enter(State::Starting, "found alive; its health check has not answered yet", now);
                 }
             }
             Found::Unproven(why) => {
@@ -297,6 +310,14 @@ impl Machine {
                 self.enter(State::Failed, why, now);
             }
         }
+    }
+
+    /// A generation was found that had not answered yet.
+    pub(crate) fn found_starting(&mut self, run: Arc<Generation>, rules: &Rules, now: Now) {
+        let started = now.mono_of_past(run.started_unix);
+        self.tried = Some(run.digest.clone());
+        self.go_up(run, started, rules, now);
+        self.enter(State::Starting, "found alive; its health check has not answered yet", now);
     }
 
     /// A start begins.
@@ -465,6 +486,10 @@ impl Machine {
     pub(crate) fn ask_restart(&mut self, now: Now) {
         self.restart_asked = true;
         self.clear_failures();
+        if let Some(next) = &mut self.next {
+            next.clear_failures();
+            next.start_at = None;
+        }
         if self.phase == Phase::Blocked {
             self.recheck_at = now.mono;
         }
@@ -499,7 +524,13 @@ pub(crate) mod tests {
 
     pub(crate) fn rules() -> Rules {
         let config = Config::default();
-        Rules { backoff: config.backoff(), check: config.check(), stop_ms: 5_000, grace_ms: 2_000 }
+        Rules {
+            backoff: config.backoff(),
+            check: config.check(),
+            stop_ms: 5_000,
+            drain_ms: 30_000,
+            grace_ms: 2_000,
+        }
     }
 
     pub(crate) fn at(mono: Ms) -> Now {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use nexushub_proto::procmgr::{
-    self, Endpoint, InstanceStatus, InstancesSnapshot, WatchInstancesResponse, endpoint::Kind,
-    watch_instances_response::Event,
+    self, DrainingGeneration, Endpoint, InstanceStatus, InstancesSnapshot, NextGeneration,
+    WatchInstancesResponse, endpoint::Kind, watch_instances_response::Event,
 };
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
@@ -18,6 +18,7 @@ use tonic::Status;
 use crate::{
     generation::Endpoint as Reached,
     ids::InstanceId,
+    overlap::Drain,
     state::{Machine, State},
 };
 
@@ -146,9 +147,9 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStat
         state: procmgr::State::from(m.state).into(),
         reason: reason(m),
         since_unix_ms: m.since,
-        generation: m.generation,
+        generation: live.map_or(m.generation, |run| run.number),
         pid: live.map_or(0, |run| run.pid),
-        endpoint: live.map(|run| Endpoint { kind: Some(kind(&run.endpoint)) }),
+        endpoint: live.map(|run| endpoint(&run.endpoint)),
         routed: m.routed(),
         flagged: m.flagged,
         restarts: m.restarts,
@@ -161,14 +162,41 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStat
         driver: live.map_or_else(|| driver.to_owned(), |run| run.driver.clone()),
         not_enforced: live.map(|run| run.not_enforced.clone()).unwrap_or_default(),
         usage: None,
+        next: m.next.as_deref().map(next),
+        draining: m.draining.iter().map(draining).collect(),
     }
 }
 
-fn kind(endpoint: &Reached) -> Kind {
-    match endpoint {
+fn next(m: &Machine) -> NextGeneration {
+    NextGeneration {
+        generation: m.live.as_ref().map_or(m.generation, |run| run.number),
+        state: procmgr::State::from(m.state).into(),
+        reason: m.reason.clone(),
+        restarts: m.restarts,
+        retry_unix_ms: m.retry_unix,
+        release: m.release().map(|path| path.display().to_string()).unwrap_or_default(),
+        pid: m.live.as_ref().map_or(0, |run| run.pid),
+        endpoint: m.live.as_ref().map(|run| endpoint(&run.endpoint)),
+    }
+}
+
+fn draining(drain: &Drain) -> DrainingGeneration {
+    let run = &drain.run;
+    DrainingGeneration {
+        generation: run.number,
+        endpoint: Some(endpoint(&run.endpoint)),
+        release: run.release.display().to_string(),
+        pid: run.pid,
+        until_unix_ms: drain.until_unix,
+    }
+}
+
+fn endpoint(reached: &Reached) -> Endpoint {
+    let kind = match reached {
         Reached::Port(port) => Kind::TcpPort((*port).into()),
         Reached::Shim(path) => Kind::Shim(path.display().to_string()),
-    }
+    };
+    Endpoint { kind: Some(kind) }
 }
 
 /// A running instance has a reason only where there is something to say of it.
@@ -178,6 +206,7 @@ fn reason(m: &Machine) -> String {
         Some(problem) if m.state == State::Running => {
             format!("runs as it was; what is wanted now cannot run: {problem}")
         }
+        None if m.state == State::Running => m.trouble().unwrap_or_else(|| m.reason.clone()),
         _ => m.reason.clone(),
     }
 }

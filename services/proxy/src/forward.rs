@@ -145,15 +145,12 @@ impl Exchange {
         self.record.for_host(&authority);
         self.record.in_turn(self.link.door().turn().ok_or_else(too_many)?);
         loop {
-            let table = Arc::clone(&self.proxy.table.borrow());
-            let origin = Origin { names: self.link.names.as_deref(), boxed: self.link.door().caller() };
-            let decision =
-                decide(&self.parts, &authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
+            let (decision, revision) = self.decide(&authority)?;
             let (route, caller, pool) = match decision {
                 Decision::Debug => return self.debug(&authority).await,
                 Decision::Wait(route) => {
                     route.iter().for_each(|route| self.record.for_route(route));
-                    self.hold(route.as_deref(), table.revision).await?;
+                    self.hold(route.as_deref(), revision).await?;
                     continue;
                 }
                 Decision::Site { route, caller } => {
@@ -183,6 +180,15 @@ impl Exchange {
             let answered = self.send(&pool, lease).await;
             return self.receive(answered);
         }
+    }
+
+    /// Decides by the table as it is now, whose revision comes with the decision. The table itself is not kept: it holds on to
+    /// what all apps drain.
+    fn decide(&self, authority: &HeaderValue) -> Result<(Decision, u64), Refusal> {
+        let table = Arc::clone(&self.proxy.table.borrow());
+        let origin = Origin { names: self.link.names.as_deref(), boxed: self.link.door().caller() };
+        let decision = decide(&self.parts, authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
+        Ok((decision, table.revision))
     }
 
     /// Passes the request to debug-api.

@@ -6,7 +6,7 @@
 //! (`forward.rs`) over a pooled connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the other side
 //! (`headers.rs`); or is upgraded (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in boxes come in
 //! by doors of their own (`door.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream
-//! (`feed.rs`) and is kept on disk (`store.rs`); operators ask by RPC (`service.rs`).
+//! (`feed.rs`) and is kept on disk (`store.rs`); what drains by it is let go of in time (`release.rs`); operators ask by RPC (`service.rs`).
 //!
 //! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
 
@@ -31,6 +31,7 @@ mod link;
 mod paths;
 mod pool;
 mod refusal;
+mod release;
 mod service;
 mod shelf;
 mod store;
@@ -59,6 +60,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
     config::Config,
@@ -68,6 +70,7 @@ use crate::{
     forward::{Proxy, Timing},
     front::Front,
     pool::{Pool, Target},
+    release::Releaser,
     shelf::Shelf,
     table::Table,
     tickets::Tickets,
@@ -113,7 +116,11 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let mut rpc = tokio::spawn(chassis.grpc(ProxyServiceServer::new(service)));
     let procmgr = ProcmgrServiceClient::new(chassis.clients.channel("procmgr"));
     let mut vital = Vital::default();
-    vital.spawn("routes from procmgr", feed::follow(procmgr.max_decoding_message_size(NEWS_BYTES), publish));
+    let holder = Uuid::new_v4().to_string();
+    let releaser = Releaser::new(procmgr.clone(), holder.clone());
+    let procmgr = procmgr.max_decoding_message_size(NEWS_BYTES);
+    vital.spawn("routes from procmgr", feed::follow(procmgr, holder, publish));
+    vital.spawn("letting go of what drains", releaser.follow(table.clone()));
     vital.spawn("the kept table", keep_until_drain(path, table.clone(), chassis.shutdown.clone()));
 
     let drain = CancellationToken::new();

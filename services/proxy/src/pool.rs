@@ -24,6 +24,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{body::RequestBody, clock, config::Config};
 
@@ -86,6 +87,13 @@ pub(crate) struct Pool {
     limits: Limits,
     turns: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
+    gone: CancellationToken,
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
 }
 
 #[derive(Debug)]
@@ -144,7 +152,12 @@ impl Pool {
     /// A pool without connections yet; opens none.
     pub(crate) fn new(target: Target, limits: Limits) -> Self {
         let turns = Arc::new(Semaphore::new(limits.requests.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { target, limits, turns, idle: Mutex::new(Vec::new()) }
+        Self { target, limits, turns, idle: Mutex::new(Vec::new()), gone: CancellationToken::new() }
+    }
+
+    /// Cancelled when nobody can take or holds a connection of it any more.
+    pub(crate) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     /// A connection: an idle one if there is, else a new one.
