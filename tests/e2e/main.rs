@@ -9,6 +9,7 @@ mod boxes;
 mod certificates;
 mod command_line;
 mod credentials;
+mod deploys;
 mod egress;
 mod entrance;
 mod hangs;
