@@ -20,6 +20,7 @@ mod logs;
 mod neighbours;
 mod overlap;
 mod packages;
+mod pauses;
 mod push;
 mod reflection;
 mod roll;

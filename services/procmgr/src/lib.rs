@@ -37,6 +37,7 @@ mod listener;
 mod log;
 mod manager;
 mod note;
+mod orders;
 mod overlap;
 mod ports;
 mod probe;
@@ -80,6 +81,7 @@ use crate::{
     generation::Place,
     holders::Holders,
     manager::{Event, Manager, Start},
+    orders::Orders,
     reconcile::Mode,
     service::Service,
     slots::Slots,
@@ -266,6 +268,7 @@ fn terms(chassis: &Chassis<Config>) -> Result<Terms, Fault> {
         key,
         log_budget_bytes: config.log_budget_bytes,
         log_segment_bytes: config.log_segment_bytes,
+        orders: orders_path(&chassis.setup.state),
         keep_removed: usize::try_from(config.keep_removed).unwrap_or(usize::MAX),
     })
 }
@@ -281,6 +284,11 @@ fn start(
         tracing::error!(path = %path.display(), error = %error, "what was desired cannot be read; the provider is waited for");
         None
     });
+    let path = orders_path(&place.state);
+    let orders = Orders::load(&path).unwrap_or_else(|error| {
+        tracing::error!(path = %path.display(), error = %error, "which instances are paused cannot be read; none is");
+        Orders::default()
+    });
     let known =
         place.known().map_err(|error| fault("could not list the instances", &error, &place.instances()))?;
     let stopped = stop_all_marker(setup).exists();
@@ -292,6 +300,7 @@ fn start(
         clock: Clock::start(),
         table,
         holders: Holders::default(),
+        orders,
         desired,
         known,
         mode: if stopped { Mode::StopAll } else { Mode::Run },
@@ -321,6 +330,10 @@ fn stop_all_marker(setup: &Setup<Config>) -> PathBuf {
 
 fn desired_path(state: &Path) -> PathBuf {
     state.join("procmgr/desired.json")
+}
+
+fn orders_path(state: &Path) -> PathBuf {
+    state.join("procmgr/orders.json")
 }
 
 fn fault(what: &str, error: &std::io::Error, object: &Path) -> Fault {

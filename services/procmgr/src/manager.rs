@@ -19,13 +19,14 @@ use crate::{
     config::Config,
     desired::{Desired, DesiredSet},
     driver::{self, Drivers, Missing},
-    effects::Effects,
+    effects::{Effects, Kept},
     error::ProcmgrError,
     exit::Exit,
     generation::{Failure, Generation},
     health::Check,
     holders::Holders,
     ids::InstanceId,
+    orders::{Orders, Pause},
     ports::Ports,
     reconcile::{Action, Mode, Plan, reconcile},
     state::{Machine, Phase, Probed, Rules, State},
@@ -94,6 +95,17 @@ pub(crate) enum Event {
         /// The answer.
         reply: oneshot::Sender<Result<(), ProcmgrError>>,
     },
+    /// An instance is to be paused, or to be so no longer; answered with whether it was, once that is kept.
+    Pause {
+        /// This one.
+        id: InstanceId,
+        /// So; none = no longer.
+        pause: Option<Pause>,
+        /// The answer, and when it is kept.
+        reply: oneshot::Sender<Result<bool, ProcmgrError>>,
+        /// Learns whether it could be kept.
+        kept: Kept,
+    },
     /// Somebody asks what this machine has of each driver.
     ListDrivers(oneshot::Sender<ListDriversResponse>),
     /// Everything is to be stopped; answered with how many were, when they are.
@@ -110,6 +122,8 @@ pub(crate) struct Start {
     pub table: Table,
     /// Who sends requests to generations.
     pub holders: Holders,
+    /// What was ordered when procmgr ran last.
+    pub orders: Orders,
     /// What was desired when procmgr ran last.
     pub desired: Option<DesiredSet>,
     /// The instances that have a folder.
@@ -127,6 +141,7 @@ pub(crate) struct Manager<E: Effects> {
     clock: Clock,
     table: Table,
     holders: Holders,
+    orders: Orders,
     effects: E,
     desired: Option<DesiredSet>,
     machines: BTreeMap<InstanceId, Machine>,
@@ -158,6 +173,7 @@ impl<E: Effects> Manager<E> {
             clock: start.clock,
             table: start.table,
             holders: start.holders,
+            orders: start.orders,
             effects,
             desired: None,
             touched: machines.keys().cloned().collect(),
@@ -238,6 +254,9 @@ impl<E: Effects> Manager<E> {
             Event::HolderLeft => self.judge_drains(),
             Event::Restart { id, reply } => {
                 let _ = reply.send(self.restart(id, now)); // an error says that the caller is gone
+            }
+            Event::Pause { id, pause, reply, kept } => {
+                let _ = reply.send(self.pause(id, pause, kept)); // an error says that the caller is gone
             }
             Event::ListDrivers(reply) => {
                 let _ = reply.send(self.drivers.inventory()); // an error says that the caller is gone
@@ -395,6 +414,20 @@ impl<E: Effects> Manager<E> {
         Ok(())
     }
 
+    fn pause(&mut self, id: InstanceId, pause: Option<Pause>, kept: Kept) -> Result<bool, ProcmgrError> {
+        if !self.machines.contains_key(&id) {
+            return Err(ProcmgrError::UnknownInstance(id));
+        }
+        tracing::info!(instance = %id, paused = pause.is_some(), "an instance is paused or resumed");
+        let before = match pause {
+            Some(pause) => self.orders.paused.insert(id.clone(), pause),
+            None => self.orders.paused.remove(&id),
+        };
+        self.effects.keep(&self.orders, Some(kept));
+        self.touched.insert(id);
+        Ok(before.is_some())
+    }
+
     fn act(&mut self, id: &InstanceId, action: Action, now: Now) {
         self.touched.insert(id.clone());
         let rules = self.rules(id);
@@ -464,6 +497,9 @@ impl<E: Effects> Manager<E> {
     fn forget(&mut self, id: &InstanceId) {
         self.machines.remove(id);
         self.table.remove(id);
+        if self.orders.forget(id) {
+            self.effects.keep(&self.orders, None);
+        }
         tracing::info!(instance = %id, "an instance is gone");
         let (machines, desired) = (&self.machines, self.desired.as_ref());
         self.effects.sweep(&|name: &str| {
@@ -478,7 +514,7 @@ impl<E: Effects> Manager<E> {
         for id in &touched {
             let Some(machine) = self.machines.get(id) else { continue };
             let driver = machine.desired.as_ref().map_or("", |desired| self.drivers.name(desired));
-            let status = table::status(id, machine, driver);
+            let status = table::status(id, machine, driver, self.orders.paused.get(id));
             let before = self.table.get(id).map(|status| status.state);
             if before != Some(status.state) {
                 log_transition(id, machine);

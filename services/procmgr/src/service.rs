@@ -1,12 +1,13 @@
 //! The gRPC face: decode, judge, ask the owner task or read its table, answer.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
-use nexushub_chassis::shutdown::Shutdown;
+use nexushub_chassis::{launch::clock::unix_ms, shutdown::Shutdown};
 use nexushub_proto::procmgr::{
     GetInstanceRequest, GetInstanceResponse, InstanceStatus, ListDriversRequest, ListDriversResponse,
-    ListInstancesRequest, ListInstancesResponse, ReadLogRequest, ReadLogResponse, ReleaseGenerationRequest,
-    ReleaseGenerationResponse, RestartInstanceRequest, RestartInstanceResponse, StopAllInstancesRequest,
+    ListInstancesRequest, ListInstancesResponse, PauseInstanceRequest, PauseInstanceResponse, ReadLogRequest,
+    ReadLogResponse, ReleaseGenerationRequest, ReleaseGenerationResponse, RestartInstanceRequest,
+    RestartInstanceResponse, ResumeInstanceRequest, ResumeInstanceResponse, StopAllInstancesRequest,
     StopAllInstancesResponse, WatchInstancesRequest, WatchInstancesResponse,
     procmgr_service_server::ProcmgrService,
 };
@@ -23,6 +24,7 @@ use crate::{
     ids::InstanceId,
     log,
     manager::Event,
+    orders::{MESSAGE_BYTES, Pause},
     table::Table,
     usage,
 };
@@ -117,6 +119,15 @@ impl Service {
         reading.await.map_err(|_| ProcmgrError::Ending)
     }
 
+    /// Has an instance be paused, or be so no longer, and waits until that is kept. Whether it was.
+    async fn pause(&self, id: &str, pause: Option<Pause>) -> Result<bool, ProcmgrError> {
+        let id = InstanceId::parse(id)?;
+        let (kept, keeping) = oneshot::channel();
+        let before = self.ask(|reply| Event::Pause { id, pause, reply, kept }).await??;
+        keeping.await.map_err(|_| ProcmgrError::Ending)?.map_err(ProcmgrError::NotKept)?;
+        Ok(before)
+    }
+
     /// The folder of an instance that has a log; of one that is known the log is made if need be, so that it can be followed.
     /// One look, and at most the making of one folder: too little to hand to another thread.
     fn logged(&self, id: &InstanceId) -> Result<PathBuf, ProcmgrError> {
@@ -200,6 +211,27 @@ impl ProcmgrService for Service {
         let released = Event::Released { id, generation, holder };
         self.events.send(released).await.map_err(|_| ProcmgrError::Ending)?;
         Ok(Response::new(ReleaseGenerationResponse {}))
+    }
+
+    async fn pause_instance(
+        &self,
+        request: Request<PauseInstanceRequest>,
+    ) -> Result<Response<PauseInstanceResponse>, Status> {
+        let PauseInstanceRequest { id, message, closed } = request.into_inner();
+        if message.len() > MESSAGE_BYTES {
+            return Err(ProcmgrError::LongMessage.into());
+        }
+        let since_unix = unix_ms(SystemTime::now());
+        self.pause(&id, Some(Pause { message, closed, since_unix })).await?;
+        Ok(Response::new(PauseInstanceResponse {}))
+    }
+
+    async fn resume_instance(
+        &self,
+        request: Request<ResumeInstanceRequest>,
+    ) -> Result<Response<ResumeInstanceResponse>, Status> {
+        let resumed = self.pause(&request.into_inner().id, None).await?;
+        Ok(Response::new(ResumeInstanceResponse { resumed }))
     }
 
     async fn list_drivers(

@@ -18,6 +18,7 @@ use tonic::Status;
 use crate::{
     generation::Endpoint as Reached,
     ids::InstanceId,
+    orders::Pause,
     overlap::Drain,
     state::{Machine, State},
 };
@@ -136,7 +137,7 @@ impl Shared {
 }
 
 /// How an instance stands, as others see it.
-pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStatus {
+pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str, pause: Option<&Pause>) -> InstanceStatus {
     let desired = m.desired.as_deref();
     let live = m.live.as_deref();
     InstanceStatus {
@@ -164,6 +165,11 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStat
         usage: None,
         next: m.next.as_deref().map(next),
         draining: m.draining.iter().map(draining).collect(),
+        pause: pause.map(|pause| procmgr::Pause {
+            message: pause.message.clone(),
+            closed: pause.closed,
+            since_unix_ms: pause.since_unix,
+        }),
     }
 }
 
@@ -290,10 +296,10 @@ mod tests {
             &samples::rules(),
             now,
         );
-        let up = status(&id("a"), &m, "process");
+        let up = status(&id("a"), &m, "process", None);
         assert!(up.endpoint.is_some() && up.routed && up.retry_unix_ms == 0 && up.pid != 0);
         m.exited(samples::exit(1), &samples::rules(), 0.0, now);
-        let down = status(&id("a"), &m, "process");
+        let down = status(&id("a"), &m, "process", None);
         assert!(down.endpoint.is_none() && !down.routed && down.pid == 0 && down.last_exit.is_some());
         assert!(down.retry_unix_ms >= now.unix);
     }

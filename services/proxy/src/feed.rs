@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::{
     host,
-    table::{Beside, Change, Endpoint, Entry, Source, State, Table},
+    table::{Beside, Change, Endpoint, Entry, Pause, Source, State, Table},
 };
 
 /// Follows procmgr for as long as the proxy lives, under this name.
@@ -105,6 +105,7 @@ fn entry(status: InstanceStatus) -> Option<Entry> {
         secret: status.secret_sha256.try_into().ok(),
         debug_port: u16::try_from(status.debug_port).unwrap_or(0),
         beside: beside.collect(),
+        pause: status.pause.map(|pause| Pause { message: pause.message, closed: pause.closed }),
     })
 }
 

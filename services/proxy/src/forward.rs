@@ -22,7 +22,7 @@ use crate::{
     access::Record,
     body::{Progress, RequestBody, ResponseBody},
     counters::Counters,
-    decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready},
+    decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready, waits},
     door::Caller,
     error::Failure,
     files,
@@ -31,7 +31,7 @@ use crate::{
     link::Link,
     pool::{Lease, Pool, Unavailable},
     refusal::{Form, Reader, Refusal},
-    table::{Route, Table},
+    table::{Entry, Route, Table},
     upgrade::{self, Splice},
 };
 
@@ -42,6 +42,7 @@ pub(crate) struct Timing {
     pub(crate) debug_first_byte: Duration,
     pub(crate) body_idle: Duration,
     pub(crate) hold: Duration,
+    pub(crate) pause: Duration,
     pub(crate) switch: Duration,
     pub(crate) upgrade_linger: Duration,
 }
@@ -132,11 +133,19 @@ struct Exchange {
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     record: Record,
     /// Its place among those that wait, and until when.
-    held: Option<(OwnedSemaphorePermit, Instant)>,
+    held: Option<Held>,
     /// It has waited for a switch once.
     switched: bool,
     /// Patience with the backend once the request is sent.
     first_byte: Duration,
+}
+
+/// A place among those that wait.
+struct Held {
+    place: OwnedSemaphorePermit,
+    until: Instant,
+    /// For the end of a pause.
+    paused: bool,
 }
 
 impl Exchange {
@@ -204,23 +213,43 @@ impl Exchange {
         self.receive(answered)
     }
 
-    /// Waits until the table has changed.
+    /// Waits until it is worth deciding anew: for an instance in turn with those that came before, else until the table has
+    /// changed. Nothing is read of the request's body meanwhile.
     async fn hold(&mut self, route: Option<&Route>, seen: u64) -> Result<(), Refusal> {
         let in_vain = || route.map_or_else(unknown_yet, |route| unready(route, 1));
-        if self.held.is_none() {
-            let boxed = self.link.door().caller().is_some();
-            let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
-            let Ok(place) = Arc::clone(holds).try_acquire_owned() else {
-                return Err(in_vain());
-            };
-            self.held = Some((place, Instant::now() + self.proxy.timing.hold));
-        }
-        let until = self.held.as_ref().map_or_else(Instant::now, |(_, until)| *until);
+        let timing = &self.proxy.timing;
+        let (paused, limit) = match route.is_some_and(|route| route.entry.pause.is_some()) {
+            true => (true, timing.pause),
+            false => (false, timing.hold),
+        };
+        let place = match self.held.take() {
+            Some(held) if held.paused == paused => held,
+            before => {
+                let place =
+                    before.map_or_else(|| self.place(), |held| Some(held.place)).ok_or_else(in_vain)?;
+                Held { place, until: Instant::now() + limit, paused }
+            }
+        };
+        let until = self.held.insert(place).until;
         let mut table = self.proxy.table.clone();
-        match timeout_at(until, table.wait_for(|table| table.revision != seen)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(in_vain()),
-        }
+        let Some(route) = route else {
+            let news = table.wait_for(|table| table.revision != seen);
+            return if matches!(timeout_at(until, news).await, Ok(Ok(_))) { Ok(()) } else { Err(in_vain()) };
+        };
+        let (id, hold_ms) = (route.entry.id.as_str(), self.proxy.policy.hold_ms);
+        let same = |now: &Entry| now.pause.is_some() == paused && waits(now, hold_ms, now_unix_ms());
+        let news = async {
+            let _turn = route.queue.lock().await;
+            table.wait_for(|table| !table.by_id(id).is_some_and(|now| same(&now.entry))).await.is_ok()
+        };
+        if timeout_at(until, news).await == Ok(true) { Ok(()) } else { Err(in_vain()) }
+    }
+
+    /// A place among those that wait, if one is free.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let boxed = self.link.door().caller().is_some();
+        let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
+        Arc::clone(holds).try_acquire_owned().ok()
     }
 
     /// An app that refuses connections may just have been replaced: once, news about it are waited for.

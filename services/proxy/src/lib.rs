@@ -215,6 +215,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
             debug_first_byte: millis(config.debug_first_byte_ms),
             body_idle: millis(config.body_idle_ms),
             hold: millis(config.hold_ms),
+            pause: millis(config.pause_ms),
             switch: millis(config.switch_ms),
             upgrade_linger: millis(config.upgrade_linger_ms),
         },

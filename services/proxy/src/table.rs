@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -97,6 +98,18 @@ pub(crate) struct Entry {
     /// What lives of it besides.
     #[serde(default)]
     pub(crate) beside: Vec<Beside>,
+    /// Requests are not sent to it, whatever its state.
+    #[serde(default)]
+    pub(crate) pause: Option<Pause>,
+}
+
+/// An instance that is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pause {
+    /// For people; may be empty.
+    pub(crate) message: String,
+    /// Requests are refused; otherwise they wait.
+    pub(crate) closed: bool,
 }
 
 /// A generation that gets no new requests.
@@ -120,6 +133,8 @@ pub(crate) struct Route {
     pub(crate) site: Arc<Site>,
     /// Generations that drain.
     pub(crate) leaving: Vec<Leaving>,
+    /// Where requests wait for it, in the order in which they came.
+    pub(crate) queue: Arc<Mutex<()>>,
     /// Said by procmgr in its present stream, not merely kept.
     confirmed: bool,
 }
@@ -325,7 +340,8 @@ fn route(
         Some(old) => Arc::clone(&old.site),
         None => Arc::new(Site::new(entry.release.join("static"))),
     };
-    Arc::new(Route { entry, app, dev, site, leaving, confirmed })
+    let queue = old.map(|old| Arc::clone(&old.queue)).unwrap_or_default();
+    Arc::new(Route { entry, app, dev, site, leaving, queue, confirmed })
 }
 
 /// What this proxy has to do with a generation that drains, by what the route was before.
@@ -351,6 +367,7 @@ fn unconfirmed(routes: &BTreeMap<String, Arc<Route>>) -> BTreeMap<String, Arc<Ro
             dev: old.dev.clone(),
             site: Arc::clone(&old.site),
             leaving: old.leaving.clone(),
+            queue: Arc::clone(&old.queue),
             confirmed: false,
         })
     };
@@ -387,6 +404,7 @@ fn give_way(routes: &mut BTreeMap<String, Arc<Route>>) {
                 dev: route.dev.clone(),
                 site: Arc::clone(&route.site),
                 leaving: route.leaving.clone(),
+                queue: Arc::clone(&route.queue),
                 confirmed: false,
             });
         }
@@ -417,6 +435,7 @@ pub(crate) mod tests {
             secret: Some(Sha256::digest(format!("secret of {id}")).into()),
             debug_port: 0,
             beside: Vec::new(),
+            pause: None,
         }
     }
 

@@ -66,6 +66,9 @@ impl Effects for Fake {
     fn sweep(&self, known: &dyn Fn(&str) -> bool) {
         self.0.add(format!("sweep {}", known("a")));
     }
+    fn keep(&self, orders: &Orders, _: Option<Kept>) {
+        self.0.add(format!("keep {}", orders.paused.len()));
+    }
     fn jitter(&self) -> f64 {
         0.0
     }
@@ -94,6 +97,7 @@ impl Stage {
             clock: Clock::start(),
             table: table.clone(),
             holders: Holders::default(),
+            orders: Orders::default(),
             desired,
             known,
             mode,
@@ -389,6 +393,24 @@ fn an_old_generation_waits_for_every_proxy_that_is_there_and_for_none_that_is_go
     assert_eq!(stage.event(released(1, "p")), Vec::<String>::new());
     drop(other);
     assert_eq!(stage.event(Event::HolderLeft), ["stop 1 5000"]);
+}
+
+fn pause(pause: Option<Pause>) -> Event {
+    Event::Pause { id: id(), pause, reply: oneshot::channel().0, kept: oneshot::channel().0 }
+}
+
+#[test]
+fn a_pause_is_kept_and_told_changes_nothing_of_what_runs_and_ends_with_the_instance() {
+    let mut stage = running();
+    let order = Pause { message: "back at noon".into(), closed: false, since_unix: 7 };
+    assert_eq!(stage.event(pause(Some(order.clone()))), ["keep 1"]);
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!((status.routed, status.pause.unwrap().message.as_str()), (true, "back at noon"));
+    assert_eq!(stage.event(pause(None)), ["keep 0"]);
+    assert!(stage.table.get(&id()).unwrap().pause.is_none());
+    stage.event(pause(Some(order)));
+    stage.event(Event::Desired(DesiredSet::new()));
+    assert_eq!(stage.ended(1), ["keep 0", "sweep false"]);
 }
 
 #[test]
