@@ -27,5 +27,6 @@ mod roll;
 mod routing;
 mod secrets;
 mod shutdown;
+mod sleeps;
 mod storm;
 mod torn;

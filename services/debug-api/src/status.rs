@@ -120,6 +120,11 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
             };
             return;
         }
+        // Whoever asks for it gets it.
+        State::Asleep => {
+            standing.status = Word::Running;
+            return;
+        }
         State::Unhealthy => standing.health_check = Some("unhealthy"),
         State::Failed if looping || live.retry_unix_ms == 0 => standing.status = Word::Failed,
         State::Starting if looping => standing.status = Word::Failed,
@@ -183,6 +188,7 @@ mod tests {
         assert_eq!(json["healthCheck"], "healthy");
         assert_eq!((json["processId"].as_u64(), json["port"].as_u64()), (Some(42), Some(10_001)));
         assert_eq!(json["metadata"]["staticServiceUrl"], "");
+        assert_eq!(word(Wanted::Run, live(State::Asleep)), Word::Running);
         assert_eq!(word(Wanted::Run, None), Word::Pending);
     }
 

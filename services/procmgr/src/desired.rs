@@ -80,6 +80,9 @@ pub(crate) struct Desired {
     /// How a change of it is brought about; no change of the running app itself.
     #[serde(default)]
     pub deploy: Deploy,
+    /// Milliseconds without a request after which it sleeps; 0 = never.
+    #[serde(default)]
+    pub idle_stop_ms: u32,
     /// Configured environment.
     pub env: BTreeMap<String, String>,
     /// Overrides of the health check; 0 or empty = none.
@@ -156,6 +159,7 @@ impl Desired {
             isolation,
             egress,
             deploy,
+            idle_stop_ms: proto.idle_stop_ms,
             env: proto.env.into_iter().collect(),
             health: Overrides {
                 path: health.path,

@@ -44,6 +44,7 @@ mod probe;
 mod process;
 mod reconcile;
 mod service;
+mod sleep;
 mod slots;
 mod state;
 mod table;
@@ -286,7 +287,7 @@ fn start(
     });
     let path = orders_path(&place.state);
     let orders = Orders::load(&path).unwrap_or_else(|error| {
-        tracing::error!(path = %path.display(), error = %error, "which instances are paused cannot be read; none is");
+        tracing::error!(path = %path.display(), error = %error, "which instances are paused or asleep cannot be read; none is");
         Orders::default()
     });
     let known =

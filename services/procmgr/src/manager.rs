@@ -86,6 +86,17 @@ pub(crate) enum Event {
         /// This one does.
         holder: String,
     },
+    /// Somebody has had no request for a generation for a while.
+    Idle {
+        /// Of this instance.
+        id: InstanceId,
+        /// This one.
+        generation: u64,
+        /// This one has.
+        holder: String,
+    },
+    /// Somebody asks for an instance that may be asleep.
+    Wake(InstanceId),
     /// One that may hold generations has gone away.
     HolderLeft,
     /// Somebody asks for a restart.
@@ -252,6 +263,11 @@ impl<E: Effects> Manager<E> {
                 self.judge_drains();
             }
             Event::HolderLeft => self.judge_drains(),
+            Event::Idle { id, generation, holder } => self.idle(&id, generation, holder, now),
+            Event::Wake(id) => {
+                self.machines.get_mut(&id).into_iter().for_each(|machine| machine.wake(now));
+                self.touched.insert(id);
+            }
             Event::Restart { id, reply } => {
                 let _ = reply.send(self.restart(id, now)); // an error says that the caller is gone
             }
@@ -295,6 +311,8 @@ impl<E: Effects> Manager<E> {
         let Examination { found, newest, beside } = examination;
         machine.examined(found, newest, &rules, now);
         machine.rejoin(beside, &rules, now);
+        machine.asleep = self.orders.asleep.get(id).filter(|_| machine.phase == Phase::Idle).cloned();
+        let lives = machine.live.is_some();
         for run in machine.runs() {
             tracing::info!(instance = %id, generation = run.number, pid = run.pid, endpoint = %run.endpoint, "adopted a live instance");
             run.endpoint.port().into_iter().for_each(|port| self.ports.adopt(port, id));
@@ -302,6 +320,9 @@ impl<E: Effects> Manager<E> {
         }
         if let Some(desired) = machine.desired.clone() {
             adjust(machine, &desired, &self.drivers);
+        }
+        if lives {
+            self.awake(id);
         }
         self.touched.insert(id.clone());
     }
@@ -414,6 +435,25 @@ impl<E: Effects> Manager<E> {
         Ok(())
     }
 
+    fn idle(&mut self, id: &InstanceId, generation: u64, holder: String, now: Now) {
+        let (rules, holders) = (self.rules(id), self.holders.names());
+        let Some(machine) = self.machines.get_mut(id) else { return };
+        machine.said_idle(generation, holder, now);
+        if self.mode == Mode::Run && machine.is_idle(&holders, now) {
+            machine.fall_asleep(&rules, now);
+            self.orders.asleep.extend(machine.asleep.clone().map(|digest| (id.clone(), digest)));
+            self.effects.keep(&self.orders, None);
+            self.touched.insert(id.clone());
+        }
+    }
+
+    /// What is started, or was found alive, sleeps no more.
+    fn awake(&mut self, id: &InstanceId) {
+        if self.orders.asleep.remove(id).is_some() {
+            self.effects.keep(&self.orders, None);
+        }
+    }
+
     fn pause(&mut self, id: InstanceId, pause: Option<Pause>, kept: Kept) -> Result<bool, ProcmgrError> {
         if !self.machines.contains_key(&id) {
             return Err(ProcmgrError::UnknownInstance(id));
@@ -444,6 +484,7 @@ impl<E: Effects> Manager<E> {
             Action::Start(desired) => {
                 machine.launch(desired.digest.clone(), now);
                 machine.desired = Some(Arc::clone(&desired));
+                self.awake(id);
                 self.start(id, &desired, &rules, now);
             }
             Action::StartBeside(desired) => {

@@ -1,5 +1,5 @@
-//! What was ordered for instances and holds until it is taken back, whoever is killed or started anew meanwhile: which are paused.
-//! It is kept on disk and counts from the moment that it is there.
+//! What was ordered for instances and holds until it is taken back, whoever is killed or started anew meanwhile: which are paused, and
+//! which are asleep. It is kept on disk and counts from the moment that it is there.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -28,6 +28,8 @@ pub(crate) struct Pause {
 pub(crate) struct Orders {
     /// The instances that are paused.
     pub paused: BTreeMap<InstanceId, Pause>,
+    /// Those that are asleep, with the digest of what would be started.
+    pub asleep: BTreeMap<InstanceId, String>,
 }
 
 impl Orders {
@@ -46,7 +48,8 @@ impl Orders {
 
     /// An instance is gone. Whether there was an order for it.
     pub(crate) fn forget(&mut self, id: &InstanceId) -> bool {
-        self.paused.remove(id).is_some()
+        let slept = self.asleep.remove(id).is_some();
+        self.paused.remove(id).is_some() || slept
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    fn new(run: Arc<Generation>, limit: Ms, not_before: Ms, now: Now) -> Self {
+    pub(crate) fn new(run: Arc<Generation>, limit: Ms, not_before: Ms, now: Now) -> Self {
         Self {
             run,
             until_unix: now.unix + limit,

@@ -14,6 +14,7 @@ use crate::{
     generation::Generation,
     ids::InstanceId,
     overlap::{MOST_DRAINING, is_change},
+    sleep::ASLEEP,
     state::{Cause, Machine, Phase, State},
 };
 
@@ -123,7 +124,9 @@ fn step(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
 
 /// Those whose place was taken.
 fn drains(m: &Machine, want: Want<'_>, now: Ms) -> Step {
-    let hurry = matches!(want, Want::Absent | Want::Stopped);
+    // What sleeps and must be alone is in the way of its own next start, once that is asked for.
+    let in_the_way = m.alone && m.phase == Phase::Idle && m.asleep.is_none();
+    let hurry = in_the_way || matches!(want, Want::Absent | Want::Stopped);
     let Some(first) = m.draining.iter().min_by_key(|drain| drain.due()) else { return Step::Wait(None) };
     let ending = m.draining.iter().find(|drain| hurry && !drain.is_ending()).unwrap_or(first);
     let run = Arc::clone(&ending.run);
@@ -191,6 +194,7 @@ fn idle(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
         Want::Stopped => rest(m, State::Stopped, "all instances have been stopped"),
         Want::Run(desired) => match &desired.problem {
             Some(problem) => rest(m, State::Failed, &format!("cannot run: {problem}")),
+            None if sleeps(m, desired) => rest(m, State::Asleep, ASLEEP),
             None => match drivers.of(desired) {
                 Err(Missing::Looking) => rest(m, State::Starting, &Missing::Looking.to_string()),
                 Err(refused) => rest(m, State::Failed, &format!("cannot run: {refused}")),
@@ -203,6 +207,11 @@ fn idle(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
             },
         },
     }
+}
+
+/// Whether it goes on sleeping.
+fn sleeps(m: &Machine, desired: &Desired) -> bool {
+    m.asleep.as_ref() == Some(&desired.digest) && desired.idle_stop_ms > 0 && !m.restart_asked
 }
 
 fn rest(m: &Machine, state: State, reason: &str) -> Step {

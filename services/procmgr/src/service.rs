@@ -6,9 +6,10 @@ use nexushub_chassis::{launch::clock::unix_ms, shutdown::Shutdown};
 use nexushub_proto::procmgr::{
     GetInstanceRequest, GetInstanceResponse, InstanceStatus, ListDriversRequest, ListDriversResponse,
     ListInstancesRequest, ListInstancesResponse, PauseInstanceRequest, PauseInstanceResponse, ReadLogRequest,
-    ReadLogResponse, ReleaseGenerationRequest, ReleaseGenerationResponse, RestartInstanceRequest,
-    RestartInstanceResponse, ResumeInstanceRequest, ResumeInstanceResponse, StopAllInstancesRequest,
-    StopAllInstancesResponse, WatchInstancesRequest, WatchInstancesResponse,
+    ReadLogResponse, ReleaseGenerationRequest, ReleaseGenerationResponse, ReportIdleRequest,
+    ReportIdleResponse, RestartInstanceRequest, RestartInstanceResponse, ResumeInstanceRequest,
+    ResumeInstanceResponse, StopAllInstancesRequest, StopAllInstancesResponse, WakeInstanceRequest,
+    WakeInstanceResponse, WatchInstancesRequest, WatchInstancesResponse,
     procmgr_service_server::ProcmgrService,
 };
 use nexushub_shim::reader::LogCursor;
@@ -211,6 +212,26 @@ impl ProcmgrService for Service {
         let released = Event::Released { id, generation, holder };
         self.events.send(released).await.map_err(|_| ProcmgrError::Ending)?;
         Ok(Response::new(ReleaseGenerationResponse {}))
+    }
+
+    async fn report_idle(
+        &self,
+        request: Request<ReportIdleRequest>,
+    ) -> Result<Response<ReportIdleResponse>, Status> {
+        let ReportIdleRequest { id, generation, holder } = request.into_inner();
+        let id = InstanceId::parse(&id).map_err(ProcmgrError::from)?;
+        let idle = Event::Idle { id, generation, holder: judge_holder(holder)? };
+        self.events.send(idle).await.map_err(|_| ProcmgrError::Ending)?;
+        Ok(Response::new(ReportIdleResponse {}))
+    }
+
+    async fn wake_instance(
+        &self,
+        request: Request<WakeInstanceRequest>,
+    ) -> Result<Response<WakeInstanceResponse>, Status> {
+        let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
+        self.events.send(Event::Wake(id)).await.map_err(|_| ProcmgrError::Ending)?;
+        Ok(Response::new(WakeInstanceResponse {}))
     }
 
     async fn pause_instance(

@@ -20,7 +20,7 @@
 //! Invariant: a machine has at most one live generation. A start is only ever begun from idle, idle is only ever reached
 //! by an exit or by an examination that proved that nothing lives.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use crate::{
     backoff::{Backoff, Policy},
@@ -49,6 +49,8 @@ pub enum State {
     Stopped,
     /// It ended although it should not have, or could not start.
     Failed,
+    /// It ended because nobody asked for it.
+    Asleep,
 }
 
 /// What procmgr has in hand with an instance.
@@ -204,6 +206,10 @@ pub(crate) struct Machine {
     pub draining: Vec<Drain>,
     /// What is wanted now can't live beside what lives.
     pub alone: bool,
+    /// Idle: nobody asked for it; the digest of what sleeps.
+    pub asleep: Option<String>,
+    /// Up: who has had no request for it for a while, and when that was said.
+    pub idle: BTreeMap<String, Ms>,
     cause: Option<Cause>,
     started: Ms,
     /// When its health check answered first; what never did was never stable.
@@ -242,6 +248,8 @@ impl Machine {
             next: None,
             draining: Vec::new(),
             alone: false,
+            asleep: None,
+            idle: BTreeMap::new(),
             cause: None,
             started: 0,
             healthy_from: None,
@@ -329,6 +337,7 @@ impl Machine {
         self.phase = Phase::Launching;
         self.restart_asked = false;
         self.held_back = None;
+        self.asleep = None;
         self.start_at = None;
         self.enter(State::Starting, "being started", now);
     }
@@ -362,6 +371,7 @@ impl Machine {
         self.probe_at = now.mono;
         self.deadline_at = now.mono + rules.check.start_deadline_ms;
         self.cause = None;
+        self.idle.clear();
     }
 
     /// A health check is under way.

@@ -165,6 +165,7 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str, pause: Option<&
         usage: None,
         next: m.next.as_deref().map(next),
         draining: m.draining.iter().map(draining).collect(),
+        idle_stop_ms: desired.map_or(0, |d| d.idle_stop_ms),
         pause: pause.map(|pause| procmgr::Pause {
             message: pause.message.clone(),
             closed: pause.closed,
@@ -227,6 +228,7 @@ impl From<State> for procmgr::State {
             State::Stopping => Self::Stopping,
             State::Stopped => Self::Stopped,
             State::Failed => Self::Failed,
+            State::Asleep => Self::Asleep,
         }
     }
 }

@@ -104,6 +104,7 @@ pub enum Field {
     Driver,
     Egress,
     Deploy,
+    IdleStopMs,
     Env,
     Health,
     Limits,
@@ -146,6 +147,8 @@ pub struct Fields {
     pub egress: Option<Egress>,
     /// How one generation follows another.
     pub deploy: Option<Deploy>,
+    /// Milliseconds without a request after which it sleeps.
+    pub idle_stop_ms: Option<u32>,
     pub env: Option<BTreeMap<String, String>>,
     pub health: Option<Health>,
     pub limits: Option<Limits>,
@@ -170,6 +173,7 @@ impl Fields {
             driver: pick(&self.driver, &lower.driver, pinned(Field::Driver)),
             egress: pick(&self.egress, &lower.egress, pinned(Field::Egress)),
             deploy: pick(&self.deploy, &lower.deploy, pinned(Field::Deploy)),
+            idle_stop_ms: pick(&self.idle_stop_ms, &lower.idle_stop_ms, pinned(Field::IdleStopMs)),
             env: pick(&self.env, &lower.env, pinned(Field::Env)),
             health: pick(&self.health, &lower.health, pinned(Field::Health)),
             limits: pick(&self.limits, &lower.limits, pinned(Field::Limits)),
@@ -196,6 +200,7 @@ impl Fields {
             driver: self.driver.unwrap_or_default(),
             egress: self.egress.unwrap_or_default(),
             deploy: self.deploy.unwrap_or_default(),
+            idle_stop_ms: self.idle_stop_ms.unwrap_or(0),
             env: self.env.clone().unwrap_or_default(),
             health: self.health.clone(),
             limits: self.limits,
@@ -239,6 +244,8 @@ pub struct Instance {
     pub egress: Egress,
     /// How one generation follows another.
     pub deploy: Deploy,
+    /// Milliseconds without a request after which it sleeps; 0 = never.
+    pub idle_stop_ms: u32,
     /// Further environment.
     pub env: BTreeMap<String, String>,
     /// Overrides of its health check.

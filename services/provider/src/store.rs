@@ -171,6 +171,7 @@ impl From<&Entry> for Typed {
             driver: fields.driver,
             egress: fields.egress,
             deploy: fields.deploy,
+            idle_stop_ms: fields.idle_stop_ms,
             env: fields.env.clone(),
             health: fields.health.clone(),
             limits: fields.limits,
@@ -200,6 +201,7 @@ mod tests {
             driver: Some(Driver::Process),
             egress: Some(Egress::Internet),
             deploy: Some(Deploy::Replace),
+            idle_stop_ms: Some(60_000),
             env: Some([("A".to_owned(), "b".to_owned())].into()),
             health: Some(Health { interval_ms: Some(500), ..Health::default() }),
             ..Typed::default()

@@ -77,6 +77,9 @@ pub struct Typed {
     /// overlap or replace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deploy: Option<Deploy>,
+    /// Milliseconds without a request after which it sleeps; 0 = never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_stop_ms: Option<u32>,
     /// Further environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
@@ -137,6 +140,7 @@ impl Judge {
             driver: typed.driver,
             egress: typed.egress,
             deploy: typed.deploy,
+            idle_stop_ms: typed.idle_stop_ms,
             env: typed.env.map(env).transpose().map_err(bad("env"))?,
             health: typed.health.map(health).transpose().map_err(bad("health"))?,
             limits: typed.limits.map(limits).transpose().map_err(bad("limits"))?,

@@ -58,6 +58,7 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         driver,
         egress: egress(sent.egress)?,
         deploy: deploy(sent.deploy)?,
+        idle_stop_ms: number(sent.idle_stop_ms),
         env: Some(sent.env.into_iter().collect())
             .filter(|env: &std::collections::BTreeMap<_, _>| !env.is_empty()),
         health: health.filter(|health| *health != Health::default()),
@@ -121,6 +122,7 @@ pub fn instance(desired: &Desired) -> proto::Instance {
         driver: driver.into(),
         egress: egress.into(),
         deploy: deploy.into(),
+        idle_stop_ms: desired.instance.idle_stop_ms,
         env: env.clone().into_iter().collect(),
         health: health.as_ref().map(|health| proto::Health {
             path: health.path.clone().unwrap_or_default(),
@@ -184,6 +186,7 @@ mod tests {
             driver: proto::Driver::Process.into(),
             egress: proto::Egress::Internet.into(),
             deploy: proto::Deploy::Replace.into(),
+            idle_stop_ms: 60_000,
             env: [("A".to_owned(), "b".to_owned())].into(),
             health: Some(proto::Health { path: "/up".into(), failures: 3, ..Default::default() }),
             limits: Some(proto::Limits { memory_bytes: 1 << 30, processes: 9, ..Default::default() }),

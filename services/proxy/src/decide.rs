@@ -257,7 +257,7 @@ pub(crate) fn waits(entry: &Entry, hold_ms: u64, now_unix_ms: i64) -> bool {
         return !pause.closed;
     }
     let switching = entry.state == State::Stopping && entry.retry_unix_ms > 0;
-    let coming = switching || matches!(entry.state, State::Starting | State::Unknown);
+    let coming = switching || matches!(entry.state, State::Starting | State::Unknown | State::Asleep);
     !entry.routed && coming && until_retry(entry, now_unix_ms) <= hold_ms
 }
 

@@ -105,6 +105,7 @@ fn entry(status: InstanceStatus) -> Option<Entry> {
         secret: status.secret_sha256.try_into().ok(),
         debug_port: u16::try_from(status.debug_port).unwrap_or(0),
         beside: beside.collect(),
+        idle_stop_ms: status.idle_stop_ms,
         pause: status.pause.map(|pause| Pause { message: pause.message, closed: pause.closed }),
     })
 }
@@ -126,6 +127,7 @@ fn local(state: WireState) -> State {
         WireState::Stopping => State::Stopping,
         WireState::Stopped => State::Stopped,
         WireState::Failed => State::Failed,
+        WireState::Asleep => State::Asleep,
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
     link::Link,
     pool::{Lease, Pool, Unavailable},
     refusal::{Form, Reader, Refusal},
+    sleep::Sleep,
     table::{Entry, Route, Table},
     upgrade::{self, Splice},
 };
@@ -62,6 +63,8 @@ pub(crate) struct Proxy {
     pub(crate) holds: Arc<Semaphore>,
     /// The same of requests out of boxes: none of them takes a place from the outside.
     pub(crate) inward_holds: Arc<Semaphore>,
+    /// How apps that sleep are woken.
+    pub(crate) sleep: Sleep,
     pub(crate) access_log: bool,
     /// How long browsers shall come by HTTPS only, as they are told.
     pub(crate) hsts: Option<HeaderValue>,
@@ -197,6 +200,12 @@ impl Exchange {
         let table = Arc::clone(&self.proxy.table.borrow());
         let origin = Origin { names: self.link.names.as_deref(), boxed: self.link.door().caller() };
         let decision = decide(&self.parts, authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
+        if let Decision::App { route, .. } | Decision::Dev { route, .. } | Decision::Site { route, .. } =
+            &decision
+            && route.entry.idle_stop_ms > 0
+        {
+            route.activity.touch();
+        }
         Ok((decision, table.revision))
     }
 
@@ -240,7 +249,12 @@ impl Exchange {
         let same = |now: &Entry| now.pause.is_some() == paused && waits(now, hold_ms, now_unix_ms());
         let news = async {
             let _turn = route.queue.lock().await;
-            table.wait_for(|table| !table.by_id(id).is_some_and(|now| same(&now.entry))).await.is_ok()
+            let settled = table.wait_for(|table| !table.by_id(id).is_some_and(|now| same(&now.entry)));
+            // Who is first in turn wakes it for all.
+            tokio::select! {
+                settled = settled => settled.is_ok(),
+                () = self.proxy.sleep.keep_awake(self.proxy.table.clone(), id) => false,
+            }
         };
         if timeout_at(until, news).await == Ok(true) { Ok(()) } else { Err(in_vain()) }
     }

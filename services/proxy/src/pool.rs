@@ -155,6 +155,11 @@ impl Pool {
         Self { target, limits, turns, idle: Mutex::new(Vec::new()), gone: CancellationToken::new() }
     }
 
+    /// Whether no request is under way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.turns.available_permits() >= self.limits.requests.clamp(1, Semaphore::MAX_PERMITS)
+    }
+
     /// Cancelled when nobody can take or holds a connection of it any more.
     pub(crate) fn gone(&self) -> CancellationToken {
         self.gone.clone()

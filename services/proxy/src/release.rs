@@ -66,7 +66,7 @@ fn leaving(table: &Table) -> BTreeMap<Name, CancellationToken> {
         let named = route.leaving.iter().map(move |one| ((id.clone(), one.generation), one.gone.clone()));
         named.collect::<Vec<_>>()
     };
-    table.routes().into_iter().flat_map(|route| of_route(route)).collect()
+    table.all().flat_map(|route| of_route(route)).collect()
 }
 
 async fn follow<F>(mut table: watch::Receiver<Arc<Table>>, say: impl Fn(Name) -> F)

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     files::Site,
     pool::{Limits, Pool, Target},
+    sleep::Activity,
 };
 
 /// Where requests for an instance go.
@@ -59,6 +60,8 @@ pub(crate) enum State {
     Stopped,
     /// Down although it should be up.
     Failed,
+    /// Down because nobody asked for it: its next request starts it.
+    Asleep,
 }
 
 impl State {
@@ -72,6 +75,7 @@ impl State {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
+            Self::Asleep => "asleep",
         }
     }
 }
@@ -101,6 +105,9 @@ pub(crate) struct Entry {
     /// Requests are not sent to it, whatever its state.
     #[serde(default)]
     pub(crate) pause: Option<Pause>,
+    /// How long without a request until it is put to sleep; 0 = never.
+    #[serde(default)]
+    pub(crate) idle_stop_ms: u32,
 }
 
 /// An instance that is paused.
@@ -133,6 +140,8 @@ pub(crate) struct Route {
     pub(crate) site: Arc<Site>,
     /// Generations that drain.
     pub(crate) leaving: Vec<Leaving>,
+    /// When it was asked for last.
+    pub(crate) activity: Arc<Activity>,
     /// Where requests wait for it, in the order in which they came.
     pub(crate) queue: Arc<Mutex<()>>,
     /// Said by procmgr in its present stream, not merely kept.
@@ -281,6 +290,11 @@ impl Table {
             .find(|route| route.entry.secret.is_some_and(|known| bool::from(known.ct_eq(&digest))))
     }
 
+    /// Every route.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.by_id.values()
+    }
+
     /// Every route, by host name.
     pub(crate) fn routes(&self) -> Vec<&Arc<Route>> {
         let mut routes: Vec<_> = self.by_id.values().collect();
@@ -341,7 +355,8 @@ fn route(
         None => Arc::new(Site::new(entry.release.join("static"))),
     };
     let queue = old.map(|old| Arc::clone(&old.queue)).unwrap_or_default();
-    Arc::new(Route { entry, app, dev, site, leaving, queue, confirmed })
+    let activity = old.map(|old| Arc::clone(&old.activity)).unwrap_or_default();
+    Arc::new(Route { entry, app, dev, site, leaving, activity, queue, confirmed })
 }
 
 /// What this proxy has to do with a generation that drains, by what the route was before.
@@ -367,6 +382,7 @@ fn unconfirmed(routes: &BTreeMap<String, Arc<Route>>) -> BTreeMap<String, Arc<Ro
             dev: old.dev.clone(),
             site: Arc::clone(&old.site),
             leaving: old.leaving.clone(),
+            activity: Arc::clone(&old.activity),
             queue: Arc::clone(&old.queue),
             confirmed: false,
         })
@@ -404,6 +420,7 @@ fn give_way(routes: &mut BTreeMap<String, Arc<Route>>) {
                 dev: route.dev.clone(),
                 site: Arc::clone(&route.site),
                 leaving: route.leaving.clone(),
+                activity: Arc::clone(&route.activity),
                 queue: Arc::clone(&route.queue),
                 confirmed: false,
             });
@@ -436,6 +453,7 @@ pub(crate) mod tests {
             debug_port: 0,
             beside: Vec::new(),
             pause: None,
+            idle_stop_ms: 0,
         }
     }
 

@@ -36,7 +36,9 @@ pub const GRANTS: [(&str, &str, &str); 5] = [
         "proxy",
         "procmgr",
         "nexushub.procmgr.v1.ProcmgrService/WatchInstances,\
-         nexushub.procmgr.v1.ProcmgrService/ReleaseGeneration",
+         nexushub.procmgr.v1.ProcmgrService/ReleaseGeneration,\
+         nexushub.procmgr.v1.ProcmgrService/ReportIdle,\
+         nexushub.procmgr.v1.ProcmgrService/WakeInstance",
     ),
     ("proxy", "debug-api", "http"),
 ];

@@ -395,6 +395,32 @@ fn an_old_generation_waits_for_every_proxy_that_is_there_and_for_none_that_is_go
     assert_eq!(stage.event(Event::HolderLeft), ["stop 1 5000"]);
 }
 
+#[test]
+fn one_that_nobody_asks_for_falls_asleep_over_a_restart_of_procmgr_and_is_woken_once() {
+    let drowsy = || {
+        let wanted = provider::Instance { idle_stop_ms: 1_000, ..proto("a") };
+        let set: DesiredSet = [(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into();
+        set
+    };
+    let mut stage = running();
+    stage.event(Event::Desired(drowsy()));
+    let _holder = stage.manager.holders.enter("p".into(), mpsc::channel(1).0);
+    let idle = Event::Idle { id: id(), generation: 1, holder: "p".into() };
+    assert_eq!(stage.event(idle), ["keep 0"]);
+    assert_eq!(stage.state(), Shown::Asleep);
+    assert_eq!(stage.event(released(1, "p")), ["stop 1 5000"]);
+    stage.ended(1);
+    assert_eq!(stage.wait(99_000), Vec::<String>::new(), "it sleeps");
+    let orders = stage.manager.orders.clone();
+    let mut stage = Stage::new(Config::default(), Some(drowsy()), vec![id()], Mode::Run);
+    stage.manager.orders = orders;
+    stage.notes.take();
+    assert_eq!(stage.found(Found::Nothing(None)), Vec::<String>::new());
+    assert_eq!(stage.state(), Shown::Asleep);
+    assert_eq!(stage.event(Event::Wake(id())), ["keep 0", "start a 10000"]);
+    assert_eq!(stage.event(Event::Wake(id())), Vec::<String>::new());
+}
+
 fn pause(pause: Option<Pause>) -> Event {
     Event::Pause { id: id(), pause, reply: oneshot::channel().0, kept: oneshot::channel().0 }
 }

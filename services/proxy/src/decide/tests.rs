@@ -33,6 +33,7 @@ fn table() -> Table {
         idle("t1", "stopped", State::Stopped, "removed"),
         idle("t2", "stopping", State::Stopping, "removed"),
         Entry { retry_unix_ms: 1_000, ..idle("t3", "switching", State::Stopping, "new release") },
+        idle("z1", "asleep", State::Asleep, "nobody asked for it"),
         Entry { pause: paused(false), ..running("p1", "paused", 10_003) },
         Entry { pause: paused(true), ..running("p2", "closed", 10_004) },
     ];
@@ -96,6 +97,7 @@ fn bearer(host: &str, path: &str, token: &str, id: Option<&str>) -> String {
 #[test]
 fn an_app_that_runs_and_is_paused_makes_its_requests_wait_or_refuses_them() {
     assert_eq!(get("paused.yesterday.localhost", "/"), "wait p1");
+    assert_eq!(get("asleep.yesterday.localhost", "/"), "wait z1", "and is woken meanwhile");
     assert_eq!(get("closed.yesterday.localhost", "/"), "503");
     let table = table();
     let refusal = unready(table.by_host("closed").unwrap(), 10);
