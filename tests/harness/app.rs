@@ -225,7 +225,7 @@ impl Platform {
     /// Follows one `WatchInstances` stream until the instances please or it breaks.
     async fn follow(&self, pleases: impl Fn(&Instances) -> bool) -> Result<Instances, Status> {
         let mut procmgr = ProcmgrServiceClient::new(self.operate("procmgr"));
-        let mut stream = procmgr.watch_instances(WatchInstancesRequest {}).await?.into_inner();
+        let mut stream = procmgr.watch_instances(WatchInstancesRequest::default()).await?.into_inner();
         let mut all = Instances::new();
         while let Some(message) = stream.message().await? {
             match message.event {

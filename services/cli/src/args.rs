@@ -5,7 +5,15 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nexushub_launch::daemon::DAEMONS as DAEMONS_OF_PLATFORM;
 
-use crate::{doctor::Doctor, down::Down, logs::Logs, push::Push, restart::Restart, status::Status};
+use crate::{
+    doctor::Doctor,
+    down::Down,
+    logs::Logs,
+    pause::{Pause, Resume},
+    push::Push,
+    restart::Restart,
+    status::Status,
+};
 
 /// The names of a platform's daemons, in the order in which they are started.
 pub(crate) const DAEMONS: [&str; DAEMONS_OF_PLATFORM.len()] = {
@@ -66,6 +74,13 @@ pub(crate) enum Command {
     ///
     /// Replacing a daemon leaves every app running.
     Restart(Restart),
+    /// Have an app's requests wait
+    ///
+    /// Those under way go on. What waits is answered once the app is resumed, by whatever runs then; a few seconds' worth, as
+    /// pause_ms in [proxy] says. A pause holds over restarts of everything.
+    Pause(Pause),
+    /// Send a paused app its requests again
+    Resume(Resume),
     /// Upload an app, install it, and wait until it answers
     ///
     /// The folder or archive holds the executable bin/app and, if it likes, files to serve below static/. Pushing what

@@ -65,6 +65,7 @@ pub(crate) fn state(instance: &InstanceStatus) -> &'static str {
         State::Stopping => "stopping",
         State::Stopped => "stopped",
         State::Failed => "failed",
+        State::Asleep => "asleep",
     }
 }
 

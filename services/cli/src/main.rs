@@ -17,6 +17,7 @@ mod logs;
 mod man;
 mod out;
 mod package;
+mod pause;
 mod place;
 mod process;
 mod push;

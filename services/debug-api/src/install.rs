@@ -1,10 +1,18 @@
 //! From an uploaded package to a desired instance, and the way back. The steps and their durable marks are drawn in
 //! `record.rs`; every one of them may be the last before a crash, and may be done again.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use nexushub_chassis::{launch::durable, retry::Retry};
-use nexushub_proto::provider::{Driver, Instance, Origin};
+use nexushub_proto::{
+    procmgr::InstanceStatus,
+    provider::{Driver, Instance, Origin},
+};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -341,10 +349,17 @@ async fn clear_package(hub: &Hub, app: &App) {
     }
 }
 
+/// The releases of whatever of an instance lives.
+fn in_use(live: &InstanceStatus) -> Vec<PathBuf> {
+    let next = live.next.iter().map(|next| &next.release);
+    let draining = live.draining.iter().map(|one| &one.release);
+    next.chain(draining).chain([&live.release]).map(PathBuf::from).collect()
+}
+
 /// Removes releases that nothing needs any more; never one that procmgr says is in use.
 pub(crate) async fn prune(hub: &Hub, app: &App) {
     let record = app.record();
-    let in_use = hub.live.borrow().get(&app.id).map(|live| live.release.clone());
+    let in_use = hub.live.borrow().get(&app.id).map(in_use).unwrap_or_default();
     let releases = hub.folders.releases(&app.id);
     let pruned = blocking(move || {
         let unread = |error| StorageError::of("read", &releases)(error);
@@ -354,7 +369,7 @@ pub(crate) async fn prune(hub: &Hub, app: &App) {
         }
         for entry in fs::read_dir(&releases).map_err(unread)? {
             let entry = entry.map_err(unread)?;
-            let used = in_use.as_deref().is_some_and(|used| Path::new(used) == entry.path());
+            let used = in_use.iter().any(|used| *used == entry.path());
             if !used && !kept.iter().any(|name| entry.file_name() == **name) {
                 remove_all(&entry.path())?;
             }

@@ -63,9 +63,9 @@ impl Peers for Daemons {
 
     fn watch(&self) -> Call<'_, Flow<WatchInstancesResponse>> {
         let mut procmgr = self.procmgr.clone();
-        Box::pin(
-            async move { Ok(procmgr.watch_instances(WatchInstancesRequest {}).await?.into_inner().boxed()) },
-        )
+        Box::pin(async move {
+            Ok(procmgr.watch_instances(WatchInstancesRequest::default()).await?.into_inner().boxed())
+        })
     }
 
     fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>> {

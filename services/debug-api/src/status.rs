@@ -105,7 +105,9 @@ pub(crate) fn judge(
 
 fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str, failed_after: u32) {
     // An older generation that still runs says nothing about the release that should.
-    let Some(live) = live.filter(|live| live.release.is_empty() || live.release == release) else { return };
+    let is_it = |live: &InstanceStatus| live.release.is_empty() || live.release == release;
+    let next = live.and_then(next).filter(is_it);
+    let Some(live) = live.filter(|live| is_it(live)).or(next.as_ref()) else { return };
     let looping = live.restarts >= failed_after;
     match live.state() {
         State::Running => {
@@ -116,6 +118,11 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
                 Some(Kind::TcpPort(port)) => Some(*port),
                 Some(Kind::Shim(_)) | None => None,
             };
+            return;
+        }
+        // Whoever asks for it gets it.
+        State::Asleep => {
+            standing.status = Word::Running;
             return;
         }
         State::Unhealthy => standing.health_check = Some("unhealthy"),
@@ -130,10 +137,23 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
     }
 }
 
+/// The generation that is to take the place of the one that runs, as if it were alone.
+fn next(live: &InstanceStatus) -> Option<InstanceStatus> {
+    let next = live.next.clone()?;
+    Some(InstanceStatus {
+        state: next.state,
+        reason: next.reason,
+        restarts: next.restarts,
+        retry_unix_ms: next.retry_unix_ms,
+        release: next.release,
+        ..InstanceStatus::default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use nexushub_proto::procmgr::Endpoint;
+    use nexushub_proto::procmgr::{Endpoint, NextGeneration};
 
     use super::*;
     use crate::record::tests::{record, release};
@@ -168,6 +188,7 @@ mod tests {
         assert_eq!(json["healthCheck"], "healthy");
         assert_eq!((json["processId"].as_u64(), json["port"].as_u64()), (Some(42), Some(10_001)));
         assert_eq!(json["metadata"]["staticServiceUrl"], "");
+        assert_eq!(word(Wanted::Run, live(State::Asleep)), Word::Running);
         assert_eq!(word(Wanted::Run, None), Word::Pending);
     }
 
@@ -175,6 +196,21 @@ mod tests {
     fn an_older_release_that_still_runs_is_not_the_new_one_running() {
         let old = InstanceStatus { release: "/old".to_owned(), ..live(State::Running) };
         assert_eq!(word(Wanted::Run, old), Word::Pending);
+    }
+
+    #[test]
+    fn a_new_release_that_fails_beside_an_older_one_is_failed_though_that_one_runs() {
+        let beside = |restarts| {
+            let (release, reason) = ("/r".to_owned(), "exited with code 3".to_owned());
+            let state = State::Failed.into();
+            let next =
+                NextGeneration { release, reason, state, restarts, retry_unix_ms: 9, ..Default::default() };
+            InstanceStatus { release: "/old".to_owned(), next: Some(next), ..live(State::Running) }
+        };
+        assert_eq!(word(Wanted::Run, beside(1)), Word::Pending);
+        let standing = judge(&wanting(Wanted::Run), Some(&beside(3)), "/r", 3);
+        assert_eq!((standing.status, standing.error.as_deref()), (Word::Failed, Some("exited with code 3")));
+        assert_eq!(judge(&wanting(Wanted::Run), Some(&beside(3)), "/third", 3).status, Word::Pending);
     }
 
     #[test]

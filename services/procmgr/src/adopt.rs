@@ -16,6 +16,7 @@ use std::{
     collections::BTreeMap,
     fs, io, iter,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -35,8 +36,10 @@ use nix::{
 use crate::{
     cgroup, control,
     exit::{Exit, How},
-    generation::{self, Generation, Note, Place},
+    generation::{self, Generation, Place},
     ids::InstanceId,
+    note::Note,
+    overlap::Survivor,
     process,
     state::Found,
 };
@@ -151,6 +154,8 @@ fn lost() -> Exit {
 pub(crate) struct Examination {
     /// For the state machine.
     pub found: Found,
+    /// What else of it lives.
+    pub beside: Vec<Survivor>,
     /// Highest number.
     pub newest: u64,
 }
@@ -162,7 +167,7 @@ pub(crate) fn examine(place: &Place, id: &InstanceId, asking: &tokio::runtime::H
         Ok(numbers) => numbers,
         Err(error) => {
             let found = Found::Unproven(format!("its folder {} cannot be read: {error}", folder.display()));
-            return Examination { found, newest: 0 };
+            return Examination { found, beside: Vec::new(), newest: 0 };
         }
     };
     numbers.sort_unstable_by(|a, b| b.cmp(a));
@@ -180,9 +185,10 @@ pub(crate) fn examine(place: &Place, id: &InstanceId, asking: &tokio::runtime::H
         if !facts.held && matches!(verdict, Verdict::NeverStarted | Verdict::Ended(_)) {
             place.clear_cgroup(id, number, &dir);
         }
-        summary.add(place, id, Examined { number, dir, facts, verdict }, asking);
+        summary.add(place, id, Examined { number, dir, facts, verdict });
     }
-    Examination { found: summary.found(), newest }
+    let (found, beside) = summary.found();
+    Examination { found, beside, newest }
 }
 
 /// One examined generation.
@@ -193,16 +199,23 @@ struct Examined {
     verdict: Verdict,
 }
 
+/// A generation that lives.
+struct Alive {
+    run: Arc<Generation>,
+    was_healthy: bool,
+    ending: bool,
+}
+
 /// All generations of an instance, newest first.
 #[derive(Default)]
 struct Summary {
-    live: Option<Found>,
+    alive: Vec<Alive>,
     unproven: Option<String>,
     last_exit: Option<Exit>,
 }
 
 impl Summary {
-    fn add(&mut self, place: &Place, id: &InstanceId, one: Examined, asking: &tokio::runtime::Handle) {
+    fn add(&mut self, place: &Place, id: &InstanceId, one: Examined) {
         let number = one.number;
         match one.verdict {
             Verdict::NeverStarted => {}
@@ -223,24 +236,19 @@ impl Summary {
                     "generation {number} is not provably ours and is left alone: {why}"
                 ));
             }
-            Verdict::Live { ending } => self.alive(id, one, ending, asking),
+            Verdict::Live { ending } => self.alive(id, one, ending),
         }
     }
 
-    fn alive(&mut self, id: &InstanceId, one: Examined, ending: bool, asking: &tokio::runtime::Handle) {
+    fn alive(&mut self, id: &InstanceId, one: Examined, ending: bool) {
         let Ok(Some(record)) = one.facts.record else { return };
-        if self.live.is_some() {
-            tracing::error!(instance = %id, generation = one.number, "an older generation lives beside a newer one; it is ended");
-            asking.block_on(end(&one.dir, &record.nonce));
-            return;
-        }
-        let note = generation::read_note(&one.dir).unwrap_or_else(|error| {
+        let note = Note::read(&one.dir).unwrap_or_else(|error| {
             tracing::warn!(instance = %id, generation = one.number, error = %error, "its note is lost; it will be replaced");
             Note::default()
         });
         let was_healthy = generation::was_healthy(&one.dir);
         match Generation::new(id, &one.dir, record, note) {
-            Some(run) => self.live = Some(Found::Live { run: run.into(), was_healthy, ending }),
+            Some(run) => self.alive.push(Alive { run: run.into(), was_healthy, ending }),
             None => drop(
                 self.unproven
                     .get_or_insert("it lives, and its driver and its port do not go together".into()),
@@ -248,12 +256,21 @@ impl Summary {
         }
     }
 
-    fn found(self) -> Found {
-        match (self.live, self.unproven) {
-            (Some(live), _) => live,
+    /// The generation that counts, and what else lives. What killed procmgr may have come between any two steps of a switch:
+    /// the newest that has answered counts, and where none has, the newest.
+    fn found(mut self) -> (Found, Vec<Survivor>) {
+        let counts = |test: fn(&Alive) -> bool| self.alive.iter().position(test);
+        let best = counts(|one| one.was_healthy && !one.ending).or_else(|| counts(|one| !one.ending));
+        let found = match (best.or((!self.alive.is_empty()).then_some(0)), self.unproven) {
+            (Some(at), _) => {
+                let Alive { run, was_healthy, ending } = self.alive.remove(at);
+                Found::Live { run, was_healthy, ending }
+            }
             (None, Some(why)) => Found::Unproven(why),
             (None, None) => Found::Nothing(self.last_exit),
-        }
+        };
+        let survivor = |Alive { run, ending, .. }| Survivor { run, ending };
+        (found, self.alive.into_iter().map(survivor).collect())
     }
 }
 
@@ -308,17 +325,6 @@ async fn prove(dir: &Path, record: &Record) -> Proof {
     }
 }
 
-/// Ends a generation that should not be there.
-async fn end(dir: &Path, nonce: &str) {
-    let stop = Request::Stop(PATIENCE);
-    let patience = Some(PATIENCE + PATIENCE);
-    let stopped = control::ask(dir, nonce, stop, patience).await;
-    let ended = control::ask(dir, nonce, Request::Wait, patience).await;
-    if let (Err(error), _) | (_, Err(error)) = (stopped, ended) {
-        tracing::error!(folder = %dir.display(), error = %error, "could not end an older generation");
-    }
-}
-
 /// How a generation ended whose shim no longer answers. `None` while something holds its lock, and whenever that, or what it
 /// left, can't be told: then it counts as alive, and the question is asked again. Blocks.
 pub(crate) fn aftermath(place: &Place, run: &Generation) -> Option<Exit> {
@@ -348,7 +354,7 @@ pub(crate) fn recorded(run: &Generation) -> io::Result<Option<Exit>> {
 
 /// An end of a generation, and whether its cgroups counted that it reached the bound on its memory. They have to be there still.
 pub(crate) fn accounted(dir: &Path, exit: Exit) -> Exit {
-    let Ok(note) = generation::read_note(dir) else { return exit };
+    let Ok(note) = Note::read(dir) else { return exit };
     let folders = note.folders();
     let starved = !folders.is_empty() && cgroup::usage(&folders).oom_kills > 0;
     Exit { out_of_memory: starved.then_some(note.limits.memory_bytes).filter(|bound| *bound > 0), ..exit }
@@ -373,7 +379,7 @@ fn is_gone(process: Process) -> bool {
 /// Writes down that a generation was lost with its shim, and ends what it left behind as far as that is provably its own.
 fn settle_lost(place: &Place, id: &InstanceId, dir: &Path, record: &Record) -> Exit {
     let exit = accounted(dir, lost());
-    let note = generation::read_note(dir).unwrap_or_default();
+    let note = Note::read(dir).unwrap_or_default();
     if record.boot_id == place.boot_id {
         for pid in leftovers(record, &note) {
             tracing::warn!(instance = %id, generation = record.generation, pid, "a process that a killed shim left behind is ended");

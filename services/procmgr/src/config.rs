@@ -51,6 +51,8 @@ pub struct Config {
     pub stable_ms: u32,
     /// From SIGTERM to SIGKILL.
     pub stop_deadline_ms: u32,
+    /// Longest time that a generation whose place was taken has for the requests and connections that it has in hand.
+    pub drain_ms: u32,
     /// Disk space for the log of one instance.
     pub log_budget_bytes: u64,
     /// Size of one log segment.
@@ -110,6 +112,7 @@ impl Default for Config {
             backoff_max_ms: 15_000,
             stable_ms: 60_000,
             stop_deadline_ms: 5_000,
+            drain_ms: 30_000,
             log_budget_bytes: 16 << 20,
             log_segment_bytes: 1 << 20,
             keep_generations: 3,

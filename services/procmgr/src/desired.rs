@@ -46,6 +46,17 @@ pub(crate) enum Egress {
     Internet,
 }
 
+/// How one generation of an instance follows another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Deploy {
+    /// The next is started beside the present one.
+    #[default]
+    Overlap,
+    /// The present one is ended first.
+    Replace,
+}
+
 /// One instance that should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Desired {
@@ -66,6 +77,12 @@ pub(crate) struct Desired {
     /// What its box may reach.
     #[serde(default)]
     pub egress: Egress,
+    /// How a change of it is brought about; no change of the running app itself.
+    #[serde(default)]
+    pub deploy: Deploy,
+    /// Milliseconds without a request after which it sleeps; 0 = never.
+    #[serde(default)]
+    pub idle_stop_ms: u32,
     /// Configured environment.
     pub env: BTreeMap<String, String>,
     /// Overrides of the health check; 0 or empty = none.
@@ -126,6 +143,10 @@ impl Desired {
             provider::Egress::Unspecified | provider::Egress::None => Egress::None,
             provider::Egress::Internet => Egress::Internet,
         };
+        let deploy = match proto.deploy() {
+            provider::Deploy::Unspecified | provider::Deploy::Overlap => Deploy::Overlap,
+            provider::Deploy::Replace => Deploy::Replace,
+        };
         let health = proto.health.unwrap_or_default();
         let limits = proto.limits.unwrap_or_default();
         let mut desired = Self {
@@ -137,6 +158,8 @@ impl Desired {
             data: proto.data.into(),
             isolation,
             egress,
+            deploy,
+            idle_stop_ms: proto.idle_stop_ms,
             env: proto.env.into_iter().collect(),
             health: Overrides {
                 path: health.path,
@@ -267,6 +290,7 @@ pub(crate) mod tests {
         assert_eq!(base, desired(|i| i.limits = Some(provider::Limits::default())).digest);
         assert_ne!(base, desired(|i| i.egress = provider::Egress::Internet.into()).digest);
         assert_eq!(base, desired(|i| i.egress = provider::Egress::None.into()).digest);
+        assert_eq!(base, desired(|i| i.deploy = provider::Deploy::Replace.into()).digest);
     }
 
     #[test]

@@ -17,9 +17,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::Ms,
-    desired::{Desired, Egress, Isolation},
+    desired::{Deploy, Desired, Egress, Isolation},
     egress::Router,
     env::{Inside, Surroundings},
+    generation::Generation,
     health::Check,
     limits::Limits,
     manager::Event,
@@ -98,13 +99,20 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
     fn host_limits(&self, limits: &Limits) -> Limits {
         *limits
     }
+    /// Whether two boxes of one instance can share its data and its network.
+    fn shares(&self, _: &Desired) -> bool {
+        true
+    }
     /// What of its isolation this machine doesn't enforce.
     fn not_enforced(&self) -> &[String];
 }
 
+/// Name of the driver of microVMs.
+const KRUN: &str = "krun";
+
 /// Whether the driver of this name has boxes, as records of earlier starts name it.
 pub(crate) fn boxes(name: &str) -> bool {
-    matches!(name, "sandbox" | "krun")
+    matches!(name, "sandbox" | KRUN)
 }
 
 /// No isolation: the app is a child of the shim, on a port of the machine.
@@ -304,6 +312,17 @@ impl Drivers {
     }
 }
 
+/// Whether what is wanted can be started beside a generation that lives.
+pub(crate) fn overlaps(run: &Generation, desired: &Desired, driver: &dyn Driver, limits: &Limits) -> bool {
+    if desired.deploy == Deploy::Replace || run.driver == KRUN || !driver.shares(desired) {
+        return false;
+    }
+    // The disk of the data can't be made or grown while it is in use.
+    let bounded = driver.boxes() && !measures_data(driver.not_enforced());
+    let bytes = if bounded { desired.limits_in_force(limits).data_bytes } else { 0 };
+    bytes <= run.disk_bytes
+}
+
 /// Whether a release can be executed.
 pub(crate) fn judge_release(desired: &Desired) -> Result<(), String> {
     let release = &desired.release;
@@ -462,6 +481,27 @@ pub(crate) mod tests {
         }
         assert_eq!(name(&none, Isolation::Process).as_deref(), Ok("process"), "which nothing holds back");
         assert_eq!(name(&with_krun(), Isolation::Auto), Err(LOOKING.into()), "before the trial has ended");
+    }
+
+    #[test]
+    fn what_shares_its_data_and_its_network_can_be_started_beside_what_lives() {
+        let limits = crate::config::Config::default().app_limits();
+        let boxed =
+            |bytes| Generation { driver: "sandbox".into(), disk_bytes: bytes, ..Generation::sample(1) };
+        let beside = |run: &Generation, isolation, change: fn(&mut Desired)| {
+            let mut desired = Desired::from_proto(crate::desired::tests::proto("a"), 1_000).unwrap();
+            change(&mut desired);
+            overlaps(run, &desired, with_krun().resolve(isolation).unwrap().as_ref(), &limits)
+        };
+        let (run, all) = (boxed(limits.data_bytes), Isolation::Sandbox);
+        assert!(beside(&run, all, |_| ()));
+        assert!(beside(&Generation::sample(1), Isolation::Process, |_| ()));
+        assert!(!beside(&run, all, |d| d.deploy = Deploy::Replace), "as it asks");
+        assert!(!beside(&run, all, |d| d.egress = Egress::Internet), "one way out");
+        assert!(!beside(&run, all, |d| d.limits.data_bytes = 1 << 40), "a disk in use does not grow");
+        assert!(!beside(&boxed(0), all, |_| ()), "a folder in use does not become a disk");
+        assert!(!beside(&run, Isolation::Krun, |_| ()));
+        assert!(!beside(&Generation { driver: "krun".into(), ..run }, all, |_| ()));
     }
 
     #[test]

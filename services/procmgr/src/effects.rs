@@ -5,7 +5,10 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     process::Child,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,7 +28,7 @@ use nix::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use crate::{
@@ -38,11 +41,13 @@ use crate::{
     egress,
     env::{self, Surroundings},
     exit::{Exit, How},
-    generation::{Failure, Generation, Note, Order, Place},
+    generation::{Failure, Generation, Order, Place},
     health::Check,
     ids::InstanceId,
     limits::Limits,
     manager::Event,
+    note::Note,
+    orders::Orders,
     ports::bind_reservation,
     probe::{self, Question},
     process, slots,
@@ -53,6 +58,9 @@ use crate::{
 const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts to learn how a generation ended whose lock is still held.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Learns whether something could be kept.
+pub(crate) type Kept = oneshot::Sender<std::io::Result<()>>;
 
 /// What the owner task may ask for. Nothing here waits for an app, a shim or a deletion: of the work itself only the binding of
 /// a port and the renaming of surplus folders are done before the call returns, since the next decision builds on them.
@@ -78,6 +86,8 @@ pub(crate) trait Effects: Send + 'static {
     /// Puts surplus folders of instances that are gone out of the way, at once, so that no later start meets one that is being
     /// deleted; deletes them in time.
     fn sweep(&self, known: &dyn Fn(&str) -> bool);
+    /// Keeps the orders on disk; who waits for that is told.
+    fn keep(&self, orders: &Orders, reply: Option<Kept>);
     /// A number in 0..1.
     fn jitter(&self) -> f64;
 }
@@ -99,6 +109,8 @@ pub(crate) struct Terms {
     pub log_budget_bytes: u64,
     /// Size of a segment.
     pub log_segment_bytes: u64,
+    /// Where orders are kept.
+    pub orders: PathBuf,
     /// Folders of removed instances kept.
     pub keep_removed: usize,
 }
@@ -112,6 +124,14 @@ pub(crate) struct Os {
     /// Starts and examinations under way at once.
     busy: Arc<Semaphore>,
     children: Arc<Mutex<Vec<Child>>>,
+    keeping: Arc<Keeping>,
+}
+
+/// How often orders were to be kept, and which of them are: a later one is never replaced by an earlier.
+#[derive(Debug, Default)]
+struct Keeping {
+    asked: AtomicU64,
+    done: Mutex<u64>,
 }
 
 impl Os {
@@ -130,7 +150,8 @@ impl Os {
             }
         });
         let busy = Arc::new(Semaphore::new(at_once.max(1)));
-        Ok(Self { place: Arc::new(place), terms: Arc::new(terms), events, busy, children })
+        let (place, terms, keeping) = (Arc::new(place), Arc::new(terms), Arc::default());
+        Ok(Self { place, terms, events, busy, children, keeping })
     }
 
     async fn report(&self, event: Event) {
@@ -192,6 +213,7 @@ impl Os {
             limits,
             not_enforced: driver.not_enforced().to_vec(),
             data: desired.data.clone(),
+            health: Some(desired.health.clone()),
             data_measured: limits.data_bytes > 0 && measures_data(driver.not_enforced()),
             started_unix: unix_ms(std::time::SystemTime::now()),
             ..Note::default()
@@ -387,6 +409,20 @@ impl Effects for Os {
         }
     }
 
+    fn keep(&self, orders: &Orders, reply: Option<Kept>) {
+        let number = self.keeping.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let (os, orders) = (self.clone(), orders.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut done = os.keeping.done.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = if *done > number { Ok(()) } else { orders.save(&os.terms.orders) };
+            match &kept {
+                Ok(()) => *done = (*done).max(number),
+                Err(error) => tracing::error!(error = %error, "orders could not be kept"),
+            }
+            reply.map(|reply| reply.send(kept)) // an error says that the caller is gone
+        });
+    }
+
     fn jitter(&self) -> f64 {
         f64::from(getrandom::u32().unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
     }
@@ -441,11 +477,19 @@ mod tests {
             key: AppKey::from_hex(&"ab".repeat(32)).unwrap(),
             log_budget_bytes: config.log_budget_bytes,
             log_segment_bytes: config.log_segment_bytes,
+            orders: state.join("orders.json"),
             keep_removed: 1,
         };
         let (events, _) = mpsc::channel(1);
         let busy = Arc::new(Semaphore::new(1));
-        Os { place: Arc::new(place), terms: Arc::new(terms), events, busy, children: Arc::default() }
+        Os {
+            place: Arc::new(place),
+            terms: Arc::new(terms),
+            events,
+            busy,
+            children: Arc::default(),
+            keeping: Arc::default(),
+        }
     }
 
     #[test]

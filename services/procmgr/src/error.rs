@@ -3,7 +3,10 @@
 use nexushub_shim::reader::BadCursor;
 use tonic::{Code, Status};
 
-use crate::ids::{BadId, InstanceId};
+use crate::{
+    ids::{BadId, InstanceId},
+    orders::MESSAGE_BYTES,
+};
 
 /// Why a call fails.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,17 @@ pub enum ProcmgrError {
     /// A position in a log can't be one.
     #[error("the position is not one of a log entry; leave it out to read from the oldest kept")]
     BadPosition(#[source] BadCursor),
+    /// A holder's name can't be one.
+    #[error("holder is not a name of 1 to 64 bytes")]
+    BadHolder,
+    /// The message of a pause is too long.
+    #[error("the message is longer than {MESSAGE_BYTES} bytes")]
+    LongMessage,
+    /// An order could not be kept.
+    #[error(
+        "it counts now, but could not be kept for a restart of procmgr; see that its disk has room and ask again"
+    )]
+    NotKept(#[source] std::io::Error),
     /// A log can't be read.
     #[error("the log of instance {0} cannot be read")]
     Log(InstanceId, #[source] std::io::Error),
@@ -44,12 +58,15 @@ pub enum ProcmgrError {
 impl From<ProcmgrError> for Status {
     fn from(error: ProcmgrError) -> Self {
         let code = match &error {
-            ProcmgrError::BadId(_) | ProcmgrError::BadPosition(_) => Code::InvalidArgument,
+            ProcmgrError::BadId(_)
+            | ProcmgrError::BadPosition(_)
+            | ProcmgrError::BadHolder
+            | ProcmgrError::LongMessage => Code::InvalidArgument,
             ProcmgrError::UnknownInstance(_) | ProcmgrError::NoLog(_) => Code::NotFound,
             ProcmgrError::CannotRestart(..) => Code::FailedPrecondition,
             ProcmgrError::TooMany { .. } => Code::ResourceExhausted,
             ProcmgrError::Log(..) => Code::Internal,
-            ProcmgrError::Ending => Code::Unavailable,
+            ProcmgrError::Ending | ProcmgrError::NotKept(_) => Code::Unavailable,
         };
         Self::new(code, error.to_string())
     }

@@ -31,21 +31,14 @@ use nexushub_shim::{
     spawn::{LOCK, launch},
     spec::Spec,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    cgroup,
-    data::{Bound, Watched},
-    driver,
-    egress::Router,
-    ids::InstanceId,
-    limits::Limits,
-    slots::Slots,
+    cgroup, data::Watched, desired::Overrides, driver, egress::Router, ids::InstanceId, limits::Limits,
+    note::Note, slots::Slots,
 };
 
 /// Longest time from the fork to the completed record.
 const PATIENCE: Duration = Duration::from_secs(10);
-const NOTE: &str = "note";
 const HEALTHY: &str = "healthy";
 const RETIRED: &str = ".retired-";
 /// Is in the folder of a cgroup that can bound processes.
@@ -104,49 +97,16 @@ pub(crate) struct Generation {
     pub not_enforced: Vec<String>,
     /// Its data, where no disk of their own bounds them.
     pub data: Option<Arc<Watched>>,
+    /// Size of the disk of its data; 0 = they have none of their own.
+    pub disk_bytes: u64,
+    /// Its own health check, where that is known.
+    pub health: Option<Overrides>,
     /// Of what it was started from.
     pub digest: String,
     /// SHA-256 of its secret.
     pub secret_sha256: Vec<u8>,
     /// When it was started, wall clock.
     pub started_unix: i64,
-}
-
-/// What the record doesn't hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Note {
-    /// Of what it was started from.
-    pub digest: String,
-    /// SHA-256 of its secret, in hexadecimal digits.
-    pub secret_sha256: String,
-    /// Its cgroups.
-    pub cgroups: Vec<PathBuf>,
-    /// Its one cgroup, as an earlier version of procmgr noted it.
-    #[serde(skip_serializing)]
-    pub cgroup: Option<PathBuf>,
-    /// Its bounds.
-    pub limits: Limits,
-    /// What of its isolation and its bounds this machine doesn't enforce.
-    pub not_enforced: Vec<String>,
-    /// The folder of its data.
-    pub data: PathBuf,
-    /// Whether their bound is held by measuring them, since they have no disk of their own.
-    pub data_measured: bool,
-    /// When it was started, wall clock.
-    pub started_unix: i64,
-}
-
-impl Note {
-    /// The bound that is held by measuring.
-    pub(crate) fn measured(&self) -> Option<Bound> {
-        self.data_measured.then(|| Bound { folder: self.data.clone(), bytes: self.limits.data_bytes })
-    }
-
-    /// The folders of its cgroups.
-    pub(crate) fn folders(&self) -> Vec<PathBuf> {
-        self.cgroups.iter().chain(&self.cgroup).cloned().collect()
-    }
 }
 
 impl Generation {
@@ -158,6 +118,7 @@ impl Generation {
             (true, Some(_)) | (false, None) => return None,
         };
         let data = note.measured().map(Watched::new).map(Arc::new);
+        let disk_bytes = note.disk_bytes();
         Some(Self {
             instance: instance.clone(),
             number: record.generation,
@@ -170,6 +131,8 @@ impl Generation {
             driver: record.driver,
             not_enforced: note.not_enforced,
             data,
+            disk_bytes,
+            health: note.health,
             digest: note.digest,
             secret_sha256: secret::from_hex(&note.secret_sha256).map(Vec::from).unwrap_or_default(),
             started_unix: note.started_unix,
@@ -196,6 +159,8 @@ impl Generation {
             driver: "process".into(),
             not_enforced: Vec::new(),
             data: None,
+            disk_bytes: 0,
+            health: None,
             digest: String::new(),
             secret_sha256: vec![1],
             started_unix: 1_000_000,
@@ -224,11 +189,6 @@ pub(crate) fn may_write(instance: &Path, number: u64) -> bool {
 /// Whether a generation's health check had answered.
 pub(crate) fn was_healthy(dir: &Path) -> bool {
     dir.join(HEALTHY).exists()
-}
-
-/// What procmgr noted of a generation.
-pub(crate) fn read_note(dir: &Path) -> io::Result<Note> {
-    Ok(serde_json::from_slice(&fs::read(dir.join(NOTE))?)?)
 }
 
 /// Everything that a start needs, but number, folder and nonce.
@@ -356,7 +316,7 @@ impl Place {
             app: None,
             session: None,
         };
-        durable::write(&dir.join(NOTE), &serde_json::to_vec(&note)?, 0o600)?;
+        note.write(dir)?;
         intent.write(dir)?;
         let child = launch(&self.shim, &spec, lock.share()?, order.port.map(|(_, reservation)| reservation))
             .map_err(|error| named(&error, "shim", &self.shim))?;
@@ -391,7 +351,7 @@ impl Place {
     /// Ends what is left in the cgroups of a generation that no shim holds any more, and removes them: those that were noted,
     /// and those that were made just before a note could be.
     pub(crate) fn clear_cgroup(&self, id: &InstanceId, number: u64, dir: &Path) {
-        let mut folders = read_note(dir).map(|note| note.folders()).unwrap_or_default();
+        let mut folders = Note::read(dir).map(|note| note.folders()).unwrap_or_default();
         let made = self.cgroups.folders(id, number);
         folders.extend(made.into_iter().filter(|made| !folders.contains(made)).collect::<Vec<_>>());
         cgroup::clear(&folders, &self.state, id, number);

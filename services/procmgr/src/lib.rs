@@ -9,7 +9,7 @@
 //!     ▲            (events)               │  state + reconcile + backoff + health + ports: pure
 //!     └───────────── actions ─────────────┘
 //! ```
-//! Invariants: an instance has at most one live generation; procmgr may be killed at any instant and no instance notices, is
+//! Invariants: an instance has at most one generation that is routed; procmgr may be killed at any instant and no instance notices, is
 //! lost or is doubled; an unreachable provider stops nothing; SIGTERM leaves the instances running, unless the platform as a
 //! whole is being stopped (the marker `$RUN/stop-all`); no app runs without a box unless `process` was asked for by name.
 
@@ -30,16 +30,21 @@ mod error;
 mod exit;
 mod generation;
 mod health;
+mod holders;
 mod ids;
 mod limits;
 mod listener;
 mod log;
 mod manager;
+mod note;
+mod orders;
+mod overlap;
 mod ports;
 mod probe;
 mod process;
 mod reconcile;
 mod service;
+mod sleep;
 mod slots;
 mod state;
 mod table;
@@ -75,7 +80,9 @@ use crate::{
     egress::Router,
     env::Surroundings,
     generation::Place,
+    holders::Holders,
     manager::{Event, Manager, Start},
+    orders::Orders,
     reconcile::Mode,
     service::Service,
     slots::Slots,
@@ -121,6 +128,7 @@ impl Daemon for Procmgr {
         // Beside everything else: only what needs a box waits for it.
         let search =
             tokio::spawn(driver::search(programs(&chassis.setup)?, place.root_router(), events.clone()));
+        let holders = start.holders.clone();
         let (instances, desired) = (start.known.len(), start.desired.clone());
         let mut owner = tokio::spawn(Manager::new(start, os).run(inbox));
         let mut feed = tokio::spawn(feed::follow(
@@ -131,8 +139,13 @@ impl Daemon for Procmgr {
             events.clone(),
         ));
         let config = &chassis.setup.config;
-        let service =
-            Service::new(config, table, events.clone(), place.instances(), chassis.shutdown.clone());
+        let service = Service::new(
+            config,
+            (table, holders),
+            events.clone(),
+            place.instances(),
+            chassis.shutdown.clone(),
+        );
         let mut server = tokio::spawn(chassis.grpc(ProcmgrServiceServer::new(service)));
         chassis.ready.ready(&format!("{instances} instances known on disk"));
         tokio::select! {
@@ -256,6 +269,7 @@ fn terms(chassis: &Chassis<Config>) -> Result<Terms, Fault> {
         key,
         log_budget_bytes: config.log_budget_bytes,
         log_segment_bytes: config.log_segment_bytes,
+        orders: orders_path(&chassis.setup.state),
         keep_removed: usize::try_from(config.keep_removed).unwrap_or(usize::MAX),
     })
 }
@@ -271,6 +285,11 @@ fn start(
         tracing::error!(path = %path.display(), error = %error, "what was desired cannot be read; the provider is waited for");
         None
     });
+    let path = orders_path(&place.state);
+    let orders = Orders::load(&path).unwrap_or_else(|error| {
+        tracing::error!(path = %path.display(), error = %error, "which instances are paused or asleep cannot be read; none is");
+        Orders::default()
+    });
     let known =
         place.known().map_err(|error| fault("could not list the instances", &error, &place.instances()))?;
     let stopped = stop_all_marker(setup).exists();
@@ -281,6 +300,8 @@ fn start(
         config: setup.config.clone(),
         clock: Clock::start(),
         table,
+        holders: Holders::default(),
+        orders,
         desired,
         known,
         mode: if stopped { Mode::StopAll } else { Mode::Run },
@@ -310,6 +331,10 @@ fn stop_all_marker(setup: &Setup<Config>) -> PathBuf {
 
 fn desired_path(state: &Path) -> PathBuf {
     state.join("procmgr/desired.json")
+}
+
+fn orders_path(state: &Path) -> PathBuf {
+    state.join("procmgr/orders.json")
 }
 
 fn fault(what: &str, error: &std::io::Error, object: &Path) -> Fault {

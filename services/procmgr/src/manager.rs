@@ -18,16 +18,18 @@ use crate::{
     clock::{Clock, Ms, Now},
     config::Config,
     desired::{Desired, DesiredSet},
-    driver::{Drivers, Missing},
-    effects::Effects,
+    driver::{self, Drivers, Missing},
+    effects::{Effects, Kept},
     error::ProcmgrError,
     exit::Exit,
     generation::{Failure, Generation},
     health::Check,
+    holders::Holders,
     ids::InstanceId,
+    orders::{Orders, Pause},
     ports::Ports,
     reconcile::{Action, Mode, Plan, reconcile},
-    state::{Found, Machine, Phase, Probed, Rules, State},
+    state::{Machine, Phase, Probed, Rules, State},
     table::{self, Table},
 };
 
@@ -75,12 +77,45 @@ pub(crate) enum Event {
         /// So.
         result: Probed,
     },
+    /// Somebody sends nothing more to a generation that drains.
+    Released {
+        /// Of this instance.
+        id: InstanceId,
+        /// This one.
+        generation: u64,
+        /// This one does.
+        holder: String,
+    },
+    /// Somebody has had no request for a generation for a while.
+    Idle {
+        /// Of this instance.
+        id: InstanceId,
+        /// This one.
+        generation: u64,
+        /// This one has.
+        holder: String,
+    },
+    /// Somebody asks for an instance that may be asleep.
+    Wake(InstanceId),
+    /// One that may hold generations has gone away.
+    HolderLeft,
     /// Somebody asks for a restart.
     Restart {
         /// Of this instance.
         id: InstanceId,
         /// The answer.
         reply: oneshot::Sender<Result<(), ProcmgrError>>,
+    },
+    /// An instance is to be paused, or to be so no longer; answered with whether it was, once that is kept.
+    Pause {
+        /// This one.
+        id: InstanceId,
+        /// So; none = no longer.
+        pause: Option<Pause>,
+        /// The answer, and when it is kept.
+        reply: oneshot::Sender<Result<bool, ProcmgrError>>,
+        /// Learns whether it could be kept.
+        kept: Kept,
     },
     /// Somebody asks what this machine has of each driver.
     ListDrivers(oneshot::Sender<ListDriversResponse>),
@@ -96,6 +131,10 @@ pub(crate) struct Start {
     pub clock: Clock,
     /// Where statuses are published.
     pub table: Table,
+    /// Who sends requests to generations.
+    pub holders: Holders,
+    /// What was ordered when procmgr ran last.
+    pub orders: Orders,
     /// What was desired when procmgr ran last.
     pub desired: Option<DesiredSet>,
     /// The instances that have a folder.
@@ -112,6 +151,8 @@ pub(crate) struct Manager<E: Effects> {
     check: Check,
     clock: Clock,
     table: Table,
+    holders: Holders,
+    orders: Orders,
     effects: E,
     desired: Option<DesiredSet>,
     machines: BTreeMap<InstanceId, Machine>,
@@ -142,6 +183,8 @@ impl<E: Effects> Manager<E> {
             config: start.config,
             clock: start.clock,
             table: start.table,
+            holders: start.holders,
+            orders: start.orders,
             effects,
             desired: None,
             touched: machines.keys().cloned().collect(),
@@ -188,6 +231,7 @@ impl<E: Effects> Manager<E> {
                 self.milestones();
                 return self.agenda.next();
             }
+            self.judge_room(&looked_at);
             let plan = self.plan(&looked_at, now);
             looked_at.iter().for_each(|id| self.agenda.strike(id));
             for (id, due) in plan.waits {
@@ -212,8 +256,23 @@ impl<E: Effects> Manager<E> {
             Event::Started { id, port, result } => self.started(&id, port, result, now),
             Event::Ended { id, generation, exit } => self.ended(&id, generation, exit, now),
             Event::Probed { id, generation, result } => self.probed(&id, generation, &result, now),
+            Event::Released { id, generation, holder } => {
+                if let Some(machine) = self.machines.get_mut(&id) {
+                    machine.released(generation, &holder);
+                }
+                self.judge_drains();
+            }
+            Event::HolderLeft => self.judge_drains(),
+            Event::Idle { id, generation, holder } => self.idle(&id, generation, holder, now),
+            Event::Wake(id) => {
+                self.machines.get_mut(&id).into_iter().for_each(|machine| machine.wake(now));
+                self.touched.insert(id);
+            }
             Event::Restart { id, reply } => {
                 let _ = reply.send(self.restart(id, now)); // an error says that the caller is gone
+            }
+            Event::Pause { id, pause, reply, kept } => {
+                let _ = reply.send(self.pause(id, pause, kept)); // an error says that the caller is gone
             }
             Event::ListDrivers(reply) => {
                 let _ = reply.send(self.drivers.inventory()); // an error says that the caller is gone
@@ -249,15 +308,21 @@ impl<E: Effects> Manager<E> {
     fn examined(&mut self, id: &InstanceId, examination: Examination, now: Now) {
         let rules = self.rules(id);
         let Some(machine) = self.machines.get_mut(id) else { return };
-        let Examination { found, newest } = examination;
-        if let Found::Live { run, .. } = &found {
+        let Examination { found, newest, beside } = examination;
+        machine.examined(found, newest, &rules, now);
+        machine.rejoin(beside, &rules, now);
+        machine.asleep = self.orders.asleep.get(id).filter(|_| machine.phase == Phase::Idle).cloned();
+        let lives = machine.live.is_some();
+        for run in machine.runs() {
             tracing::info!(instance = %id, generation = run.number, pid = run.pid, endpoint = %run.endpoint, "adopted a live instance");
             run.endpoint.port().into_iter().for_each(|port| self.ports.adopt(port, id));
             self.effects.await_end(run);
         }
-        machine.examined(found, newest, &rules, now);
         if let Some(desired) = machine.desired.clone() {
             adjust(machine, &desired, &self.drivers);
+        }
+        if lives {
+            self.awake(id);
         }
         self.touched.insert(id.clone());
     }
@@ -269,49 +334,82 @@ impl<E: Effects> Manager<E> {
         result: Result<Arc<Generation>, Failure>,
         now: Now,
     ) {
-        let (rules, jitter) = (self.rules(id), self.effects.jitter());
+        let jitter = self.effects.jitter();
         let Some(machine) = self.machines.get_mut(id) else { return };
-        match result {
-            Ok(run) => {
-                self.effects.await_end(&run);
-                machine.launched(run, &rules, now);
-            }
-            Err(failure) => {
-                port.into_iter().for_each(|port| self.ports.release(port, id));
+        let rules = rules_of(&self.config, &self.check, machine.launching().as_deref());
+        if result.is_err() {
+            port.into_iter().for_each(|port| self.ports.release(port, id));
+        }
+        result.iter().for_each(|run| self.effects.await_end(run));
+        match (machine.launching(), result) {
+            (Some(machine), Ok(run)) => machine.launched(run, &rules, now),
+            (Some(machine), Err(failure)) => {
                 machine.launch_failed(failure.number, &failure.why, &rules, jitter, now);
             }
+            (None, Ok(run)) => machine.cast_out(run, now),
+            (None, Err(_)) => {}
         }
         self.touched.insert(id.clone());
     }
 
     fn ended(&mut self, id: &InstanceId, generation: u64, exit: Exit, now: Now) {
         let (rules, jitter) = (self.rules(id), self.effects.jitter());
-        let Some(machine) = self.live(id, generation) else { return };
-        let port = machine.live.as_ref().and_then(|run| run.endpoint.port());
-        machine.exited(exit, &rules, jitter, now);
-        self.stopped += u32::from(self.mode == Mode::StopAll);
+        let Some(machine) = self.machines.get_mut(id) else { return };
+        let ended = machine.runs().find(|run| run.number == generation);
+        let Some(port) = ended.map(|run| run.endpoint.port()) else { return };
+        match machine.of(generation) {
+            Some(one) => one.exited(exit, &rules, jitter, now),
+            None => machine.draining.retain(|drain| drain.run.number != generation),
+        }
+        if machine.phase == Phase::Idle {
+            machine.succeed();
+        }
         if let Some(port) = port {
             self.ports.release(port, id);
         }
+        self.stopped += u32::from(self.mode == Mode::StopAll && machine.rests());
         self.touched.insert(id.clone());
     }
 
     fn probed(&mut self, id: &InstanceId, generation: u64, result: &Probed, now: Now) {
-        let rules = self.rules(id);
-        let Some(machine) = self.live(id, generation) else { return };
-        let before = machine.state;
-        machine.probed(result, &rules, now);
-        if before == State::Starting && machine.state == State::Running {
-            let run = machine.live.clone();
-            run.iter().for_each(|run| self.effects.mark_healthy(run));
+        let Some(one) = self.machines.get_mut(id).and_then(|machine| machine.of(generation)) else { return };
+        let rules = rules_of(&self.config, &self.check, Some(one));
+        let before = one.state;
+        one.probed(result, &rules, now);
+        let answered = before == State::Starting && one.state == State::Running;
+        let run = one.live.clone().filter(|_| answered);
+        run.iter().for_each(|run| self.effects.mark_healthy(run));
+        if let (Some(run), Some(machine)) = (run, self.machines.get_mut(id))
+            && machine.live.as_ref().is_some_and(|live| live.number != run.number)
+        {
+            machine.switch(&rules, now);
+            tracing::info!(instance = %id, generation, "a new generation has taken the place of the one before, which drains");
         }
         self.touched.insert(id.clone());
     }
 
-    /// The machine of an instance, if this generation of it is the live one.
-    fn live(&mut self, id: &InstanceId, generation: u64) -> Option<&mut Machine> {
-        let machine = self.machines.get_mut(id)?;
-        machine.live.as_ref().is_some_and(|run| run.number == generation).then_some(machine)
+    /// Who could hold what drains has changed.
+    fn judge_drains(&mut self) {
+        let holders = self.holders.names();
+        let draining = self.machines.iter_mut().filter(|(_, machine)| !machine.draining.is_empty());
+        for (id, machine) in draining {
+            machine.judge_drains(&holders);
+            self.touched.insert(id.clone());
+        }
+    }
+
+    /// Whether what is wanted of these can live beside what lives of them.
+    fn judge_room(&mut self, ids: &BTreeSet<InstanceId>) {
+        let limits = self.config.app_limits();
+        for id in ids {
+            let Some(machine) = self.machines.get_mut(id) else { continue };
+            let desired = self.desired.as_ref().and_then(|set| set.get(id));
+            let Some((desired, driver)) = desired.and_then(|d| Some((d, self.drivers.of(d).ok()?))) else {
+                continue;
+            };
+            let alone = machine.runs().any(|run| !driver::overlaps(run, desired, driver.as_ref(), &limits));
+            machine.alone = alone;
+        }
     }
 
     fn restart(&mut self, id: InstanceId, now: Now) -> Result<(), ProcmgrError> {
@@ -337,6 +435,39 @@ impl<E: Effects> Manager<E> {
         Ok(())
     }
 
+    fn idle(&mut self, id: &InstanceId, generation: u64, holder: String, now: Now) {
+        let (rules, holders) = (self.rules(id), self.holders.names());
+        let Some(machine) = self.machines.get_mut(id) else { return };
+        machine.said_idle(generation, holder, now);
+        if self.mode == Mode::Run && machine.is_idle(&holders, now) {
+            machine.fall_asleep(&rules, now);
+            self.orders.asleep.extend(machine.asleep.clone().map(|digest| (id.clone(), digest)));
+            self.effects.keep(&self.orders, None);
+            self.touched.insert(id.clone());
+        }
+    }
+
+    /// What is started, or was found alive, sleeps no more.
+    fn awake(&mut self, id: &InstanceId) {
+        if self.orders.asleep.remove(id).is_some() {
+            self.effects.keep(&self.orders, None);
+        }
+    }
+
+    fn pause(&mut self, id: InstanceId, pause: Option<Pause>, kept: Kept) -> Result<bool, ProcmgrError> {
+        if !self.machines.contains_key(&id) {
+            return Err(ProcmgrError::UnknownInstance(id));
+        }
+        tracing::info!(instance = %id, paused = pause.is_some(), "an instance is paused or resumed");
+        let before = match pause {
+            Some(pause) => self.orders.paused.insert(id.clone(), pause),
+            None => self.orders.paused.remove(&id),
+        };
+        self.effects.keep(&self.orders, Some(kept));
+        self.touched.insert(id);
+        Ok(before.is_some())
+    }
+
     fn act(&mut self, id: &InstanceId, action: Action, now: Now) {
         self.touched.insert(id.clone());
         let rules = self.rules(id);
@@ -350,28 +481,45 @@ impl<E: Effects> Manager<E> {
                 machine.examine();
                 self.effects.examine(id);
             }
-            Action::Start(desired) => self.start(id, &desired, &rules, now),
+            Action::Start(desired) => {
+                machine.launch(desired.digest.clone(), now);
+                machine.desired = Some(Arc::clone(&desired));
+                self.awake(id);
+                self.start(id, &desired, &rules, now);
+            }
+            Action::StartBeside(desired) => {
+                machine.start_beside(&desired, now);
+                self.start(id, &desired, &rules, now);
+            }
             Action::Hold(state, reason) => machine.hold(state, &reason, now),
             Action::Probe(run) => {
-                machine.probe();
-                self.effects.probe(&run, rules.check, !machine.listener_known);
+                let Some(one) = machine.of(run.number) else { return };
+                one.probe();
+                let check = rules_of(&self.config, &self.check, Some(one)).check;
+                self.effects.probe(&run, check, !one.listener_known);
             }
             Action::Stop(cause, run) => {
-                machine.stop(cause, &rules, now);
-                self.effects.stop(&run, Duration::from_millis(u64::try_from(rules.stop_ms).unwrap_or(0)));
+                machine.of(run.number).into_iter().for_each(|one| one.stop(cause, &rules, now));
+                self.effects.stop(&run, stop_patience(&rules));
+            }
+            Action::Retire(run) => {
+                tracing::info!(instance = %id, generation = run.number, "a generation has drained");
+                machine.retire(run.number, &rules, now);
+                self.effects.stop(&run, stop_patience(&rules));
             }
             Action::Kill(run) => {
-                machine.kill(&rules, now);
+                match machine.of(run.number) {
+                    Some(one) => one.kill(&rules, now),
+                    None => machine.retire(run.number, &Rules { stop_ms: 0, ..rules }, now),
+                }
                 self.effects.kill(&run);
             }
+            Action::Abandon => machine.next = None,
             Action::Forget => self.forget(id),
         }
     }
 
     fn start(&mut self, id: &InstanceId, desired: &Arc<Desired>, rules: &Rules, now: Now) {
-        let machine = self.machines.entry(id.clone()).or_insert_with(|| Machine::new(now));
-        machine.launch(desired.digest.clone(), now);
-        machine.desired = Some(Arc::clone(desired));
         let started = self.drivers.of(desired).map_err(|missing| missing.to_string());
         let started = started.and_then(|driver| {
             let reserve = || self.ports.reserve(id, |port| self.effects.reserve(port));
@@ -381,14 +529,18 @@ impl<E: Effects> Manager<E> {
             self.effects.start(desired, driver, port);
             Ok(())
         });
-        if let Err(why) = started {
-            machine.launch_failed(0, &why, rules, self.effects.jitter(), now);
+        let launching = self.machines.get_mut(id).and_then(Machine::launching);
+        if let (Err(why), Some(one)) = (started, launching) {
+            one.launch_failed(0, &why, rules, self.effects.jitter(), now);
         }
     }
 
     fn forget(&mut self, id: &InstanceId) {
         self.machines.remove(id);
         self.table.remove(id);
+        if self.orders.forget(id) {
+            self.effects.keep(&self.orders, None);
+        }
         tracing::info!(instance = %id, "an instance is gone");
         let (machines, desired) = (&self.machines, self.desired.as_ref());
         self.effects.sweep(&|name: &str| {
@@ -403,7 +555,7 @@ impl<E: Effects> Manager<E> {
         for id in &touched {
             let Some(machine) = self.machines.get(id) else { continue };
             let driver = machine.desired.as_ref().map_or("", |desired| self.drivers.name(desired));
-            let status = table::status(id, machine, driver);
+            let status = table::status(id, machine, driver, self.orders.paused.get(id));
             let before = self.table.get(id).map(|status| status.state);
             if before != Some(status.state) {
                 log_transition(id, machine);
@@ -444,8 +596,7 @@ impl<E: Effects> Manager<E> {
 
     /// Says how far the stop of everything has come, and answers when it is done.
     fn stopping(&mut self) {
-        let busy = |machine: &&Machine| !matches!(machine.phase, Phase::Idle | Phase::Blocked);
-        let left = self.machines.values().filter(busy).count();
+        let left = self.machines.values().filter(|machine| !machine.rests()).count();
         self.say(format!("stopping every instance, {left} left"));
         if left == 0 {
             for reply in self.waiting.drain(..) {
@@ -455,14 +606,27 @@ impl<E: Effects> Manager<E> {
     }
 
     fn rules(&self, id: &InstanceId) -> Rules {
-        let desired = self.machines.get(id).and_then(|machine| machine.desired.as_ref());
-        Rules {
-            backoff: self.config.backoff(),
-            check: desired.map_or_else(|| self.check.clone(), |desired| desired.health.apply(&self.check)),
-            stop_ms: self.config.stop_ms(),
-            grace_ms: GRACE_MS,
-        }
+        rules_of(&self.config, &self.check, self.machines.get(id))
     }
+}
+
+/// The numbers for one machine. A generation is judged by the health check that it was started with.
+fn rules_of(config: &Config, check: &Check, machine: Option<&Machine>) -> Rules {
+    let own = machine.and_then(|m| {
+        let of_live = m.live.as_ref().and_then(|run| run.health.as_ref());
+        of_live.or_else(|| m.desired.as_ref().map(|desired| &desired.health))
+    });
+    Rules {
+        backoff: config.backoff(),
+        check: own.map_or_else(|| check.clone(), |own| own.apply(check)),
+        stop_ms: config.stop_ms(),
+        drain_ms: config.drain_ms.into(),
+        grace_ms: GRACE_MS,
+    }
+}
+
+fn stop_patience(rules: &Rules) -> Duration {
+    Duration::from_millis(u64::try_from(rules.stop_ms).unwrap_or(0))
 }
 
 /// Takes over what the provider says of an instance. A change that can't run doesn't end what runs.

@@ -13,6 +13,8 @@ use crate::{
     driver::{Drivers, Missing},
     generation::Generation,
     ids::InstanceId,
+    overlap::{MOST_DRAINING, is_change},
+    sleep::ASLEEP,
     state::{Cause, Machine, Phase, State},
 };
 
@@ -32,12 +34,18 @@ pub(crate) enum Action {
     Examine,
     /// Start the next generation.
     Start(Arc<Desired>),
-    /// Check the live generation's health.
+    /// Start it beside the one that runs, whose place it is to take.
+    StartBeside(Arc<Desired>),
+    /// Check a live generation's health.
     Probe(Arc<Generation>),
-    /// Tell the live generation to end.
+    /// Tell a live generation to end.
     Stop(Cause, Arc<Generation>),
+    /// Tell a generation whose place was taken to end.
+    Retire(Arc<Generation>),
     /// Kill the shim that doesn't do what it is told.
     Kill(Arc<Generation>),
+    /// No next generation is wanted any more, and none lives.
+    Abandon,
     /// Plan no start; it rests in this state for this reason.
     Hold(State, String),
     /// Nothing lives and nobody wants it.
@@ -102,7 +110,66 @@ pub(crate) fn reconcile<'a>(
     plan
 }
 
+/// What is to be done with whatever of an instance needs it first, or when that is.
 fn step(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
+    let mut wait: Option<Ms> = None;
+    for step in [drains(m, want, now), next(m, want, drivers, now), own(m, want, drivers, now)] {
+        match step {
+            Step::Do(action) => return Step::Do(action),
+            Step::Wait(due) => wait = wait.into_iter().chain(due).min(),
+        }
+    }
+    Step::Wait(wait)
+}
+
+/// Those whose place was taken.
+fn drains(m: &Machine, want: Want<'_>, now: Ms) -> Step {
+    // What sleeps and must be alone is in the way of its own next start, once that is asked for.
+    let in_the_way = m.alone && m.phase == Phase::Idle && m.asleep.is_none();
+    let hurry = in_the_way || matches!(want, Want::Absent | Want::Stopped);
+    let Some(first) = m.draining.iter().min_by_key(|drain| drain.due()) else { return Step::Wait(None) };
+    let ending = m.draining.iter().find(|drain| hurry && !drain.is_ending()).unwrap_or(first);
+    let run = Arc::clone(&ending.run);
+    match ending.is_ending() {
+        true => at(ending.due(), now, Action::Kill(run)),
+        false if hurry => Step::Do(Action::Retire(run)),
+        false => at(ending.due(), now, Action::Retire(run)),
+    }
+}
+
+/// The one that is to take the place of the one that runs.
+fn next(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
+    let Some(next) = m.next.as_deref() else { return Step::Wait(None) };
+    match (next.phase, &next.live) {
+        (Phase::Up, Some(run)) => up(next, run, want, drivers, now),
+        (Phase::Stopping, Some(run)) => at(next.kill_at, now, Action::Kill(Arc::clone(run))),
+        (Phase::Launching, _) => Step::Wait(None),
+        // The place is about to be free: then what is wanted is judged anew.
+        _ if m.phase != Phase::Up => Step::Wait(None),
+        _ => match replacement(m, want, drivers, now) {
+            Some(desired) if next.tried.as_ref() != Some(&desired.digest) => {
+                Step::Do(Action::StartBeside(Arc::clone(desired)))
+            }
+            Some(desired) => at(next.start_at.unwrap_or(now), now, Action::StartBeside(Arc::clone(desired))),
+            None => Step::Do(Action::Abandon),
+        },
+    }
+}
+
+/// What is to be started beside the one that runs, if something is.
+fn replacement<'a>(m: &Machine, want: Want<'a>, drivers: &Drivers, now: Ms) -> Option<&'a Arc<Desired>> {
+    let (Want::Run(desired), Some(run)) = (want, &m.live) else { return None };
+    let change = reason_to_end(m, run, want, drivers, now).is_some_and(is_change);
+    (change && stays(m)).then_some(desired)
+}
+
+/// Whether it is left as it is until the next answers.
+fn stays(m: &Machine) -> bool {
+    let underway = m.next.as_ref().is_some_and(|next| next.phase != Phase::Idle);
+    m.state == State::Running && (underway || !m.alone)
+}
+
+fn own(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
     match (m.phase, &m.live) {
         (Phase::Unknown, _) => Step::Do(Action::Examine),
         (Phase::Examining | Phase::Launching, _) => Step::Wait(None),
@@ -122,13 +189,17 @@ fn at(due: Ms, now: Ms, action: Action) -> Step {
 fn idle(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
     match want {
         Want::Unknown => Step::Wait(None),
+        Want::Absent if !m.rests() => Step::Wait(None),
         Want::Absent => Step::Do(Action::Forget),
         Want::Stopped => rest(m, State::Stopped, "all instances have been stopped"),
         Want::Run(desired) => match &desired.problem {
             Some(problem) => rest(m, State::Failed, &format!("cannot run: {problem}")),
+            None if sleeps(m, desired) => rest(m, State::Asleep, ASLEEP),
             None => match drivers.of(desired) {
                 Err(Missing::Looking) => rest(m, State::Starting, &Missing::Looking.to_string()),
                 Err(refused) => rest(m, State::Failed, &format!("cannot run: {refused}")),
+                // Its end is news.
+                Ok(_) if m.alone && !m.draining.is_empty() => Step::Wait(None),
                 Ok(_) if m.restart_asked || m.tried.as_ref() != Some(&desired.digest) => {
                     Step::Do(Action::Start(Arc::clone(desired)))
                 }
@@ -136,6 +207,11 @@ fn idle(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
             },
         },
     }
+}
+
+/// Whether it goes on sleeping.
+fn sleeps(m: &Machine, desired: &Desired) -> bool {
+    m.asleep.as_ref() == Some(&desired.digest) && desired.idle_stop_ms > 0 && !m.restart_asked
 }
 
 fn rest(m: &Machine, state: State, reason: &str) -> Step {
@@ -146,8 +222,14 @@ fn rest(m: &Machine, state: State, reason: &str) -> Step {
 }
 
 fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
-    if let Some(cause) = reason_to_end(m, run, want, drivers, now) {
-        return Step::Do(Action::Stop(cause, Arc::clone(run)));
+    match (reason_to_end(m, run, want, drivers, now), want) {
+        (Some(cause), Want::Run(desired)) if is_change(cause) && stays(m) => {
+            if m.next.is_none() && m.draining.len() < MOST_DRAINING {
+                return Step::Do(Action::StartBeside(Arc::clone(desired)));
+            }
+        }
+        (Some(cause), _) => return Step::Do(Action::Stop(cause, Arc::clone(run))),
+        (None, _) => {}
     }
     if !m.probing && m.probe_at <= now {
         return Step::Do(Action::Probe(Arc::clone(run)));
@@ -194,6 +276,7 @@ mod tests {
     use crate::{
         desired::tests::proto,
         driver,
+        overlap::Survivor,
         state::{
             Found,
             tests::{at as time, exit, rules, run},
@@ -221,14 +304,18 @@ mod tests {
     struct World {
         desired: Option<DesiredSet>,
         machines: BTreeMap<InstanceId, Machine>,
-        live: BTreeMap<InstanceId, (u64, String)>,
+        live: BTreeMap<InstanceId, BTreeMap<u64, String>>,
         launching: BTreeMap<InstanceId, String>,
         examining: Vec<InstanceId>,
-        probing: Vec<InstanceId>,
-        ending: Vec<InstanceId>,
+        probing: Vec<(InstanceId, u64)>,
+        ending: Vec<(InstanceId, u64)>,
         stop_all: bool,
         /// The drivers of this machine are known.
         searched: bool,
+        /// Nothing can live side by side.
+        apart: bool,
+        /// Starts ever.
+        starts: u64,
         now: Ms,
     }
 
@@ -241,7 +328,9 @@ mod tests {
             let drivers = if self.searched { driver::tests::with_sandbox(&[]) } else { Drivers::looking() };
             let ids: BTreeSet<_> =
                 self.machines.keys().chain(self.desired.iter().flat_map(BTreeMap::keys)).collect();
-            reconcile(ids, self.desired.as_ref(), &self.machines, &drivers, self.mode(), self.now)
+            let mut machines = self.machines.clone();
+            machines.values_mut().for_each(|m| m.alone = self.apart && m.runs().next().is_some());
+            reconcile(ids, self.desired.as_ref(), &machines, &drivers, self.mode(), self.now)
         }
 
         /// When the plan is to be asked for again.
@@ -280,21 +369,40 @@ mod tests {
                     self.examining.push(id.clone());
                 }
                 Action::Start(desired) => {
-                    assert!(!self.live.contains_key(id), "a second generation of {id}");
+                    assert!(m.live.is_none() && m.next.is_none(), "a second generation of {id}");
+                    assert!(!self.apart || !self.live.contains_key(id), "a second {id}, which must be alone");
                     assert!(self.searched || id.as_str() != "c", "started before its driver is known");
                     let digest = desired.digest.clone();
                     m.launch(digest.clone(), now);
                     assert!(self.launching.insert(id.clone(), digest).is_none(), "two starts of {id}");
                 }
-                Action::Probe(_) => {
-                    m.probe();
-                    self.probing.push(id.clone());
+                Action::StartBeside(desired) => {
+                    assert!(m.routed() && !self.apart, "{id} is not left as it is");
+                    assert!(m.draining.len() < MOST_DRAINING, "{id} has no place for one more");
+                    m.start_beside(&desired, now);
+                    let digest = desired.digest.clone();
+                    assert!(self.launching.insert(id.clone(), digest).is_none(), "two starts of {id}");
                 }
-                Action::Stop(cause, _) => {
-                    m.stop(cause, &rules(), now);
-                    self.ending.push(id.clone());
+                Action::Probe(run) => {
+                    m.of(run.number).unwrap().probe();
+                    self.probing.push((id.clone(), run.number));
                 }
-                Action::Kill(_) => m.kill(&rules(), now),
+                Action::Stop(cause, run) => {
+                    let one = m.of(run.number).unwrap();
+                    let gap = is_change(cause) && one.routed() && !self.apart;
+                    assert!(!gap, "{id} is ended before the next answers");
+                    one.stop(cause, &rules(), now);
+                    self.ending.push((id.clone(), run.number));
+                }
+                Action::Retire(run) => {
+                    m.retire(run.number, &rules(), now);
+                    self.ending.push((id.clone(), run.number));
+                }
+                Action::Kill(run) => match m.of(run.number) {
+                    Some(one) => one.kill(&rules(), now),
+                    None => m.retire(run.number, &rules(), now),
+                },
+                Action::Abandon => m.next = None,
                 Action::Hold(state, reason) => m.hold(state, &reason, now),
                 Action::Forget => {
                     assert!(!self.live.contains_key(id), "forgot a live {id}");
@@ -307,48 +415,77 @@ mod tests {
             let now = time(self.now);
             for id in std::mem::take(&mut self.examining) {
                 let m = self.machines.get_mut(&id).unwrap();
-                let found = match (self.live.get(&id), which % 4) {
+                let mut alive: Vec<_> =
+                    self.live.get(&id).into_iter().flatten().map(|(n, d)| run(*n, d)).collect();
+                // The newest, or the one before it, had answered.
+                let counts = alive.len().checked_sub(1 + usize::from(which % 8 > 3 && alive.len() > 1));
+                let found = match (counts, which % 4) {
                     (Some(_), 3) => Found::Unproven("its shim does not answer".into()),
-                    (Some((n, d)), odd) => {
-                        Found::Live { run: run(*n, d), was_healthy: odd == 1, ending: false }
+                    (Some(at), odd) => {
+                        Found::Live { run: alive.remove(at), was_healthy: odd == 1, ending: false }
                     }
                     (None, _) => Found::Nothing(None),
                 };
+                if !matches!(found, Found::Live { .. }) {
+                    alive.clear();
+                }
                 m.examined(found, 0, &rules(), now);
+                let survivors = alive.into_iter().map(|run| Survivor { run, ending: false }).collect();
+                m.rejoin(survivors, &rules(), now);
             }
         }
 
         fn finish_launching(&mut self, fails: bool) {
             let now = time(self.now);
             for (id, digest) in std::mem::take(&mut self.launching) {
+                self.starts += 1;
+                let number = self.starts;
                 let m = self.machines.get_mut(&id).unwrap();
-                let number = m.generation + 1;
-                if fails {
-                    m.launch_failed(number, "no", &rules(), 0.0, now);
-                } else {
-                    m.launched(run(number, &digest), &rules(), now);
-                    self.live.insert(id, (number, digest));
+                match (m.launching(), fails) {
+                    (Some(one), true) => one.launch_failed(number, "no", &rules(), 0.0, now),
+                    (None, true) => continue,
+                    (Some(one), false) => one.launched(run(number, &digest), &rules(), now),
+                    (None, false) => m.cast_out(run(number, &digest), now),
+                }
+                if !fails {
+                    self.live.entry(id).or_default().insert(number, digest);
                 }
             }
         }
 
         fn finish_probing(&mut self, ok: bool) {
             let now = time(self.now);
-            for id in std::mem::take(&mut self.probing) {
-                if let Some(m) = self.machines.get_mut(&id) {
-                    let result = if ok { Ok(()) } else { Err("no".to_owned()) };
-                    m.probed(&result, &rules(), now);
+            for (id, number) in std::mem::take(&mut self.probing) {
+                let Some(m) = self.machines.get_mut(&id) else { continue };
+                let beside = m.live.as_ref().is_some_and(|run| run.number != number);
+                if let Some(one) = m.of(number) {
+                    one.probed(&if ok { Ok(()) } else { Err("no".to_owned()) }, &rules(), now);
+                    if beside && one.routed() {
+                        m.switch(&rules(), now);
+                    }
                 }
             }
         }
 
+        /// The newest of it ends.
         fn end(&mut self, id: &InstanceId) {
-            let now = time(self.now);
-            if self.live.remove(id).is_some() {
-                let m = self.machines.get_mut(id).unwrap();
-                if matches!(m.phase, Phase::Up | Phase::Stopping) {
-                    m.exited(exit(1), &rules(), 0.0, now);
-                }
+            let newest = self.live.get(id).and_then(|live| live.keys().last().copied());
+            newest.into_iter().for_each(|number| self.end_one(id, number));
+        }
+
+        fn end_one(&mut self, id: &InstanceId, number: u64) {
+            let Some(live) = self.live.get_mut(id) else { return };
+            live.remove(&number);
+            if live.is_empty() {
+                self.live.remove(id);
+            }
+            let m = self.machines.get_mut(id).unwrap();
+            match m.of(number) {
+                Some(one) => one.exited(exit(1), &rules(), 0.0, time(self.now)),
+                None => m.draining.retain(|drain| drain.run.number != number),
+            }
+            if m.phase == Phase::Idle {
+                m.succeed();
             }
         }
 
@@ -363,7 +500,7 @@ mod tests {
                 2 => self.finish_examining(which),
                 3 => self.finish_launching(which.is_multiple_of(3)),
                 4 => self.finish_probing(which.is_multiple_of(2)),
-                5 => std::mem::take(&mut self.ending).iter().for_each(|id| self.end(id)),
+                5 => std::mem::take(&mut self.ending).iter().for_each(|(id, n)| self.end_one(id, *n)),
                 6 if !self.machines.get(&id(name)).is_some_and(|m| m.phase == Phase::Blocked) => {
                     self.end(&id(name));
                 }
@@ -394,8 +531,8 @@ mod tests {
                 self.finish_examining(1);
                 self.finish_launching(false);
                 self.finish_probing(true);
-                for id in std::mem::take(&mut self.ending) {
-                    self.end(&id);
+                for (id, number) in std::mem::take(&mut self.ending) {
+                    self.end_one(&id, number);
                 }
                 self.settle();
                 self.now += 20_000;
@@ -409,8 +546,9 @@ mod tests {
         fn no_story_makes_two_generations_of_an_instance_and_every_story_converges(
             events in prop::collection::vec((any::<u8>(), any::<u8>()), 0..120),
             stop_all in any::<bool>(),
+            apart in any::<bool>(),
         ) {
-            let mut world = World::default();
+            let mut world = World { apart, ..World::default() };
             for (kind, which) in events {
                 world.event(kind, which);
                 world.settle();
@@ -425,7 +563,8 @@ mod tests {
                 let m = &world.machines[id];
                 if desired.problem.is_none() {
                     prop_assert_eq!(m.state, State::Running, "{} is {:?}: {}", id, m.phase, m.reason);
-                    prop_assert_eq!(&world.live[id].1, &desired.digest);
+                    let live: Vec<_> = world.live[id].values().collect();
+                    prop_assert_eq!(live, [&desired.digest]);
                 }
             }
             if world.desired.is_some() || stop_all {
@@ -465,8 +604,59 @@ mod tests {
     }
 
     #[test]
-    fn a_new_release_ends_the_old_generation_first() {
+    fn a_new_release_is_started_beside_the_old_generation_which_drains_once_it_answers() {
         let mut world = world_running("a");
+        world.desired = Some([(id("a"), want("a", 1, false))].into());
+        world.settle();
+        world.finish_launching(false);
+        world.settle();
+        assert_eq!((world.live[&id("a")].len(), world.ending.len()), (2, 0));
+        world.finish_probing(true);
+        world.settle();
+        let m = &world.machines[&id("a")];
+        assert_eq!((m.routed(), m.draining.len(), world.ending.len()), (true, 1, 0));
+        world.now += rules().drain_ms;
+        world.settle();
+        assert_eq!(world.ending, [(id("a"), 1)], "at its limit");
+    }
+
+    #[test]
+    fn a_new_release_that_never_answers_is_tried_again_and_the_old_generation_stays_routed() {
+        let mut world = world_running("a");
+        world.desired = Some([(id("a"), want("a", 1, false))].into());
+        world.settle();
+        world.finish_launching(false);
+        world.settle();
+        world.now += rules().check.start_deadline_ms;
+        world.settle();
+        assert_eq!(world.ending, [(id("a"), 2)]);
+        world.end(&id("a"));
+        world.settle();
+        assert!(world.machines[&id("a")].routed() && world.launching.is_empty());
+        world.now += 2_000;
+        world.settle();
+        assert_eq!(world.launching.len(), 1);
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_ends_the_next_generation_and_nothing_else() {
+        let mut world = world_running("a");
+        let before = world.desired.clone();
+        world.desired = Some([(id("a"), want("a", 1, false))].into());
+        world.settle();
+        world.finish_launching(false);
+        world.desired = before;
+        assert_eq!(world.ends(), [Cause::Changed]);
+        world.settle();
+        world.end(&id("a"));
+        world.settle();
+        let m = &world.machines[&id("a")];
+        assert!(m.next.is_none() && m.routed());
+    }
+
+    #[test]
+    fn a_new_release_that_must_be_alone_ends_the_old_generation_first() {
+        let mut world = World { apart: true, ..world_running("a") };
         world.desired = Some([(id("a"), want("a", 1, false))].into());
         assert_eq!(world.ends(), [Cause::Changed]);
         world.settle();

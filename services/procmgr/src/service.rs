@@ -1,13 +1,16 @@
 //! The gRPC face: decode, judge, ask the owner task or read its table, answer.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
-use nexushub_chassis::shutdown::Shutdown;
+use nexushub_chassis::{launch::clock::unix_ms, shutdown::Shutdown};
 use nexushub_proto::procmgr::{
     GetInstanceRequest, GetInstanceResponse, InstanceStatus, ListDriversRequest, ListDriversResponse,
-    ListInstancesRequest, ListInstancesResponse, ReadLogRequest, ReadLogResponse, RestartInstanceRequest,
-    RestartInstanceResponse, StopAllInstancesRequest, StopAllInstancesResponse, WatchInstancesRequest,
-    WatchInstancesResponse, procmgr_service_server::ProcmgrService,
+    ListInstancesRequest, ListInstancesResponse, PauseInstanceRequest, PauseInstanceResponse, ReadLogRequest,
+    ReadLogResponse, ReleaseGenerationRequest, ReleaseGenerationResponse, ReportIdleRequest,
+    ReportIdleResponse, RestartInstanceRequest, RestartInstanceResponse, ResumeInstanceRequest,
+    ResumeInstanceResponse, StopAllInstancesRequest, StopAllInstancesResponse, WakeInstanceRequest,
+    WakeInstanceResponse, WatchInstancesRequest, WatchInstancesResponse,
+    procmgr_service_server::ProcmgrService,
 };
 use nexushub_shim::reader::LogCursor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -15,7 +18,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    config::Config, error::ProcmgrError, generation, ids::InstanceId, log, manager::Event, table::Table,
+    config::Config,
+    error::ProcmgrError,
+    generation,
+    holders::{Holders, NAME_BYTES},
+    ids::InstanceId,
+    log,
+    manager::Event,
+    orders::{MESSAGE_BYTES, Pause},
+    table::Table,
     usage,
 };
 
@@ -26,6 +37,7 @@ const IN_FLIGHT: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     table: Table,
+    holders: Holders,
     events: mpsc::Sender<Event>,
     instances: PathBuf,
     shutdown: Shutdown,
@@ -58,13 +70,14 @@ impl Service {
     /// `instances` is the folder of all instances.
     pub(crate) fn new(
         config: &Config,
-        table: Table,
+        (table, holders): (Table, Holders),
         events: mpsc::Sender<Event>,
         instances: PathBuf,
         shutdown: Shutdown,
     ) -> Self {
         Self {
             table,
+            holders,
             events,
             instances,
             shutdown,
@@ -107,6 +120,15 @@ impl Service {
         reading.await.map_err(|_| ProcmgrError::Ending)
     }
 
+    /// Has an instance be paused, or be so no longer, and waits until that is kept. Whether it was.
+    async fn pause(&self, id: &str, pause: Option<Pause>) -> Result<bool, ProcmgrError> {
+        let id = InstanceId::parse(id)?;
+        let (kept, keeping) = oneshot::channel();
+        let before = self.ask(|reply| Event::Pause { id, pause, reply, kept }).await??;
+        keeping.await.map_err(|_| ProcmgrError::Ending)?.map_err(ProcmgrError::NotKept)?;
+        Ok(before)
+    }
+
     /// The folder of an instance that has a log; of one that is known the log is made if need be, so that it can be followed.
     /// One look, and at most the making of one folder: too little to hand to another thread.
     fn logged(&self, id: &InstanceId) -> Result<PathBuf, ProcmgrError> {
@@ -123,6 +145,11 @@ impl Service {
     }
 }
 
+fn judge_holder(name: String) -> Result<String, ProcmgrError> {
+    let usable = !name.is_empty() && name.len() <= NAME_BYTES;
+    if usable { Ok(name) } else { Err(ProcmgrError::BadHolder) }
+}
+
 #[tonic::async_trait]
 impl ProcmgrService for Service {
     type WatchInstancesStream = ReceiverStream<Result<WatchInstancesResponse, Status>>;
@@ -130,12 +157,20 @@ impl ProcmgrService for Service {
 
     async fn watch_instances(
         &self,
-        _: Request<WatchInstancesRequest>,
+        request: Request<WatchInstancesRequest>,
     ) -> Result<Response<Self::WatchInstancesStream>, Status> {
+        let holder = request.into_inner().holder;
         let place = self.watchers.take()?;
+        let presence = match holder.as_str() {
+            "" => None,
+            _ => Some(self.holders.enter(judge_holder(holder)?, self.events.clone())),
+        };
         let (sink, stream) = mpsc::channel(IN_FLIGHT);
         let table = self.table.clone();
-        self.spawn(Some(place), async move { table.watch(sink).await });
+        self.spawn(Some(place), async move {
+            let _presence = presence;
+            table.watch(sink).await;
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -165,6 +200,59 @@ impl ProcmgrService for Service {
         let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
         self.ask(|reply| Event::Restart { id, reply }).await??;
         Ok(Response::new(RestartInstanceResponse {}))
+    }
+
+    async fn release_generation(
+        &self,
+        request: Request<ReleaseGenerationRequest>,
+    ) -> Result<Response<ReleaseGenerationResponse>, Status> {
+        let ReleaseGenerationRequest { id, generation, holder } = request.into_inner();
+        let id = InstanceId::parse(&id).map_err(ProcmgrError::from)?;
+        let holder = judge_holder(holder)?;
+        let released = Event::Released { id, generation, holder };
+        self.events.send(released).await.map_err(|_| ProcmgrError::Ending)?;
+        Ok(Response::new(ReleaseGenerationResponse {}))
+    }
+
+    async fn report_idle(
+        &self,
+        request: Request<ReportIdleRequest>,
+    ) -> Result<Response<ReportIdleResponse>, Status> {
+        let ReportIdleRequest { id, generation, holder } = request.into_inner();
+        let id = InstanceId::parse(&id).map_err(ProcmgrError::from)?;
+        let idle = Event::Idle { id, generation, holder: judge_holder(holder)? };
+        self.events.send(idle).await.map_err(|_| ProcmgrError::Ending)?;
+        Ok(Response::new(ReportIdleResponse {}))
+    }
+
+    async fn wake_instance(
+        &self,
+        request: Request<WakeInstanceRequest>,
+    ) -> Result<Response<WakeInstanceResponse>, Status> {
+        let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
+        self.events.send(Event::Wake(id)).await.map_err(|_| ProcmgrError::Ending)?;
+        Ok(Response::new(WakeInstanceResponse {}))
+    }
+
+    async fn pause_instance(
+        &self,
+        request: Request<PauseInstanceRequest>,
+    ) -> Result<Response<PauseInstanceResponse>, Status> {
+        let PauseInstanceRequest { id, message, closed } = request.into_inner();
+        if message.len() > MESSAGE_BYTES {
+            return Err(ProcmgrError::LongMessage.into());
+        }
+        let since_unix = unix_ms(SystemTime::now());
+        self.pause(&id, Some(Pause { message, closed, since_unix })).await?;
+        Ok(Response::new(PauseInstanceResponse {}))
+    }
+
+    async fn resume_instance(
+        &self,
+        request: Request<ResumeInstanceRequest>,
+    ) -> Result<Response<ResumeInstanceResponse>, Status> {
+        let resumed = self.pause(&request.into_inner().id, None).await?;
+        Ok(Response::new(ResumeInstanceResponse { resumed }))
     }
 
     async fn list_drivers(
@@ -220,7 +308,7 @@ mod tests {
         let (drain, shutdown) = Shutdown::by_hand();
         let (events, _) = mpsc::channel(1);
         let config = Config { max_watchers: 1, max_followers: 1, ..Config::default() };
-        let service = Service::new(&config, Table::default(), events, dir.path().into(), shutdown);
+        let service = Service::new(&config, Default::default(), events, dir.path().into(), shutdown);
         Stage { service, _dir: dir, _drain: drain }
     }
 
@@ -268,8 +356,9 @@ mod tests {
         while service.read_log(follow("a")).await.is_err() {
             tokio::task::yield_now().await;
         }
-        let _watching = service.watch_instances(Request::new(WatchInstancesRequest {})).await.unwrap();
-        let second = service.watch_instances(Request::new(WatchInstancesRequest {})).await;
+        let _watching =
+            service.watch_instances(Request::new(WatchInstancesRequest::default())).await.unwrap();
+        let second = service.watch_instances(Request::new(WatchInstancesRequest::default())).await;
         assert_eq!(second.err().unwrap().code(), Code::ResourceExhausted);
     }
 

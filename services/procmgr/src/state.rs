@@ -14,10 +14,13 @@
 //!                                         stopped <── exits, if not wanted ─────┘
 //! ```
 //!
-//! Invariant: an instance has at most one live generation. A start is only ever begun from idle, idle is only ever reached
+//! Where generations can live side by side, a running one that is to change or to be restarted stays as it is until the next one
+//! answers, which is a machine like this one (`overlap.rs`).
+//!
+//! Invariant: a machine has at most one live generation. A start is only ever begun from idle, idle is only ever reached
 //! by an exit or by an examination that proved that nothing lives.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use crate::{
     backoff::{Backoff, Policy},
@@ -26,6 +29,7 @@ use crate::{
     exit::Exit,
     generation::Generation,
     health::{Check, Row, Verdict},
+    overlap::Drain,
 };
 
 /// The state that others see.
@@ -45,6 +49,8 @@ pub enum State {
     Stopped,
     /// It ended although it should not have, or could not start.
     Failed,
+    /// It ended because nobody asked for it.
+    Asleep,
 }
 
 /// What procmgr has in hand with an instance.
@@ -141,6 +147,8 @@ pub(crate) struct Rules {
     pub check: Check,
     /// From SIGTERM to SIGKILL.
     pub stop_ms: Ms,
+    /// Longest time that a generation whose place was taken has for what it has in hand.
+    pub drain_ms: Ms,
     /// Extra time for a shim to report before it is killed itself.
     pub grace_ms: Ms,
 }
@@ -192,6 +200,16 @@ pub(crate) struct Machine {
     pub tried: Option<String>,
     /// Its first health check since it was re-adopted is outstanding.
     pub unprobed: bool,
+    /// Up: the generation that is to take its place, beside it.
+    pub next: Option<Box<Machine>>,
+    /// Generations whose place was taken.
+    pub draining: Vec<Drain>,
+    /// What is wanted now can't live beside what lives.
+    pub alone: bool,
+    /// Idle: nobody asked for it; the digest of what sleeps.
+    pub asleep: Option<String>,
+    /// Up: who has had no request for it for a while, and when that was said.
+    pub idle: BTreeMap<String, Ms>,
     cause: Option<Cause>,
     started: Ms,
     /// When its health check answered first; what never did was never stable.
@@ -227,6 +245,11 @@ impl Machine {
             held_back: None,
             tried: None,
             unprobed: false,
+            next: None,
+            draining: Vec::new(),
+            alone: false,
+            asleep: None,
+            idle: BTreeMap::new(),
             cause: None,
             started: 0,
             healthy_from: None,
@@ -265,6 +288,8 @@ impl Machine {
     pub(crate) fn examine(&mut self) {
         self.phase = Phase::Examining;
         self.live = None;
+        self.next = None;
+        self.draining.clear();
     }
 
     /// An examination ended. `newest` is the highest generation number found.
@@ -278,17 +303,13 @@ impl Machine {
                 self.enter(State::Starting, "nothing of it runs; its start is due", now);
             }
             Found::Live { run, was_healthy, ending } => {
-                let started = now.mono_of_past(run.started_unix);
-                self.tried = Some(run.digest.clone());
-                self.go_up(run, started, rules, now);
+                self.found_starting(run, rules, now);
                 self.unprobed = true;
                 if ending {
                     self.stop(Cause::Ending, rules, now);
                 } else if was_healthy {
-                    self.healthy_from = Some(started);
+                    self.healthy_from = Some(self.started);
                     self.enter(State::Running, "", now);
-                } else {
-                    self.enter(State::Starting, "found alive; its health check has not answered yet", now);
                 }
             }
             Found::Unproven(why) => {
@@ -297,6 +318,14 @@ impl Machine {
                 self.enter(State::Failed, why, now);
             }
         }
+    }
+
+    /// A generation was found that had not answered yet.
+    pub(crate) fn found_starting(&mut self, run: Arc<Generation>, rules: &Rules, now: Now) {
+        let started = now.mono_of_past(run.started_unix);
+        self.tried = Some(run.digest.clone());
+        self.go_up(run, started, rules, now);
+        self.enter(State::Starting, "found alive; its health check has not answered yet", now);
     }
 
     /// A start begins.
@@ -308,6 +337,7 @@ impl Machine {
         self.phase = Phase::Launching;
         self.restart_asked = false;
         self.held_back = None;
+        self.asleep = None;
         self.start_at = None;
         self.enter(State::Starting, "being started", now);
     }
@@ -341,6 +371,7 @@ impl Machine {
         self.probe_at = now.mono;
         self.deadline_at = now.mono + rules.check.start_deadline_ms;
         self.cause = None;
+        self.idle.clear();
     }
 
     /// A health check is under way.
@@ -465,6 +496,10 @@ impl Machine {
     pub(crate) fn ask_restart(&mut self, now: Now) {
         self.restart_asked = true;
         self.clear_failures();
+        if let Some(next) = &mut self.next {
+            next.clear_failures();
+            next.start_at = None;
+        }
         if self.phase == Phase::Blocked {
             self.recheck_at = now.mono;
         }
@@ -499,7 +534,13 @@ pub(crate) mod tests {
 
     pub(crate) fn rules() -> Rules {
         let config = Config::default();
-        Rules { backoff: config.backoff(), check: config.check(), stop_ms: 5_000, grace_ms: 2_000 }
+        Rules {
+            backoff: config.backoff(),
+            check: config.check(),
+            stop_ms: 5_000,
+            drain_ms: 30_000,
+            grace_ms: 2_000,
+        }
     }
 
     pub(crate) fn at(mono: Ms) -> Now {

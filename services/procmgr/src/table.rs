@@ -9,8 +9,8 @@ use std::{
 };
 
 use nexushub_proto::procmgr::{
-    self, Endpoint, InstanceStatus, InstancesSnapshot, WatchInstancesResponse, endpoint::Kind,
-    watch_instances_response::Event,
+    self, DrainingGeneration, Endpoint, InstanceStatus, InstancesSnapshot, NextGeneration,
+    WatchInstancesResponse, endpoint::Kind, watch_instances_response::Event,
 };
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
@@ -18,6 +18,8 @@ use tonic::Status;
 use crate::{
     generation::Endpoint as Reached,
     ids::InstanceId,
+    orders::Pause,
+    overlap::Drain,
     state::{Machine, State},
 };
 
@@ -135,7 +137,7 @@ impl Shared {
 }
 
 /// How an instance stands, as others see it.
-pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStatus {
+pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str, pause: Option<&Pause>) -> InstanceStatus {
     let desired = m.desired.as_deref();
     let live = m.live.as_deref();
     InstanceStatus {
@@ -146,9 +148,9 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStat
         state: procmgr::State::from(m.state).into(),
         reason: reason(m),
         since_unix_ms: m.since,
-        generation: m.generation,
+        generation: live.map_or(m.generation, |run| run.number),
         pid: live.map_or(0, |run| run.pid),
-        endpoint: live.map(|run| Endpoint { kind: Some(kind(&run.endpoint)) }),
+        endpoint: live.map(|run| endpoint(&run.endpoint)),
         routed: m.routed(),
         flagged: m.flagged,
         restarts: m.restarts,
@@ -161,14 +163,47 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str) -> InstanceStat
         driver: live.map_or_else(|| driver.to_owned(), |run| run.driver.clone()),
         not_enforced: live.map(|run| run.not_enforced.clone()).unwrap_or_default(),
         usage: None,
+        next: m.next.as_deref().map(next),
+        draining: m.draining.iter().map(draining).collect(),
+        idle_stop_ms: desired.map_or(0, |d| d.idle_stop_ms),
+        pause: pause.map(|pause| procmgr::Pause {
+            message: pause.message.clone(),
+            closed: pause.closed,
+            since_unix_ms: pause.since_unix,
+        }),
     }
 }
 
-fn kind(endpoint: &Reached) -> Kind {
-    match endpoint {
+fn next(m: &Machine) -> NextGeneration {
+    NextGeneration {
+        generation: m.live.as_ref().map_or(m.generation, |run| run.number),
+        state: procmgr::State::from(m.state).into(),
+        reason: m.reason.clone(),
+        restarts: m.restarts,
+        retry_unix_ms: m.retry_unix,
+        release: m.release().map(|path| path.display().to_string()).unwrap_or_default(),
+        pid: m.live.as_ref().map_or(0, |run| run.pid),
+        endpoint: m.live.as_ref().map(|run| endpoint(&run.endpoint)),
+    }
+}
+
+fn draining(drain: &Drain) -> DrainingGeneration {
+    let run = &drain.run;
+    DrainingGeneration {
+        generation: run.number,
+        endpoint: Some(endpoint(&run.endpoint)),
+        release: run.release.display().to_string(),
+        pid: run.pid,
+        until_unix_ms: drain.until_unix,
+    }
+}
+
+fn endpoint(reached: &Reached) -> Endpoint {
+    let kind = match reached {
         Reached::Port(port) => Kind::TcpPort((*port).into()),
         Reached::Shim(path) => Kind::Shim(path.display().to_string()),
-    }
+    };
+    Endpoint { kind: Some(kind) }
 }
 
 /// A running instance has a reason only where there is something to say of it.
@@ -178,6 +213,7 @@ fn reason(m: &Machine) -> String {
         Some(problem) if m.state == State::Running => {
             format!("runs as it was; what is wanted now cannot run: {problem}")
         }
+        None if m.state == State::Running => m.trouble().unwrap_or_else(|| m.reason.clone()),
         _ => m.reason.clone(),
     }
 }
@@ -192,6 +228,7 @@ impl From<State> for procmgr::State {
             State::Stopping => Self::Stopping,
             State::Stopped => Self::Stopped,
             State::Failed => Self::Failed,
+            State::Asleep => Self::Asleep,
         }
     }
 }
@@ -261,10 +298,10 @@ mod tests {
             &samples::rules(),
             now,
         );
-        let up = status(&id("a"), &m, "process");
+        let up = status(&id("a"), &m, "process", None);
         assert!(up.endpoint.is_some() && up.routed && up.retry_unix_ms == 0 && up.pid != 0);
         m.exited(samples::exit(1), &samples::rules(), 0.0, now);
-        let down = status(&id("a"), &m, "process");
+        let down = status(&id("a"), &m, "process", None);
         assert!(down.endpoint.is_none() && !down.routed && down.pid == 0 && down.last_exit.is_some());
         assert!(down.retry_unix_ms >= now.unix);
     }

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use nexushub_proto::procmgr::Usage;
 
-use crate::{cgroup, data, generation};
+use crate::{cgroup, data, note::Note};
 
 /// The usage of the generation in this folder; nothing where nothing of it is counted. Blocks.
 pub(crate) fn of(dir: &Path) -> Option<Usage> {
-    let note = generation::read_note(dir).ok()?;
+    let note = Note::read(dir).ok()?;
     let folders = note.folders();
     let data_bytes = data::used(&note.data);
     if data_bytes == 0 && !folders.iter().any(|folder| folder.exists()) {
@@ -43,7 +43,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{generation::Note, limits::Limits};
+    use crate::limits::Limits;
 
     #[test]
     fn only_a_bound_that_a_cgroup_holds_is_shown() {

@@ -35,6 +35,17 @@ pub enum Egress {
     Internet,
 }
 
+/// How one generation of an instance follows another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deploy {
+    /// The next is started beside the present one.
+    #[default]
+    Overlap,
+    /// The present one is ended first.
+    Replace,
+}
+
 /// Overrides of the health check; absent = the defaults of procmgr.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -92,6 +103,8 @@ pub enum Field {
     Data,
     Driver,
     Egress,
+    Deploy,
+    IdleStopMs,
     Env,
     Health,
     Limits,
@@ -132,6 +145,10 @@ pub struct Fields {
     pub data: Option<PathBuf>,
     pub driver: Option<Driver>,
     pub egress: Option<Egress>,
+    /// How one generation follows another.
+    pub deploy: Option<Deploy>,
+    /// Milliseconds without a request after which it sleeps.
+    pub idle_stop_ms: Option<u32>,
     pub env: Option<BTreeMap<String, String>>,
     pub health: Option<Health>,
     pub limits: Option<Limits>,
@@ -155,6 +172,8 @@ impl Fields {
             data: pick(&self.data, &lower.data, pinned(Field::Data)),
             driver: pick(&self.driver, &lower.driver, pinned(Field::Driver)),
             egress: pick(&self.egress, &lower.egress, pinned(Field::Egress)),
+            deploy: pick(&self.deploy, &lower.deploy, pinned(Field::Deploy)),
+            idle_stop_ms: pick(&self.idle_stop_ms, &lower.idle_stop_ms, pinned(Field::IdleStopMs)),
             env: pick(&self.env, &lower.env, pinned(Field::Env)),
             health: pick(&self.health, &lower.health, pinned(Field::Health)),
             limits: pick(&self.limits, &lower.limits, pinned(Field::Limits)),
@@ -180,6 +199,8 @@ impl Fields {
             data: self.data.clone().unwrap_or_else(|| data_root.join(id.as_str())),
             driver: self.driver.unwrap_or_default(),
             egress: self.egress.unwrap_or_default(),
+            deploy: self.deploy.unwrap_or_default(),
+            idle_stop_ms: self.idle_stop_ms.unwrap_or(0),
             env: self.env.clone().unwrap_or_default(),
             health: self.health.clone(),
             limits: self.limits,
@@ -221,6 +242,10 @@ pub struct Instance {
     pub driver: Driver,
     /// What it may reach.
     pub egress: Egress,
+    /// How one generation follows another.
+    pub deploy: Deploy,
+    /// Milliseconds without a request after which it sleeps; 0 = never.
+    pub idle_stop_ms: u32,
     /// Further environment.
     pub env: BTreeMap<String, String>,
     /// Overrides of its health check.

@@ -170,6 +170,8 @@ impl From<&Entry> for Typed {
             data: fields.data.as_ref().map(text),
             driver: fields.driver,
             egress: fields.egress,
+            deploy: fields.deploy,
+            idle_stop_ms: fields.idle_stop_ms,
             env: fields.env.clone(),
             health: fields.health.clone(),
             limits: fields.limits,
@@ -184,7 +186,7 @@ impl From<&Entry> for Typed {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::instance::{Driver, Egress, Health};
+    use crate::instance::{Deploy, Driver, Egress, Health};
     use nexushub_chassis::names::Zone;
 
     fn judge() -> Judge {
@@ -198,6 +200,8 @@ mod tests {
             release: Some("/r".into()),
             driver: Some(Driver::Process),
             egress: Some(Egress::Internet),
+            deploy: Some(Deploy::Replace),
+            idle_stop_ms: Some(60_000),
             env: Some([("A".to_owned(), "b".to_owned())].into()),
             health: Some(Health { interval_ms: Some(500), ..Health::default() }),
             ..Typed::default()

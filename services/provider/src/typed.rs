@@ -9,7 +9,7 @@ use std::{
 use nexushub_chassis::names::{HostName, HttpUrl, InstanceId, Zone, is_variable, shown};
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{Driver, Egress, Entry, Field, Fields, Health, Limits, Source};
+use crate::instance::{Deploy, Driver, Egress, Entry, Field, Fields, Health, Limits, Source};
 
 /// Longest app id and display name, in characters.
 const NAME_MAX: usize = 128;
@@ -74,6 +74,12 @@ pub struct Typed {
     /// none or internet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// overlap or replace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deploy: Option<Deploy>,
+    /// Milliseconds without a request after which it sleeps; 0 = never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_stop_ms: Option<u32>,
     /// Further environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
@@ -133,6 +139,8 @@ impl Judge {
             data: typed.data.map(|path| self.path(&path)).transpose().map_err(bad("data"))?,
             driver: typed.driver,
             egress: typed.egress,
+            deploy: typed.deploy,
+            idle_stop_ms: typed.idle_stop_ms,
             env: typed.env.map(env).transpose().map_err(bad("env"))?,
             health: typed.health.map(health).transpose().map_err(bad("health"))?,
             limits: typed.limits.map(limits).transpose().map_err(bad("limits"))?,

@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::{
     changes::Change,
-    instance::{Driver, Egress, Health, Instance, Limits},
+    instance::{Deploy, Driver, Egress, Health, Instance, Limits},
     merge::{Desired, Merged, Origin},
     typed::{BadField, Typed},
 };
@@ -27,12 +27,6 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         Ok(proto::Driver::Sandbox) => Some(Driver::Sandbox),
         Ok(proto::Driver::Process) => Some(Driver::Process),
         Err(_) => return Err(BadField { key: "driver", why: format!("there is no driver {}", sent.driver) }),
-    };
-    let egress = match proto::Egress::try_from(sent.egress) {
-        Ok(proto::Egress::Unspecified) => None,
-        Ok(proto::Egress::None) => Some(Egress::None),
-        Ok(proto::Egress::Internet) => Some(Egress::Internet),
-        Err(_) => return Err(BadField { key: "egress", why: format!("there is no egress {}", sent.egress) }),
     };
     let debug_port = u16::try_from(sent.debug_port)
         .map_err(|_| BadField { key: "debug_port", why: format!("{} is not a port", sent.debug_port) })?;
@@ -62,7 +56,9 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         release: said(sent.release),
         data: said(sent.data),
         driver,
-        egress,
+        egress: egress(sent.egress)?,
+        deploy: deploy(sent.deploy)?,
+        idle_stop_ms: number(sent.idle_stop_ms),
         env: Some(sent.env.into_iter().collect())
             .filter(|env: &std::collections::BTreeMap<_, _>| !env.is_empty()),
         health: health.filter(|health| *health != Health::default()),
@@ -71,6 +67,24 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         static_service_url: said(sent.static_service_url),
         pin: Vec::new(),
     })
+}
+
+fn egress(sent: i32) -> Result<Option<Egress>, BadField> {
+    match proto::Egress::try_from(sent) {
+        Ok(proto::Egress::Unspecified) => Ok(None),
+        Ok(proto::Egress::None) => Ok(Some(Egress::None)),
+        Ok(proto::Egress::Internet) => Ok(Some(Egress::Internet)),
+        Err(_) => Err(BadField { key: "egress", why: format!("there is no egress {sent}") }),
+    }
+}
+
+fn deploy(sent: i32) -> Result<Option<Deploy>, BadField> {
+    match proto::Deploy::try_from(sent) {
+        Ok(proto::Deploy::Unspecified) => Ok(None),
+        Ok(proto::Deploy::Overlap) => Ok(Some(Deploy::Overlap)),
+        Ok(proto::Deploy::Replace) => Ok(Some(Deploy::Replace)),
+        Err(_) => Err(BadField { key: "deploy", why: format!("there is no deploy {sent}") }),
+    }
 }
 
 /// A desired instance as a message.
@@ -89,6 +103,10 @@ pub fn instance(desired: &Desired) -> proto::Instance {
         Egress::None => proto::Egress::None,
         Egress::Internet => proto::Egress::Internet,
     };
+    let deploy = match desired.instance.deploy {
+        Deploy::Overlap => proto::Deploy::Overlap,
+        Deploy::Replace => proto::Deploy::Replace,
+    };
     let origin = match desired.origin {
         Origin::Static => proto::Origin::Static,
         Origin::Dynamic => proto::Origin::Dynamic,
@@ -103,6 +121,8 @@ pub fn instance(desired: &Desired) -> proto::Instance {
         data: text(data),
         driver: driver.into(),
         egress: egress.into(),
+        deploy: deploy.into(),
+        idle_stop_ms: desired.instance.idle_stop_ms,
         env: env.clone().into_iter().collect(),
         health: health.as_ref().map(|health| proto::Health {
             path: health.path.clone().unwrap_or_default(),
@@ -165,6 +185,8 @@ mod tests {
             data: "/d".into(),
             driver: proto::Driver::Process.into(),
             egress: proto::Egress::Internet.into(),
+            deploy: proto::Deploy::Replace.into(),
+            idle_stop_ms: 60_000,
             env: [("A".to_owned(), "b".to_owned())].into(),
             health: Some(proto::Health { path: "/up".into(), failures: 3, ..Default::default() }),
             limits: Some(proto::Limits { memory_bytes: 1 << 30, processes: 9, ..Default::default() }),
@@ -183,6 +205,7 @@ mod tests {
         let key = |sent| typed(sent).unwrap_err().key;
         assert_eq!(key(proto::Instance { driver: 99, ..Default::default() }), "driver");
         assert_eq!(key(proto::Instance { egress: 99, ..Default::default() }), "egress");
+        assert_eq!(key(proto::Instance { deploy: 99, ..Default::default() }), "deploy");
         assert_eq!(key(proto::Instance { debug_port: 65_536, ..Default::default() }), "debug_port");
         assert_eq!(
             key(proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() }),

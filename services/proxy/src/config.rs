@@ -86,6 +86,8 @@ pub struct Config {
     pub backend_idle_ms: u64,
     /// How long a request waits for an app that is starting.
     pub hold_ms: u64,
+    /// How long a request waits for the end of its app's pause.
+    pub pause_ms: u64,
     /// Requests that wait for starting apps at once, and as many again out of boxes; one more is answered 503.
     pub hold_requests: u32,
     /// How long a request whose app refused the connection waits for news about that app.
@@ -145,6 +147,7 @@ impl Default for Config {
             backend_idle_connections: 64,
             backend_idle_ms: 4_000,
             hold_ms: 5_000,
+            pause_ms: 30_000,
             hold_requests: 1024,
             switch_ms: 1_000,
             upgrade_linger_ms: 10_000,
@@ -200,6 +203,7 @@ impl Config {
             ("backend_requests", u64::from(self.backend_requests), 1, 1_000_000),
             ("backend_idle_connections", u64::from(self.backend_idle_connections), 0, 100_000),
             ("backend_idle_ms", self.backend_idle_ms, 1, DAY_MS),
+            ("pause_ms", self.pause_ms, 0, DAY_MS),
             ("hold_ms", self.hold_ms, 0, DAY_MS),
             ("hold_requests", u64::from(self.hold_requests), 0, 1_000_000),
             ("switch_ms", self.switch_ms, 0, DAY_MS),

@@ -24,7 +24,7 @@ use crate::{
     host::{self, Place},
     paths::{self, Class},
     refusal::{Refusal, printable},
-    table::{Route, Source, State, Table},
+    table::{Entry, Route, Source, State, Table},
 };
 
 /// What decisions depend on besides the request and the table.
@@ -49,6 +49,9 @@ pub(crate) struct Origin<'a> {
 
 /// Where in the platform internal calls are addressed to, relative to the base domain; no app's name.
 const INTERNAL: &str = "internal";
+
+/// When it is worth asking again for an app that is closed.
+const PAUSED_RETRY_SECONDS: u32 = 10;
 
 /// What happens to a request.
 #[derive(Debug)]
@@ -123,8 +126,14 @@ pub(crate) fn decide(
         Err(Miss::Unknown) => return Ok(Decision::Wait(None)),
     };
     may(caller.as_ref(), class, &route, policy)?;
-    if !route.entry.routed {
-        return not_routed(route, policy.hold_ms, now_unix_ms);
+    if waits(&route.entry, policy.hold_ms, now_unix_ms) {
+        return Ok(Decision::Wait(Some(route)));
+    }
+    if route.entry.pause.is_some() || !route.entry.routed {
+        let in_ms = until_retry(&route.entry, now_unix_ms);
+        let seconds = u32::try_from(in_ms.div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60);
+        let paused = route.entry.pause.is_some();
+        return Err(unready(&route, if paused { PAUSED_RETRY_SECONDS } else { seconds }));
     }
     if class == Class::Other {
         return Ok(if route.dev.is_some() {
@@ -242,25 +251,32 @@ pub(crate) fn unknown_yet() -> Refusal {
     Refusal::unavailable("Service Unavailable: the platform is starting and its apps are not known yet", 1)
 }
 
-/// An instance that is coming up makes its requests wait; any other says what it is instead.
-fn not_routed(route: Arc<Route>, hold_ms: u64, now_unix_ms: i64) -> Result<Decision, Refusal> {
-    let entry = &route.entry;
-    let in_ms = u64::try_from(entry.retry_unix_ms - now_unix_ms).unwrap_or(0);
-    let switching = entry.state == State::Stopping && entry.retry_unix_ms > 0;
-    let coming = switching || matches!(entry.state, State::Starting | State::Unknown);
-    if coming && in_ms <= hold_ms {
-        return Ok(Decision::Wait(Some(route)));
+/// Whether requests wait for an instance: while it is paused, but for one that is closed, and while it is coming up.
+pub(crate) fn waits(entry: &Entry, hold_ms: u64, now_unix_ms: i64) -> bool {
+    if let Some(pause) = &entry.pause {
+        return !pause.closed;
     }
-    Err(unready(&route, u32::try_from(in_ms.div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60)))
+    let switching = entry.state == State::Stopping && entry.retry_unix_ms > 0;
+    let coming = switching || matches!(entry.state, State::Starting | State::Unknown | State::Asleep);
+    !entry.routed && coming && until_retry(entry, now_unix_ms) <= hold_ms
+}
+
+/// Milliseconds until its next start is due.
+fn until_retry(entry: &Entry, now_unix_ms: i64) -> u64 {
+    u64::try_from(entry.retry_unix_ms - now_unix_ms).unwrap_or(0)
 }
 
 /// A known instance without a route: what it is and why.
 pub(crate) fn unready(route: &Route, retry_after: u32) -> Refusal {
     let entry = &route.entry;
-    let mut text = format!("Service Unavailable: {} is {}", entry.host, entry.state.word());
-    if !entry.reason.is_empty() {
+    let (word, reason) = match &entry.pause {
+        Some(pause) => ("paused", &pause.message),
+        None => (entry.state.word(), &entry.reason),
+    };
+    let mut text = format!("Service Unavailable: {} is {word}", entry.host);
+    if !reason.is_empty() {
         text.push_str(": ");
-        text.push_str(&printable(&entry.reason));
+        text.push_str(&printable(reason));
     }
     Refusal::unavailable(text, retry_after)
 }

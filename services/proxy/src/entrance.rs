@@ -39,12 +39,16 @@ struct Boxed {
     shim: PathBuf,
 }
 
-/// Every generation in a box that the table names, whether requests are sent to it or not: an app may call while it starts.
+/// Every generation in a box that the table names, whether requests are sent to it or not: an app may call while it starts, and
+/// while it drains.
 fn boxes(table: &Table) -> BTreeSet<Boxed> {
-    let boxed = table.entries().filter_map(|entry| match &entry.endpoint {
-        Some(Endpoint::Shim(shim)) => {
-            Some(Boxed { id: entry.id.clone(), generation: entry.generation, shim: shim.clone() })
-        }
+    let named = table.entries().flat_map(|entry| {
+        let beside = entry.beside.iter().map(|one| (one.generation, &one.endpoint));
+        let all = beside.chain([(entry.generation, &entry.endpoint)]);
+        all.map(|(generation, endpoint)| (entry.id.as_str(), generation, endpoint))
+    });
+    let boxed = named.filter_map(|(id, generation, endpoint)| match endpoint {
+        Some(Endpoint::Shim(shim)) => Some(Boxed { id: id.to_owned(), generation, shim: shim.clone() }),
         _ => None,
     });
     boxed.collect()

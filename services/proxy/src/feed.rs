@@ -5,22 +5,27 @@ use std::sync::Arc;
 
 use nexushub_chassis::{client::GrpcChannel, retry::Retry};
 use nexushub_proto::procmgr::{
-    InstanceStatus, State as WireState, WatchInstancesRequest, WatchInstancesResponse, endpoint::Kind,
-    procmgr_service_client::ProcmgrServiceClient, watch_instances_response::Event,
+    Endpoint as WireEndpoint, InstanceStatus, State as WireState, WatchInstancesRequest,
+    WatchInstancesResponse, endpoint::Kind, procmgr_service_client::ProcmgrServiceClient,
+    watch_instances_response::Event,
 };
 use tokio::{sync::watch, time::sleep};
 use tonic::Status;
 
 use crate::{
     host,
-    table::{Change, Endpoint, Entry, Source, State, Table},
+    table::{Beside, Change, Endpoint, Entry, Pause, Source, State, Table},
 };
 
-/// Follows procmgr for as long as the proxy lives.
-pub(crate) async fn follow(mut procmgr: ProcmgrServiceClient<GrpcChannel>, table: watch::Sender<Arc<Table>>) {
+/// Follows procmgr for as long as the proxy lives, under this name.
+pub(crate) async fn follow(
+    mut procmgr: ProcmgrServiceClient<GrpcChannel>,
+    holder: String,
+    table: watch::Sender<Arc<Table>>,
+) {
     let mut retry = Retry::default();
     loop {
-        let ended = match stream(&mut procmgr, &table, &mut retry).await {
+        let ended = match stream(&mut procmgr, &holder, &table, &mut retry).await {
             Ok(()) => "it ended".to_owned(),
             Err(status) => status.message().to_owned(),
         };
@@ -36,10 +41,12 @@ pub(crate) async fn follow(mut procmgr: ProcmgrServiceClient<GrpcChannel>, table
 
 async fn stream(
     procmgr: &mut ProcmgrServiceClient<GrpcChannel>,
+    holder: &str,
     table: &watch::Sender<Arc<Table>>,
     retry: &mut Retry,
 ) -> Result<(), Status> {
-    let mut news = procmgr.watch_instances(WatchInstancesRequest {}).await?.into_inner();
+    let mut news =
+        procmgr.watch_instances(WatchInstancesRequest { holder: holder.to_owned() }).await?.into_inner();
     while let Some(message) = news.message().await? {
         retry.reset();
         if let Some(change) = read(message) {
@@ -76,9 +83,13 @@ fn entry(status: InstanceStatus) -> Option<Entry> {
         tracing::warn!(instance = status.id, host, "instance without a usable id or host name is not routed");
         return None;
     }
-    let endpoint = status.endpoint.and_then(|endpoint| endpoint.kind).and_then(|kind| match kind {
-        Kind::TcpPort(port) => u16::try_from(port).ok().filter(|port| *port != 0).map(Endpoint::Tcp),
-        Kind::Shim(path) => Some(Endpoint::Shim(path.into())),
+    let endpoint = reached(status.endpoint);
+    let next = status.next.map(|next| (next.generation, next.endpoint, false));
+    let draining = status.draining.into_iter().map(|one| (one.generation, one.endpoint, true));
+    let beside = next.into_iter().chain(draining).map(|(generation, endpoint, draining)| Beside {
+        generation,
+        endpoint: reached(endpoint),
+        draining,
     });
     let state = WireState::try_from(status.state).unwrap_or(WireState::Unspecified);
     Some(Entry {
@@ -93,7 +104,18 @@ fn entry(status: InstanceStatus) -> Option<Entry> {
         release: status.release.into(),
         secret: status.secret_sha256.try_into().ok(),
         debug_port: u16::try_from(status.debug_port).unwrap_or(0),
+        beside: beside.collect(),
+        idle_stop_ms: status.idle_stop_ms,
+        pause: status.pause.map(|pause| Pause { message: pause.message, closed: pause.closed }),
     })
+}
+
+/// Where a generation is reached, if it can be.
+fn reached(endpoint: Option<WireEndpoint>) -> Option<Endpoint> {
+    match endpoint?.kind? {
+        Kind::TcpPort(port) => u16::try_from(port).ok().filter(|port| *port != 0).map(Endpoint::Tcp),
+        Kind::Shim(path) => Some(Endpoint::Shim(path.into())),
+    }
 }
 
 fn local(state: WireState) -> State {
@@ -105,13 +127,14 @@ fn local(state: WireState) -> State {
         WireState::Stopping => State::Stopping,
         WireState::Stopped => State::Stopped,
         WireState::Failed => State::Failed,
+        WireState::Asleep => State::Asleep,
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use nexushub_proto::procmgr::{Endpoint as WireEndpoint, InstancesSnapshot};
+    use nexushub_proto::procmgr::{DrainingGeneration, InstancesSnapshot, NextGeneration};
 
     use super::*;
 
@@ -145,6 +168,17 @@ mod tests {
         let short = InstanceStatus { secret_sha256: vec![1; 31], state: 99, ..status("a", "hello", None) };
         let short = entry(short).unwrap();
         assert_eq!((short.secret, short.state), (None, State::Unknown));
+    }
+
+    #[test]
+    fn what_comes_up_and_what_drains_beside_an_instance_is_known() {
+        let at = |port| Some(WireEndpoint { kind: Some(Kind::TcpPort(port)) });
+        let next = Some(NextGeneration { generation: 3, endpoint: at(10_003), ..Default::default() });
+        let draining = vec![DrainingGeneration { generation: 1, endpoint: at(10_001), ..Default::default() }];
+        let told = InstanceStatus { next, draining, ..status("a", "a", Some(Kind::TcpPort(10_002))) };
+        let beside =
+            |generation, port, draining| Beside { generation, endpoint: Some(Endpoint::Tcp(port)), draining };
+        assert_eq!(entry(told).unwrap().beside, [beside(3, 10_003, false), beside(1, 10_001, true)]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     address::Client,
     body::{RequestBody, ResponseBody},
     counters::Counters,
-    decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready},
+    decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready, waits},
     door::Caller,
     error::Failure,
     files,
@@ -36,7 +36,8 @@ use crate::{
     link::Link,
     pool::{Lease, Pool, Unavailable},
     refusal::{Form, Reader, Refusal},
-    table::{Route, Table},
+    sleep::Sleep,
+    table::{Entry, Route, Table},
     upgrade::{self, Tunnel},
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Timing {
     pub(crate) debug_first_byte: Duration,
     pub(crate) body_idle: Duration,
     pub(crate) hold: Duration,
+    pub(crate) pause: Duration,
     pub(crate) switch: Duration,
     pub(crate) upgrade_linger: Duration,
     /// For the whole request, if that is bounded.
@@ -70,6 +72,8 @@ pub(crate) struct Proxy {
     pub(crate) inward_holds: Arc<Semaphore>,
     /// Bytes of one request's body.
     pub(crate) body_bytes: u64,
+    /// How apps that sleep are woken.
+    pub(crate) sleep: Sleep,
     pub(crate) access_log: bool,
     /// How long browsers shall come by HTTPS only, as they are told.
     pub(crate) hsts: Option<HeaderValue>,
@@ -161,11 +165,19 @@ struct Exchange {
     upgrade: Option<HeaderValue>,
     record: Record,
     /// Its place among those that wait, and until when.
-    held: Option<(OwnedSemaphorePermit, Instant)>,
+    held: Option<Held>,
     /// It has waited for a switch once.
     switched: bool,
     /// Patience with the backend once the request is sent.
     first_byte: Duration,
+}
+
+/// A place among those that wait.
+struct Held {
+    place: OwnedSemaphorePermit,
+    until: Instant,
+    /// For the end of a pause.
+    paused: bool,
 }
 
 impl Exchange {
@@ -176,15 +188,12 @@ impl Exchange {
         self.body.bound(self.proxy.body_bytes).map_err(|_| too_large())?;
         self.record.in_turn(self.link.door().turn().ok_or_else(too_many)?);
         loop {
-            let table = Arc::clone(&self.proxy.table.borrow());
-            let origin = Origin { names: self.link.names.as_deref(), boxed: self.link.door().caller() };
-            let decision =
-                decide(&self.parts, &authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
+            let (decision, revision) = self.decide(&authority)?;
             let (route, caller, pool) = match decision {
                 Decision::Debug => return self.debug(&authority).await,
                 Decision::Wait(route) => {
                     route.iter().for_each(|route| self.record.for_route(route));
-                    self.hold(route.as_deref(), table.revision).await?;
+                    self.hold(route.as_deref(), revision).await?;
                     continue;
                 }
                 Decision::Site { route, caller } => {
@@ -225,6 +234,21 @@ impl Exchange {
         })
     }
 
+    /// Decides by the table as it is now, whose revision comes with the decision. The table itself is not kept: it holds on to
+    /// what all apps drain.
+    fn decide(&self, authority: &HeaderValue) -> Result<(Decision, u64), Refusal> {
+        let table = Arc::clone(&self.proxy.table.borrow());
+        let origin = Origin { names: self.link.names.as_deref(), boxed: self.link.door().caller() };
+        let decision = decide(&self.parts, authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
+        if let Decision::App { route, .. } | Decision::Dev { route, .. } | Decision::Site { route, .. } =
+            &decision
+            && route.entry.idle_stop_ms > 0
+        {
+            route.activity.touch();
+        }
+        Ok((decision, table.revision))
+    }
+
     /// Passes the request to debug-api.
     async fn debug(&mut self, authority: &HeaderValue) -> Result<Response<ResponseBody>, Refusal> {
         let pool = Arc::clone(&self.proxy.debug);
@@ -238,23 +262,48 @@ impl Exchange {
         self.receive(answered)
     }
 
-    /// Waits until the table has changed.
+    /// Waits until it is worth deciding anew: for an instance in turn with those that came before, else until the table has
+    /// changed. Nothing is read of the request's body meanwhile.
     async fn hold(&mut self, route: Option<&Route>, seen: u64) -> Result<(), Refusal> {
         let in_vain = || route.map_or_else(unknown_yet, |route| unready(route, 1));
-        if self.held.is_none() {
-            let boxed = self.link.door().caller().is_some();
-            let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
-            let Ok(place) = Arc::clone(holds).try_acquire_owned() else {
-                return Err(in_vain());
-            };
-            self.held = Some((place, Instant::now() + self.proxy.timing.hold));
-        }
-        let until = self.held.as_ref().map_or_else(Instant::now, |(_, until)| *until);
+        let timing = &self.proxy.timing;
+        let (paused, limit) = match route.is_some_and(|route| route.entry.pause.is_some()) {
+            true => (true, timing.pause),
+            false => (false, timing.hold),
+        };
+        let place = match self.held.take() {
+            Some(held) if held.paused == paused => held,
+            before => {
+                let place =
+                    before.map_or_else(|| self.place(), |held| Some(held.place)).ok_or_else(in_vain)?;
+                Held { place, until: Instant::now() + limit, paused }
+            }
+        };
+        let until = self.held.insert(place).until;
         let mut table = self.proxy.table.clone();
-        match timeout_at(until, table.wait_for(|table| table.revision != seen)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(in_vain()),
-        }
+        let Some(route) = route else {
+            let news = table.wait_for(|table| table.revision != seen);
+            return if matches!(timeout_at(until, news).await, Ok(Ok(_))) { Ok(()) } else { Err(in_vain()) };
+        };
+        let (id, hold_ms) = (route.entry.id.as_str(), self.proxy.policy.hold_ms);
+        let same = |now: &Entry| now.pause.is_some() == paused && waits(now, hold_ms, now_unix_ms());
+        let news = async {
+            let _turn = route.queue.lock().await;
+            let settled = table.wait_for(|table| !table.by_id(id).is_some_and(|now| same(&now.entry)));
+            // Who is first in turn wakes it for all.
+            tokio::select! {
+                settled = settled => settled.is_ok(),
+                () = self.proxy.sleep.keep_awake(self.proxy.table.clone(), id) => false,
+            }
+        };
+        if timeout_at(until, news).await == Ok(true) { Ok(()) } else { Err(in_vain()) }
+    }
+
+    /// A place among those that wait, if one is free.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let boxed = self.link.door().caller().is_some();
+        let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
+        Arc::clone(holds).try_acquire_owned().ok()
     }
 
     /// An app that refuses connections may just have been replaced: once, news about it are waited for.
@@ -370,10 +419,10 @@ impl Exchange {
         let agreed = self.upgrade.take().filter(|asked| upgrade::agreed(asked, &parts.headers));
         let Some(protocol) = agreed else { return Err(self.fail(&Failure::Protocol)) };
         headers::toward_client(&mut parts.headers, &self.id, Some(protocol));
-        let (wire, turn) = call.into_lease().into_wire();
+        let (wire, hold) = call.into_lease().into_wire();
         let tunnel = Tunnel {
             wire,
-            turn,
+            hold,
             counters: Arc::clone(&self.proxy.counters),
             linger: self.proxy.timing.upgrade_linger,
             end: self.proxy.end.clone(),

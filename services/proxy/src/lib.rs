@@ -1,13 +1,14 @@
 //! HTTPS in, apps behind.
 //!
-//! Workers (`workers.rs`), one for each core, accept from the inherited listeners. A connection (`front.rs`) shakes hands
-//! (`preface.rs` if another proxy passes it on; `tls.rs`, with the pairs that `certificate.rs` judged and `shelf.rs` holds, or a session of `tickets.rs`) and becomes a
-//! `link.rs`; HTTP/1.1 is spoken by `h1.rs`, h2 by a library. Each request is decided by a pure function (`decide.rs`, with
-//! `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to its backend (`forward.rs`) over a pooled
-//! connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the other side (`headers.rs`); or leaves
-//! HTTP (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in boxes come in by doors of their own
-//! (`door.rs`, which also bounds what each client does: `address.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is
-//! kept on disk (`store.rs`); operators ask by RPC (`service.rs`).
+//! Workers (`workers.rs`), one for each core, accept from the inherited listeners. A connection (`front.rs`) says whose it is if
+//! another proxy passes it on (`preface.rs`), shakes hands (`tls.rs`, with the pairs that `certificate.rs` judged and `shelf.rs`
+//! holds, or a session of `tickets.rs`) and becomes a `link.rs`; HTTP/1.1 is spoken by `h1.rs`, h2 by a library. Each request is
+//! decided by a pure function (`decide.rs`, with `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to
+//! its backend (`forward.rs`) over a pooled connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the
+//! other side (`headers.rs`); or leaves HTTP (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in
+//! boxes come in by doors of their own (`door.rs`, which also bounds what each client does: `address.rs`), whose listeners their
+//! shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is kept on disk (`store.rs`); what drains
+//! by it is let go of in time (`release.rs`), and what sleeps is woken (`sleep.rs`); operators ask by RPC (`service.rs`).
 //!
 //! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
 
@@ -35,8 +36,10 @@ mod paths;
 mod pool;
 mod preface;
 mod refusal;
+mod release;
 mod service;
 mod shelf;
+mod sleep;
 mod store;
 mod table;
 mod tickets;
@@ -63,6 +66,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
     config::Config,
@@ -72,7 +76,9 @@ use crate::{
     forward::{Proxy, Timing},
     front::Front,
     pool::{Pool, Target},
+    release::Releaser,
     shelf::Shelf,
+    sleep::Sleep,
     table::Table,
     tickets::Tickets,
     tls::{Tls, now_unix},
@@ -108,16 +114,22 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let path = store::path(&chassis.setup.state);
     let (publish, table) = watch::channel(Arc::new(store::load(&path, config.pool_limits())));
     warn_of_names(&tls, &chassis.setup);
-    let proxy = proxy(&chassis, table.clone());
+    let holder = Uuid::new_v4().to_string();
+    let procmgr = ProcmgrServiceClient::new(chassis.clients.channel("procmgr"));
+    let sleep = Sleep::new(Some(procmgr.clone()), holder.clone());
+    let proxy = proxy(&chassis, table.clone(), sleep.clone());
     let service = service::Service {
         table: table.clone(),
         counters: Arc::clone(&proxy.counters),
         base_domain: proxy.policy.base_domain.clone(),
     };
     let mut rpc = tokio::spawn(chassis.grpc(ProxyServiceServer::new(service)));
-    let procmgr = ProcmgrServiceClient::new(chassis.clients.channel("procmgr"));
     let mut vital = Vital::default();
-    vital.spawn("routes from procmgr", feed::follow(procmgr.max_decoding_message_size(NEWS_BYTES), publish));
+    let releaser = Releaser::new(procmgr.clone(), holder.clone());
+    let procmgr = procmgr.max_decoding_message_size(NEWS_BYTES);
+    vital.spawn("routes from procmgr", feed::follow(procmgr, holder, publish));
+    vital.spawn("letting go of what drains", releaser.follow(table.clone()));
+    vital.spawn("telling who is idle", sleep.follow(table.clone()));
     vital.spawn("the kept table", keep_until_drain(path, table.clone(), chassis.shutdown.clone()));
 
     let drain = CancellationToken::new();
@@ -181,6 +193,7 @@ struct ProxyParts {
     table: watch::Receiver<Arc<Table>>,
     debug_socket: PathBuf,
     debug_token: Option<HeaderValue>,
+    sleep: Sleep,
 }
 
 fn base_domain(setup: &Setup<Config>) -> String {
@@ -195,16 +208,16 @@ fn warn_of_names(tls: &Tls, setup: &Setup<Config>) {
     }
 }
 
-fn proxy(chassis: &Chassis<Config>, table: watch::Receiver<Arc<Table>>) -> Arc<Proxy> {
+fn proxy(chassis: &Chassis<Config>, table: watch::Receiver<Arc<Table>>, sleep: Sleep) -> Arc<Proxy> {
     let setup = &chassis.setup;
     let base_domain = base_domain(setup);
     let debug_socket = setup.run.join("debug-api.http.sock");
     let debug_token = chassis.credentials.token_for("debug-api").and_then(token);
-    build(&setup.config, ProxyParts { base_domain, table, debug_socket, debug_token })
+    build(&setup.config, ProxyParts { base_domain, table, debug_socket, debug_token, sleep })
 }
 
 fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
-    let ProxyParts { base_domain, table, debug_socket, debug_token } = parts;
+    let ProxyParts { base_domain, table, debug_socket, debug_token, sleep } = parts;
     let millis = Duration::from_millis;
     Arc::new(Proxy {
         policy: Policy { base_domain, require_login: config.require_login, hold_ms: config.hold_ms },
@@ -213,6 +226,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
             debug_first_byte: millis(config.debug_first_byte_ms),
             body_idle: millis(config.body_idle_ms),
             hold: millis(config.hold_ms),
+            pause: millis(config.pause_ms),
             switch: millis(config.switch_ms),
             upgrade_linger: millis(config.upgrade_linger_ms),
             whole: (config.whole_ms > 0).then(|| millis(config.whole_ms)),
@@ -224,6 +238,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         inward_holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         body_bytes: if config.max_body_bytes == 0 { u64::MAX } else { config.max_body_bytes },
+        sleep,
         access_log: config.access_log,
         hsts: (config.hsts_seconds > 0).then(|| hsts(config.hsts_seconds)),
         tasks: TaskTracker::new(),

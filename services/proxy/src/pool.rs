@@ -17,6 +17,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
@@ -87,6 +88,13 @@ pub(crate) struct Pool {
     turns: Arc<Semaphore>,
     /// What rests, for each thread its own: a connection is driven by the event loop that opened it.
     rest: Box<[Mutex<Rest>]>,
+    gone: CancellationToken,
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
 }
 
 /// What isn't in use.
@@ -104,6 +112,13 @@ struct Idle {
     since_ms: u64,
 }
 
+/// A request's place at its backend, which is there for as long as anybody holds one.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    _pool: Arc<Pool>,
+    _turn: OwnedSemaphorePermit,
+}
+
 /// A connection taken for one request.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -119,7 +134,17 @@ impl Pool {
     pub(crate) fn new(target: Target, limits: Limits) -> Self {
         let turns = Arc::new(Semaphore::new(limits.requests.clamp(1, Semaphore::MAX_PERMITS)));
         let rest = (0..=limits.workers).map(|_| Mutex::default()).collect();
-        Self { target, limits, turns, rest }
+        Self { target, limits, turns, rest, gone: CancellationToken::new() }
+    }
+
+    /// Whether no request is under way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.turns.available_permits() >= self.limits.requests.clamp(1, Semaphore::MAX_PERMITS)
+    }
+
+    /// Cancelled when nobody can take or holds a connection of it any more.
+    pub(crate) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     /// A connection: an idle one if there is, else a new one.
@@ -256,8 +281,8 @@ impl Lease {
     }
 
     /// The connection alone, and the request's place at the backend, which it keeps.
-    pub(crate) fn into_wire(self) -> (Wire, OwnedSemaphorePermit) {
-        (self.wire, self.turn)
+    pub(crate) fn into_wire(self) -> (Wire, Hold) {
+        (self.wire, Hold { _pool: self.pool, _turn: self.turn })
     }
 }
 

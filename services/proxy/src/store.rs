@@ -94,7 +94,15 @@ fn read(path: &Path, limits: Limits, boot: &str) -> Result<Option<Table>, Unusab
 
 fn rebooted(entry: Entry) -> Entry {
     let reason = "the machine was restarted".into();
-    Entry { state: State::Starting, reason, endpoint: None, routed: false, retry_unix_ms: 0, ..entry }
+    Entry {
+        state: State::Starting,
+        reason,
+        endpoint: None,
+        routed: false,
+        retry_unix_ms: 0,
+        beside: Vec::new(),
+        ..entry
+    }
 }
 
 /// Writes the table whenever what is kept of it differs from the file, until the watch closes.

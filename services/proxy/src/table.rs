@@ -8,16 +8,19 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     files::Site,
     pool::{Limits, Pool, Target},
+    sleep::Activity,
 };
 
 /// Where requests for an instance go.
@@ -57,6 +60,8 @@ pub(crate) enum State {
     Stopped,
     /// Down although it should be up.
     Failed,
+    /// Down because nobody asked for it: its next request starts it.
+    Asleep,
 }
 
 impl State {
@@ -70,6 +75,7 @@ impl State {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
+            Self::Asleep => "asleep",
         }
     }
 }
@@ -93,6 +99,33 @@ pub(crate) struct Entry {
     pub(crate) secret: Option<[u8; 32]>,
     /// A development server for its non-API paths; 0 = none.
     pub(crate) debug_port: u16,
+    /// What lives of it besides.
+    #[serde(default)]
+    pub(crate) beside: Vec<Beside>,
+    /// Requests are not sent to it, whatever its state.
+    #[serde(default)]
+    pub(crate) pause: Option<Pause>,
+    /// How long without a request until it is put to sleep; 0 = never.
+    #[serde(default)]
+    pub(crate) idle_stop_ms: u32,
+}
+
+/// An instance that is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pause {
+    /// For people; may be empty.
+    pub(crate) message: String,
+    /// Requests are refused; otherwise they wait.
+    pub(crate) closed: bool,
+}
+
+/// A generation that gets no new requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Beside {
+    pub(crate) generation: u64,
+    pub(crate) endpoint: Option<Endpoint>,
+    /// It is stopped once it is let go of; otherwise it is coming up.
+    pub(crate) draining: bool,
 }
 
 /// An instance with what its requests run over.
@@ -105,8 +138,24 @@ pub(crate) struct Route {
     pub(crate) dev: Option<Arc<Pool>>,
     /// Its static files.
     pub(crate) site: Arc<Site>,
+    /// Generations that drain.
+    pub(crate) leaving: Vec<Leaving>,
+    /// When it was asked for last.
+    pub(crate) activity: Arc<Activity>,
+    /// Where requests wait for it, in the order in which they came.
+    pub(crate) queue: Arc<Mutex<()>>,
     /// Said by procmgr in its present stream, not merely kept.
     confirmed: bool,
+}
+
+/// A generation that drains, as far as this proxy has to do with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Leaving {
+    pub(crate) generation: u64,
+    /// Cancelled when nothing is under way there any more.
+    pub(crate) gone: CancellationToken,
+    /// For as long as something is.
+    pool: Weak<Pool>,
 }
 
 /// Where a table came from.
@@ -241,6 +290,11 @@ impl Table {
             .find(|route| route.entry.secret.is_some_and(|known| bool::from(known.ct_eq(&digest))))
     }
 
+    /// Every route.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.by_id.values()
+    }
+
     /// Every route, by host name.
     pub(crate) fn routes(&self) -> Vec<&Arc<Route>> {
         let mut routes: Vec<_> = self.by_id.values().collect();
@@ -258,6 +312,10 @@ impl Route {
     /// Which of two instances of one host name wins: the routed one, then the one that procmgr confirms, then the first id.
     fn rank(&self) -> (bool, bool) {
         (self.entry.routed, self.confirmed)
+    }
+
+    fn left(&self, generation: u64) -> Option<&Leaving> {
+        self.leaving.iter().find(|one| one.generation == generation)
     }
 }
 
@@ -279,9 +337,14 @@ fn route(
         |old: &&Arc<Route>| old.entry.endpoint == entry.endpoint && old.entry.generation == entry.generation;
     let app = match (&entry.endpoint, old.filter(same_place)) {
         (Some(_), Some(old)) => old.app.clone(),
-        (Some(endpoint), None) => Some(Arc::new(Pool::new(endpoint.target(), *limits))),
+        (Some(endpoint), None) => {
+            let known = old.and_then(|old| old.left(entry.generation)).and_then(|one| one.pool.upgrade());
+            Some(known.unwrap_or_else(|| Arc::new(Pool::new(endpoint.target(), *limits))))
+        }
         (None, _) => None,
     };
+    let draining = entry.beside.iter().filter(|one| one.draining).map(|one| one.generation);
+    let leaving = draining.map(|generation| leaving(generation, old)).collect();
     let dev = match old.filter(|old| old.entry.debug_port == entry.debug_port) {
         Some(old) => old.dev.clone(),
         None if entry.debug_port == 0 => None,
@@ -291,7 +354,23 @@ fn route(
         Some(old) => Arc::clone(&old.site),
         None => Arc::new(Site::new(entry.release.join("static"))),
     };
-    Arc::new(Route { entry, app, dev, site, confirmed })
+    let queue = old.map(|old| Arc::clone(&old.queue)).unwrap_or_default();
+    let activity = old.map(|old| Arc::clone(&old.activity)).unwrap_or_default();
+    Arc::new(Route { entry, app, dev, site, leaving, activity, queue, confirmed })
+}
+
+/// What this proxy has to do with a generation that drains, by what the route was before.
+fn leaving(generation: u64, old: Option<&Arc<Route>>) -> Leaving {
+    if let Some(pool) = old.filter(|old| old.entry.generation == generation).and_then(|old| old.app.as_ref())
+    {
+        return Leaving { generation, gone: pool.gone(), pool: Arc::downgrade(pool) };
+    }
+    let unused = || {
+        let gone = CancellationToken::new();
+        gone.cancel();
+        Leaving { generation, gone, pool: Weak::new() }
+    };
+    old.and_then(|old| old.left(generation)).cloned().unwrap_or_else(unused)
 }
 
 /// The same routes, none of them confirmed any more.
@@ -302,6 +381,9 @@ fn unconfirmed(routes: &BTreeMap<String, Arc<Route>>) -> BTreeMap<String, Arc<Ro
             app: old.app.clone(),
             dev: old.dev.clone(),
             site: Arc::clone(&old.site),
+            leaving: old.leaving.clone(),
+            activity: Arc::clone(&old.activity),
+            queue: Arc::clone(&old.queue),
             confirmed: false,
         })
     };
@@ -337,6 +419,9 @@ fn give_way(routes: &mut BTreeMap<String, Arc<Route>>) {
                 app: None,
                 dev: route.dev.clone(),
                 site: Arc::clone(&route.site),
+                leaving: route.leaving.clone(),
+                activity: Arc::clone(&route.activity),
+                queue: Arc::clone(&route.queue),
                 confirmed: false,
             });
         }
@@ -366,7 +451,16 @@ pub(crate) mod tests {
             release: PathBuf::from("/nowhere").join(id),
             secret: Some(Sha256::digest(format!("secret of {id}")).into()),
             debug_port: 0,
+            beside: Vec::new(),
+            pause: None,
+            idle_stop_ms: 0,
         }
+    }
+
+    /// The second generation of one whose first, on port 1, drains.
+    pub(crate) fn switched(id: &str, host: &str, port: u16) -> Entry {
+        let old = Beside { generation: 1, endpoint: Some(Endpoint::Tcp(1)), draining: true };
+        Entry { generation: 2, beside: vec![old], ..running(id, host, port) }
     }
 
     /// The same in another state, not routed.

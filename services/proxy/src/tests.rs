@@ -162,6 +162,7 @@ fn proxy_for(config: &Config, table: watch::Receiver<Arc<Table>>, debug: PathBuf
         table,
         debug_socket: debug,
         debug_token: token("the-token"),
+        sleep: Sleep::new(None, String::new()),
     };
     build(config, parts)
 }

@@ -10,12 +10,11 @@ use http::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, copy, split},
-    sync::OwnedSemaphorePermit,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{counters::Counters, h1::client::Wire, headers};
+use crate::{counters::Counters, h1::client::Wire, headers, pool::Hold};
 
 /// The protocol that a request asks to change to, as it asks. HTTP/2 is not reached this way, and a request with a body
 /// stays what it is: both are old ways to smuggle.
@@ -43,7 +42,7 @@ pub(crate) struct Tunnel {
     /// The connection, and what came of it after the agreement.
     pub(crate) wire: Wire,
     /// The request's place at the backend.
-    pub(crate) turn: OwnedSemaphorePermit,
+    pub(crate) hold: Hold,
     pub(crate) counters: Arc<Counters>,
     pub(crate) linger: Duration,
     /// The drain's limit is reached.
@@ -53,11 +52,11 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// Copies until either side has closed.
     pub(crate) async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-        let Self { wire, turn, counters, linger, end } = self;
+        let Self { wire, hold, counters, linger, end } = self;
         counters.upgrades_open.up();
         let outcome = end.run_until_cancelled(copy_all(client, wire, linger)).await;
         counters.upgrades_open.down();
-        drop(turn);
+        drop(hold);
         outcome.unwrap_or(Ok(()))
     }
 }

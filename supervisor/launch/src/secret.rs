@@ -32,7 +32,14 @@ pub const GRANTS: [(&str, &str, &str); 5] = [
         "nexushub.procmgr.v1.ProcmgrService/WatchInstances,\
          nexushub.procmgr.v1.ProcmgrService/ReadLog",
     ),
-    ("proxy", "procmgr", "nexushub.procmgr.v1.ProcmgrService/WatchInstances"),
+    (
+        "proxy",
+        "procmgr",
+        "nexushub.procmgr.v1.ProcmgrService/WatchInstances,\
+         nexushub.procmgr.v1.ProcmgrService/ReleaseGeneration,\
+         nexushub.procmgr.v1.ProcmgrService/ReportIdle,\
+         nexushub.procmgr.v1.ProcmgrService/WakeInstance",
+    ),
     ("proxy", "debug-api", "http"),
 ];
 

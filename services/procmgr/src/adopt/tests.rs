@@ -211,6 +211,31 @@ async fn a_shim_that_proves_itself_is_adopted_and_one_that_does_not_is_left_alon
 }
 
 #[tokio::test]
+async fn of_two_that_live_the_newest_that_answered_counts_and_the_other_is_kept_beside() {
+    for (healthy, counts, other) in [(&[3][..], 3, 4), (&[3, 4], 4, 3), (&[], 4, 3)] {
+        let stage = Stage::new();
+        let app = Some(Process { pid: 77, start: 9 });
+        let mut held = Vec::new();
+        for generation in [3, 4] {
+            let folder = stage.write(Record { generation, shim: Some(me()), app, ..record(true) });
+            fs::write(folder.join("note"), "{}").unwrap();
+            if healthy.contains(&generation) {
+                fs::write(folder.join("healthy"), "").unwrap();
+            }
+            held.push((
+                Lock::try_acquire(&folder.join(LOCK)).unwrap(),
+                answer(&folder, "running pid=77 start=9"),
+            ));
+        }
+        let examination = stage.examine().await;
+        let Found::Live { run, .. } = examination.found else { panic!("not adopted") };
+        let beside: Vec<_> = examination.beside.iter().map(|one| one.run.number).collect();
+        assert_eq!((run.number, beside), (counts, vec![other]), "{healthy:?}");
+        held.into_iter().for_each(|(_, proving)| proving.join().unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_box_is_adopted_without_a_port_and_what_it_lacks_is_known_again() {
     let stage = Stage::new();
     let app = Some(Process { pid: 77, start: 9 });

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
-use super::{Driver, Form, Plan, Program, boxed_app, inside_box, options, trial};
+use super::{Driver, Form, KRUN, Plan, Program, boxed_app, inside_box, options, trial};
 use crate::{
     desired::Desired,
     env::{Inside, Surroundings},
@@ -40,7 +40,7 @@ impl Krun {
 
 impl Driver for Krun {
     fn name(&self) -> &'static str {
-        "krun"
+        KRUN
     }
 
     fn boxes(&self) -> bool {
@@ -72,6 +72,10 @@ impl Driver for Krun {
 
     fn host_limits(&self, limits: &Limits) -> Limits {
         Limits { memory_bytes: memory(limits) + AROUND, processes: THREADS, ..*limits }
+    }
+
+    fn shares(&self, _: &Desired) -> bool {
+        false // a guest keeps what it has read of its data, and doesn't learn that another wrote
     }
 
     fn not_enforced(&self) -> &[String] {

@@ -5,7 +5,7 @@ use std::{iter, path::PathBuf, time::Duration};
 
 use super::{Driver, Form, Plan, Program, boxed_app, inside_box, options, trial};
 use crate::{
-    desired::Desired,
+    desired::{Desired, Egress},
     env::{Inside, Surroundings},
     slots,
 };
@@ -46,6 +46,10 @@ impl Driver for Sandbox {
         args.extend(plan.gateway.iter().flat_map(|gateway| ["--gateway".into(), gateway.to_string().into()]));
         args.extend(["--".into(), boxed_app()]);
         Program { path: self.program.clone(), args, cwd: "/".into(), form: Form::Box }
+    }
+
+    fn shares(&self, desired: &Desired) -> bool {
+        desired.egress == Egress::None // the way out is the instance's: a second box would take it from the first
     }
 
     fn not_enforced(&self) -> &[String] {

@@ -18,6 +18,7 @@ use crate::{
     exit::How,
     generation::Endpoint,
     health::Check,
+    state::Found,
 };
 
 #[derive(Clone, Default)]
@@ -65,6 +66,9 @@ impl Effects for Fake {
     fn sweep(&self, known: &dyn Fn(&str) -> bool) {
         self.0.add(format!("sweep {}", known("a")));
     }
+    fn keep(&self, orders: &Orders, _: Option<Kept>) {
+        self.0.add(format!("keep {}", orders.paused.len()));
+    }
     fn jitter(&self) -> f64 {
         0.0
     }
@@ -92,6 +96,8 @@ impl Stage {
             config,
             clock: Clock::start(),
             table: table.clone(),
+            holders: Holders::default(),
+            orders: Orders::default(),
             desired,
             known,
             mode,
@@ -132,7 +138,10 @@ impl Stage {
     }
 
     fn found(&mut self, found: Found) -> Vec<String> {
-        self.event(Event::Examined { id: id(), examination: Examination { found, newest: 0 } })
+        self.event(Event::Examined {
+            id: id(),
+            examination: Examination { found, beside: vec![], newest: 0 },
+        })
     }
 
     fn launched(&mut self, number: u64) -> Vec<String> {
@@ -336,12 +345,130 @@ fn a_change_to_a_box_leaves_the_running_one_alone_until_it_is_known_that_there_a
 fn a_restart_is_only_for_what_is_wanted_and_can_run() {
     let mut stage = running();
     let (reply, mut answer) = oneshot::channel();
-    assert_eq!(stage.event(Event::Restart { id: id(), reply }), ["stop 1 5000"]);
+    assert_eq!(stage.event(Event::Restart { id: id(), reply }), ["start a 10001"]);
     assert!(answer.try_recv().unwrap().is_ok());
-    assert_eq!(stage.ended(1), ["start a 10001"]);
     let (reply, mut answer) = oneshot::channel();
     stage.event(Event::Restart { id: InstanceId::parse("nobody").unwrap(), reply });
     assert!(matches!(answer.try_recv().unwrap(), Err(ProcmgrError::UnknownInstance(_))));
+}
+
+/// Generation 1 drains, generation 2 has taken its place; `p` watches.
+fn switched() -> (Stage, crate::holders::Presence) {
+    let mut stage = running();
+    let holder = stage.manager.holders.enter("p".into(), mpsc::channel(1).0);
+    let (reply, _) = oneshot::channel();
+    stage.event(Event::Restart { id: id(), reply });
+    let run = Generation { endpoint: Endpoint::Port(10_001), ..Arc::unwrap_or_clone(stage.run(2)) };
+    let started = Event::Started { id: id(), port: Some(10_001), result: Ok(Arc::new(run)) };
+    assert_eq!(stage.event(started), ["await 2", "probe 2 true"]);
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!((status.generation, status.routed, status.draining.len()), (1, true, 0));
+    assert_eq!(status.next.unwrap().generation, 2);
+    assert_eq!(stage.probed(2, Ok(())), ["healthy 2"]);
+    (stage, holder)
+}
+
+fn released(generation: u64, holder: &str) -> Event {
+    Event::Released { id: id(), generation, holder: holder.into() }
+}
+
+#[test]
+fn an_old_generation_is_stopped_when_the_proxy_has_let_go_of_it_and_its_port_is_free_again() {
+    let (mut stage, _holder) = switched();
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!((status.generation, status.routed, status.next), (2, true, None));
+    assert_eq!(status.draining.iter().map(|one| one.generation).collect::<Vec<_>>(), [1]);
+    assert_eq!(stage.event(released(2, "p")), Vec::<String>::new(), "which doesn't drain");
+    assert_eq!(stage.event(released(1, "p")), ["stop 1 5000"]);
+    assert_eq!(stage.wait(7_000), ["kill 1"]);
+    assert_eq!(stage.ended(1), Vec::<String>::new());
+    assert!(stage.table.get(&id()).unwrap().draining.is_empty());
+    assert_eq!(stage.manager.ports.reserve(&id(), Ok).unwrap().0, 10_002, "in turn");
+}
+
+#[test]
+fn an_old_generation_waits_for_every_proxy_that_is_there_and_for_none_that_is_gone() {
+    let (mut stage, _holder) = switched();
+    let other = stage.manager.holders.enter("q".into(), mpsc::channel(1).0);
+    assert_eq!(stage.event(released(1, "p")), Vec::<String>::new());
+    drop(other);
+    assert_eq!(stage.event(Event::HolderLeft), ["stop 1 5000"]);
+}
+
+#[test]
+fn one_that_nobody_asks_for_falls_asleep_over_a_restart_of_procmgr_and_is_woken_once() {
+    let drowsy = || {
+        let wanted = provider::Instance { idle_stop_ms: 1_000, ..proto("a") };
+        let set: DesiredSet = [(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into();
+        set
+    };
+    let mut stage = running();
+    stage.event(Event::Desired(drowsy()));
+    let _holder = stage.manager.holders.enter("p".into(), mpsc::channel(1).0);
+    let idle = Event::Idle { id: id(), generation: 1, holder: "p".into() };
+    assert_eq!(stage.event(idle), ["keep 0"]);
+    assert_eq!(stage.state(), Shown::Asleep);
+    assert_eq!(stage.event(released(1, "p")), ["stop 1 5000"]);
+    stage.ended(1);
+    assert_eq!(stage.wait(99_000), Vec::<String>::new(), "it sleeps");
+    let orders = stage.manager.orders.clone();
+    let mut stage = Stage::new(Config::default(), Some(drowsy()), vec![id()], Mode::Run);
+    stage.manager.orders = orders;
+    stage.notes.take();
+    assert_eq!(stage.found(Found::Nothing(None)), Vec::<String>::new());
+    assert_eq!(stage.state(), Shown::Asleep);
+    assert_eq!(stage.event(Event::Wake(id())), ["keep 0", "start a 10000"]);
+    assert_eq!(stage.event(Event::Wake(id())), Vec::<String>::new());
+}
+
+fn pause(pause: Option<Pause>) -> Event {
+    Event::Pause { id: id(), pause, reply: oneshot::channel().0, kept: oneshot::channel().0 }
+}
+
+#[test]
+fn a_pause_is_kept_and_told_changes_nothing_of_what_runs_and_ends_with_the_instance() {
+    let mut stage = running();
+    let order = Pause { message: "back at noon".into(), closed: false, since_unix: 7 };
+    assert_eq!(stage.event(pause(Some(order.clone()))), ["keep 1"]);
+    let status = stage.table.get(&id()).unwrap();
+    assert_eq!((status.routed, status.pause.unwrap().message.as_str()), (true, "back at noon"));
+    assert_eq!(stage.event(pause(None)), ["keep 0"]);
+    assert!(stage.table.get(&id()).unwrap().pause.is_none());
+    stage.event(pause(Some(order)));
+    stage.event(Event::Desired(DesiredSet::new()));
+    assert_eq!(stage.ended(1), ["keep 0", "sweep false"]);
+}
+
+#[test]
+fn each_generation_is_judged_by_the_health_check_that_it_was_started_with() {
+    let mut stage = running();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("bin")).unwrap();
+    std::fs::copy("/bin/true", dir.path().join("bin/app")).unwrap();
+    let health = Some(provider::Health { start_deadline_ms: 300, ..Default::default() });
+    let wanted = provider::Instance { health, release: dir.path().display().to_string(), ..proto("a") };
+    let desired = Arc::new(Desired::from_proto(wanted, 1_000).unwrap());
+    let digest = desired.digest.clone();
+    assert_eq!(stage.event(Event::Desired([(id(), desired)].into())), ["start a 10001"]);
+    let run = Generation { digest, ..Arc::unwrap_or_clone(stage.run(2)) };
+    let started = Event::Started { id: id(), port: Some(10_001), result: Ok(Arc::new(run)) };
+    assert_eq!(stage.event(started), ["await 2", "probe 2 true"]);
+    assert_eq!(stage.wait(300), ["stop 2 5000"], "it had not answered");
+    assert!(stage.table.get(&id()).unwrap().routed);
+}
+
+#[test]
+fn two_generations_that_a_killed_procmgr_left_behind_finish_their_switch() {
+    let mut stage = Stage::new(Config::default(), Some(set()), vec![id()], Mode::Run);
+    let found = Found::Live { run: stage.run(1), was_healthy: true, ending: false };
+    let beside = vec![crate::overlap::Survivor { run: stage.run(2), ending: false }];
+    let examination = Examination { found, beside, newest: 2 };
+    stage.notes.take();
+    let done = stage.event(Event::Examined { id: id(), examination });
+    assert_eq!(done, ["await 1", "await 2", "probe 2 true", "probe 1 true"]);
+    assert!(stage.table.get(&id()).unwrap().routed);
+    stage.probed(2, Ok(()));
+    assert_eq!(stage.wait(30_000), ["stop 1 5000", "probe 2 false"]);
 }
 
 #[test]

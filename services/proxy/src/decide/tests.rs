@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     pool::Limits,
     table::{
-        Change, Entry,
+        Change, Entry, Pause,
         tests::{idle, running},
     },
 };
@@ -16,6 +16,10 @@ const BASE: &str = "yesterday.localhost";
 
 fn policy() -> Policy {
     Policy { base_domain: BASE.into(), require_login: false, hold_ms: 5_000 }
+}
+
+fn paused(closed: bool) -> Option<Pause> {
+    Some(Pause { message: "back at noon".into(), closed })
 }
 
 fn table() -> Table {
@@ -29,6 +33,9 @@ fn table() -> Table {
         idle("t1", "stopped", State::Stopped, "removed"),
         idle("t2", "stopping", State::Stopping, "removed"),
         Entry { retry_unix_ms: 1_000, ..idle("t3", "switching", State::Stopping, "new release") },
+        idle("z1", "asleep", State::Asleep, "nobody asked for it"),
+        Entry { pause: paused(false), ..running("p1", "paused", 10_003) },
+        Entry { pause: paused(true), ..running("p2", "closed", 10_004) },
     ];
     Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true })
 }
@@ -85,6 +92,16 @@ fn bearer(host: &str, path: &str, token: &str, id: Option<&str>) -> String {
     let mut headers = vec![("host", host), ("authorization", authorization.as_str())];
     headers.extend(id.map(|id| ("x-application-id", id)));
     judged(&parts("GET", path, &headers), None, &table(), &policy())
+}
+
+#[test]
+fn an_app_that_runs_and_is_paused_makes_its_requests_wait_or_refuses_them() {
+    assert_eq!(get("paused.yesterday.localhost", "/"), "wait p1");
+    assert_eq!(get("asleep.yesterday.localhost", "/"), "wait z1", "and is woken meanwhile");
+    assert_eq!(get("closed.yesterday.localhost", "/"), "503");
+    let table = table();
+    let refusal = unready(table.by_host("closed").unwrap(), 10);
+    assert_eq!(refusal.text, "Service Unavailable: closed is paused: back at noon");
 }
 
 #[test]
