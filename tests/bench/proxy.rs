@@ -41,12 +41,14 @@ pub(crate) fn main(words: &[String]) {
     let mut bench = Bench::new(runtime, runs, Duration::from_secs_f64(seconds));
     println!("{runs} runs of {seconds} s for each; median (least–most)\n");
     print!("{}", figures::head());
-    let mut table: Vec<Value> = Vec::new();
+    let (mut table, mut short): (Vec<Value>, String) = (Vec::new(), figures::short_head());
     for row in rows::ALL.iter().filter(|row| asks(row.name)) {
         let measured = bench.row(row);
         print!("{}", figures::lines(&format!("`{}` {}", row.name, row.says), &measured));
+        short += &figures::short_lines(row.name, &measured);
         table.push(figures::json(row.name, &measured));
     }
+    print!("\n{short}");
     if let Some(file) = option("--json") {
         let all = json!({"runs": runs, "seconds": seconds, "rows": table});
         fs::write(file, format!("{all:#}\n")).unwrap();

@@ -18,8 +18,16 @@ pub(crate) const NAMES: [&str; 4] = ["ours", "nginx", "HAProxy", "Caddy"];
 /// Who is measured together.
 pub(crate) struct Field {
     pub(crate) contenders: Vec<Contender>,
-    /// Where the app itself listens, without TLS.
-    pub(crate) backend: SocketAddr,
+    pub(crate) backend: Backend,
+}
+
+/// The app behind all of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backend {
+    /// Where it listens, without TLS.
+    pub(crate) address: SocketAddr,
+    /// Its process.
+    pub(crate) pid: u32,
 }
 
 /// One proxy that serves.
@@ -44,7 +52,7 @@ impl Field {
             _held: Box::new(platform),
         };
         let others = others::ALL.into_iter().zip(&NAMES[1..]).map(|(kind, name)| {
-            let (daemon, address) = others::start(kind, backend, routes);
+            let (daemon, address) = others::start(kind, backend.address, routes);
             Contender { name, address, pids: cost::family(daemon.pid()), _held: Box::new(daemon) }
         });
         Self { contenders: std::iter::once(ours).chain(others).collect(), backend }

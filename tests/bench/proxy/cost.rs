@@ -1,6 +1,6 @@
 //! What a process costs: processor time and memory; and on which core it runs.
 
-use std::{fs, time::Duration};
+use std::{fs, process, time::Duration};
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -38,19 +38,66 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     std::iter::once(pid).chain(children).collect()
 }
 
+/// Clock ticks a second in `/proc/stat`, on every Linux that we build for.
+const TICKS: f64 = 100.0;
+
+/// Whose processor time is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watch<'a> {
+    /// The processes of the measured one; none where nobody is.
+    pub(crate) measured: &'a [u32],
+    /// The app behind it.
+    pub(crate) backend: u32,
+}
+
+/// Processor time, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    pub(crate) measured: f64,
+    pub(crate) generator: f64,
+    /// What neither these two nor the backend used: whoever else is on the machine, or below it.
+    pub(crate) others: f64,
+}
+
+impl Watch<'_> {
+    /// What has been used so far.
+    pub(crate) fn look(&self) -> Used {
+        let (measured, own) = (of(self.measured), of(&[process::id()]));
+        let others = of_machine() - measured - own - of(&[self.backend]);
+        Used { measured, generator: of_this_thread(), others }
+    }
+}
+
+impl Used {
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            measured: self.measured - before.measured,
+            generator: self.generator - before.generator,
+            others: (self.others - before.others).max(0.0),
+        }
+    }
+}
+
+/// Time in which any core was not idle, or was taken away by the machine below.
+fn of_machine() -> f64 {
+    let text = fs::read_to_string("/proc/stat").unwrap();
+    let fields = text.lines().next().unwrap().split_whitespace().skip(1);
+    let ticks = fields.enumerate().filter(|(at, _)| matches!(at, 0..=2 | 5..=7));
+    ticks.map(|(_, ticks)| ticks.parse::<f64>().unwrap()).sum::<f64>() / TICKS
+}
+
 /// Processor time of processes, every thread of theirs, the kernel's work for them included: utime and stime of
 /// `/proc/<pid>/stat`, but in nanoseconds.
-pub(crate) fn of(pids: &[u32]) -> Duration {
+fn of(pids: &[u32]) -> f64 {
     let time = |pid: &u32| {
         let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(*pid).unwrap())).unwrap();
-        Duration::from(clock_gettime(clock).unwrap())
+        Duration::from(clock_gettime(clock).unwrap()).as_secs_f64()
     };
     pids.iter().map(time).sum()
 }
 
-/// Processor time of the calling thread.
-pub(crate) fn of_this_thread() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+fn of_this_thread() -> f64 {
+    Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap()).as_secs_f64()
 }
 
 /// Memory of processes, what they share with others divided among those, in bytes.

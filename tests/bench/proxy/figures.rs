@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::contenders::NAMES;
 
-/// From which part of its core on, in percent, a proxy is what limits a rate.
-const BUSY: f64 = 95.0;
+/// The figure that tells whether a proxy was what limited its rate; and from where on it was.
+pub(crate) const BUSY: &str = "% of its core";
+const LIMITING: f64 = 95.0;
 
 /// Which of two is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl Figure {
 /// Whether a row's ratio is told by this figure: by the rate where the proxies were what limited it, else by what a request
 /// costs them; where there is no rate, by every figure that can be better.
 fn counts(figures: &[Figure], at: usize) -> bool {
-    let Some(busy) = figures.iter().find(|figure| figure.unit == "% of its core") else {
+    let Some(busy) = figures.iter().find(|figure| figure.unit == BUSY) else {
         return figures[at].better != Better::Neither;
     };
     let [ours, others @ ..] = busy.medians();
@@ -91,7 +92,7 @@ fn counts(figures: &[Figure], at: usize) -> bool {
         rate(*a).total_cmp(&rate(*b))
     });
     let best = best.and_then(|best| others[best]);
-    let limits = [ours, best].into_iter().flatten().all(|share| share >= BUSY);
+    let limits = [ours, best].into_iter().flatten().all(|share| share >= LIMITING);
     at == usize::from(!limits)
 }
 
@@ -113,6 +114,26 @@ pub(crate) fn lines(row: &str, figures: &[Figure]) -> String {
     figures.iter().enumerate().map(line).collect()
 }
 
+/// The head of the short table.
+pub(crate) fn short_head() -> String {
+    "| row | what counts | ours | best of the others | ours : best |\n|---|---|---|---|---|\n".to_owned()
+}
+
+/// A row's lines in the short table: the figures that count.
+pub(crate) fn short_lines(row: &str, figures: &[Figure]) -> String {
+    let line = |(at, figure): (usize, &Figure)| {
+        let [ours, others @ ..] = figure.medians();
+        let ratio = figure.ratio().filter(|_| counts(figures, at))?;
+        let others = others.iter().zip(&NAMES[1..]).filter_map(|(value, name)| Some(((*value)?, *name)));
+        let best = |a: &(f64, &str), b: &(f64, &str)| a.0.total_cmp(&b.0);
+        let (value, name) =
+            if figure.better == Better::More { others.max_by(best)? } else { others.min_by(best)? };
+        let (ours, value) = (round(ours?), round(value));
+        Some(format!("| {row} | {} | {ours} | {value} {name} | {ratio:.2} |\n", figure.unit))
+    };
+    figures.iter().enumerate().filter_map(line).collect()
+}
+
 /// A row for programs.
 pub(crate) fn json(row: &str, figures: &[Figure]) -> Value {
     let figures: Vec<Value> =
@@ -122,9 +143,11 @@ pub(crate) fn json(row: &str, figures: &[Figure]) -> Value {
 
 fn cell(spread: Option<Spread>) -> String {
     let Some(Spread { least, middle, most }) = spread else { return "–".to_owned() };
-    let digits = match middle {
-        ..100.0 => 1,
-        _ => 0,
-    };
-    format!("{middle:.digits$} ({least:.digits$}–{most:.digits$})")
+    format!("{} ({}–{})", round(middle), round(least), round(most))
+}
+
+/// Without digits that say nothing.
+fn round(value: f64) -> String {
+    let digits = usize::from(value.abs() < 100.0);
+    format!("{value:.digits$}")
 }

@@ -23,6 +23,7 @@ use rustix::{
 };
 
 use super::{
+    cost::{Used, Watch},
     link::{self, Link, Target},
     speech::Speech,
 };
@@ -74,17 +75,14 @@ pub(crate) struct Tally {
     pub(crate) resumed: u64,
     /// How long each exchange took, in nanoseconds.
     pub(crate) waits: Vec<u32>,
-    /// Processor time of the measured one.
-    pub(crate) cpu: Duration,
-    /// Processor time of this thread.
-    pub(crate) own_cpu: Duration,
+    pub(crate) used: Used,
 }
 
-/// Runs a load; `cpu` tells the processor time that the measured one has used so far.
+/// Runs a load and watches what it costs.
 ///
 /// # Errors
 /// When a link breaks or an answer is wrong: a figure without every answer is none.
-pub(crate) fn run(load: &Load, cpu: impl Fn() -> Duration) -> io::Result<Tally> {
+pub(crate) fn run(load: &Load, watch: Watch) -> io::Result<Tally> {
     let mut floor = Floor::open(load)?;
     let (began, mut events) = (Instant::now(), Vec::with_capacity(1024));
     let mut begun = None;
@@ -97,11 +95,10 @@ pub(crate) fn run(load: &Load, cpu: impl Fn() -> Duration) -> io::Result<Tally> 
         match begun {
             None if now - began >= WARM => {
                 floor.tally = Tally::default();
-                begun = Some((now, cpu(), super::cost::of_this_thread()));
+                begun = Some((now, watch.look()));
             }
-            Some((from, cpu_before, own)) if now - from >= load.time => {
-                let (cpu, own_cpu) = (cpu() - cpu_before, super::cost::of_this_thread() - own);
-                return Ok(Tally { time: now - from, cpu, own_cpu, ..floor.tally });
+            Some((from, before)) if now - from >= load.time => {
+                return Ok(Tally { time: now - from, used: watch.look().since(before), ..floor.tally });
             }
             _ => {}
         }
@@ -158,7 +155,7 @@ impl<'a> Floor<'a> {
     }
 
     fn connect(&self, number: usize) -> io::Result<Place> {
-        let link = Link::open(&self.load.target, (self.load.speech)(number))?;
+        let link = Link::open(&self.load.target, number, (self.load.speech)(number))?;
         epoll::add(&self.poll, &link.tcp, EventData::new_u64(number as u64), EventFlags::IN)?;
         Ok(Place { link, asked: VecDeque::new(), waits: false })
     }
@@ -266,7 +263,7 @@ pub(crate) fn idle(
 ) -> io::Result<Vec<Link>> {
     let mut room = link::room();
     let one = |number: usize| {
-        let mut link = Link::open(target, speech(number))?;
+        let mut link = Link::open(target, number, speech(number))?;
         link.tcp.set_nonblocking(false)?;
         link.ask();
         loop {

@@ -23,8 +23,8 @@ pub(crate) fn room() -> Vec<u8> {
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// The name that is asked for, and with what; none = no TLS.
-    pub(crate) tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    /// The name that is asked for, and with what, each link in its turn; none = no TLS.
+    pub(crate) tls: Option<(ServerName<'static>, Vec<Arc<ClientConfig>>)>,
 }
 
 /// The connection. What is said may wait here until the socket takes it.
@@ -39,15 +39,16 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects; what the speech begins with is said with the first flush.
+    /// Connects, as the link of some number; what the speech begins with is said with the first flush.
     ///
     /// # Errors
     /// When nobody listens.
-    pub(crate) fn open(target: &Target, mut speech: Box<dyn Speech>) -> io::Result<Self> {
+    pub(crate) fn open(target: &Target, number: usize, mut speech: Box<dyn Speech>) -> io::Result<Self> {
         let tcp = TcpStream::connect(target.address)?;
         tcp.set_nonblocking(true)?;
         tcp.set_nodelay(true)?;
-        let tls = target.tls.as_ref().map(|(name, config)| {
+        let tls = target.tls.as_ref().map(|(name, configs)| {
+            let config = &configs[number % configs.len()];
             let mut tls =
                 ClientConnection::new(Arc::clone(config), name.clone()).expect("a usable configuration");
             tls.set_buffer_limit(None);

@@ -7,17 +7,23 @@ use rustls_pki_types::ServerName;
 use tokio::runtime::Runtime;
 
 use super::{
-    contenders::{Contender, Field, HOST, NAMES},
-    cost,
-    figures::{Better, Figure},
+    contenders::{Backend, Contender, Field, HOST, NAMES},
+    cost::{self, Watch},
+    figures::{BUSY, Better, Figure},
     generator::{self, Load, Pace, Tally},
     link::{Link, Target},
-    rows::{MIB, Measure, ROUTES, Row, Shape},
+    rows::{MIB, Measure, ROUTES, Row, Shape, Talk},
     trust,
 };
 
 /// Of rows whose runs are long for other reasons, so many at most.
 const FEW: usize = 3;
+
+/// All of the machine.
+const CORES: f64 = 2.0;
+/// The part of it that others may take of a run without it being told again, and how often it is told at most.
+const DISTURBED: f64 = 0.1;
+const TRIES: usize = 3;
 
 /// How much is measured, and on whom.
 pub(crate) struct Bench {
@@ -76,21 +82,24 @@ impl Bench {
             if shape.bulk { ("MiB/s", "µs CPU/MiB") } else { ("requests/s", "µs CPU/request") };
         let mut rate = Figure::new(amount, Better::More);
         let mut cpu = Figure::new(cost, Better::Less);
-        let mut busy = Figure::new("% of its core", Better::Neither);
+        let mut busy = Figure::new(BUSY, Better::Neither);
         let mut own = Figure::new("% of the generator's core", Better::Neither);
+        let mut others = Figure::new("% of both cores taken by others", Better::Neither);
         let mut resumed = Figure::new("% resumed", Better::Neither);
         self.interleaved(|at, contender| {
-            let tally = load(contender, shape, Pace::Eager(shape.depth), self.time)?;
-            let done = if shape.bulk { tally.moved as f64 / MIB } else { tally.exchanges as f64 };
-            let seconds = tally.time.as_secs_f64();
+            let Tally { time, exchanges, moved, resumed: again, used, .. } =
+                self.load(contender, shape, Pace::Eager(shape.depth))?;
+            let done = if shape.bulk { moved as f64 / MIB } else { exchanges as f64 };
+            let seconds = time.as_secs_f64();
             rate.add(at, done / seconds);
-            cpu.add(at, tally.cpu.as_secs_f64() * 1e6 / done);
-            busy.add(at, tally.cpu.as_secs_f64() / seconds * 100.0);
-            own.add(at, tally.own_cpu.as_secs_f64() / seconds * 100.0);
-            resumed.add(at, tally.resumed as f64 / tally.exchanges as f64 * 100.0);
+            cpu.add(at, used.measured * 1e6 / done);
+            busy.add(at, used.measured / seconds * 100.0);
+            own.add(at, used.generator / seconds * 100.0);
+            others.add(at, used.others / seconds / CORES * 100.0);
+            resumed.add(at, again as f64 / exchanges as f64 * 100.0);
             Ok(())
         })?;
-        let mut figures = vec![rate, cpu, busy, own];
+        let mut figures = vec![rate, cpu, busy, own, others];
         figures.extend(shape.resumes.then_some(resumed));
         Ok(figures)
     }
@@ -99,7 +108,7 @@ impl Bench {
     fn half_load(&self, shape: &Shape) -> io::Result<Vec<Figure>> {
         let mut peaks = [0.0; NAMES.len()];
         for (peak, contender) in peaks.iter_mut().zip(&self.field().contenders) {
-            let tally = load(contender, shape, Pace::Eager(shape.depth), self.time)?;
+            let tally = self.load(contender, shape, Pace::Eager(shape.depth))?;
             *peak = tally.exchanges as f64 / tally.time.as_secs_f64();
         }
         let mut sorted = peaks;
@@ -110,12 +119,12 @@ impl Bench {
         let mut cpu = Figure::new("µs CPU/request", Better::Less);
         let mut rate = Figure::new("requests/s asked for", Better::Neither);
         self.interleaved(|at, contender| {
-            let mut tally = load(contender, shape, Pace::PerSecond(pace(at)), self.time)?;
+            let mut tally = self.load(contender, shape, Pace::PerSecond(pace(at)))?;
             tally.waits.sort_unstable();
             for (figure, (_, part)) in figures.iter_mut().zip(parts) {
                 figure.add(at, quantile(&tally.waits, part));
             }
-            cpu.add(at, tally.cpu.as_secs_f64() * 1e6 / tally.exchanges as f64);
+            cpu.add(at, tally.used.measured * 1e6 / tally.exchanges as f64);
             rate.add(at, f64::from(pace(at)));
             Ok(())
         })?;
@@ -125,21 +134,44 @@ impl Bench {
     fn added(&self, shape: &Shape) -> io::Result<Vec<Figure>> {
         let mut added = Figure::new("µs p50 more than without a proxy", Better::Less);
         let mut whole = Figure::new("µs p50", Better::Less);
-        let backend = self.field().backend;
+        let Backend { address, pid } = self.field().backend;
         let median = |mut tally: Tally| {
             tally.waits.sort_unstable();
             quantile(&tally.waits, 0.5)
         };
         self.interleaved(|at, contender| {
-            let bare = Target { address: backend, tls: None };
-            let bare = run(bare, shape, Pace::Eager(1), self.time / 4, &[])?;
-            let through = load(contender, shape, Pace::Eager(1), self.time)?;
+            let watch = Watch { measured: &[], backend: pid };
+            let bare = run(Target { address, tls: None }, shape, Pace::Eager(1), self.time / 4, watch)?;
+            let through = self.load(contender, shape, Pace::Eager(1))?;
             let (bare, through) = (median(bare), median(through));
             added.add(at, through - bare);
             whole.add(at, through);
             Ok(())
         })?;
         Ok(vec![added, whole])
+    }
+
+    /// A load on a contender, over TLS; once more where others took too much of the machine, and the quietest one counts.
+    fn load(&self, contender: &Contender, shape: &Shape, pace: Pace) -> io::Result<Tally> {
+        let _idle = idle(contender, shape.idle)?;
+        let watch = Watch { measured: &contender.pids, backend: self.field().backend.pid };
+        let sessions = if shape.resumes { shape.links } else { 0 };
+        let once = || {
+            let target = target(contender.address, shape.talk.alpn(), sessions);
+            run(target, shape, pace, self.time, watch)
+        };
+        let disturbance = |tally: &Tally| tally.used.others / tally.time.as_secs_f64() / CORES;
+        let mut quietest = once()?;
+        for _ in 1..TRIES {
+            if disturbance(&quietest) <= DISTURBED {
+                break;
+            }
+            let another = once()?;
+            if disturbance(&another) < disturbance(&quietest) {
+                quietest = another;
+            }
+        }
+        Ok(quietest)
     }
 
     /// Of processes that did nothing before, so that no earlier load's memory is taken for theirs.
@@ -162,30 +194,26 @@ impl Bench {
     }
 }
 
-/// A load on a contender, over TLS.
-fn load(contender: &Contender, shape: &Shape, pace: Pace, time: Duration) -> io::Result<Tally> {
-    let _idle = idle(contender, shape.idle)?;
-    run(target(contender.address, shape.talk.alpn(), shape.resumes), shape, pace, time, &contender.pids)
-}
-
-fn run(target: Target, shape: &Shape, pace: Pace, time: Duration, pids: &[u32]) -> io::Result<Tally> {
+fn run(target: Target, shape: &Shape, pace: Pace, time: Duration, watch: Watch) -> io::Result<Tally> {
     let port = target.address.port();
     let requests = shape.talk.requests(port);
     let speech = |number: usize| shape.talk.speech(port, number, &requests);
     let load = Load { target, links: shape.links, speech: &speech, pace, life: shape.life, time };
-    generator::run(&load, || cost::of(pids))
+    generator::run(&load, watch)
 }
 
 fn idle(contender: &Contender, links: usize) -> io::Result<Vec<Link>> {
-    let talk = super::rows::Talk::Small;
-    let target = target(contender.address, talk.alpn(), false);
+    let talk = Talk::Small;
+    let target = target(contender.address, talk.alpn(), 0);
     let speech = |number: usize| talk.speech(contender.address.port(), number, &talk.requests(0));
     generator::idle(&target, links, &speech)
 }
 
-fn target(address: SocketAddr, alpn: &[u8], resumes: bool) -> Target {
+/// A contender for links that keep sessions, each its own, or for links that keep none.
+fn target(address: SocketAddr, alpn: &[u8], sessions: usize) -> Target {
     let name = ServerName::try_from(HOST).expect("it is a name");
-    Target { address, tls: Some((name, trust::config(alpn, resumes))) }
+    let configs = (0..sessions.max(1)).map(|_| trust::config(alpn, sessions > 0));
+    Target { address, tls: Some((name, configs.collect())) }
 }
 
 /// Of sorted nanoseconds, in microseconds.
