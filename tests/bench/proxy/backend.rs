@@ -17,6 +17,7 @@ use std::{
 use rustix::{
     buffer::spare_capacity,
     event::epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use tungstenite::handshake::derive_accept_key;
 
@@ -32,8 +33,10 @@ const CHUNK: usize = 256 * 1024;
 /// Serves until the process is ended.
 ///
 /// # Errors
-/// When the port can't be had.
+/// When port or descriptors can't be had.
 pub(crate) fn serve(port: u16) -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?; // each route may keep connections of its own
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     listener.set_nonblocking(true)?;
     let poll = epoll::create(CreateFlags::CLOEXEC)?;

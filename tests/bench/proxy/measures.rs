@@ -23,7 +23,7 @@ const FEW: usize = 3;
 const CORES: f64 = 2.0;
 /// The part of it that others may take of a run without it being told again, and how often it is told at most.
 const DISTURBED: f64 = 0.1;
-const TRIES: usize = 3;
+const TRIES: usize = 2;
 
 /// How much is measured, and on whom.
 pub(crate) struct Bench {
