@@ -57,15 +57,26 @@ impl Figure {
         self.runs.each_ref().map(|runs| Spread::of(runs).map(|spread| spread.middle))
     }
 
-    /// How much better ours is than the best of the others: above 1 it is better, whichever way the figure goes.
-    pub(crate) fn ratio(&self) -> Option<f64> {
-        let [ours, others @ ..] = self.medians();
-        let (ours, others) = (ours?, others.into_iter().flatten());
+    /// The best of the others.
+    fn best(&self) -> Option<usize> {
+        let medians = self.medians();
+        let others = (1..NAMES.len()).filter(|at| medians[*at].is_some());
+        let by_median =
+            |a: &usize, b: &usize| medians[*a].partial_cmp(&medians[*b]).expect("figures are numbers");
         match self.better {
-            Better::More => others.reduce(f64::max).map(|best| ours / best),
-            Better::Less => others.reduce(f64::min).map(|best| best / ours),
+            Better::More => others.max_by(by_median),
+            Better::Less => others.min_by(by_median),
             Better::Neither => None,
         }
+    }
+
+    /// How much better ours is than the best of the others: above 1 it is better, whichever way the figure goes. Compared within
+    /// each run, because what the machine did meanwhile it did to both.
+    fn ratio(&self) -> Option<Spread> {
+        let pairs = self.runs[0].iter().zip(&self.runs[self.best()?]);
+        let ratio =
+            |(ours, best): (&f64, &f64)| if self.better == Better::More { ours / best } else { best / ours };
+        Spread::of(&pairs.map(ratio).collect::<Vec<_>>())
     }
 
     fn json(&self, counts: bool) -> Value {
@@ -75,7 +86,8 @@ impl Figure {
         };
         let columns: serde_json::Map<String, Value> =
             NAMES.iter().zip(&self.runs).map(|(name, runs)| ((*name).to_owned(), of(runs).into())).collect();
-        json!({"figure": self.unit, "ratio": self.ratio(), "counts": counts, "contenders": columns})
+        let ratio = self.ratio().map(|ratio| ratio.middle);
+        json!({"figure": self.unit, "ratio": ratio, "counts": counts, "contenders": columns})
     }
 }
 
@@ -85,14 +97,9 @@ fn counts(figures: &[Figure], at: usize) -> bool {
     let Some(busy) = figures.iter().find(|figure| figure.unit == BUSY) else {
         return figures[at].better != Better::Neither;
     };
-    let [ours, others @ ..] = busy.medians();
-    let rates = figures[0].medians();
-    let best = (0..others.len()).max_by(|a, b| {
-        let rate = |at: usize| rates[at + 1].unwrap_or_default();
-        rate(*a).total_cmp(&rate(*b))
-    });
-    let best = best.and_then(|best| others[best]);
-    let limits = [ours, best].into_iter().flatten().all(|share| share >= LIMITING);
+    let shares = busy.medians();
+    let limits = |at: usize| shares[at].is_some_and(|share| share >= LIMITING);
+    let limits = limits(0) && figures[0].best().is_some_and(limits);
     at == usize::from(!limits)
 }
 
@@ -106,7 +113,7 @@ pub(crate) fn head() -> String {
 pub(crate) fn lines(row: &str, figures: &[Figure]) -> String {
     let line = |(at, figure): (usize, &Figure)| {
         let cells = figure.runs.iter().map(|runs| cell(Spread::of(runs)));
-        let ratio = figure.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        let ratio = figure.ratio().map(|ratio| format!("{:.2}", ratio.middle)).unwrap_or_default();
         let ratio = if counts(figures, at) { format!("**{ratio}**") } else { ratio };
         let name = if at == 0 { row } else { "" };
         format!("| {name} | {} | {} | {ratio} |\n", figure.unit, cells.collect::<Vec<_>>().join(" | "))
@@ -122,14 +129,11 @@ pub(crate) fn short_head() -> String {
 /// A row's lines in the short table: the figures that count.
 pub(crate) fn short_lines(row: &str, figures: &[Figure]) -> String {
     let line = |(at, figure): (usize, &Figure)| {
-        let [ours, others @ ..] = figure.medians();
-        let ratio = figure.ratio().filter(|_| counts(figures, at))?;
-        let others = others.iter().zip(&NAMES[1..]).filter_map(|(value, name)| Some(((*value)?, *name)));
-        let best = |a: &(f64, &str), b: &(f64, &str)| a.0.total_cmp(&b.0);
-        let (value, name) =
-            if figure.better == Better::More { others.max_by(best)? } else { others.min_by(best)? };
-        let (ours, value) = (round(ours?), round(value));
-        Some(format!("| {row} | {} | {ours} | {value} {name} | {ratio:.2} |\n", figure.unit))
+        let Spread { least, middle, most } = figure.ratio().filter(|_| counts(figures, at))?;
+        let (best, medians) = (figure.best()?, figure.medians());
+        let (ours, others, name) = (round(medians[0]?), round(medians[best]?), NAMES[best]);
+        let ratio = format!("{middle:.2} ({least:.2}–{most:.2})");
+        Some(format!("| {row} | {} | {ours} | {others} {name} | {ratio} |\n", figure.unit))
     };
     figures.iter().enumerate().filter_map(line).collect()
 }
@@ -150,4 +154,50 @@ fn cell(spread: Option<Spread>) -> String {
 fn round(value: f64) -> String {
     let digits = usize::from(value.abs() < 100.0);
     format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(unit: &'static str, better: Better, runs: [&[f64]; NAMES.len()]) -> Figure {
+        Figure { unit, better, runs: runs.map(<[f64]>::to_vec) }
+    }
+
+    fn ratio(figure: &Figure) -> f64 {
+        figure.ratio().unwrap().middle
+    }
+
+    #[test]
+    fn a_ratio_above_one_means_that_ours_is_better_whichever_way_the_figure_goes() {
+        let rate = figure("requests/s", Better::More, [&[300.0], &[200.0], &[100.0], &[50.0]]);
+        let cost = figure("µs", Better::Less, [&[20.0], &[30.0], &[60.0], &[90.0]]);
+        assert_eq!((ratio(&rate), ratio(&cost)), (1.5, 1.5));
+    }
+
+    #[test]
+    fn runs_are_compared_with_their_own_neighbours() {
+        let slower_every_time =
+            figure("requests/s", Better::More, [&[50.0, 10.0, 5.0], &[100.0, 20.0, 10.0], &[1.0], &[1.0]]);
+        assert_eq!(ratio(&slower_every_time), 0.5);
+    }
+
+    #[test]
+    fn the_rate_counts_where_the_proxies_were_the_limit_and_else_what_a_request_costs() {
+        let rate = figure("requests/s", Better::More, [&[300.0], &[200.0], &[100.0], &[50.0]]);
+        let cost = figure("µs", Better::Less, [&[20.0], &[30.0], &[60.0], &[90.0]]);
+        let busy = |ours: f64| figure(BUSY, Better::Neither, [&[ours], &[99.0], &[10.0], &[10.0]]);
+        let all = |ours: f64| [rate.clone(), cost.clone(), busy(ours)];
+        let counting = |figures: &[Figure]| (0..figures.len()).filter(|at| counts(figures, *at)).collect::<Vec<_>>();
+        assert_eq!(counting(&all(99.0)), [0]);
+        assert_eq!(counting(&all(70.0)), [1]);
+        assert_eq!(counting(&all(99.0)[..2]), [0, 1], "without a rate every figure counts");
+    }
+
+    #[test]
+    fn who_was_not_measured_has_no_figure() {
+        let alone = figure("requests/s", Better::More, [&[300.0], &[], &[], &[]]);
+        assert!(alone.ratio().is_none());
+        assert!(lines("row", &[alone]).contains("| 300 (300–300) | – | – | – |"));
+    }
 }

@@ -85,3 +85,39 @@ impl Speech for H1 {
         Ok(finished)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 3\r\n\r\nabc";
+
+    #[test]
+    fn answers_are_understood_however_they_are_cut() {
+        let bytes = ANSWER.repeat(2);
+        for cut in 0..bytes.len() {
+            let mut speech = H1::get("a", "/", "");
+            let heard = |bytes: &[u8], speech: &mut H1| speech.hear(bytes, &mut Vec::new()).unwrap();
+            let (first, second) = (heard(&bytes[..cut], &mut speech), heard(&bytes[cut..], &mut speech));
+            assert_eq!(first + second, 2, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn another_status_or_an_unknown_length_is_no_answer() {
+        for head in ["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"] {
+            assert!(H1::get("a", "/", "").hear(head.as_bytes(), &mut Vec::new()).is_err(), "{head}");
+        }
+    }
+
+    #[test]
+    fn an_upload_is_said_in_pieces_to_its_last_byte() {
+        let (mut speech, mut head, mut body) = (H1::post("a", "/", PIECE + 1), Vec::new(), Vec::new());
+        speech.ask(&mut head);
+        for _ in 0..3 {
+            speech.more(&mut body);
+        }
+        assert!(head.ends_with(b"Content-Length: 65537\r\n\r\n"));
+        assert_eq!(body.len(), PIECE + 1);
+    }
+}

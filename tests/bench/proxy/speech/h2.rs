@@ -132,3 +132,48 @@ impl Speech for H2 {
         Ok(finished)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame(&mut bytes, SETTINGS, 0, 0, &[]);
+        frame(&mut bytes, HEADERS, END_HEADERS, 1, &[0x3F, 0x88]);
+        frame(&mut bytes, DATA, END_STREAM, 1, b"abc");
+        bytes
+    }
+
+    #[test]
+    fn answers_are_understood_however_they_are_cut() {
+        let bytes = answer();
+        for cut in 0..bytes.len() {
+            let (mut speech, mut out) = (H2::get("a", "/"), Vec::new());
+            let first = speech.hear(&bytes[..cut], &mut out).unwrap();
+            let second = speech.hear(&bytes[cut..], &mut out).unwrap();
+            assert_eq!(first + second, 1, "cut at {cut}");
+            assert_eq!(out, [0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0], "settings are acknowledged once");
+        }
+    }
+
+    #[test]
+    fn another_status_or_the_end_of_the_connection_is_no_answer() {
+        let mut refused = Vec::new();
+        frame(&mut refused, HEADERS, END_HEADERS | END_STREAM, 1, &[0x8D]);
+        let mut ended = Vec::new();
+        frame(&mut ended, GO_AWAY, 0, 0, &[0; 8]);
+        for bytes in [refused, ended] {
+            assert!(H2::get("a", "/").hear(&bytes, &mut Vec::new()).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_request_says_its_fields_and_the_next_ones_point_at_them() {
+        let (mut speech, mut first, mut next) = (H2::get("host", "/path"), Vec::new(), Vec::new());
+        speech.ask(&mut first);
+        speech.ask(&mut next);
+        assert_eq!(first[HEAD..], *b"\x82\x87\x41\x04host\x44\x05/path");
+        assert_eq!(next, [0, 0, 4, HEADERS, 5, 0, 0, 0, 3, 0x82, 0x87, 0xBF, 0xBE]);
+    }
+}

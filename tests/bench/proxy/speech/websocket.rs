@@ -74,3 +74,27 @@ impl Speech for WebSocket {
         Ok(finished)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_waits_for_the_agreement_and_its_echo_finishes_it() {
+        let (mut speech, mut out) = (WebSocket::of("a", "/"), Vec::new());
+        speech.ask(&mut out);
+        assert!(out.is_empty(), "nothing is said before the peer has agreed");
+        speech.hear(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", &mut out).unwrap();
+        assert_eq!(out.len(), 6 + usize::from(LENGTH));
+        let echo: Vec<u8> = [0x82, LENGTH].into_iter().chain(0..LENGTH).collect();
+        assert_eq!(speech.hear(&echo[..10], &mut out).unwrap(), 0);
+        assert_eq!(speech.hear(&echo[10..], &mut out).unwrap(), 1);
+    }
+
+    #[test]
+    fn an_echo_of_something_else_is_none() {
+        let mut speech = WebSocket::of("a", "/");
+        speech.hear(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", &mut Vec::new()).unwrap();
+        assert!(speech.hear(&[0x82; 102], &mut Vec::new()).is_err());
+    }
+}
