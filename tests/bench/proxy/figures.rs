@@ -188,7 +188,8 @@ mod tests {
         let cost = figure("µs", Better::Less, [&[20.0], &[30.0], &[60.0], &[90.0]]);
         let busy = |ours: f64| figure(BUSY, Better::Neither, [&[ours], &[99.0], &[10.0], &[10.0]]);
         let all = |ours: f64| [rate.clone(), cost.clone(), busy(ours)];
-        let counting = |figures: &[Figure]| (0..figures.len()).filter(|at| counts(figures, *at)).collect::<Vec<_>>();
+        let counting =
+            |figures: &[Figure]| (0..figures.len()).filter(|at| counts(figures, *at)).collect::<Vec<_>>();
         assert_eq!(counting(&all(99.0)), [0]);
         assert_eq!(counting(&all(70.0)), [1]);
         assert_eq!(counting(&all(99.0)[..2]), [0, 1], "without a rate every figure counts");
