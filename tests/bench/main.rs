@@ -3,12 +3,14 @@
 //!
 //! `nexushub-bench [KILLS] [--long] [PART...]`: so many kills of each daemon, 50 if not said; `--long`: everything at full size;
 //! only these parts: `platform`, `logs`, `krun`, `boxes`, and of the latter `start`, `reach`, `neighbour`, `again`, `idle`.
+//! `nexushub-bench proxy ...` is another matter: it measures others, too (`proxy.rs`).
 
-#![allow(clippy::unwrap_used)] // a figure that can't be had ends the program, and the message says which
+#![allow(clippy::unwrap_used, clippy::panic)] // a figure that can't be had ends the program, and the message says which
 
 mod boxes;
 mod krun;
 mod logs;
+mod proxy;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +29,13 @@ const IDLE: Duration = Duration::from_secs(30);
 const TICKS: f64 = 100.0;
 
 fn main() {
+    if env::var_os(proxy::backend::ROLE).is_some() {
+        return proxy::backend::serve(env::var("PORT").unwrap().parse().unwrap()).unwrap();
+    }
     let words: Vec<String> = env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "proxy") {
+        return proxy::main(&words[1..]);
+    }
     let kills = words.iter().find_map(|word| word.parse().ok()).unwrap_or(50);
     let long = words.iter().any(|word| word == "--long");
     let parts: Vec<&str> =
