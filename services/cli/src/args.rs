@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// Have an app's requests wait
     ///
     /// Those under way go on. What waits is answered once the app is resumed, by whatever runs then; a few seconds' worth, as
-    /// pause_ms in [proxy] says. A pause holds over restarts of everything.
+    /// proxy.pause_ms says. A pause holds over restarts of everything.
     Pause(Pause),
     /// Send a paused app its requests again
     Resume(Resume),

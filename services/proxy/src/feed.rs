@@ -71,7 +71,7 @@ fn read(message: WatchInstancesResponse) -> Option<Change> {
             let entries = snapshot.instances.into_iter().filter_map(entry).collect();
             Some(Change::Snapshot { entries, reconciled: snapshot.reconciled })
         }
-        Event::Changed(status) => entry(status).map(Change::Put),
+        Event::Changed(status) => entry(status).map(Change::put),
         Event::RemovedId(id) => Some(Change::Removed(id)),
     }
 }

@@ -121,8 +121,8 @@ mod tests {
             let next = publish.borrow().apply(change);
             publish.send_replace(Arc::new(next));
         };
-        put(Change::Put(switched("a", "a", 2)));
-        put(Change::Put(running("b", "b", 3)));
+        put(Change::put(switched("a", "a", 2)));
+        put(Change::put(running("b", "b", 3)));
         tokio::task::yield_now().await;
         assert!(told.try_recv().is_err(), "a request is under way there");
         drop(in_flight);
@@ -137,15 +137,15 @@ mod tests {
     #[tokio::test]
     async fn a_generation_that_counts_again_is_held_by_those_that_used_it_before() {
         let old = running("a", "a", 1);
-        let first = Table::empty(Limits::default()).apply(Change::Put(old.clone()));
+        let first = Table::empty(Limits::default()).apply(Change::put(old.clone()));
         let in_flight = first.by_host("a").unwrap().app.clone();
-        let next = first.apply(Change::Put(switched("a", "a", 2)));
+        let next = first.apply(Change::put(switched("a", "a", 2)));
         // procmgr was killed before it knew that the new generation had answered.
         let coming = Beside { generation: 2, endpoint: Some(Endpoint::Tcp(2)), draining: false };
-        let back = next.apply(Change::Put(Entry { beside: vec![coming], ..old }));
+        let back = next.apply(Change::put(Entry { beside: vec![coming], ..old }));
         drop((first, next));
         assert!(Arc::ptr_eq(in_flight.as_ref().unwrap(), back.by_host("a").unwrap().app.as_ref().unwrap()));
-        let again = back.apply(Change::Put(switched("a", "a", 2)));
+        let again = back.apply(Change::put(switched("a", "a", 2)));
         drop(back);
         let gone = leaving(&again).into_values().next().unwrap();
         assert!(!gone.is_cancelled());

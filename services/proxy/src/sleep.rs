@@ -173,9 +173,9 @@ mod tests {
     #[test]
     fn an_app_is_asleep_unless_it_is_paused() {
         let asleep = Entry { state: State::Asleep, routed: false, ..running("a", "a", 1) };
-        let table = Table::empty(Limits::default()).apply(Change::Put(asleep.clone()));
+        let table = Table::empty(Limits::default()).apply(Change::put(asleep.clone()));
         assert!(sleeps(&table, "a") && !sleeps(&table, "b"));
         let pause = Some(crate::table::Pause { message: String::new(), closed: false });
-        assert!(!sleeps(&table.apply(Change::Put(Entry { pause, ..asleep })), "a"));
+        assert!(!sleeps(&table.apply(Change::put(Entry { pause, ..asleep })), "a"));
     }
 }

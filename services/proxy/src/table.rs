@@ -175,11 +175,18 @@ pub(crate) enum Change {
     /// All instances that procmgr knows.
     Snapshot { entries: Vec<Entry>, reconciled: bool },
     /// One instance, new or changed.
-    Put(Entry),
+    Put(Box<Entry>),
     /// One instance is gone.
     Removed(String),
     /// procmgr's stream ended.
     Lost,
+}
+
+impl Change {
+    /// News of one instance.
+    pub(crate) fn put(entry: Entry) -> Self {
+        Self::Put(Box::new(entry))
+    }
 }
 
 /// All routes at one instant.
@@ -224,7 +231,7 @@ impl Table {
                     self.put(&mut routes, entry);
                 }
             }
-            Change::Put(entry) => self.put(&mut routes, entry),
+            Change::Put(entry) => self.put(&mut routes, *entry),
             Change::Removed(id) => {
                 routes.remove(&id);
             }
@@ -508,7 +515,7 @@ pub(crate) mod tests {
         let next = table(vec![running("a", "a", 1)])
             .apply(snapshot(vec![idle("a", "a", State::Unknown, "new")], false));
         assert!(next.by_host("a").unwrap().entry.routed);
-        let after = next.apply(Change::Put(idle("a", "a", State::Failed, "exit 1")));
+        let after = next.apply(Change::put(idle("a", "a", State::Failed, "exit 1")));
         assert!(!after.by_host("a").unwrap().entry.routed);
     }
 
@@ -531,7 +538,7 @@ pub(crate) mod tests {
     #[test]
     fn puts_and_removals_touch_one_route_only() {
         let before = table(vec![running("a", "a", 1), running("b", "b", 2)]);
-        let after = before.apply(Change::Put(running("a", "a", 9)));
+        let after = before.apply(Change::put(running("a", "a", 9)));
         assert!(Arc::ptr_eq(before.by_id("b").unwrap(), after.by_id("b").unwrap()));
         assert_eq!(port_of(&after, "a"), Some(9));
         let gone = after.apply(Change::Removed("a".into()));
@@ -542,10 +549,10 @@ pub(crate) mod tests {
     #[test]
     fn connections_outlive_a_change_that_leaves_the_place_alone() {
         let before = table(vec![running("a", "a", 1)]);
-        let renamed = before.apply(Change::Put(running("a", "other", 1)));
+        let renamed = before.apply(Change::put(running("a", "other", 1)));
         let pool = |table: &Table| Arc::clone(table.by_id("a").unwrap().app.as_ref().unwrap());
         assert!(Arc::ptr_eq(&pool(&before), &pool(&renamed)));
-        let restarted = renamed.apply(Change::Put(Entry { generation: 2, ..running("a", "other", 1) }));
+        let restarted = renamed.apply(Change::put(Entry { generation: 2, ..running("a", "other", 1) }));
         assert!(!Arc::ptr_eq(&pool(&before), &pool(&restarted)));
     }
 

@@ -131,7 +131,7 @@ async fn a_refused_connection_waits_for_the_switch_and_goes_to_the_new_backend()
     hub.until(|counters| counters.requests_in_flight.get(), 1).await;
     let backend = Backend::start().await;
     let next = Entry { generation: 2, ..running("h1", "hello", backend.port) };
-    hub.change(Change::Put(next));
+    hub.change(Change::put(next));
     let mut app = backend.accept().await;
     app.head().await;
     app.write(OK).await;
@@ -148,9 +148,9 @@ async fn requests_wait_for_a_starting_app_within_their_number_and_time() {
     let refused = hub.ask(&get("/public/2")).await;
     assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")));
     assert_eq!(refused.body, "Service Unavailable: hello is starting: health check has not answered yet\n");
-    hub.change(Change::Put(running("other", "other", 1))); // news of another app change nothing
+    hub.change(Change::put(running("other", "other", 1))); // news of another app change nothing
     let backend = Backend::start().await;
-    hub.change(Change::Put(running("h1", "hello", backend.port)));
+    hub.change(Change::put(running("h1", "hello", backend.port)));
     let mut app = backend.accept().await;
     assert_eq!(app.message().await.body, "hi");
     assert_eq!(hub.proxy.holds.available_permits(), 1);
@@ -189,7 +189,7 @@ async fn a_waiting_request_hears_that_its_app_has_failed() {
     let mut client = hub.client().await;
     client.write(&get("/public/1")).await;
     hub.until(|counters| counters.requests_in_flight.get(), 1).await;
-    hub.change(Change::Put(idle("h1", "hello", State::Failed, "exited with code 3")));
+    hub.change(Change::put(idle("h1", "hello", State::Failed, "exited with code 3")));
     let answer = client.message().await;
     assert_eq!((answer.status(), answer.body.contains("exited with code 3")), (503, true));
 }
