@@ -4,6 +4,7 @@
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::{convert::Infallible, env, fs, fs::File, io::Read as _, io::Write as _, path::Path};
+use std::{os::unix::fs::MetadataExt as _, time::Duration};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -18,6 +19,10 @@ use crate::{init, user::Ids};
 
 /// How long a box may take to come up, in milliseconds.
 const PATIENCE: u16 = 1500;
+/// How the folders of probes are named.
+const FOLDER: &str = "nexushub-probe-";
+/// A probe's folder that is older belongs to none that lives.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// Prints a line for each property that isn't enforced here, or why a box can't be made.
 #[must_use]
@@ -25,7 +30,9 @@ pub fn run(uid: Option<u32>) -> ExitCode {
     // As a release is unpacked, whatever mask the service manager sets.
     umask(Mode::from_bits_truncate(0o022));
     let tried = Ids::of(uid).and_then(|ids| {
-        let folder = mkdtemp(&env::temp_dir().join("nexushub-probe-XXXXXX")).because(|| "make a folder")?;
+        sweep(&env::temp_dir());
+        let name = format!("{FOLDER}XXXXXX");
+        let folder = mkdtemp(&env::temp_dir().join(name)).because(|| "make a folder")?;
         let disk = disk_note(ids, &folder);
         let told = enter(ids).and_then(|()| boxed(uid, &folder));
         let told = told.map(|notes| notes + &disk);
@@ -38,6 +45,23 @@ pub fn run(uid: Option<u32>) -> ExitCode {
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     code
+}
+
+/// Removes what probes left behind that were killed: folders of ours, too old to be in use.
+fn sweep(within: &Path) {
+    let is_left = |entry: &fs::DirEntry| {
+        let old = |found: &fs::Metadata| {
+            let age = found.modified().ok().and_then(|at| at.elapsed().ok());
+            found.is_dir()
+                && found.uid() == unistd::geteuid().as_raw()
+                && age.is_some_and(|age| age > ABANDONED)
+        };
+        entry.file_name().as_encoded_bytes().starts_with(FOLDER.as_bytes())
+            && entry.metadata().as_ref().is_ok_and(old) // of a link it tells of the link
+    };
+    for entry in fs::read_dir(within).into_iter().flatten().flatten().filter(is_left) {
+        let _ = fs::remove_dir_all(entry.path()); // another probe may be doing the same
+    }
 }
 
 /// A line where nothing bounds what an app keeps.
@@ -106,4 +130,27 @@ fn look_around(_: &Run, notes: &[&str]) -> Result<Infallible, Reason> {
     std::io::stdout().write_all(text.as_bytes()).because(|| "tell what it sees")?;
     // SAFETY: ends the process at once, as the app would.
     unsafe { libc::_exit(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_probe_left_is_removed_and_nothing_else() {
+        let within = mkdtemp(&env::temp_dir().join("sweep-XXXXXX")).unwrap();
+        for (name, age) in [("nexushub-probe-old", 3600), ("nexushub-probe-new", 0), ("another-old", 3600)] {
+            fs::create_dir_all(within.join(name).join("data")).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(age);
+            File::open(within.join(name)).unwrap().set_modified(then).unwrap();
+        }
+        sweep(&within);
+        let left = ["nexushub-probe-old", "nexushub-probe-new", "another-old"]
+            .map(|name| within.join(name).exists());
+        fs::remove_dir_all(&within).unwrap();
+        assert_eq!(left, [false, true, true]);
+    }
 }
