@@ -23,6 +23,8 @@ pub(crate) struct Site {
     pub(crate) listen: SocketAddr,
     /// ... and the one that we got.
     pub(crate) bound: Option<SocketAddr>,
+    /// The address of the listener that only redirects, if there is to be one.
+    pub(crate) redirect: Option<SocketAddr>,
     handoff: Handoff,
 }
 
@@ -47,18 +49,20 @@ impl Site {
             _ => config.resolve(&settings.bin_dir),
         };
         let listen = handoff.listen.unwrap_or(platform.listen);
-        Ok(Self { config, settings, run, state, listen, bound: None, handoff })
+        let redirect = platform.redirect();
+        Ok(Self { config, settings, run, state, listen, redirect, bound: None, handoff })
     }
 
     /// The same place, as its configuration says now. What can't change while the platform runs is refused.
     pub(crate) fn reread(&self) -> Result<Self, Fault> {
         let new = Self { bound: self.bound, ..Self::find(self.handoff.clone())? };
         let (old_root, new_root) = (&self.config.root, &new.config.root);
-        if (new.listen, &new.run, &new.state, new_root) == (self.listen, &self.run, &self.state, old_root) {
+        let (old, addresses) = ((self.listen, self.redirect), (new.listen, new.redirect));
+        if (addresses, &new.run, &new.state, new_root) == (old, &self.run, &self.state, old_root) {
             return Ok(new);
         }
         let object = new.config.path.unwrap_or_default().display().to_string();
-        let msg = "listen address, run_dir, state_dir or the project root changed";
+        let msg = "an address to listen at, run_dir, state_dir or the project root changed";
         Err(Fault::new("restart_needed", msg, object, "restart the platform, or change it back"))
     }
 

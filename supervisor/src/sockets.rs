@@ -28,7 +28,7 @@ pub(crate) struct Socket {
     pub(crate) path: Option<PathBuf>,
 }
 
-/// Every socket of the platform. systemd's are known by their names: `https`, or a Unix socket's file name.
+/// Every socket of the platform. systemd's are known by their names: `https`, `http`, or a Unix socket's file name.
 pub(crate) fn open(site: &Site, mut inherited: Vec<(String, OwnedFd)>) -> Result<Vec<Socket>, Fault> {
     let mut sockets = Vec::new();
     for daemon in DAEMONS {
@@ -44,14 +44,16 @@ pub(crate) fn open(site: &Site, mut inherited: Vec<(String, OwnedFd)>) -> Result
             };
             add(name, (fd, address, path));
         }
-        let given = inherited.extract_if(.., |(name, _)| daemon.https && name == "https");
-        let mut listeners: Vec<_> = given.map(|(_, fd)| TcpListener::from(fd)).collect();
-        if daemon.https && listeners.is_empty() {
-            listeners.push(tcp(site.listen).map_err(|error| failed(&site.listen.to_string(), &error))?);
-        }
-        for listener in listeners {
-            let bound = listener.local_addr().map_err(|error| failed("https", &error))?;
-            add("https", (listener.into(), bound.to_string(), None));
+        for (public, wanted) in [("https", Some(site.listen)), ("http", site.redirect)] {
+            let given = inherited.extract_if(.., |(name, _)| daemon.https && name == public);
+            let mut listeners: Vec<_> = given.map(|(_, fd)| TcpListener::from(fd)).collect();
+            if let Some(address) = wanted.filter(|_| daemon.https && listeners.is_empty()) {
+                listeners.push(tcp(address).map_err(|error| failed(&address.to_string(), &error))?);
+            }
+            for listener in listeners {
+                let bound = listener.local_addr().map_err(|error| failed(public, &error))?;
+                add(public, (listener.into(), bound.to_string(), None));
+            }
         }
     }
     Ok(sockets)
@@ -86,7 +88,7 @@ fn failed(address: &str, error: &io::Error) -> Fault {
         io::ErrorKind::PermissionDenied => {
             ("port_forbidden", "use a port above 1023, or nexushub.socket of systemd")
         }
-        _ => ("socket_failed", "check platform.listen and the run folder"),
+        _ => ("socket_failed", "check platform.listen, platform.redirect_listen and the run folder"),
     };
     let port =
         address.rsplit(':').next().and_then(|port| port.parse().ok()).filter(|_| code == "port_in_use");

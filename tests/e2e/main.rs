@@ -22,6 +22,7 @@ mod overlap;
 mod packages;
 mod pauses;
 mod push;
+mod redirect;
 mod reflection;
 mod roll;
 mod routing;

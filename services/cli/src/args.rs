@@ -70,6 +70,11 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Show what an app or a daemon said
     Logs(Logs),
+    /// Print what the proxy counts, as Prometheus reads it
+    ///
+    /// Requests, answers by class, times and bytes of each app, connections, refusals; since the proxy was started. To have it
+    /// scraped, write it where a collector of text files looks.
+    Metrics,
     /// Replace a daemon, or start an app anew
     ///
     /// Replacing a daemon leaves every app running.

@@ -8,7 +8,7 @@ use crate::{
     args::{Cli, Command, Global},
     certs, check, doctor, down,
     failure::{Failure, OK},
-    logs, man, out, pause,
+    logs, man, metrics, out, pause,
     place::Place,
     push, restart, status, up,
 };
@@ -47,6 +47,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Status(args) => wait(status::run(&place(global)?, &args)),
         Command::Doctor(args) => wait(doctor::run(&place(global)?, &args)),
         Command::Logs(args) => wait(logs::run(&place(global)?, &args)),
+        Command::Metrics => wait(metrics::run(&place(global)?)),
         Command::Pause(args) => wait(pause::pause(&place(global)?, &args)),
         Command::Resume(args) => wait(pause::resume(&place(global)?, &args)),
         Command::Restart(args) => wait(restart::run(&place(global)?, &args)),

@@ -3,6 +3,8 @@
 //! Following an app survives restarts of procmgr: every entry has a position, and after a break the stream is asked for again
 //! from the last one seen, so each entry is shown once and none is passed over in silence.
 
+mod daemon_log;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
@@ -13,9 +15,9 @@ use nexushub_proto::procmgr::{
 };
 use tonic::{Code, Status};
 
+use self::daemon_log::Wish;
 use crate::{
     args::{DAEMONS, Output},
-    daemon_log::{self, Wish},
     failure::{Failure, OK},
     instances, out,
     place::Place,

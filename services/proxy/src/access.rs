@@ -26,7 +26,10 @@ pub(crate) struct Record {
     host: Option<HeaderValue>,
     route: Option<Arc<Route>>,
     _turn: Option<Turn>,
-    log: bool,
+    /// The how manieth request it is.
+    number: u64,
+    /// Of so many that went well one is written; 0 = none.
+    log_every: u32,
     /// 0 = no answer began.
     status: u16,
     bytes: u64,
@@ -41,9 +44,10 @@ impl Record {
         link: Arc<Link>,
         id: HeaderValue,
         line: (Method, Uri),
-        log: bool,
+        log_every: u32,
     ) -> Self {
         counters.requests.up();
+        let number = counters.requests.get();
         counters.requests_in_flight.up();
         link.begin();
         let (method, uri) = line;
@@ -58,12 +62,20 @@ impl Record {
             host: None,
             route: None,
             _turn: None,
-            log,
+            number,
+            log_every,
             status: 0,
             bytes: 0,
             complete: false,
             error: None,
         }
+    }
+
+    /// Whether a line is written about it: about what went wrong always, about the rest as often as is wanted.
+    fn is_told(&self) -> bool {
+        let went_wrong = self.status >= 500 || !self.complete;
+        let its_turn = |every: u32| self.number.is_multiple_of(every.into());
+        self.error.is_some() || (self.log_every > 0 && (went_wrong || its_turn(self.log_every)))
     }
 
     /// The trace that it belongs to.
@@ -112,7 +124,11 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.counters.requests_in_flight.down();
         self.link.end();
-        if !self.log && self.error.is_none() {
+        let took = self.began.elapsed();
+        if let Some(route) = &self.route {
+            route.traffic.count(self.status, took, self.bytes);
+        }
+        if !self.is_told() {
             return;
         }
         let text = |value: &Option<HeaderValue>| {
@@ -124,7 +140,7 @@ impl Drop for Record {
             method = %self.method,
             path = self.uri.path(),
             status,
-            elapsed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             bytes = self.bytes,
             instance = self.route.as_ref().map(|route| route.entry.id.as_str()),
             caller = self.link.door().caller().map(Caller::id),
@@ -149,18 +165,28 @@ mod tests {
         let link =
             Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::door::Place::single()).trust(false);
         let line = (Method::GET, Uri::from_static("/"));
-        let mut record = Record::begin(
-            Arc::clone(&counters),
-            Arc::clone(&link),
-            HeaderValue::from_static("id"),
-            line,
-            false,
-        );
+        let mut record =
+            Record::begin(Arc::clone(&counters), Arc::clone(&link), HeaderValue::from_static("id"), line, 0);
         assert_eq!((counters.requests.get(), counters.requests_in_flight.get()), (1, 1));
         assert!(!link.is_quiet());
         record.answered(503);
         record.close(true);
         assert_eq!((counters.requests_in_flight.get(), counters.responses_503.get()), (0, 1));
         assert!(link.is_quiet());
+    }
+
+    #[test]
+    fn of_what_goes_well_a_part_is_told_and_all_of_what_does_not() {
+        let counters = Arc::new(Counters::default());
+        let told = |status: u16, complete: bool, every: u32| {
+            let link = Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::door::Place::single());
+            let (id, line) = (HeaderValue::from_static("id"), (Method::GET, Uri::from_static("/")));
+            let mut record = Record::begin(Arc::clone(&counters), link.trust(false), id, line, every);
+            (record.status, record.complete) = (status, complete);
+            record.is_told()
+        };
+        assert_eq!((0..10).filter(|_| told(200, true, 5)).count(), 2);
+        assert!((0..10).all(|_| told(502, true, 5) && told(200, false, 5) && told(404, true, 1)));
+        assert!((0..10).all(|_| !told(502, true, 0)));
     }
 }

@@ -24,8 +24,10 @@ pub struct Config {
     /// Whether `/api/*` needs a bearer token. Without a login app (it comes with a later part) only the apps' own secrets
     /// are known, so this is off by default and `/api/*` answers everybody; `/internal/*` always needs a token.
     pub require_login: bool,
-    /// Whether each request writes a line to the log.
+    /// Whether requests write lines to the log.
     pub access_log: bool,
+    /// Of so many requests that went well one is written; those that did not are all.
+    pub access_log_every: u32,
     /// How long browsers shall ask for these host names by HTTPS only (Strict-Transport-Security), in seconds; 0 = nothing is
     /// said. An app's own word goes before.
     pub hsts_seconds: u32,
@@ -118,6 +120,7 @@ impl Default for Config {
             pair: Vec::new(),
             require_login: false,
             access_log: true,
+            access_log_every: 1,
             hsts_seconds: 0,
             workers: 0,
             max_connections: 4096,
@@ -178,6 +181,7 @@ impl Config {
     /// Refuses values that would make the proxy useless or unbounded.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let ranges = [
+            ("access_log_every", u64::from(self.access_log_every), 1, 1_000_000),
             ("hsts_seconds", u64::from(self.hsts_seconds), 0, 100_000_000),
             ("workers", u64::from(self.workers), 0, 256),
             ("max_connections", u64::from(self.max_connections), 1, 1_000_000),

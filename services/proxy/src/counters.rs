@@ -12,6 +12,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many more.
+    pub(crate) fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
     /// One less; only for what `up` counted.
     pub(crate) fn down(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
@@ -33,6 +38,8 @@ pub(crate) struct Counters {
     /// Closed at once because their client had as many open as it may.
     pub(crate) connections_refused_address: Counter,
     pub(crate) tls_failures: Counter,
+    /// Requests by plain HTTP, which were sent to HTTPS.
+    pub(crate) redirects: Counter,
     pub(crate) requests: Counter,
     /// Bytes that were no request, and were refused as such.
     pub(crate) requests_malformed: Counter,

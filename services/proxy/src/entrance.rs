@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     config::Config,
     door::{Bounds, Caller, Door},
-    front::{self, Front},
+    front::{self, Front, Manner},
     table::{Endpoint, Table},
 };
 
@@ -116,7 +116,7 @@ async fn serve(front: Arc<Front>, boxed: Boxed, door: Arc<Door>, patience: Durat
     let Some(listener) = taken else { return };
     let open = &front.proxy.counters.inward_listeners_open;
     open.up();
-    Arc::clone(&front).accept(listener, door).await;
+    Arc::clone(&front).accept(listener, door, Manner::Serve).await;
     open.down();
 }
 

@@ -7,7 +7,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, STRICT_TRANSPORT_SECURITY},
+    header::{CONNECTION, LOCATION, STRICT_TRANSPORT_SECURITY},
     request::Parts,
     response,
 };
@@ -35,6 +35,7 @@ use crate::{
     id,
     link::Link,
     pool::{Lease, Pool, Unavailable},
+    redirect,
     refusal::{Form, Reader, Refusal},
     sleep::Sleep,
     table::{Entry, Route, Table},
@@ -74,7 +75,8 @@ pub(crate) struct Proxy {
     pub(crate) body_bytes: u64,
     /// How apps that sleep are woken.
     pub(crate) sleep: Sleep,
-    pub(crate) access_log: bool,
+    /// Of so many requests that went well one is written to the log; 0 = none, nor others.
+    pub(crate) access_log_every: u32,
     /// How long browsers shall come by HTTPS only, as they are told.
     pub(crate) hsts: Option<HeaderValue>,
     /// Everything that the drain waits for.
@@ -98,8 +100,13 @@ pub(crate) async fn handle(
         id: id.clone(),
     };
     let line = (parts.method.clone(), parts.uri.clone());
-    let mut record =
-        Record::begin(Arc::clone(&proxy.counters), Arc::clone(&link), id.clone(), line, proxy.access_log);
+    let mut record = Record::begin(
+        Arc::clone(&proxy.counters),
+        Arc::clone(&link),
+        id.clone(),
+        line,
+        proxy.access_log_every,
+    );
     record.in_trace(headers::join_trace(&mut parts.headers, &id));
     let mut exchange = Exchange {
         first_byte: proxy.timing.first_byte,
@@ -140,11 +147,34 @@ async fn within<T>(
     timeout_at(limit, answer).await.unwrap_or_else(|_| Err(Refusal { close: true, ..late() }))
 }
 
+/// Answers a request, or what is none, that came by plain HTTP: there is nothing here but where to go.
+pub(crate) fn redirected(
+    proxy: &Proxy,
+    link: &Link,
+    asked: Result<Request<RequestBody>, Malformed>,
+    port: u16,
+) -> Response<ResponseBody> {
+    proxy.counters.redirects.up();
+    let form = asked.as_ref().map_or(Form::Text, |request| Form::of(request.headers()));
+    let head_only = asked.as_ref().is_ok_and(|request| request.method() == Method::HEAD);
+    let reader = Reader { form, head_only, h2: false, id: id::next() };
+    link.begin();
+    link.end();
+    match redirect::location(asked, port) {
+        Ok(location) => {
+            let mut response = redirect::refusal().into_response(&reader);
+            response.headers_mut().insert(LOCATION, location);
+            response
+        }
+        Err(refusal) => refusal.into_response(&reader),
+    }
+}
+
 /// Answers bytes that are no request.
 pub(crate) fn refuse(proxy: &Proxy, link: &Link, error: Malformed) -> Response<ResponseBody> {
     proxy.counters.requests_malformed.up();
     let id = id::next();
-    if proxy.access_log {
+    if proxy.access_log_every > 0 {
         let request_id = id.to_str().unwrap_or_default();
         tracing::info!(peer = %link.peer, status = error.status().as_u16(), request_id, %error, "request refused");
     }

@@ -28,7 +28,7 @@ use crate::{
     clock,
     config::Config,
     door::{Door, Place},
-    forward::{Proxy, handle, refuse},
+    forward::{Proxy, handle, redirected, refuse},
     h1,
     link::{Link, Quiet, Waits},
     preface,
@@ -39,11 +39,24 @@ use crate::{
 const CLOSING: Duration = Duration::from_secs(5);
 /// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it may take to answer.
 const H2_PING: Duration = Duration::from_secs(20);
+/// HTTP/2 streams that a client may reset before they were looked at (Rapid Reset, CVE-2023-44487).
+const RAPID_RESET: usize = 50;
+/// HTTP/2 streams that a client may make us reset by its errors (MadeYouReset, CVE-2025-8671).
+const MADE_YOU_RESET: usize = 100;
 /// Pause after an accept that failed for want of descriptors or memory: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a connection ended that did not end well; of interest to nobody but the log.
 type Ended = Box<dyn std::error::Error + Send + Sync>;
+
+/// What becomes of those who come by a listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Manner {
+    /// They speak TLS and are served.
+    Serve,
+    /// They speak plain HTTP and are sent to this port.
+    Redirect(u16),
+}
 
 /// What every connection needs.
 pub(crate) struct Front {
@@ -83,7 +96,7 @@ impl Front {
 
     /// Accepts by a door until it drains. The listener is closed when this returns; whoever handed it over and other
     /// generations hold it too.
-    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, door: Arc<Door>) {
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, door: Arc<Door>, manner: Manner) {
         let mut troubled = false;
         loop {
             let accepted = tokio::select! {
@@ -95,7 +108,7 @@ impl Front {
                 Ok((stream, peer)) => {
                     troubled = false;
                     if let Some(place) = door.admit() {
-                        self.proxy.tasks.spawn(Arc::clone(&self).converse(stream, peer, place));
+                        self.proxy.tasks.spawn(Arc::clone(&self).receive(stream, peer, place, manner));
                     }
                 }
                 Err(error) if is_about_one_connection(&error) => {}
@@ -109,7 +122,7 @@ impl Front {
         }
     }
 
-    async fn converse(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr, place: Place) {
+    async fn receive(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr, place: Place, manner: Manner) {
         let peer = match self.whose(&mut stream, peer).await {
             Ok(peer) => peer,
             Err(error) => {
@@ -118,14 +131,23 @@ impl Front {
             }
         };
         let Some(place) = place.of(Client::at(peer.ip())) else { return };
+        let outcome = match manner {
+            Manner::Serve => self.converse(stream, peer, place).await,
+            Manner::Redirect(port) => self.redirect(stream, peer, place, port).await,
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%peer, error, "connection ended");
+        }
+    }
+
+    async fn converse(&self, stream: TcpStream, peer: SocketAddr, place: Place) -> Result<(), Ended> {
         let shaken = timeout(self.handshake, self.tls.acceptor.accept(stream)).await;
         self.tls.look(); // a client that refuses our certificate has the more reason
         let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
                 self.proxy.counters.tls_failures.up();
-                tracing::debug!(%peer, %error, "handshake failed");
-                return;
+                return Err(format!("handshake failed: {error}").into());
             }
         };
         let session = stream.get_ref().1;
@@ -133,9 +155,22 @@ impl Front {
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let trusted = self.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
         let link = Link::new(peer, names, h2, place).trust(trusted);
-        if let Err(error) = self.speak(stream, &link).await {
-            tracing::debug!(%peer, error, "connection ended");
-        }
+        if link.is_h2() { self.speak_h2(stream, &link).await } else { self.speak_h1(stream, &link).await }
+    }
+
+    /// Sends a client that came by plain HTTP to the listener for HTTPS, which has this port.
+    async fn redirect(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+        port: u16,
+    ) -> Result<(), Ended> {
+        let link = Link::new(peer, None, false, place).trust(false);
+        let answer = |asked| std::future::ready(redirected(&self.proxy, &link, asked, port));
+        let conversation = h1::server::serve(stream, &link, self.head_limits, answer);
+        let ended = self.attend(conversation, &link, |_| link.close()).await;
+        Ok(ended.transpose().map(drop)?)
     }
 
     /// Whose connection it is: the peer's, unless that is one that passes others' on and says so.
@@ -146,10 +181,6 @@ impl Front {
         }
         let said = timeout(self.handshake, preface::take(stream)).await;
         Ok(said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer))
-    }
-
-    async fn speak(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
-        if link.is_h2() { self.speak_h2(stream, link).await } else { self.speak_h1(stream, link).await }
     }
 
     async fn speak_h1(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
@@ -277,6 +308,8 @@ fn http2_builder(config: &Config) -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(256 * 1024)
+        .max_pending_accept_reset_streams(RAPID_RESET)
+        .max_local_error_reset_streams(MADE_YOU_RESET)
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING);
     builder

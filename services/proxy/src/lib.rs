@@ -32,9 +32,11 @@ mod headers;
 mod host;
 mod id;
 mod link;
+mod metrics;
 mod paths;
 mod pool;
 mod preface;
+mod redirect;
 mod refusal;
 mod release;
 mod service;
@@ -71,10 +73,10 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     decide::Policy,
-    door::Door,
+    door::{Door, Outer},
     entrance::Entrances,
     forward::{Proxy, Timing},
-    front::Front,
+    front::{Front, Manner},
     pool::{Pool, Target},
     release::Releaser,
     shelf::Shelf,
@@ -87,6 +89,9 @@ use crate::{
 
 /// A snapshot of ten thousand instances is a few megabytes.
 const NEWS_BYTES: usize = 64 * 1024 * 1024;
+
+/// Connections at once by a listener that only redirects.
+const REDIRECTS: usize = 512;
 
 /// The proxy daemon.
 pub struct Gateway;
@@ -135,6 +140,7 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let drain = CancellationToken::new();
     let front = Front::new(Arc::clone(&proxy), tls, &config);
     let door = Door::outside(config.outer_bounds(), Arc::clone(&proxy.counters), drain.clone());
+    redirect_from(&mut chassis, &front, &listeners, &drain)?;
     let number = workers::number(config.workers);
     let mut workers =
         Workers::start(number, &front, &listeners, &door).map_err(|error| no_workers(&error))?;
@@ -239,7 +245,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         inward_holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         body_bytes: if config.max_body_bytes == 0 { u64::MAX } else { config.max_body_bytes },
         sleep,
-        access_log: config.access_log,
+        access_log_every: if config.access_log { config.access_log_every } else { 0 },
         hsts: (config.hsts_seconds > 0).then(|| hsts(config.hsts_seconds)),
         tasks: TaskTracker::new(),
         end: CancellationToken::new(),
@@ -286,15 +292,35 @@ fn no_workers(error: &std::io::Error) -> Fault {
     Fault::new("system", format!("could not start the workers: {error}"), "proxy.workers", hint)
 }
 
+/// Accepts by the listeners that only send people to the others, where there are some. The first thread is enough for that.
+fn redirect_from(
+    chassis: &mut Chassis<Config>,
+    front: &Arc<Front>,
+    https: &[TcpListener],
+    drain: &CancellationToken,
+) -> Result<(), Fault> {
+    let bounds = || Outer { connections: REDIRECTS, census: None, rates: None };
+    let port = https.first().and_then(|listener| listener.local_addr().ok()).map_or(443, |at| at.port());
+    for listener in chassis.listeners.take_tcp("http") {
+        let listener = front::prepare(&listener).and_then(|()| tokio::net::TcpListener::from_std(listener));
+        let listener = listener.map_err(|error| unusable("http", &error))?;
+        let door = Door::outside(bounds(), Arc::clone(&front.proxy.counters), drain.clone());
+        front.proxy.tasks.spawn(Arc::clone(front).accept(listener, door, Manner::Redirect(port)));
+    }
+    Ok(())
+}
+
+fn unusable(name: &'static str, error: &std::io::Error) -> Fault {
+    let hint = "the sockets named https and http must be listening TCP sockets";
+    Fault::new("socket_unusable", format!("could not use an inherited listener: {error}"), name, hint)
+}
+
 fn listeners(chassis: &mut Chassis<Config>) -> Result<Vec<TcpListener>, Fault> {
     let inherited = chassis.listeners.take_tcp("https");
     if inherited.is_empty() {
         return Err(missing("https"));
     }
-    inherited.iter().try_for_each(front::prepare).map_err(|error| {
-        let hint = "the socket named https must be a listening TCP socket";
-        Fault::new("socket_unusable", format!("could not use the inherited listener: {error}"), "https", hint)
-    })?;
+    inherited.iter().try_for_each(front::prepare).map_err(|error| unusable("https", &error))?;
     Ok(inherited)
 }
 

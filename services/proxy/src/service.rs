@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use nexushub_proto::proxy::{
-    GetCountersRequest, GetCountersResponse, ListRoutesRequest, ListRoutesResponse, Route as WireRoute,
-    proxy_service_server::ProxyService,
+    GetCountersRequest, GetCountersResponse, GetMetricsRequest, GetMetricsResponse, ListRoutesRequest,
+    ListRoutesResponse, Route as WireRoute, proxy_service_server::ProxyService,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
     counters::Counters,
+    metrics,
     table::{Endpoint, Route, Source, Table},
 };
 
@@ -38,6 +39,14 @@ impl ProxyService for Service {
         Ok(Response::new(ListRoutesResponse { routes, revision: table.revision, source: source.into() }))
     }
 
+    async fn get_metrics(
+        &self,
+        _: Request<GetMetricsRequest>,
+    ) -> Result<Response<GetMetricsResponse>, Status> {
+        let table = Arc::clone(&self.table.borrow());
+        Ok(Response::new(GetMetricsResponse { text: metrics::text(&table, &self.counters) }))
+    }
+
     async fn get_counters(
         &self,
         _: Request<GetCountersRequest>,
@@ -50,6 +59,7 @@ impl ProxyService for Service {
             tls_failures: counters.tls_failures.get(),
             requests: counters.requests.get(),
             connections_refused_address: counters.connections_refused_address.get(),
+            redirects: counters.redirects.get(),
             requests_limited: counters.requests_limited.get(),
             requests_malformed: counters.requests_malformed.get(),
             requests_in_flight: counters.requests_in_flight.get(),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     files::Site,
+    metrics::Traffic,
     pool::{Limits, Pool, Target},
     sleep::Activity,
 };
@@ -144,6 +145,8 @@ pub(crate) struct Route {
     pub(crate) activity: Arc<Activity>,
     /// Where requests wait for it, in the order in which they came.
     pub(crate) queue: Arc<Mutex<()>>,
+    /// What is counted of it, over all its generations.
+    pub(crate) traffic: Arc<Traffic>,
     /// Said by procmgr in its present stream, not merely kept.
     confirmed: bool,
 }
@@ -363,7 +366,8 @@ fn route(
     };
     let queue = old.map(|old| Arc::clone(&old.queue)).unwrap_or_default();
     let activity = old.map(|old| Arc::clone(&old.activity)).unwrap_or_default();
-    Arc::new(Route { entry, app, dev, site, leaving, activity, queue, confirmed })
+    let traffic = old.map(|old| Arc::clone(&old.traffic)).unwrap_or_default();
+    Arc::new(Route { entry, app, dev, site, leaving, activity, queue, traffic, confirmed })
 }
 
 /// What this proxy has to do with a generation that drains, by what the route was before.
@@ -391,6 +395,7 @@ fn unconfirmed(routes: &BTreeMap<String, Arc<Route>>) -> BTreeMap<String, Arc<Ro
             leaving: old.leaving.clone(),
             activity: Arc::clone(&old.activity),
             queue: Arc::clone(&old.queue),
+            traffic: Arc::clone(&old.traffic),
             confirmed: false,
         })
     };
@@ -429,6 +434,7 @@ fn give_way(routes: &mut BTreeMap<String, Arc<Route>>) {
                 leaving: route.leaving.clone(),
                 activity: Arc::clone(&route.activity),
                 queue: Arc::clone(&route.queue),
+                traffic: Arc::clone(&route.traffic),
                 confirmed: false,
             });
         }

@@ -6,6 +6,7 @@ mod backends;
 mod clients;
 mod conformance;
 mod entrances;
+mod floods;
 mod limits;
 mod upgrades;
 
@@ -77,7 +78,7 @@ impl Hub {
         let front = Front::new(Arc::clone(&proxy), tls, &config);
         let door = Door::outside(config.outer_bounds(), Arc::clone(&proxy.counters), drain.clone());
         let listener = TcpListener::from_std(listener).unwrap();
-        let accepting = tokio::spawn(Arc::clone(&front).accept(listener, door));
+        let accepting = tokio::spawn(Arc::clone(&front).accept(listener, door, Manner::Serve));
         tokio::spawn(Entrances::new(front, &config, drain.clone()).follow(publish.subscribe()));
         Self { address, publish, proxy, drain, accepting, roots, folder }
     }

@@ -16,7 +16,10 @@ use std::{
 use tokio::{runtime, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{door::Door, front::Front};
+use crate::{
+    door::Door,
+    front::{Front, Manner},
+};
 
 /// No more threads are started, however many cores there are, unless the configuration says so.
 const MOST: usize = 16;
@@ -117,7 +120,7 @@ async fn accept(
     over: CancellationToken,
 ) {
     for listener in listeners {
-        front.proxy.tasks.spawn(Arc::clone(&front).accept(listener, Arc::clone(&door)));
+        front.proxy.tasks.spawn(Arc::clone(&front).accept(listener, Arc::clone(&door), Manner::Serve));
     }
     over.cancelled().await;
 }

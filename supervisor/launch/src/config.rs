@@ -37,6 +37,8 @@ pub struct Platform {
     pub base_domain: String,
     /// Address of the HTTPS listener.
     pub listen: SocketAddr,
+    /// Address of a plain HTTP listener that sends everybody to the other one; empty = there is none.
+    pub redirect_listen: String,
     /// Least level that is logged: error, warn, info, debug or trace. Empty = debug in development, else info.
     pub log_level: String,
     /// `$RUN`; empty = `/run/nexushub`.
@@ -53,6 +55,7 @@ impl Default for Platform {
             profile: "development".to_owned(),
             base_domain: "yesterday.localhost".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            redirect_listen: String::new(),
             log_level: String::new(),
             run_dir: PathBuf::new(),
             state_dir: PathBuf::new(),
@@ -72,6 +75,12 @@ impl Platform {
         }
     }
 
+    /// Address of the listener that only redirects, if there is to be one.
+    #[must_use]
+    pub fn redirect(&self) -> Option<SocketAddr> {
+        self.redirect_listen.parse().ok()
+    }
+
     fn judge(&self) -> Result<(), (&'static str, String, &'static str)> {
         if !PROFILES.contains(&self.profile.as_str()) {
             return Err((
@@ -86,6 +95,10 @@ impl Platform {
                 format!("unknown level `{}`", self.log_level),
                 "error, warn, info, debug or trace",
             ));
+        }
+        if !self.redirect_listen.is_empty() && self.redirect().is_none() {
+            let what = format!("no address with a port: `{}`", self.redirect_listen);
+            return Err(("platform.redirect_listen", what, "such as \"0.0.0.0:80\", or \"\" for none"));
         }
         let label = |label: &str| {
             (1..=63).contains(&label.len())
@@ -415,9 +428,12 @@ mod tests {
             let error = config.platform().and_then(|_| config.section::<Sample>("proxy")).unwrap_err();
             assert_eq!(error.line, Some(line), "{text:?}: {error}");
         }
-        for text in
-            ["[platform]\nprofile='x'\n", "[platform]\nbase_domain='A b'\n", "[platform]\nlog_level='loud'\n"]
-        {
+        for text in [
+            "[platform]\nprofile='x'\n",
+            "[platform]\nbase_domain='A b'\n",
+            "[platform]\nlog_level='loud'\n",
+            "[platform]\nredirect_listen='80'\n",
+        ] {
             assert!(config(text).platform().is_err(), "{text:?}");
         }
     }

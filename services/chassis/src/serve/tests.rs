@@ -5,7 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use nexushub_launch::secret::{OPERATOR, Secret, credentials};
 use nexushub_proto::proxy::{
-    GetCountersRequest, GetCountersResponse, ListRoutesRequest, ListRoutesResponse,
+    GetCountersRequest, GetCountersResponse, GetMetricsRequest, GetMetricsResponse, ListRoutesRequest,
+    ListRoutesResponse,
     proxy_service_client::ProxyServiceClient,
     proxy_service_server::{ProxyService, ProxyServiceServer},
 };
@@ -46,6 +47,13 @@ impl ProxyService for Fake {
         &self,
         _: Request<GetCountersRequest>,
     ) -> Result<Response<GetCountersResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn get_metrics(
+        &self,
+        _: Request<GetMetricsRequest>,
+    ) -> Result<Response<GetMetricsResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
 }
