@@ -23,7 +23,7 @@ use crate::{
         channel::{self, Broken},
         client::{Broke, Call},
     },
-    headers,
+    h2, headers,
     upgrade::Tunnel,
 };
 
@@ -74,7 +74,7 @@ pub(crate) enum RequestBody {
     /// As the client sends it over HTTP/1.1.
     H1(channel::Incoming, Arc<Progress>),
     /// As the client sends it over HTTP/2.
-    H2(hyper::body::Incoming, Arc<Progress>),
+    H2(h2::Incoming, Arc<Progress>),
 }
 
 /// Why a request's body broke off.
@@ -85,7 +85,7 @@ pub(crate) enum RequestBroke {
     H1(#[from] Broken),
     /// Over HTTP/2.
     #[error(transparent)]
-    H2(#[from] hyper::Error),
+    H2(#[from] h2::Broken),
     /// It is longer or shorter than was said.
     #[error("its length is not what was said")]
     Length,
@@ -100,11 +100,8 @@ impl RequestBody {
         Self::H1(incoming, Arc::new(Progress::new(false)))
     }
 
-    /// One that comes over HTTP/2, if one does.
-    pub(crate) fn h2(incoming: hyper::body::Incoming) -> Self {
-        if incoming.is_end_stream() {
-            return Self::Empty;
-        }
+    /// One that comes over HTTP/2.
+    pub(crate) fn h2(incoming: h2::Incoming) -> Self {
         Self::H2(incoming, Arc::new(Progress::new(false)))
     }
 

@@ -2,7 +2,6 @@
 //! long, or its door drains.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -12,8 +11,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{Request, Response};
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
@@ -24,12 +22,13 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     address::Client,
-    body::RequestBody,
+    body::{RequestBody, ResponseBody},
     clock,
     config::Config,
     door::{Door, Place},
     forward::{Proxy, handle, redirected, refuse},
-    h1,
+    h1::{self, Malformed},
+    h2,
     link::{Link, Quiet, Waits},
     preface,
     tls::Tls,
@@ -37,12 +36,6 @@ use crate::{
 
 /// How long a connection that was told to close may take over it.
 const CLOSING: Duration = Duration::from_secs(5);
-/// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it may take to answer.
-const H2_PING: Duration = Duration::from_secs(20);
-/// HTTP/2 streams that a client may reset before they were looked at (Rapid Reset, CVE-2023-44487).
-const RAPID_RESET: usize = 50;
-/// HTTP/2 streams that a client may make us reset by its errors (MadeYouReset, CVE-2025-8671).
-const MADE_YOU_RESET: usize = 100;
 /// Pause after an accept that failed for want of descriptors or memory: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -62,8 +55,7 @@ pub(crate) enum Manner {
 pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
     tls: Tls,
-    head_limits: h1::Limits,
-    http2: http2::Builder<TokioExecutor>,
+    terms: h2::Terms,
     quiet: Quiet,
     drain_idle_ms: u64,
     handshake: Duration,
@@ -76,11 +68,16 @@ pub(crate) struct Front {
 impl Front {
     /// A front for this proxy.
     pub(crate) fn new(proxy: Arc<Proxy>, tls: Tls, config: &Config) -> Arc<Self> {
+        let terms = h2::Terms {
+            head: config.head_limits(),
+            streams: config.h2_streams as usize,
+            taking: Duration::from_millis(config.taking_ms),
+            counters: Arc::clone(&proxy.counters),
+        };
         Arc::new(Self {
             proxy,
             tls,
-            head_limits: config.head_limits(),
-            http2: http2_builder(config),
+            terms,
             quiet: Quiet {
                 idle_ms: config.idle_ms,
                 header_ms: config.header_ms,
@@ -168,8 +165,8 @@ impl Front {
     ) -> Result<(), Ended> {
         let link = Link::new(peer, None, false, place).trust(false);
         let answer = |asked| std::future::ready(redirected(&self.proxy, &link, asked, port));
-        let conversation = h1::server::serve(stream, &link, self.head_limits, answer);
-        let ended = self.attend(conversation, &link, |_| link.close()).await;
+        let conversation = h1::server::serve(stream, &link, self.terms.head, answer);
+        let ended = self.attend(conversation, &link).await;
         Ok(ended.transpose().map(drop)?)
     }
 
@@ -184,42 +181,24 @@ impl Front {
     }
 
     async fn speak_h1(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
-        let answer = |asked: Result<_, _>| {
-            let (proxy, link) = (Arc::clone(&self.proxy), Arc::clone(link));
-            async move {
-                match asked {
-                    Ok(request) => handle(proxy, link, request).await,
-                    Err(error) => refuse(&proxy, &link, error),
-                }
-            }
-        };
-        let conversation = h1::server::serve(stream, link, self.head_limits, answer);
-        match self.attend(conversation, link, |_| link.close()).await.transpose()?.flatten() {
+        let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
+        let conversation = h1::server::serve(stream, link, self.terms.head, answer);
+        match self.attend(conversation, link).await.transpose()?.flatten() {
             Some(upgraded) => Ok(upgraded.backend.run(upgraded.client).await?),
             None => Ok(()),
         }
     }
 
     async fn speak_h2(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
-        let service = service_fn(|request: Request<Incoming>| {
-            let (proxy, link) = (Arc::clone(&self.proxy), Arc::clone(link));
-            async { Ok::<_, Infallible>(handle(proxy, link, request.map(RequestBody::h2)).await) }
-        });
-        let connection = self.http2.serve_connection(TokioIo::new(stream), service);
-        Ok(self.attend(connection, link, http2::Connection::graceful_shutdown).await.unwrap_or(Ok(()))?)
+        let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
+        let conversation = h2::server::serve(stream, link, self.terms.clone(), answer);
+        Ok(self.attend(conversation, link).await.unwrap_or(Ok(()))?)
     }
 
     /// Drives a connection to its end. When its door drains, an HTTP/2 connection says so at once, with no request lost; an
     /// HTTP/1.1 connection says so in its next answer, and is closed only if none is asked for: a request that is already on
-    /// its way is served.
-    ///
-    /// `close` tells it to finish what it does; nothing is returned of one that was dropped.
-    async fn attend<C: Future>(
-        &self,
-        connection: C,
-        link: &Link,
-        close: impl Fn(Pin<&mut C>),
-    ) -> Option<C::Output> {
+    /// its way is served. Nothing is returned of one that was dropped.
+    async fn attend<C: Future>(&self, connection: C, link: &Link) -> Option<C::Output> {
         let mut connection = std::pin::pin!(connection);
         let mut drain = std::pin::pin!(link.door().drain.cancelled());
         let (mut alarm, mut quiet) = (Alarm::new(self.quiet), self.quiet);
@@ -242,12 +221,24 @@ impl Front {
                     }
                 }
                 if closing {
-                    close(connection.as_mut());
+                    link.close();
                     alarm.set(Instant::now() + CLOSING);
                 }
             }
         })
         .await
+    }
+}
+
+/// The answer to what a client says, by whichever version of HTTP.
+async fn answer(
+    proxy: Arc<Proxy>,
+    link: Arc<Link>,
+    asked: Result<Request<RequestBody>, Malformed>,
+) -> Response<ResponseBody> {
+    match asked {
+        Ok(request) => handle(proxy, link, request).await,
+        Err(error) => refuse(&proxy, &link, error),
     }
 }
 
@@ -299,28 +290,14 @@ impl Alarm {
     }
 }
 
-fn http2_builder(config: &Config) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(config.h2_streams)
-        .max_header_list_size(config.max_header_bytes)
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(256 * 1024)
-        .max_pending_accept_reset_streams(RAPID_RESET)
-        .max_local_error_reset_streams(MADE_YOU_RESET)
-        .keep_alive_interval(H2_PING)
-        .keep_alive_timeout(H2_PING);
-    builder
-}
-
 /// Linux hands these options on to what a listener accepts, which saves three calls a connection: answers leave at once, and
-/// a peer that vanished is noticed although nothing is sent to it.
+/// a peer that vanished is noticed after two minutes although nothing is sent to it.
 pub(crate) fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
     setsockopt(listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(listener, sockopt::KeepAlive, &true)?;
     setsockopt(listener, sockopt::TcpKeepIdle, &60)?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &15)?;
+    setsockopt(listener, sockopt::TcpKeepCount, &4)?;
     Ok(())
 }
 

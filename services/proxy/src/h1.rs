@@ -14,9 +14,9 @@
 pub(crate) mod channel;
 pub(crate) mod client;
 mod decode;
-mod fill;
-mod framing;
-mod head;
+pub(crate) mod fill;
+pub(crate) mod framing;
+pub(crate) mod head;
 mod lines;
 pub(crate) mod outgoing;
 pub(crate) mod server;

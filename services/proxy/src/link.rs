@@ -87,7 +87,7 @@ impl Link {
             h2,
             requests: AtomicU32::new(0),
             rested_ms: AtomicU64::new(now),
-            head_ms: AtomicU64::new(if h2 { 0 } else { now }),
+            head_ms: AtomicU64::new(now),
             blocked_ms: AtomicU64::new(0),
             last: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -133,6 +133,11 @@ impl Link {
         if self.is_quiet() && self.head_ms.load(Ordering::Acquire) == 0 {
             self.head_ms.store(clock::now_ms(), Ordering::Release);
         }
+    }
+
+    /// Bytes came in of which the client owes more, or no such are left.
+    pub(crate) fn reading(&self, amid: bool) {
+        if amid { self.received() } else { self.head_ms.store(0, Ordering::Release) }
     }
 
     /// Something is ready for its client, who does not take it; or all is taken. `progress`: a part was taken.

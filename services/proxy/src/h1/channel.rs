@@ -170,12 +170,6 @@ impl<S: Duplex + ?Sized> Channel<S> {
         Poll::Pending
     }
 
-    /// Reads and forgets; the number of bytes, 0 at the end.
-    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.bytes.clear();
-        self.poll_fill(cx)
-    }
-
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
             match self.body.next(&mut self.bytes) {

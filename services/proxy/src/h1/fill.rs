@@ -17,7 +17,7 @@ const MOST: usize = 64 * 1024;
 
 /// How much is read at once: more, the more comes.
 #[derive(Debug)]
-pub(super) struct Room(usize);
+pub(crate) struct Room(usize);
 
 impl Default for Room {
     fn default() -> Self {
@@ -28,7 +28,7 @@ impl Default for Room {
 impl Room {
     /// Reads once; the number of bytes, 0 at the end. Waiting holds no memory: room is made for a read and goes with what is
     /// taken of it.
-    pub(super) fn poll_fill(
+    pub(crate) fn poll_fill(
         &mut self,
         from: Pin<&mut (impl AsyncRead + ?Sized)>,
         bytes: &mut BytesMut,
@@ -48,7 +48,7 @@ impl Room {
     }
 
     /// What comes next is a head again.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.0 = LEAST;
     }
 }

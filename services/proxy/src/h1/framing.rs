@@ -55,7 +55,8 @@ pub(crate) fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+/// What it says, if it says anything.
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     only(headers, &CONTENT_LENGTH, Malformed::Length)?.map(decimal).transpose()
 }
 

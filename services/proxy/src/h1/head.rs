@@ -105,7 +105,7 @@ fn uri(head: &Bytes, target: &str, limits: &Limits) -> Result<Uri, Malformed> {
 }
 
 /// `Content_Length` is another field than `Content-Length`, but not to everybody.
-fn is_lookalike(name: &HeaderName) -> bool {
+pub(crate) fn is_lookalike(name: &HeaderName) -> bool {
     name.as_str().contains('_') && {
         let canonical = name.as_str().replace('_', "-");
         DECISIVE.iter().any(|decisive| decisive.as_str() == canonical)

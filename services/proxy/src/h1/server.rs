@@ -3,9 +3,8 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use http::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, EXPECT},
 };
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::io::AsyncWriteExt;
 
 use super::{
     Limits, Malformed,
@@ -24,14 +23,10 @@ use super::{
 use crate::{
     body::{RequestBody, ResponseBody},
     headers::{accepts_trailers, has_connection_option},
+    linger::listen,
     link::Link,
     upgrade::Tunnel,
 };
-
-/// How long, and how many bytes of it, a client is listened to that still sends after the last answer: closing at once would
-/// take the answer away from it.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A connection that left HTTP: the client's side and the backend's.
 pub(crate) struct Upgraded<S: ?Sized> {
@@ -217,16 +212,6 @@ async fn leave<S: Duplex + ?Sized>(mut channel: Shared<S>, unread: bool) -> io::
     if !unread {
         return Ok(());
     }
-    let mut left = LINGER_BYTES;
-    let listen = poll_fn(|cx| {
-        loop {
-            match Pin::new(&mut *channel.lock()).poll_discard(cx) {
-                Poll::Ready(Ok(length)) if length > 0 && length < left => left -= length,
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    });
-    let _ = timeout(LINGER, listen).await; // how it ends is of no interest
+    listen(&mut channel).await;
     Ok(())
 }

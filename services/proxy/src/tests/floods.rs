@@ -9,6 +9,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -143,11 +144,12 @@ async fn a_header_section_that_is_too_large_is_refused_and_not_its_connection() 
 }
 
 #[tokio::test]
-async fn frames_that_only_want_an_answer_cost_their_answer() {
+async fn frames_that_ask_for_nothing() {
     let (hub, _backend) = hub().await;
-    for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[])] {
+    for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[]), (WINDOW_UPDATE, &[0, 0, 0, 1]), (99, b"?")] {
         let piece = |_| frame(kind, 0, 0, payload).repeat(100);
-        assert_eq!(flood(&hub, Vec::new(), 200, piece).await, End::Endured, "{kind}");
+        assert_eq!(flood(&hub, Vec::new(), 80, piece).await, End::Endured, "{kind}");
+        assert_eq!(flood(&hub, Vec::new(), 2000, piece).await, End::SentAway, "{kind}");
     }
     is_well(&hub).await;
 }

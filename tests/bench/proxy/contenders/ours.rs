@@ -19,6 +19,7 @@ watchdog_ms = 3600000
 access_log = false
 max_connections = 20000
 idle_ms = 600000
+workers = 1
 backend_idle_connections = 1024
 ";
 

@@ -1,0 +1,68 @@
+//! HTTP/2 with clients (RFC 9113).
+//!
+//! ```text
+//! bytes -> frame.rs -> session.rs (stream.rs, hpack.rs, head.rs, budget.rs, inbox.rs) -> requests
+//! answers -> send.rs -> session.rs (outbox.rs) -> bytes
+//! ```
+//! All of that knows no sockets. `server.rs` reads and writes, and drives the answers to a connection's requests in that
+//! connection's one task: what is ready together is written together, and no lock is ever waited for. A client is given what
+//! it asks for in its order; what only costs is taken from it within a budget.
+
+mod budget;
+mod frame;
+mod head;
+mod hpack;
+mod inbox;
+mod incoming;
+mod outbox;
+mod send;
+pub(crate) mod server;
+mod session;
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+pub(crate) use incoming::{Broken, Incoming};
+
+use crate::{counters::Counters, h1};
+
+/// What a client is granted.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// What bounds a header section.
+    pub(crate) head: h1::Limits,
+    /// Requests at once.
+    pub(crate) streams: usize,
+    /// How long it may take nothing of an answer.
+    pub(crate) taking: Duration,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Why a stream or a connection ends (RFC 9113 §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    None = 0,
+    Protocol = 1,
+    Internal = 2,
+    FlowControl = 3,
+    StreamClosed = 5,
+    FrameSize = 6,
+    RefusedStream = 7,
+    Cancel = 8,
+    Compression = 9,
+    EnhanceYourCalm = 11,
+}
+
+/// What a connection ends with when its client goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct Fatal {
+    pub(crate) reason: Reason,
+    pub(crate) why: &'static str,
+}
+
+impl Fatal {
+    fn new(reason: Reason, why: &'static str) -> Self {
+        Self { reason, why }
+    }
+}

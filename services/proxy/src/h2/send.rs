@@ -1,0 +1,162 @@
+//! One request's answer on its way: its head, its body as it comes and as its client takes it, and what follows it.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
+    response,
+};
+use http_body::Body;
+use tokio::time::timeout;
+
+use super::{Reason, hpack::encode, session::Shared};
+use crate::{
+    body::{BodyError, ResponseBody},
+    clock,
+    h1::framing::is_bodiless,
+};
+
+/// Why an answer was not sent whole.
+enum Unsent {
+    /// It broke off.
+    Broken(BodyError),
+    /// Its client took nothing of it for too long.
+    Stalled,
+}
+
+/// Sends what is answered, unless the client changes its mind first. `head_only`: it asked for nothing else.
+pub(super) async fn answer(
+    session: Shared,
+    id: u32,
+    head_only: bool,
+    taking: Duration,
+    answer: impl Future<Output = Response<ResponseBody>>,
+) {
+    let mut sending = pin!(async {
+        let mut sending = Sending { session: session.clone(), id, taking };
+        sending.send(answer.await, head_only).await
+    });
+    let sent = poll_fn(|cx| {
+        if session.lock().enter(id, cx) {
+            sending.as_mut().poll(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    });
+    if let Err(unsent) = sent.await {
+        session.lock().abort(id, unsent.reason());
+    }
+    session.lock().finish(id);
+}
+
+impl Unsent {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Broken(BodyError::Late) | Self::Stalled => Reason::Cancel,
+            Self::Broken(_) => Reason::Internal,
+        }
+    }
+}
+
+struct Sending {
+    session: Shared,
+    id: u32,
+    /// How long its client may take nothing.
+    taking: Duration,
+}
+
+impl Sending {
+    async fn send(&mut self, response: Response<ResponseBody>, head_only: bool) -> Result<(), Unsent> {
+        let (parts, mut body) = response.into_parts();
+        let bodiless = head_only || is_bodiless(parts.status) || body.is_end_stream();
+        let length = length(&parts, head_only, &body);
+        poll_fn(|_| if self.session.lock().room(self.id) { Poll::Ready(()) } else { Poll::Pending }).await;
+        self.session.lock().put_section(self.id, bodiless, |block| put_head(block, &parts, length.as_ref()));
+        while !bodiless {
+            let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            match frame.transpose().map_err(Unsent::Broken)?.map(http_body::Frame::into_data) {
+                None => return self.data(Bytes::new(), true).await,
+                Some(Ok(piece)) => {
+                    let ends = body.is_end_stream();
+                    self.data(piece, ends).await?;
+                    if ends {
+                        return Ok(());
+                    }
+                }
+                Some(Err(frame)) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    self.trailers(&trailers);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self, mut piece: Bytes, ends: bool) -> Result<(), Unsent> {
+        if piece.is_empty() {
+            if ends {
+                self.session.lock().put_data(self.id, piece, true);
+            }
+            return Ok(());
+        }
+        while !piece.is_empty() {
+            let allowed = self.allowance(piece.len()).await?;
+            let mut session = self.session.lock();
+            let now = piece.split_to(allowed);
+            session.put_data(self.id, now, ends && piece.is_empty());
+        }
+        Ok(())
+    }
+
+    fn trailers(&self, trailers: &HeaderMap) {
+        self.session.lock().put_section(self.id, true, |block| {
+            trailers.iter().for_each(|(name, value)| encode::put_field(block, name, value.as_bytes()));
+        });
+    }
+
+    /// How much may be sent now; waits until it is something, for as long as a client may take nothing.
+    async fn allowance(&self, wanted: usize) -> Result<usize, Unsent> {
+        match self.session.lock().allowance(self.id, wanted) {
+            0 => {}
+            allowed => return Ok(allowed),
+        }
+        let allowed = poll_fn(|_| match self.session.lock().allowance(self.id, wanted) {
+            0 => Poll::Pending,
+            allowed => Poll::Ready(allowed),
+        });
+        timeout(self.taking, allowed).await.map_err(|_| Unsent::Stalled)
+    }
+}
+
+/// How long the body is, where a client is told that: also of one that isn't sent.
+fn length(parts: &response::Parts, head_only: bool, body: &ResponseBody) -> Option<HeaderValue> {
+    let told = parts.headers.get(CONTENT_LENGTH);
+    match body.size_hint().exact() {
+        _ if head_only || parts.status == StatusCode::NOT_MODIFIED => told.cloned(),
+        Some(size) if !is_bodiless(parts.status) => Some(size.into()),
+        _ => None,
+    }
+}
+
+fn put_head(block: &mut bytes::BytesMut, parts: &response::Parts, length: Option<&HeaderValue>) {
+    encode::put_status(block, parts.status);
+    for (name, value) in &parts.headers {
+        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+            encode::put_field(block, name, value.as_bytes());
+        }
+    }
+    if let Some(length) = length {
+        encode::put_field(block, &CONTENT_LENGTH, length.as_bytes());
+    }
+    if !parts.headers.contains_key(DATE) {
+        encode::put_field(block, &DATE, clock::http_date().as_bytes());
+    }
+}
