@@ -121,7 +121,15 @@ pub(crate) async fn handle(
         switched: false,
     };
     let whole = exchange.proxy.timing.whole.map(|whole| Instant::now() + whole);
-    let mut response = match within(whole, exchange.run()).await {
+    // What is waited for here and in `run` by way of a box is rare or large: it does not make every request larger.
+    let answered = match whole {
+        None => exchange.run().await,
+        Some(whole) => {
+            let run = Box::pin(exchange.run());
+            timeout_at(whole, run).await.unwrap_or_else(|_| Err(too_late()))
+        }
+    };
+    let mut response = match answered {
         Ok(response) => response.map(|body| body.until(whole)),
         Err(refusal) => refusal.into_response(&reader),
     };
@@ -135,16 +143,6 @@ pub(crate) async fn handle(
     }
     record.answered(response.status().as_u16());
     response.map(|body| body.with_record(record))
-}
-
-/// What comes of it until then, if there is a limit.
-async fn within<T>(
-    limit: Option<Instant>,
-    answer: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    let Some(limit) = limit else { return answer.await };
-    let late = || Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Gateway Timeout: the request took too long");
-    timeout_at(limit, answer).await.unwrap_or_else(|_| Err(Refusal { close: true, ..late() }))
 }
 
 /// Answers a request, or what is none, that came by plain HTTP: there is nothing here but where to go.
@@ -220,10 +218,10 @@ impl Exchange {
         loop {
             let (decision, revision) = self.decide(&authority)?;
             let (route, caller, pool) = match decision {
-                Decision::Debug => return self.debug(&authority).await,
+                Decision::Debug => return Box::pin(self.debug(&authority)).await,
                 Decision::Wait(route) => {
                     route.iter().for_each(|route| self.record.for_route(route));
-                    self.hold(route.as_deref(), revision).await?;
+                    Box::pin(self.hold(route.as_deref(), revision)).await?;
                     continue;
                 }
                 Decision::Site { route, caller } => {
@@ -244,7 +242,7 @@ impl Exchange {
             let lease = match self.take(&pool).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    self.await_switch(&route, &pool, error).await?;
+                    Box::pin(self.await_switch(&route, &pool, error)).await?;
                     continue;
                 }
             };
@@ -469,6 +467,11 @@ impl Exchange {
 pub(crate) fn too_large() -> Refusal {
     let text = "Payload Too Large: the request's body has more bytes than it may";
     Refusal { close: true, ..Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text) }
+}
+
+fn too_late() -> Refusal {
+    let text = "Gateway Timeout: the request took too long";
+    Refusal { close: true, ..Refusal::new(StatusCode::GATEWAY_TIMEOUT, text) }
 }
 
 fn too_many() -> Refusal {

@@ -182,7 +182,7 @@ mod tests {
     fn section(pairs: &[(&str, &str)]) -> Section {
         let mut section = Section::new(LIMITS);
         for (name, value) in pairs {
-            section.take(Field::of(Bytes::copy_from_slice(name.as_bytes()), Bytes::copy_from_slice(value.as_bytes())));
+            section.take(Field::of(name.as_bytes(), Bytes::copy_from_slice(value.as_bytes())));
         }
         section
     }

@@ -67,14 +67,14 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    pub(super) fn of(name: Bytes, value: Bytes) -> Self {
+    pub(super) fn of(name: &[u8], value: Bytes) -> Self {
         let size = name.len() + value.len() + OVERHEAD;
-        Self { said: Said::of(&name, value), size }
+        Self { said: Said::of(name, value), size }
     }
 }
 
 impl Said {
-    fn of(name: &Bytes, value: Bytes) -> Self {
+    fn of(name: &[u8], value: Bytes) -> Self {
         if name.starts_with(b":") {
             return Self::Pseudo(Pseudo::of(name), value);
         }

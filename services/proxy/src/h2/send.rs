@@ -2,8 +2,8 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
-    task::Poll,
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -24,36 +24,49 @@ use crate::{
 };
 
 /// Why an answer was not sent whole.
-enum Unsent {
+pub(super) enum Unsent {
     /// It broke off.
     Broken(BodyError),
     /// Its client took nothing of it for too long.
     Stalled,
 }
 
-/// Sends what is answered, unless the client changes its mind first. `head_only`: it asked for nothing else.
-pub(super) async fn answer(
+/// An answer on its way, which is given up when the client changes its mind.
+pub(super) struct Answer<F> {
+    session: Shared,
+    id: u32,
+    /// Boxed, since it is large and is never to be moved.
+    sending: Pin<Box<F>>,
+}
+
+/// Sends what is answered. `head_only`: its client asked for nothing else.
+pub(super) fn answer<F: Future<Output = Response<ResponseBody>>>(
     session: Shared,
     id: u32,
     head_only: bool,
     taking: Duration,
-    answer: impl Future<Output = Response<ResponseBody>>,
-) {
-    let mut sending = pin!(async {
-        let mut sending = Sending { session: session.clone(), id, taking };
-        sending.send(answer.await, head_only).await
+    ask: impl FnOnce() -> F,
+) -> Answer<impl Future<Output = Result<(), Unsent>>> {
+    let sending = Sending { session: session.clone(), id, taking };
+    let sending = Box::pin(async move {
+        let answer = ask().await;
+        sending.send(answer, head_only).await
     });
-    let sent = poll_fn(|cx| {
-        if session.lock().enter(id, cx) {
-            sending.as_mut().poll(cx)
-        } else {
-            Poll::Ready(Ok(()))
+    Answer { session, id, sending }
+}
+
+impl<F: Future<Output = Result<(), Unsent>>> Future for Answer<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.session.lock().enter(self.id, cx)
+            && let Err(unsent) = ready!(self.sending.as_mut().poll(cx))
+        {
+            self.session.lock().abort(self.id, unsent.reason());
         }
-    });
-    if let Err(unsent) = sent.await {
-        session.lock().abort(id, unsent.reason());
+        self.session.lock().finish(self.id);
+        Poll::Ready(())
     }
-    session.lock().finish(id);
 }
 
 impl Unsent {
@@ -73,34 +86,38 @@ struct Sending {
 }
 
 impl Sending {
-    async fn send(&mut self, response: Response<ResponseBody>, head_only: bool) -> Result<(), Unsent> {
+    async fn send(&self, response: Response<ResponseBody>, head_only: bool) -> Result<(), Unsent> {
         let (parts, mut body) = response.into_parts();
         let bodiless = head_only || is_bodiless(parts.status) || body.is_end_stream();
         let length = length(&parts, head_only, &body);
         poll_fn(|_| if self.session.lock().room(self.id) { Poll::Ready(()) } else { Poll::Pending }).await;
         self.session.lock().put_section(self.id, bodiless, |block| put_head(block, &parts, length.as_ref()));
-        while !bodiless {
-            let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-            match frame.transpose().map_err(Unsent::Broken)?.map(http_body::Frame::into_data) {
-                None => return self.data(Bytes::new(), true).await,
-                Some(Ok(piece)) => {
+        if bodiless { Ok(()) } else { self.body(&mut body).await }
+    }
+
+    async fn body(&self, body: &mut ResponseBody) -> Result<(), Unsent> {
+        loop {
+            let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
+            let Some(frame) = frame.transpose().map_err(Unsent::Broken)? else {
+                return self.data(Bytes::new(), true).await;
+            };
+            match frame.into_data() {
+                Ok(piece) => {
                     let ends = body.is_end_stream();
                     self.data(piece, ends).await?;
                     if ends {
                         return Ok(());
                     }
                 }
-                Some(Err(frame)) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    self.trailers(&trailers);
+                Err(frame) => {
+                    self.trailers(&frame.into_trailers().unwrap_or_default());
                     return Ok(());
                 }
             }
         }
-        Ok(())
     }
 
-    async fn data(&mut self, mut piece: Bytes, ends: bool) -> Result<(), Unsent> {
+    async fn data(&self, mut piece: Bytes, ends: bool) -> Result<(), Unsent> {
         if piece.is_empty() {
             if ends {
                 self.session.lock().put_data(self.id, piece, true);

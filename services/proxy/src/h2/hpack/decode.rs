@@ -61,7 +61,7 @@ impl Decoder {
             0 => string(block)?,
             index => self.name(index).ok_or(Wrong::Index)?,
         };
-        let field = Field::of(name.clone(), string(block)?);
+        let field = Field::of(&name, string(block)?);
         if kept {
             self.keep(name, field.clone());
         }

@@ -28,7 +28,7 @@ pub(super) const NAMED: [(&str, &str); 61] = [
 
 static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
     let of = |(name, value): &(&'static str, &'static str)| {
-        Field::of(Bytes::from_static(name.as_bytes()), Bytes::from_static(value.as_bytes()))
+        Field::of(name.as_bytes(), Bytes::from_static(value.as_bytes()))
     };
     NAMED.iter().map(of).collect()
 });

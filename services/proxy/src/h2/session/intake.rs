@@ -87,7 +87,7 @@ impl Session {
             frame::PING => self.ping(&frame),
             frame::GOAWAY if frame.payload.len() < 8 => Err(size("a farewell is too short")),
             frame::WINDOW_UPDATE => self.window(&frame),
-            frame::CONTINUATION => self.continuation(frame),
+            frame::CONTINUATION => self.continuation(&frame),
             _ => self.spend_idle(), // a farewell, or a kind of frame that is not known: read over (§5.5)
         }
     }
@@ -104,7 +104,7 @@ impl Session {
         Ok(())
     }
 
-    fn continuation(&mut self, frame: Frame) -> Taken {
+    fn continuation(&mut self, frame: &Frame) -> Taken {
         let Some(mut block) = self.block.take() else { return Err(protocol("nothing is to be continued")) };
         block.frames += 1;
         block.bytes.extend_from_slice(&frame.payload);
@@ -126,7 +126,7 @@ impl Session {
         if id <= self.last {
             return self.trailers(id, ends, section);
         }
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(protocol("a client opens streams of odd numbers"));
         }
         self.last = id;
