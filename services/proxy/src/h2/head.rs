@@ -265,7 +265,8 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_asked_for_by_whereto_alone() {
-        let (parts, _) = section(&[(":method", "CONNECT"), (":authority", "a.example:443")]).request().unwrap();
+        let (parts, _) =
+            section(&[(":method", "CONNECT"), (":authority", "a.example:443")]).request().unwrap();
         assert_eq!(parts.uri, "a.example:443");
     }
 

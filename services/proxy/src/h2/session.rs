@@ -23,6 +23,8 @@ use super::{
 use crate::{clock, h1::Malformed};
 
 mod intake;
+#[cfg(test)]
+mod tests;
 
 /// Bytes of all bodies that a client may send ahead of what was taken.
 const WINDOW: u32 = 1024 * 1024;

@@ -19,6 +19,11 @@ fn h2(method: Method, path: &str) -> http::request::Builder {
     Request::builder().method(method).version(Version::HTTP_2).uri(format!("https://{HOST}{path}"))
 }
 
+/// A request without a body.
+pub(super) fn ask_h2(path: &str) -> Request<TestBody> {
+    h2(Method::GET, path).body(none()).unwrap()
+}
+
 #[tokio::test]
 async fn http2_requests_share_a_connection_and_arrive_as_http1() {
     let backend = Backend::start().await;
@@ -70,6 +75,37 @@ async fn http2_bodies_of_unknown_length_are_streamed_and_trailers_pass() {
     let trailers = whole.trailers().unwrap();
     assert_eq!(trailers["x-sum"], "7");
     assert!(!trailers.contains_key("connection"));
+}
+
+/// Larger than every window, both ways at once.
+#[tokio::test]
+async fn http2_bodies_are_as_large_as_they_are() {
+    const SIZE: usize = 5_000_000;
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, calm()).await;
+    let mut client = hub.client_h2().await;
+    let bytes: Bytes = (0..SIZE).map(|number| number as u8 ^ (number >> 12) as u8).collect();
+    let request = h2(Method::POST, "/public/1").body(Full::from(bytes.clone()).boxed_unsync()).unwrap();
+    let answered = tokio::spawn(client.send_request(request));
+    let mut app = backend.accept().await;
+    assert!(app.head().await.has(&format!("content-length: {SIZE}")));
+    app.write(&format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).await;
+    let echo = tokio::spawn(async move {
+        let Peer { mut stream, read } = app;
+        let mut left = SIZE - read.len();
+        stream.write_all(&read).await.unwrap();
+        let mut piece = vec![0; 30_000];
+        while left > 0 {
+            let length = stream.read(&mut piece).await.unwrap();
+            assert!(length > 0 && length <= left);
+            stream.write_all(&piece[..length]).await.unwrap();
+            left -= length;
+        }
+        stream
+    });
+    let answer = patient(answered).await.unwrap().unwrap();
+    assert!(patient(answer.into_body().collect()).await.unwrap().to_bytes() == bytes);
+    patient(echo).await.unwrap();
 }
 
 fn tokio_stream(

@@ -146,7 +146,8 @@ async fn a_header_section_that_is_too_large_is_refused_and_not_its_connection() 
 #[tokio::test]
 async fn frames_that_ask_for_nothing() {
     let (hub, _backend) = hub().await;
-    for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[]), (WINDOW_UPDATE, &[0, 0, 0, 1]), (99, b"?")] {
+    for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[]), (WINDOW_UPDATE, &[0, 0, 0, 1]), (99, b"?")]
+    {
         let piece = |_| frame(kind, 0, 0, payload).repeat(100);
         assert_eq!(flood(&hub, Vec::new(), 80, piece).await, End::Endured, "{kind}");
         assert_eq!(flood(&hub, Vec::new(), 2000, piece).await, End::SentAway, "{kind}");

@@ -81,6 +81,29 @@ async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
     hub.until(|counters| counters.connections_open.get(), 0).await;
 }
 
+/// Its window is full, and it widens it no more; its connection is well, and so are other streams on it.
+#[tokio::test]
+async fn an_http2_client_that_takes_nothing_of_one_answer_has_that_stream_reset() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, Config { taking_ms: 50, ..calm() }).await;
+    let mut client = hub.client_h2().await;
+    let stalled = tokio::spawn(client.send_request(clients::ask_h2("/public/a")));
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write("HTTP/1.1 200 OK\r\n\r\n").await;
+    let answer = patient(stalled).await.unwrap().unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    while patient(app.stream.write_all(&piece)).await.is_ok() {}
+    hub.until(|counters| counters.requests_in_flight.get(), 0).await;
+    let other = tokio::spawn(client.send_request(clients::ask_h2("/public/b")));
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write(OK).await;
+    assert_eq!(patient(other).await.unwrap().unwrap().status(), 200);
+    drop(answer); // until here nobody has read it
+    assert_eq!(hub.proxy.counters.connections_accepted.get(), 1);
+}
+
 #[tokio::test]
 async fn a_proxy_before_this_one_is_believed_if_it_is_named() {
     let told =

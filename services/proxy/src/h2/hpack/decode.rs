@@ -78,7 +78,9 @@ impl Decoder {
     fn name(&self, number: usize) -> Option<Bytes> {
         match number.checked_sub(statics::COUNT + 1) {
             Some(place) => self.table.get(place).map(|entry| entry.name.clone()),
-            None => statics::NAMED.get(number.checked_sub(1)?).map(|(name, _)| Bytes::from_static(name.as_bytes())),
+            None => statics::NAMED
+                .get(number.checked_sub(1)?)
+                .map(|(name, _)| Bytes::from_static(name.as_bytes())),
         }
     }
 
@@ -157,26 +159,46 @@ mod tests {
 
     fn hex(text: &str) -> Vec<u8> {
         let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
     }
 
     /// RFC 7541, appendix C.3 and C.4: the same three requests, plain and in the Huffman code.
     #[test]
     fn the_requests_of_the_rfc_are_read_with_their_table() {
         for blocks in [
-            ["8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d", "8286 84be 5808 6e6f 2d63 6163 6865",
-             "8287 85bf 400a 6375 7374 6f6d 2d6b 6579 0c63 7573 746f 6d2d 7661 6c75 65"],
-            ["8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff", "8286 84be 5886 a8eb 1064 9cbf",
-             "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf"],
+            [
+                "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+                "8286 84be 5808 6e6f 2d63 6163 6865",
+                "8287 85bf 400a 6375 7374 6f6d 2d6b 6579 0c63 7573 746f 6d2d 7661 6c75 65",
+            ],
+            [
+                "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",
+                "8286 84be 5886 a8eb 1064 9cbf",
+                "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
+            ],
         ] {
             let mut decoder = Decoder::default();
             let sizes: Vec<usize> = blocks
                 .iter()
                 .zip([
                     vec!["Method=GET", "Scheme=http", "Path=/", "Authority=www.example.com"],
-                    vec!["Method=GET", "Scheme=http", "Path=/", "Authority=www.example.com", "cache-control=no-cache"],
-                    vec!["Method=GET", "Scheme=https", "Path=/index.html", "Authority=www.example.com",
-                         "custom-key=custom-value"],
+                    vec![
+                        "Method=GET",
+                        "Scheme=http",
+                        "Path=/",
+                        "Authority=www.example.com",
+                        "cache-control=no-cache",
+                    ],
+                    vec![
+                        "Method=GET",
+                        "Scheme=https",
+                        "Path=/index.html",
+                        "Authority=www.example.com",
+                        "custom-key=custom-value",
+                    ],
                 ])
                 .map(|(block, fields)| {
                     assert_eq!(read(&mut decoder, &hex(block)).unwrap(), fields);
@@ -203,15 +225,15 @@ mod tests {
     #[test]
     fn what_is_no_block_is_refused_for_its_reason() {
         for (block, wrong) in [
-            ("80", Wrong::Index),                       // there is no number 0
-            ("be", Wrong::Index),                       // nothing was kept
-            ("7f", Wrong::Short),                       // a number that does not end
-            ("ff ff ff ff ff 7f", Wrong::Number),       // one that is endless
-            ("00 05 61", Wrong::Short),                 // a name cut off
-            ("00 01 61", Wrong::Short),                 // no value
-            ("00 81 ff 01 62", Wrong::Huffman),         // a name that is no code
-            ("82 20", Wrong::Resize),                   // a table resized in the middle
-            ("3f e2 1f", Wrong::Resize),                // a table of 4,097
+            ("80", Wrong::Index),                 // there is no number 0
+            ("be", Wrong::Index),                 // nothing was kept
+            ("7f", Wrong::Short),                 // a number that does not end
+            ("ff ff ff ff ff 7f", Wrong::Number), // one that is endless
+            ("00 05 61", Wrong::Short),           // a name cut off
+            ("00 01 61", Wrong::Short),           // no value
+            ("00 81 ff 01 62", Wrong::Huffman),   // a name that is no code
+            ("82 20", Wrong::Resize),             // a table resized in the middle
+            ("3f e2 1f", Wrong::Resize),          // a table of 4,097
         ] {
             assert_eq!(read(&mut Decoder::default(), &hex(block)), Err(wrong), "{block}");
         }

@@ -73,7 +73,8 @@ impl Session {
             _ => {}
         }
         let of_connection = matches!(frame.kind, frame::SETTINGS | frame::PING | frame::GOAWAY);
-        let of_stream = frame.kind <= frame::CONTINUATION && !of_connection && frame.kind != frame::WINDOW_UPDATE;
+        let of_stream =
+            frame.kind <= frame::CONTINUATION && !of_connection && frame.kind != frame::WINDOW_UPDATE;
         if (of_connection && frame.stream != 0) || (of_stream && frame.stream == 0) {
             return Err(protocol("a frame is of a stream that it can't be of"));
         }
@@ -243,7 +244,11 @@ impl Session {
 
     fn settings(&mut self, frame: &Frame) -> Taken {
         if frame.is(ACK) {
-            return if frame.payload.is_empty() { self.spend_idle() } else { Err(size("an empty frame is not")) };
+            return if frame.payload.is_empty() {
+                self.spend_idle()
+            } else {
+                Err(size("an empty frame is not"))
+            };
         }
         self.spend_idle()?;
         for (name, value) in frame::settings(&frame.payload)? {
