@@ -130,15 +130,16 @@ impl Front {
         let Some(place) = place.of(Client::at(peer.ip())) else { return };
         let outcome = match manner {
             Manner::Serve => self.converse(stream, peer, place).await,
-            Manner::Redirect(port) => self.redirect(stream, peer, place, port).await,
+            Manner::Redirect(port) => Box::pin(self.redirect(stream, peer, place, port)).await,
         };
         if let Err(error) = outcome {
             tracing::debug!(%peer, error, "connection ended");
         }
     }
 
+    /// What it goes through one after the other lies in boxes: else an open connection had room for all of it at once.
     async fn converse(&self, stream: TcpStream, peer: SocketAddr, place: Place) -> Result<(), Ended> {
-        let shaken = timeout(self.handshake, self.tls.acceptor.accept(stream)).await;
+        let shaken = Box::pin(timeout(self.handshake, self.tls.acceptor.accept(stream))).await;
         self.tls.look(); // a client that refuses our certificate has the more reason
         let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
@@ -152,7 +153,11 @@ impl Front {
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let trusted = self.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
         let link = Link::new(peer, names, h2, place).trust(trusted);
-        if link.is_h2() { self.speak_h2(stream, &link).await } else { self.speak_h1(stream, &link).await }
+        let conversation: Pin<Box<dyn Future<Output = Result<(), Ended>> + Send>> = match link.is_h2() {
+            true => Box::pin(self.speak_h2(stream, &link)),
+            false => Box::pin(self.speak_h1(stream, &link)),
+        };
+        conversation.await
     }
 
     /// Sends a client that came by plain HTTP to the listener for HTTPS, which has this port.
@@ -165,7 +170,7 @@ impl Front {
     ) -> Result<(), Ended> {
         let link = Link::new(peer, None, false, place).trust(false);
         let answer = |asked| std::future::ready(redirected(&self.proxy, &link, asked, port));
-        let conversation = h1::server::serve(stream, &link, self.terms.head, answer);
+        let conversation = Box::pin(h1::server::serve(stream, &link, self.terms.head, answer));
         let ended = self.attend(conversation, &link).await;
         Ok(ended.transpose().map(drop)?)
     }
@@ -182,24 +187,23 @@ impl Front {
 
     async fn speak_h1(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
         let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
-        let conversation = h1::server::serve(stream, link, self.terms.head, answer);
+        let conversation = Box::pin(h1::server::serve(stream, link, self.terms.head, answer));
         match self.attend(conversation, link).await.transpose()?.flatten() {
-            Some(upgraded) => Ok(upgraded.backend.run(upgraded.client).await?),
+            Some(upgraded) => Ok(Box::pin(upgraded.backend.run(upgraded.client)).await?),
             None => Ok(()),
         }
     }
 
     async fn speak_h2(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
         let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
-        let conversation = h2::server::serve(stream, link, self.terms.clone(), answer);
+        let conversation = Box::pin(h2::server::serve(stream, link, self.terms.clone(), answer));
         Ok(self.attend(conversation, link).await.unwrap_or(Ok(()))?)
     }
 
     /// Drives a connection to its end. When its door drains, an HTTP/2 connection says so at once, with no request lost; an
     /// HTTP/1.1 connection says so in its next answer, and is closed only if none is asked for: a request that is already on
     /// its way is served. Nothing is returned of one that was dropped.
-    async fn attend<C: Future>(&self, connection: C, link: &Link) -> Option<C::Output> {
-        let mut connection = std::pin::pin!(connection);
+    async fn attend<C: Future>(&self, mut connection: Pin<Box<C>>, link: &Link) -> Option<C::Output> {
         let mut drain = std::pin::pin!(link.door().drain.cancelled());
         let (mut alarm, mut quiet) = (Alarm::new(self.quiet), self.quiet);
         let (mut draining, mut closing) = (false, false);

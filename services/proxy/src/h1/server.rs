@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -77,7 +77,7 @@ where
             Ok((asked, request)) => (asked, Ok(request)),
             Err(error) => (Asked::nothing(), Err(error)),
         };
-        let response = while_there(&channel, answer(request)).await?;
+        let response = while_there(&channel, Box::pin(answer(request))).await?;
         match write(&channel, link, response, &asked).await? {
             Next::Head => {}
             Next::Close { unread } => return leave(channel, unread).await.map(|()| None),
@@ -145,12 +145,11 @@ impl Asked {
     }
 }
 
-/// Waits for the answer, for as long as the client does.
+/// Waits for the answer, for as long as the client does. It lies in a box: a connection that waits for a request has none.
 async fn while_there<S: Duplex + ?Sized, T>(
     channel: &Shared<S>,
-    answer: impl Future<Output = T>,
+    mut answer: Pin<Box<impl Future<Output = T>>>,
 ) -> io::Result<T> {
-    let mut answer = pin!(answer);
     poll_fn(|cx| match answer.as_mut().poll(cx) {
         Poll::Ready(answer) => Poll::Ready(Ok(answer)),
         Poll::Pending => channel.lock().poll_gone(cx).map(Err),
