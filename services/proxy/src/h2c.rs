@@ -100,7 +100,8 @@ impl Call {
         let (parts, from) = ready!(Pin::new(&mut self.answer).poll(cx)).map_err(broke)?.into_parts();
         let bodiless = self.bodiless || parts.status == 204 || parts.status == 304 || from.is_end_stream();
         if !bodiless {
-            let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+            let length =
+                parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
             (self.from, self.left) = (Some(from), length);
         }
         Poll::Ready(Ok(parts))
@@ -130,8 +131,13 @@ impl Call {
             }
             let Poll::Ready(room) = self.to.poll_capacity(cx) else { return Ok(()) };
             let room = room.and_then(Result::ok).map(|room| room.min(self.piece.len()));
-            let sent = room.map(|room| self.to.send_data(self.piece.split_to(room), false));
-            self.sending = matches!(sent, Some(Ok(())));
+            let Some(room) = room else {
+                self.sending = false;
+                return Ok(());
+            };
+            let part = self.piece.split_to(room);
+            let ends = self.piece.is_empty() && self.request.is_end_stream();
+            self.sending = self.to.send_data(part, ends).is_ok() && !ends;
         }
         Ok(())
     }
@@ -141,22 +147,14 @@ impl Call {
         self.send(cx)?;
         let Some(from) = &mut self.from else { return Poll::Ready(None) };
         let _ = from.flow_control().release_capacity(std::mem::take(&mut self.handed)); // of a stream that is there
-        let frame = match ready!(from.poll_data(cx)).transpose() {
-            Ok(Some(data)) => {
-                self.handed = data.len();
-                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            Ok(None) => ready!(from.poll_trailers(cx)).map(|trailers| trailers.map(Frame::trailers)),
-            Err(error) => Err(error),
-        };
-        self.from = None;
-        match frame {
-            Ok(trailers) => Poll::Ready(trailers.map(Ok)),
-            // The answer was whole, and the rest of the request is not wanted (RFC 9113 §8.1).
-            Err(error) if is_no_error(&error) && self.left.unwrap_or(0) == 0 => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(broke(error)))),
+        if let Some(data) = ready!(from.poll_data(cx)).transpose().map_err(broke)? {
+            self.handed = data.len();
+            self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
+        let trailers = ready!(from.poll_trailers(cx)).map_err(broke)?;
+        self.from = None;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     /// Whether the answer has been taken whole.
@@ -189,10 +187,6 @@ impl Call {
 fn is_unseen(error: &h2::Error) -> bool {
     let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
     error.is_remote() && (refused || error.is_go_away())
-}
-
-fn is_no_error(error: &h2::Error) -> bool {
-    error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
 }
 
 /// What went wrong with a stream or its connection, as it is told of any connection to an app.

@@ -8,6 +8,7 @@ mod conformance;
 mod entrances;
 mod floods;
 mod limits;
+mod streams;
 mod upgrades;
 
 use std::{

@@ -54,7 +54,7 @@ fn judged(parts: &Parts, sni: Option<&str>, table: &Table, policy: &Policy) -> S
         Err(refusal) => return refusal.status.as_u16().to_string(),
     };
     let names = Names::of(&["*.yesterday.localhost", "yesterday.localhost", "localhost"]);
-    let origin = Origin { names: sni.map(|_| &names), boxed: None };
+    let origin = Origin { names: sni.map(|_| &names), boxed: None, tried: &[] };
     outcome(decide(parts, &authority, origin, table, policy, 1_000_000))
 }
 
@@ -66,7 +66,7 @@ fn out_of(boxed: &str, host: &str, path: &str, token: Option<&str>, id: Option<&
     headers.extend(id.map(|id| ("x-application-id", id)));
     let parts = parts("GET", path, &headers);
     let caller = Caller::of(boxed).unwrap();
-    let origin = Origin { names: None, boxed: Some(&caller) };
+    let origin = Origin { names: None, boxed: Some(&caller), tried: &[] };
     outcome(decide(&parts, &authority(&parts).unwrap(), origin, &table(), &policy(), 1_000_000))
 }
 

@@ -30,11 +30,17 @@ struct Line {
     sender: Sender,
     /// It takes no further exchange.
     over: Arc<AtomicBool>,
+    /// Held by each exchange on it, and by the list.
+    held: Arc<()>,
 }
 
 impl Line {
+    fn streams(&self) -> usize {
+        Arc::strong_count(&self.held) - 1
+    }
+
     fn has_room(&self) -> bool {
-        self.sender.num_active_streams() < self.sender.current_max_send_streams().min(STREAMS)
+        self.streams() < self.sender.current_max_send_streams().min(STREAMS)
     }
 }
 
@@ -69,17 +75,17 @@ impl Pool {
     pub(crate) async fn take_stream(self: &Arc<Self>) -> Result<Lease, Unavailable> {
         let turn = self.turn().await?;
         let late = |_| Unavailable::Connect(io::ErrorKind::TimedOut.into());
-        let (line, reused) = timeout(self.limits.connect, self.line()).await.map_err(late)?.map_err(Unavailable::Connect)?;
+        let (line, reused) =
+            timeout(self.limits.connect, self.line()).await.map_err(late)?.map_err(Unavailable::Connect)?;
         Ok(Lease { line, reused, _pool: Arc::clone(self), _turn: turn })
     }
 
     async fn line(&self) -> io::Result<(Line, bool)> {
-        let mut lines = self.lines().0.lock().await;
+        let mut lines = self.shared[self.seat()].0.lock().await;
         loop {
             let mut first = true;
             lines.retain(|line| {
-                let used = line.sender.num_active_streams() > 0;
-                !line.over.load(Ordering::Relaxed) && (std::mem::take(&mut first) || used)
+                !line.over.load(Ordering::Relaxed) && (std::mem::take(&mut first) || line.streams() > 0)
             });
             let Some(line) = lines.iter().find(|line| line.has_room()) else { break };
             let line = line.clone();
@@ -109,6 +115,6 @@ impl Pool {
             let _ = connection.await; // each of its streams is told
             ended.store(true, Ordering::Relaxed);
         });
-        Ok(Line { sender, over })
+        Ok(Line { sender, over, held: Arc::default() })
     }
 }
