@@ -7,7 +7,7 @@
 //! An app proves who it is by its own secret; one that calls out of a box must be that box's app as well, so a secret that it
 //! got hold of is worth nothing to it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
@@ -20,6 +20,7 @@ use nexushub_chassis::credentials::bearer;
 use crate::{
     certificate::Names,
     door::Caller,
+    guard::Verified,
     headers::APPLICATION_ID,
     host::{self, Place},
     paths::{self, Class},
@@ -45,6 +46,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) names: Option<&'a Names>,
     /// The app out of whose box it came.
     pub(crate) boxed: Option<&'a Caller>,
+    /// Who the client proved to be in the handshake.
+    pub(crate) client: Option<&'a Verified>,
     /// Who could not take the request, of those who share it.
     pub(crate) tried: &'a [Arc<Route>],
 }
@@ -132,6 +135,9 @@ pub(crate) fn decide(
         Err(Miss::Unknown) => return Ok(Decision::Wait(None)),
     };
     let rules = &route.entry.rules;
+    if let Some(ca) = &rules.client_ca {
+        is_verified(ca, origin, &host)?;
+    }
     let class = if rules.strip { paths::classify_rest(class, rules.inner(parts.uri.path())) } else { class };
     may(caller.as_ref(), class, &route, policy)?;
     if waits(&route.entry, policy.hold_ms, now_unix_ms) {
@@ -207,6 +213,19 @@ fn may(caller: Option<&Caller>, class: Class, route: &Route, policy: &Policy) ->
         (Class::Api, None) if policy.require_login => Err(unauthorized()),
         _ => Ok(()),
     }
+}
+
+/// Whether the connection's handshake asked for what this app wants of its clients. A connection that was opened for another name
+/// did not, so its client is to open one for this name.
+fn is_verified(ca: &Path, origin: Origin<'_>, host: &str) -> Result<(), Refusal> {
+    if origin.client.is_some_and(|client| client.ca == ca) {
+        return Ok(());
+    }
+    if origin.names.is_some() {
+        return Err(misdirected("this connection brought no certificate for host", host));
+    }
+    let text = "Forbidden: this host needs a client certificate, and a connection that asks for its name";
+    Err(Refusal::new(StatusCode::FORBIDDEN, text))
 }
 
 fn is_internal(host: &str, base: &str) -> bool {

@@ -5,7 +5,11 @@
 
 mod backend;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -30,6 +34,7 @@ use crate::{
     files,
     h1::{Malformed, client::Call},
     headers::{self, Edge},
+    host::{Place, place},
     id,
     link::Link,
     pool::{Pool, Unavailable},
@@ -81,6 +86,15 @@ pub(crate) struct Proxy {
     pub(crate) tasks: TaskTracker,
     /// The drain's limit is reached.
     pub(crate) end: CancellationToken,
+}
+
+impl Proxy {
+    /// Who issues the certificates that clients need who ask for this name in the handshake.
+    pub(crate) fn client_ca(&self, name: &str) -> Option<PathBuf> {
+        let name = name.to_ascii_lowercase();
+        let Place::Under(relative) = place(&name, &self.policy.base_domain) else { return None };
+        self.table.borrow().client_ca(relative).map(Path::to_path_buf)
+    }
 }
 
 /// Answers one request.
@@ -255,7 +269,7 @@ impl Exchange {
             };
             self.held = None;
             self.prepare(&authority, caller.as_ref(), None);
-            self.strip(&route);
+            self.fit(&route);
             return self.exchange(Some(&route), &pool, taken).await;
         }
     }
@@ -276,6 +290,7 @@ impl Exchange {
         let origin = Origin {
             names: self.link.names.as_deref(),
             boxed: self.link.door().caller(),
+            client: self.link.client.as_ref(),
             tried: &self.tried,
         };
         let decision = decide(&self.parts, authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
@@ -378,9 +393,13 @@ impl Exchange {
         headers::toward_backend(&mut self.parts.headers, edge);
     }
 
-    /// Leaves of the target what the app is asked for.
-    fn strip(&mut self, route: &Route) {
+    /// Makes the prepared head fit for an app with rules of its own: says who its client is, and leaves of the target what
+    /// the app is asked for.
+    fn fit(&mut self, route: &Route) {
         let rules = &route.entry.rules;
+        if let Some(client) = self.link.client.as_ref().filter(|_| rules.client_ca.is_some()) {
+            headers::identify(&mut self.parts.headers, client);
+        }
         if !rules.strip {
             return;
         }

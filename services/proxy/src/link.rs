@@ -20,6 +20,7 @@ use crate::{
     certificate::Names,
     clock,
     door::{Door, Place},
+    guard::Verified,
 };
 
 /// How long a connection may be quiet.
@@ -69,6 +70,8 @@ pub(crate) struct Link {
     blocked_ms: AtomicU64,
     last: AtomicBool,
     closing: AtomicBool,
+    /// Who the client proved to be in the handshake, if it was asked.
+    pub(crate) client: Option<Verified>,
     /// The peer is believed when it says who its client is.
     pub(crate) trusted: bool,
     place: Place,
@@ -91,9 +94,15 @@ impl Link {
             blocked_ms: AtomicU64::new(0),
             last: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            client: None,
             trusted: false,
             place,
         }
+    }
+
+    /// Its client proved to be this one.
+    pub(crate) fn verified(self, client: Option<Verified>) -> Self {
+        Self { client, ..self }
     }
 
     /// Its peer is a proxy before this one, whose word about its clients is believed.

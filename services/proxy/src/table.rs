@@ -298,6 +298,11 @@ impl Table {
         self.index.client_ca(relative)
     }
 
+    /// Whether any of them needs some.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.index.guarded
+    }
+
     /// Whether somebody who shares the requests of this instance can take them.
     pub(crate) fn is_shared(&self, id: &str) -> bool {
         let entry = self.by_id(id).map(|route| &route.entry).filter(|entry| !entry.rules.group.is_empty());

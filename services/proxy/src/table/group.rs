@@ -144,3 +144,144 @@ impl Group {
         early.iter().chain(late)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        pool::Limits,
+        rules::Rules,
+        table::{
+            Change, Pause, State, Table,
+            tests::{idle, running},
+        },
+    };
+
+    fn member(entry: Entry) -> Entry {
+        Entry { rules: Rules { group: "g".into(), ..Rules::default() }, ..entry }
+    }
+
+    fn table(entries: Vec<Entry>) -> Table {
+        Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true })
+    }
+
+    fn three() -> Table {
+        table(["a", "b", "c"].map(|id| member(running(id, "shop", 1))).to_vec())
+    }
+
+    fn picked<'a>(table: &'a Table, now_ms: u64, tried: &[Arc<Route>]) -> &'a str {
+        let group = table.find("shop", "/").unwrap();
+        &group.pick_at(now_ms, tried, |entry| entry.state == State::Starting).entry.id
+    }
+
+    /// Who gets so many requests at this time.
+    fn turns(table: &Table, now_ms: u64, number: usize) -> String {
+        (0..number).map(|_| picked(table, now_ms, &[])).collect()
+    }
+
+    fn fail(table: &Table, id: &str, now_ms: u64, times: u32) -> Option<u64> {
+        let standing = &table.by_id(id).unwrap().standing;
+        (0..times).filter_map(|_| standing.failed(now_ms)).last()
+    }
+
+    #[test]
+    fn the_equally_busy_take_turns_and_who_was_tried_or_is_not_there_is_passed_over() {
+        let table = three();
+        assert_eq!(turns(&table, 0, 6), "abcabc");
+        let tried = [Arc::clone(table.by_id("a").unwrap()), Arc::clone(table.by_id("b").unwrap())];
+        assert_eq!([picked(&table, 0, &tried), picked(&table, 0, &tried)], ["c", "c"]);
+        let paused = Entry {
+            pause: Some(Pause { message: String::new(), closed: false }),
+            ..member(running("b", "shop", 1))
+        };
+        let table =
+            table.apply(Change::put(paused)).apply(Change::put(member(idle("c", "shop", State::Failed, ""))));
+        assert_eq!(turns(&table, 0, 3), "aaa");
+        assert!(table.is_shared("b") && !table.is_shared("nobody"));
+    }
+
+    #[tokio::test]
+    async fn the_least_busy_gets_the_next_request() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let table = table(["a", "b"].map(|id| member(running(id, "shop", port))).to_vec());
+        let busy = table.by_id("a").unwrap().app.as_ref().unwrap().take().await.unwrap();
+        assert_eq!(turns(&table, 0, 4), "bbbb");
+        drop(busy);
+        assert!(turns(&table, 0, 2).contains('a'));
+    }
+
+    #[test]
+    fn who_is_coming_up_is_waited_for_only_if_nobody_can_take_requests() {
+        let table = table(vec![
+            member(idle("a", "shop", State::Failed, "")),
+            member(idle("b", "shop", State::Starting, "")),
+            member(running("c", "shop", 1)),
+        ]);
+        assert_eq!(turns(&table, 0, 2), "cc");
+        let table = table.apply(Change::put(member(idle("c", "shop", State::Failed, ""))));
+        assert_eq!((turns(&table, 0, 2).as_str(), table.is_shared("b")), ("bb", false));
+    }
+
+    #[test]
+    fn who_fails_five_times_in_a_row_is_left_out_and_then_tried_with_one_request() {
+        let table = three();
+        assert_eq!((fail(&table, "a", 0, 4), fail(&table, "a", 0, 1)), (None, Some(1_000)));
+        assert!(!turns(&table, 999, 6).contains('a'));
+        assert_eq!(fail(&table, "a", 500, 9), None, "what was under way says nothing new");
+        assert_eq!(turns(&table, 1_000, 6).matches('a').count(), 1);
+        assert_eq!(fail(&table, "a", 1_100, 1), Some(2_000));
+        assert!(!turns(&table, 3_099, 6).contains('a'));
+        assert_eq!(picked(&table, 3_100, &[]), "a");
+        table.by_id("a").unwrap().standing.answered();
+        assert_eq!(turns(&table, 3_101, 6).matches('a').count(), 2);
+        assert_eq!(fail(&table, "a", 9_000, 5), Some(1_000), "an answer clears what was before");
+    }
+
+    #[test]
+    fn a_trial_that_nobody_hears_of_again_is_followed_by_another_and_pauses_have_an_end() {
+        let table = three();
+        fail(&table, "a", 0, 5);
+        for now in [1_000, 2_000, 3_000] {
+            assert_eq!(turns(&table, now, 3).matches('a').count(), 1, "{now}");
+        }
+        let mut now = 4_000;
+        let mut longest = 0;
+        for _ in 0..20 {
+            assert_eq!(picked(&table, now, &[]), "a");
+            longest = fail(&table, "a", now, 1).unwrap();
+            now += longest;
+        }
+        assert_eq!(longest, LONGEST_MS);
+    }
+
+    #[test]
+    fn never_are_all_of_them_left_out_nor_is_one_that_is_alone() {
+        let table = three();
+        ["a", "b", "c"].iter().for_each(|id| drop(fail(&table, id, 0, 5)));
+        assert_eq!(turns(&table, 1, 6), "abcabc");
+        let alone = self::table(vec![member(running("a", "shop", 1))]);
+        fail(&alone, "a", 0, 5);
+        assert_eq!(turns(&alone, 1, 2), "aa");
+    }
+
+    #[test]
+    fn a_new_generation_stands_well_and_a_change_that_leaves_the_place_alone_changes_nothing() {
+        let table = three();
+        fail(&table, "a", 0, 5);
+        let renamed =
+            table.apply(Change::put(Entry { reason: "x".into(), ..member(running("a", "shop", 1)) }));
+        assert!(renamed.by_id("a").unwrap().standing.is_out());
+        let next = table.apply(Change::put(Entry { generation: 2, ..member(running("a", "shop", 1)) }));
+        assert!(!next.by_id("a").unwrap().standing.is_out());
+    }
+
+    #[test]
+    fn who_says_another_group_or_none_shares_nothing() {
+        let other =
+            Entry { rules: Rules { group: "h".into(), ..Rules::default() }, ..running("b", "shop", 1) };
+        let table = table(vec![member(running("a", "shop", 1)), other, running("c", "shop", 1)]);
+        assert_eq!(turns(&table, 0, 4), "aaaa");
+    }
+}
