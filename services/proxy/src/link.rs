@@ -9,12 +9,12 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use crate::{
     certificate::Names,
@@ -70,6 +70,9 @@ pub(crate) struct Link {
     blocked_ms: AtomicU64,
     last: AtomicBool,
     closing: AtomicBool,
+    /// What an app hinted at before its answer; an HTTP/1.1 client has one request under way.
+    hints: Mutex<Option<Box<HeaderMap>>>,
+    hinted: AtomicBool,
     /// Who the client proved to be in the handshake, if it was asked.
     pub(crate) client: Option<Verified>,
     /// The peer is believed when it says who its client is.
@@ -94,6 +97,8 @@ impl Link {
             blocked_ms: AtomicU64::new(0),
             last: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            hints: Mutex::default(),
+            hinted: AtomicBool::new(false),
             client: None,
             trusted: false,
             place,
@@ -169,6 +174,21 @@ impl Link {
             )),
             began => Some((began.max(quiet.since_ms) + quiet.header_ms, Waits::Head)),
         }
+    }
+
+    /// An app hints at something before its answer.
+    pub(crate) fn hint(&self, hints: Box<HeaderMap>) {
+        *self.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(hints);
+        self.hinted.store(true, Ordering::Release);
+    }
+
+    /// What it hinted at, once.
+    pub(crate) fn take_hints(&self) -> Option<Box<HeaderMap>> {
+        if !self.hinted.load(Ordering::Acquire) {
+            return None;
+        }
+        self.hinted.store(false, Ordering::Release);
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The next answer is to be its last.

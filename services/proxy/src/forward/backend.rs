@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Response, Version, response};
+use http::{HeaderMap, Response, Version, response};
 use tokio::time::{Instant, timeout_at};
 
 use super::Exchange;
@@ -105,7 +105,12 @@ impl Exchange {
     ) -> Result<Result<(response::Parts, Call), (Broke, Call)>, Failure> {
         let progress = request.body().progress();
         let mut call = Call::new(lease, self.parts.method.clone(), request);
-        match self.await_head(&progress, |cx| call.poll_head(cx)).await? {
+        let head = self.await_head(&progress, |cx| {
+            let head = call.poll_head(cx);
+            self.hint(call.take_hints());
+            head
+        });
+        match head.await? {
             Ok(parts) => Ok(Ok((parts, call))),
             Err(error) => Ok(Err((error, call))),
         }
@@ -162,6 +167,13 @@ impl Exchange {
                 Err(_) if progress.is_done() => return Err(Failure::Slow),
                 Err(_) => return Err(Failure::SlowClient),
             }
+        }
+    }
+
+    /// Passes on what an app hints at, to clients of HTTP/1.1.
+    fn hint(&self, hints: Option<Box<HeaderMap>>) {
+        if let Some(hints) = hints.filter(|hints| !hints.is_empty() && !self.link.is_h2()) {
+            self.link.hint(hints);
         }
     }
 

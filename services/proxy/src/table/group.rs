@@ -259,7 +259,9 @@ mod tests {
     #[test]
     fn never_are_all_of_them_left_out_nor_is_one_that_is_alone() {
         let table = three();
-        ["a", "b", "c"].iter().for_each(|id| drop(fail(&table, id, 0, 5)));
+        for id in ["a", "b", "c"] {
+            assert_eq!(fail(&table, id, 0, 5), Some(1_000));
+        }
         assert_eq!(turns(&table, 1, 6), "abcabc");
         let alone = self::table(vec![member(running("a", "shop", 1))]);
         fail(&alone, "a", 0, 5);
