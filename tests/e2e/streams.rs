@@ -18,9 +18,12 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     health_client::HealthClient,
 };
-use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, ServerReflectionResponse, server_reflection_client::ServerReflectionClient,
-    server_reflection_request::MessageRequest,
+use tonic_reflection::pb::{
+    v1::{
+        ServerReflectionRequest, ServerReflectionResponse, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest,
+    },
+    v1alpha,
 };
 
 const SHOP: &str = "shop";
@@ -67,8 +70,9 @@ impl Talk {
     async fn begin(channel: Channel) -> Self {
         let (say, said) = mpsc::unbounded_channel();
         let asked = UnboundedReceiverStream::new(said);
-        let hear = ServerReflectionClient::new(channel).server_reflection_info(asked);
-        Self { say, hear: soon("a call", hear).await.unwrap().into_inner() }
+        let mut client = ServerReflectionClient::new(channel);
+        let hear = soon("a call", client.server_reflection_info(asked)).await.unwrap();
+        Self { say, hear: hear.into_inner() }
     }
 
     async fn turn(&mut self) {
@@ -106,10 +110,9 @@ async fn calls_of_every_kind_reach_an_app_that_speaks_nothing_but_http2() {
         talk.turn().await;
     }
     talk.ends_well().await;
-    let unknown =
-        tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient::new(channel(&https))
-            .server_reflection_info(tokio_stream::iter([]));
-    assert_eq!(soon("a call", unknown).await.unwrap_err().code(), Code::Unimplemented);
+    let mut older = v1alpha::server_reflection_client::ServerReflectionClient::new(channel(&https));
+    let unknown = soon("a call", older.server_reflection_info(tokio_stream::iter([]))).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
     let request = http::Request::get("/").body(http_body_util::Full::default()).unwrap();
     let answer = https.send(Protocol::Http1, SHOP, request).await.unwrap();
     assert_eq!(answer.header("grpc-status"), "12", "a browser gets what the app says to it");
