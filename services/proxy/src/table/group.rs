@@ -182,7 +182,7 @@ mod tests {
 
     fn fail(table: &Table, id: &str, now_ms: u64, times: u32) -> Option<u64> {
         let standing = &table.by_id(id).unwrap().standing;
-        (0..times).filter_map(|_| standing.failed(now_ms)).last()
+        (0..times).fold(None, |told, _| standing.failed(now_ms).or(told))
     }
 
     #[test]

@@ -185,7 +185,7 @@ async fn what_an_app_did_not_touch_is_sent_again_and_nothing_else() {
     again.answer(true);
     drop(say);
     app.while_it_lives(async {
-        assert_eq!(patient(answered).await.unwrap().unwrap().status(), StatusCode::OK)
+        assert_eq!(patient(answered).await.unwrap().unwrap().status(), StatusCode::OK);
     })
     .await;
 
