@@ -9,25 +9,38 @@
     clippy::needless_pass_by_value
 )]
 
-/// `nexushub.provider.v1`: what should exist.
-pub mod provider {
-    tonic::include_proto!("nexushub.provider.v1");
-}
-
-/// `nexushub.procmgr.v1`: what does exist.
-pub mod procmgr {
-    tonic::include_proto!("nexushub.procmgr.v1");
-}
-
-/// `nexushub.proxy.v1`: routes and counters.
-pub mod proxy {
-    tonic::include_proto!("nexushub.proxy.v1");
+/// As deep as the packages are, since one may use another's messages by that path.
+mod nexushub {
+    pub mod provider {
+        pub mod v1 {
+            tonic::include_proto!("nexushub.provider.v1");
+        }
+    }
+    pub mod procmgr {
+        pub mod v1 {
+            tonic::include_proto!("nexushub.procmgr.v1");
+        }
+    }
+    pub mod proxy {
+        pub mod v1 {
+            tonic::include_proto!("nexushub.proxy.v1");
+        }
+    }
+    pub mod debugapi {
+        pub mod v1 {
+            tonic::include_proto!("nexushub.debugapi.v1");
+        }
+    }
 }
 
 /// `nexushub.debugapi.v1`: developers' applications.
-pub mod debugapi {
-    tonic::include_proto!("nexushub.debugapi.v1");
-}
+pub use nexushub::debugapi::v1 as debugapi;
+/// `nexushub.procmgr.v1`: what does exist.
+pub use nexushub::procmgr::v1 as procmgr;
+/// `nexushub.provider.v1`: what should exist.
+pub use nexushub::provider::v1 as provider;
+/// `nexushub.proxy.v1`: routes and counters.
+pub use nexushub::proxy::v1 as proxy;
 
 /// Every file of the contract, encoded as a `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/nexushub.bin"));

@@ -40,21 +40,22 @@ def ours(listed):
 
 def describe(channel, version, token, symbol, pool, known):
     """Adds the files of a symbol, and those they import, to the pool."""
-    question = reflection.ServerReflectionRequest(file_containing_symbol=symbol)
-    answer = ask(channel, version, token, question)
-    assert answer.HasField("file_descriptor_response"), f"{symbol} is not described: {answer}"
-    files = [descriptor_pb2.FileDescriptorProto.FromString(raw) for raw in answer.file_descriptor_response.file_descriptor_proto]
-    by_name = {file.name: file for file in files}
+
+    def files(**question):
+        answer = ask(channel, version, token, reflection.ServerReflectionRequest(**question))
+        assert answer.HasField("file_descriptor_response"), f"{question} is not described: {answer}"
+        return map(descriptor_pb2.FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
 
     def add(file):
+        if file.name in known:
+            return
+        known.add(file.name)
         for name in file.dependency:
-            if name in by_name and name not in known:
-                add(by_name[name])
-        if file.name not in known:
-            known.add(file.name)
-            pool.Add(file)
+            for imported in files(file_by_filename=name):
+                add(imported)
+        pool.Add(file)
 
-    for file in files:
+    for file in files(file_containing_symbol=symbol):
         add(file)
     return pool.FindServiceByName(symbol)
 

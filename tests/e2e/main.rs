@@ -30,4 +30,5 @@ mod secrets;
 mod shutdown;
 mod sleeps;
 mod storm;
+mod streams;
 mod torn;

@@ -204,6 +204,7 @@ impl Config {
             retry_ms: self.health_retry_ms.into(),
             fast_first_ms: self.start_probe_first_ms.into(),
             fast_max_ms: self.start_probe_max_ms.into(),
+            h2c: false,
         }
     }
 

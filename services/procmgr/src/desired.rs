@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::{clock::Ms, config::path_problem, health::Check, ids::InstanceId, limits::Limits};
 
 pub(crate) mod feed;
+mod route;
 pub(crate) mod store;
 
 /// Every desired instance.
@@ -94,9 +95,12 @@ pub(crate) struct Desired {
     pub static_service_url: String,
     /// Passed on to the proxy.
     pub debug_port: u16,
+    /// Passed on to the proxy.
+    #[serde(default, with = "route")]
+    pub route: Option<provider::Route>,
     /// Why it can't run as it is, if so.
     pub problem: Option<String>,
-    /// What a change of is a change of the running app: all but names and what only the proxy uses.
+    /// What a change of is a change of the running app: all but names and what only the proxy uses, what it speaks included.
     #[serde(skip)]
     pub digest: String,
 }
@@ -109,6 +113,9 @@ pub(crate) struct Overrides {
     timeout_ms: u32,
     failures: u32,
     start_deadline_ms: u32,
+    /// It is asked in HTTP/2, since the app speaks nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub h2c: bool,
 }
 
 impl Overrides {
@@ -121,6 +128,7 @@ impl Overrides {
             timeout_ms: pick(self.timeout_ms, default.timeout_ms),
             failures: if self.failures == 0 { default.failures } else { self.failures },
             start_deadline_ms: pick(self.start_deadline_ms, default.start_deadline_ms),
+            h2c: self.h2c,
             ..default.clone()
         }
     }
@@ -167,6 +175,7 @@ impl Desired {
                 timeout_ms: health.timeout_ms,
                 failures: health.failures,
                 start_deadline_ms: health.start_deadline_ms,
+                h2c: proto.route.as_ref().is_some_and(|route| route.protocol() == provider::Protocol::H2c),
             },
             limits: Limits {
                 memory_bytes: limits.memory_bytes,
@@ -178,6 +187,7 @@ impl Desired {
             },
             static_service_url: proto.static_service_url,
             debug_port: 0,
+            route: proto.route,
             problem: None,
             digest: String::new(),
         };
@@ -291,6 +301,10 @@ pub(crate) mod tests {
         assert_ne!(base, desired(|i| i.egress = provider::Egress::Internet.into()).digest);
         assert_eq!(base, desired(|i| i.egress = provider::Egress::None.into()).digest);
         assert_eq!(base, desired(|i| i.deploy = provider::Deploy::Replace.into()).digest);
+        let prefix = provider::Route { path_prefix: "/a".into(), ..Default::default() };
+        assert_eq!(base, desired(|i| i.route = Some(prefix)).digest);
+        let h2c = provider::Route { protocol: provider::Protocol::H2c.into(), ..Default::default() };
+        assert_ne!(base, desired(|i| i.route = Some(h2c)).digest, "each generation speaks one protocol");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Check {
     pub fast_first_ms: Ms,
     /// The longest pause between checks of a starting instance.
     pub fast_max_ms: Ms,
+    /// It is asked in HTTP/2.
+    pub h2c: bool,
 }
 
 impl Check {
@@ -78,6 +80,7 @@ mod tests {
             retry_ms: 1_000,
             fast_first_ms: 20,
             fast_max_ms: 1_000,
+            h2c: false,
         }
     }
 

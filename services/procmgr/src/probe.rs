@@ -1,14 +1,19 @@
-//! One health check: `GET` on a connection of its own to 127.0.0.1 or into the box, 200 is healthy. On the first answers of a
-//! generation on a port it is judged too that the listener is the app's own; in a box nobody else's can be.
+//! One health check: `GET` on a connection of its own to 127.0.0.1 or into the box, 200 is healthy; of an app that speaks h2c
+//! every answer below 500. On the first answers of a generation on a port it is judged too that the listener is the app's own;
+//! in a box nobody else's can be.
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    Request, StatusCode,
+    client::conn::{http1, http2},
+    header, http,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nexushub_chassis::reach;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{generation::Endpoint, health::Check, listener, state::Probed};
 
@@ -27,7 +32,7 @@ pub(crate) struct Question {
 /// Asks. The check's time-out covers everything.
 pub(crate) async fn ask(question: Question, check: Check) -> Probed {
     let patience = Duration::from_millis(u64::try_from(check.timeout_ms).unwrap_or(1));
-    let answer = match tokio::time::timeout(patience, get(&question.endpoint, &check.path)).await {
+    let answer = match tokio::time::timeout(patience, get(&question.endpoint, &check)).await {
         Ok(Err(Miss::Refused)) => return Err("nothing listens on its port".into()), // there is no listener to judge
         Ok(Err(Miss::Other(why))) => Err(why),
         Ok(Ok(())) => Ok(()),
@@ -60,32 +65,45 @@ async fn connect(endpoint: &Endpoint) -> io::Result<reach::Stream> {
     }
 }
 
-async fn get(endpoint: &Endpoint, path: &str) -> Result<(), Miss> {
+async fn get(endpoint: &Endpoint, check: &Check) -> Result<(), Miss> {
     let stream = connect(endpoint).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Miss::Refused,
         _ => Miss::Other(format!("could not connect: {error}")),
     })?;
+    let stream = TokioIo::new(stream);
     let host = endpoint.port().map_or_else(|| "127.0.0.1".into(), |port| format!("127.0.0.1:{port}"));
     let broken = |error: hyper::Error| Miss::Other(format!("the connection broke: {error}"));
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let driver = Driving(tokio::spawn(connection));
-    let request = Request::get(path)
-        .header(header::HOST, host)
-        .header(header::USER_AGENT, "nexushub-procmgr")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| Miss::Other(format!("the request is malformed: {error}")))?;
-    let reply = sender.send_request(request).await.map_err(broken)?;
+    let malformed = |error: http::Error| Miss::Other(format!("the request is malformed: {error}"));
+    let request = Request::get(&check.path).header(header::USER_AGENT, "nexushub-procmgr");
+    let (driver, reply) = if check.h2c {
+        let target = format!("http://{host}{}", check.path);
+        let request = request.uri(target).body(Empty::<Bytes>::new()).map_err(malformed)?;
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), stream).await.map_err(broken)?;
+        (Driving(tokio::spawn(connection)), sender.send_request(request).await)
+    } else {
+        let request = request.header(header::HOST, host).body(Empty::<Bytes>::new()).map_err(malformed)?;
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
+        (Driving(tokio::spawn(connection)), sender.send_request(request).await)
+    };
+    let reply = reply.map_err(broken)?;
     let status = reply.status();
     let _ = Limited::new(reply.into_body(), BODY_LIMIT).collect().await;
     drop(driver);
-    if status == StatusCode::OK {
+    if is_healthy(status, check.h2c) {
         return Ok(());
     }
     Err(Miss::Other(format!("status {}", status.as_u16())))
 }
 
+/// gRPC servers know no GET and say so each in its own way: of an app that speaks h2c any answer is a sign of life but that it
+/// can't.
+fn is_healthy(status: StatusCode, h2c: bool) -> bool {
+    if h2c { !status.is_server_error() } else { status == StatusCode::OK }
+}
+
 /// The connection's task, ended with the check.
-struct Driving(tokio::task::JoinHandle<Result<(), hyper::Error>>);
+struct Driving(JoinHandle<Result<(), hyper::Error>>);
 
 impl Drop for Driving {
     fn drop(&mut self) {
@@ -105,6 +123,14 @@ mod tests {
     use crate::config::Config;
 
     async fn against(answer: &'static [u8], question: impl FnOnce(u16) -> Question) -> Probed {
+        against_with(answer, question, Check { timeout_ms: 300, ..Config::default().check() }).await
+    }
+
+    async fn against_with(
+        answer: &'static [u8],
+        question: impl FnOnce(u16) -> Question,
+        check: Check,
+    ) -> Probed {
         let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = app.local_addr().unwrap().port();
         let serve = async move {
@@ -116,7 +142,6 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        let check = Check { timeout_ms: 300, ..Config::default().check() };
         tokio::select! {
             result = ask(question(port), check) => result,
             () = serve => unreachable!(),
@@ -134,6 +159,32 @@ mod tests {
         assert_eq!(sick, Err("status 500".into()));
         assert!(against(b"HTTP/1.1 204 No\r\n\r\n", plain).await.is_err());
         assert!(against(b"\x00\xffgarbage\r\n\r\n", plain).await.unwrap_err().contains("broke"));
+    }
+
+    #[tokio::test]
+    async fn an_app_that_speaks_h2c_is_asked_in_it_and_may_know_nothing_of_the_path() {
+        for (status, answer) in [(200, Ok(())), (404, Ok(())), (503, Err("status 503".to_owned()))] {
+            let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let port = app.local_addr().unwrap().port();
+            let serve = async move {
+                let (stream, _) = app.accept().await.unwrap();
+                let service = hyper::service::service_fn(|_| async move {
+                    hyper::Response::builder().status(status).body(Empty::<Bytes>::new())
+                });
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                std::future::pending::<()>().await;
+            };
+            let check = Check { h2c: true, ..Config::default().check() };
+            let asked = tokio::select! {
+                asked = ask(plain(port), check) => asked,
+                () = serve => unreachable!(),
+            };
+            assert_eq!(asked, answer);
+        }
+        let http1_only = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        let check = Check { h2c: true, timeout_ms: 300, ..Config::default().check() };
+        assert!(against_with(http1_only, plain, check).await.is_err());
     }
 
     #[tokio::test]

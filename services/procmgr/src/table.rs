@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 
 use crate::{
-    generation::Endpoint as Reached,
+    generation::{Endpoint as Reached, Generation},
     ids::InstanceId,
     orders::Pause,
     overlap::Drain,
@@ -150,7 +150,7 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str, pause: Option<&
         since_unix_ms: m.since,
         generation: live.map_or(m.generation, |run| run.number),
         pid: live.map_or(0, |run| run.pid),
-        endpoint: live.map(|run| endpoint(&run.endpoint)),
+        endpoint: live.map(endpoint),
         routed: m.routed(),
         flagged: m.flagged,
         restarts: m.restarts,
@@ -166,6 +166,7 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str, pause: Option<&
         next: m.next.as_deref().map(next),
         draining: m.draining.iter().map(draining).collect(),
         idle_stop_ms: desired.map_or(0, |d| d.idle_stop_ms),
+        route: desired.and_then(|d| d.route.clone()),
         pause: pause.map(|pause| procmgr::Pause {
             message: pause.message.clone(),
             closed: pause.closed,
@@ -183,7 +184,7 @@ fn next(m: &Machine) -> NextGeneration {
         retry_unix_ms: m.retry_unix,
         release: m.release().map(|path| path.display().to_string()).unwrap_or_default(),
         pid: m.live.as_ref().map_or(0, |run| run.pid),
-        endpoint: m.live.as_ref().map(|run| endpoint(&run.endpoint)),
+        endpoint: m.live.as_deref().map(endpoint),
     }
 }
 
@@ -191,19 +192,19 @@ fn draining(drain: &Drain) -> DrainingGeneration {
     let run = &drain.run;
     DrainingGeneration {
         generation: run.number,
-        endpoint: Some(endpoint(&run.endpoint)),
+        endpoint: Some(endpoint(run)),
         release: run.release.display().to_string(),
         pid: run.pid,
         until_unix_ms: drain.until_unix,
     }
 }
 
-fn endpoint(reached: &Reached) -> Endpoint {
-    let kind = match reached {
+fn endpoint(run: &Generation) -> Endpoint {
+    let kind = match &run.endpoint {
         Reached::Port(port) => Kind::TcpPort((*port).into()),
         Reached::Shim(path) => Kind::Shim(path.display().to_string()),
     };
-    Endpoint { kind: Some(kind) }
+    Endpoint { kind: Some(kind), h2c: run.health.as_ref().is_some_and(|health| health.h2c) }
 }
 
 /// A running instance has a reason only where there is something to say of it.

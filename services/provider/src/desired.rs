@@ -109,8 +109,10 @@ impl Book {
 fn of_newcomer(conflict: &Conflict, id: &InstanceId, debug: &Entries) -> Option<Conflict> {
     match &conflict.clash {
         _ if conflict.id == *id => Some(conflict.clone()),
-        Clash::HostName(host, winner, source) if winner == id && debug.contains_key(&conflict.id) => {
-            let clash = Clash::HostName(host.clone(), conflict.id.clone(), conflict.source.clone());
+        Clash::Host(host, winner, source) | Clash::ClientCa(host, winner, source)
+            if winner == id && debug.contains_key(&conflict.id) =>
+        {
+            let clash = Clash::Host(host.clone(), conflict.id.clone(), conflict.source.clone());
             Some(Conflict { id: id.clone(), source: source.clone(), clash })
         }
         _ => None,

@@ -9,6 +9,8 @@ use std::{
 use nexushub_chassis::names::{HostName, InstanceId};
 use serde::{Deserialize, Serialize};
 
+use crate::route::Route;
+
 /// How a generation is isolated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -108,6 +110,7 @@ pub enum Field {
     Env,
     Health,
     Limits,
+    Route,
     DebugPort,
     StaticServiceUrl,
 }
@@ -152,6 +155,7 @@ pub struct Fields {
     pub env: Option<BTreeMap<String, String>>,
     pub health: Option<Health>,
     pub limits: Option<Limits>,
+    pub route: Option<Route>,
     pub debug_port: Option<u16>,
     pub static_service_url: Option<String>,
 }
@@ -177,6 +181,7 @@ impl Fields {
             env: pick(&self.env, &lower.env, pinned(Field::Env)),
             health: pick(&self.health, &lower.health, pinned(Field::Health)),
             limits: pick(&self.limits, &lower.limits, pinned(Field::Limits)),
+            route: pick(&self.route, &lower.route, pinned(Field::Route)),
             debug_port: pick(&self.debug_port, &lower.debug_port, pinned(Field::DebugPort)),
             static_service_url: pick(
                 &self.static_service_url,
@@ -204,6 +209,7 @@ impl Fields {
             env: self.env.clone().unwrap_or_default(),
             health: self.health.clone(),
             limits: self.limits,
+            route: self.route.clone(),
             debug_port: self.debug_port.unwrap_or(0),
             static_service_url: self.static_service_url.clone().unwrap_or_default(),
         })
@@ -252,6 +258,8 @@ pub struct Instance {
     pub health: Option<Health>,
     /// Bounds on what it uses.
     pub limits: Option<Limits>,
+    /// Which requests it gets besides those for its host name, and how.
+    pub route: Option<Route>,
     /// A development server for the non-API paths; 0 = none.
     pub debug_port: u16,
     /// Where non-API paths are served from while developing; may be empty.

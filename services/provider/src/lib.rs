@@ -2,7 +2,7 @@
 //!
 //! Three sources speak of them: static ones from the configuration file and `apps.d` (`configured.rs`), dynamic ones from the
 //! admin app (a later room; `merge.rs` has its place), and debug ones put by RPC (`store.rs` keeps them). Everything that
-//! anybody wrote is judged in `typed.rs`; `merge.rs`, a pure function, says what they make together; one task (`desired.rs`) owns
+//! anybody wrote is judged in `typed.rs` and `route.rs`; `merge.rs`, a pure function, says what they make together; one task (`desired.rs`) owns
 //! the result; `service.rs` answers requests and feeds watchers with the differences that `changes.rs` finds.
 //!
 //! Invariant: what was answered is on disk, and nobody sees what isn't. The configuration is read once, at start; a changed one
@@ -15,6 +15,7 @@ pub mod desired;
 pub mod error;
 pub mod instance;
 pub mod merge;
+pub mod route;
 pub mod service;
 pub mod store;
 pub mod typed;

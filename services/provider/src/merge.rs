@@ -3,24 +3,29 @@
 //!
 //! Precedence. A dynamic entry overrides the static one of the same id field by field, except what the static one pins; a
 //! static instance that the admin app doesn't list stays. A debug entry stands alone: an id of another origin is not its to
-//! take. Host names are claimed in this order, the smaller id first among equals:
+//! take. Host names (and wildcards, each with the path below which it is meant) are claimed in this order, the smaller id first
+//! among equals:
 //!
 //! 1. static instances, the names they were configured with
 //! 2. names given by dynamic entries, to static instances or to their own
 //! 3. a static instance that lost in 2 falls back to its configured name, if that is still free
 //! 4. debug instances
 //!
-//! Whoever finds its name taken is not desired, and a conflict names both.
+//! Whoever finds one of its names taken is not desired, and a conflict names both. A name may be held together by those who say
+//! that they share their requests, and all who hold a name ask its clients for certificates of the same authority.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use nexushub_chassis::names::{HostName, InstanceId};
+use nexushub_chassis::names::InstanceId;
 
-use crate::instance::{Entry, Fields, Instance, Source};
+use crate::{
+    instance::{Entry, Fields, Instance, Source},
+    route,
+};
 
 /// Where a desired instance came from. A static one that a dynamic entry overrides is static still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,8 +72,10 @@ pub struct Conflict {
 pub enum Clash {
     /// Its id is taken by an entry read there.
     Id(Source),
-    /// Its host name is taken by another instance.
-    HostName(HostName, InstanceId, Source),
+    /// A name that it claims, with the path, is taken by another instance.
+    Host(String, InstanceId, Source),
+    /// Clients of the name need certificates of another authority there.
+    ClientCa(String, InstanceId, Source),
     /// It says no host name or no release, and nobody else does.
     Incomplete,
 }
@@ -78,10 +85,16 @@ impl fmt::Display for Conflict {
         let Self { id, source, clash } = self;
         match clash {
             Clash::Id(holder) => write!(f, "instance id `{id}` ({source}) is taken ({holder})"),
-            Clash::HostName(host, other, holder) => {
+            Clash::Host(host, other, holder) => {
                 write!(
                     f,
                     "host name `{host}` of instance `{id}` ({source}) is taken by instance `{other}` ({holder})"
+                )
+            }
+            Clash::ClientCa(host, other, holder) => {
+                write!(
+                    f,
+                    "host name `{host}` of instance `{id}` ({source}) has another client_ca at instance `{other}` ({holder})"
                 )
             }
             Clash::Incomplete => write!(f, "instance `{id}` ({source}) has no host name or no release"),
@@ -110,7 +123,8 @@ pub fn merge(statics: &[Entry], dynamic: &[Entry], debug: &[Entry], data_root: &
         }
     }
     for (below, fields) in fallbacks {
-        let fields = Fields { host_name: below.fields.host_name.clone(), ..fields };
+        let (host_name, route) = (below.fields.host_name.clone(), below.fields.route.clone());
+        let fields = Fields { host_name, route, ..fields };
         table.claim(below, &fields, Origin::Static);
     }
     for (id, entry) in debug {
@@ -127,7 +141,7 @@ pub fn merge(statics: &[Entry], dynamic: &[Entry], debug: &[Entry], data_root: &
 
 /// Static and dynamic entries laid over each other.
 struct Layers<'a> {
-    /// Static instances that keep the host name of their own entry.
+    /// Static instances that keep the names of their own entry.
     own: Vec<(&'a Entry, Fields)>,
     /// Names given by a dynamic entry, with the static entry below it, if any.
     given: Vec<(&'a Entry, Fields, Option<&'a Entry>)>,
@@ -140,7 +154,7 @@ fn layers<'a>(statics: &ById<'a>, dynamic: &ById<'a>) -> Layers<'a> {
         match (statics.get(id).copied(), dynamic.get(id).copied()) {
             (Some(below), Some(upper)) => {
                 let fields = upper.fields.over(&below.fields, &below.pins);
-                if fields.host_name == below.fields.host_name {
+                if fields.host_name == below.fields.host_name && fields.route == below.fields.route {
                     layers.own.push((below, fields));
                 } else {
                     layers.given.push((upper, fields, Some(below)));
@@ -157,8 +171,30 @@ fn layers<'a>(statics: &ById<'a>, dynamic: &ById<'a>) -> Layers<'a> {
 /// The result under construction.
 struct Table<'a> {
     data_root: &'a Path,
-    claimed: BTreeMap<HostName, (InstanceId, Source)>,
+    claimed: BTreeMap<String, Vec<Claim>>,
     merged: Merged,
+}
+
+/// Who holds a name, and below which path.
+struct Claim {
+    id: InstanceId,
+    source: Source,
+    below: String,
+    group: Option<String>,
+    client_ca: Option<PathBuf>,
+}
+
+impl Claim {
+    /// What stands between this one and another of the same name.
+    fn clash(&self, host: &str, with: &Self) -> Option<Clash> {
+        let (id, source) = (with.id.clone(), with.source.clone());
+        if self.client_ca != with.client_ca {
+            return Some(Clash::ClientCa(host.to_owned(), id, source));
+        }
+        let shared = self.group.is_some() && self.group == with.group;
+        let taken = self.below == with.below && !shared;
+        taken.then(|| Clash::Host(format!("{host}{}", self.below), id, source))
+    }
 }
 
 impl Table<'_> {
@@ -183,12 +219,24 @@ impl Table<'_> {
             self.lost(entry, Clash::Incomplete);
             return false;
         };
-        if let Some((other, source)) = self.claimed.get(&instance.host_name) {
-            let clash = Clash::HostName(instance.host_name, other.clone(), source.clone());
+        let (hosts, below) = route::claims(&instance);
+        let claim = || Claim {
+            id: entry.id.clone(),
+            source: entry.source.clone(),
+            below: below.clone(),
+            group: route::group(&instance).map(str::to_owned),
+            client_ca: route::client_ca(&instance),
+        };
+        let clash = hosts
+            .iter()
+            .find_map(|host| self.claimed.get(host)?.iter().find_map(|held| claim().clash(host, held)));
+        if let Some(clash) = clash {
             self.lost(entry, clash);
             return false;
         }
-        self.claimed.insert(instance.host_name.clone(), (entry.id.clone(), entry.source.clone()));
+        for host in hosts {
+            self.claimed.entry(host).or_default().push(claim());
+        }
         self.merged.desired.insert(entry.id.clone(), Desired { instance, origin });
         true
     }

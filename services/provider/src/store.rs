@@ -175,6 +175,7 @@ impl From<&Entry> for Typed {
             env: fields.env.clone(),
             health: fields.health.clone(),
             limits: fields.limits,
+            route: fields.route.clone(),
             debug_port: fields.debug_port,
             static_service_url: fields.static_service_url.clone(),
             pin: entry.pins.iter().copied().collect(),

@@ -9,7 +9,10 @@ use std::{
 use nexushub_chassis::names::{HostName, HttpUrl, InstanceId, Zone, is_variable, shown};
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{Deploy, Driver, Egress, Entry, Field, Fields, Health, Limits, Source};
+use crate::{
+    instance::{Deploy, Driver, Egress, Entry, Field, Fields, Health, Limits, Source},
+    route::Route,
+};
 
 /// Longest app id and display name, in characters.
 const NAME_MAX: usize = 128;
@@ -89,6 +92,9 @@ pub struct Typed {
     /// Bounds on what it uses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Which requests it gets, and how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
     /// A development server for the non-API paths.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug_port: Option<u16>,
@@ -144,6 +150,7 @@ impl Judge {
             env: typed.env.map(env).transpose().map_err(bad("env"))?,
             health: typed.health.map(health).transpose().map_err(bad("health"))?,
             limits: typed.limits.map(limits).transpose().map_err(bad("limits"))?,
+            route: typed.route.map(|route| self.route(route)).transpose()?,
             debug_port: typed.debug_port,
             static_service_url: typed
                 .static_service_url
@@ -154,7 +161,7 @@ impl Judge {
         Ok(Entry { id, fields, pins: BTreeSet::from_iter(typed.pin), source })
     }
 
-    fn path(&self, typed: &str) -> Result<PathBuf, String> {
+    pub(crate) fn path(&self, typed: &str) -> Result<PathBuf, String> {
         if typed.is_empty() || typed.len() > PATH_MAX || typed.contains('\0') {
             return Err(format!("{} is not a path", shown(typed)));
         }

@@ -9,6 +9,7 @@ use crate::{
     changes::Change,
     instance::{Deploy, Driver, Egress, Health, Instance, Limits},
     merge::{Desired, Merged, Origin},
+    route::{Protocol, Route},
     typed::{BadField, Typed},
 };
 
@@ -63,6 +64,7 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
             .filter(|env: &std::collections::BTreeMap<_, _>| !env.is_empty()),
         health: health.filter(|health| *health != Health::default()),
         limits: limits.filter(|limits| *limits != Limits::default()),
+        route: sent.route.map(route).transpose()?.filter(|route| *route != Route::default()),
         debug_port: Some(debug_port).filter(|port| *port != 0),
         static_service_url: said(sent.static_service_url),
         pin: Vec::new(),
@@ -84,6 +86,44 @@ fn deploy(sent: i32) -> Result<Option<Deploy>, BadField> {
         Ok(proto::Deploy::Overlap) => Ok(Some(Deploy::Overlap)),
         Ok(proto::Deploy::Replace) => Ok(Some(Deploy::Replace)),
         Err(_) => Err(BadField { key: "deploy", why: format!("there is no deploy {sent}") }),
+    }
+}
+
+fn route(sent: proto::Route) -> Result<Route, BadField> {
+    let protocol = match proto::Protocol::try_from(sent.protocol) {
+        Ok(proto::Protocol::Unspecified) => None,
+        Ok(proto::Protocol::Http1) => Some(Protocol::Http1),
+        Ok(proto::Protocol::H2c) => Some(Protocol::H2c),
+        Err(_) => {
+            return Err(BadField { key: "protocol", why: format!("there is no protocol {}", sent.protocol) });
+        }
+    };
+    let said = |text: String| Some(text).filter(|text| !text.is_empty());
+    Ok(Route {
+        protocol,
+        hosts: sent.hosts,
+        path_prefix: said(sent.path_prefix),
+        strip_prefix: sent.strip_prefix,
+        balance: said(sent.balance),
+        max_body_bytes: Some(sent.max_body_bytes).filter(|bytes| *bytes > 0),
+        client_ca: said(sent.client_ca),
+    })
+}
+
+fn sent_route(route: &Route) -> proto::Route {
+    let protocol = match route.protocol {
+        None => proto::Protocol::Unspecified,
+        Some(Protocol::Http1) => proto::Protocol::Http1,
+        Some(Protocol::H2c) => proto::Protocol::H2c,
+    };
+    proto::Route {
+        protocol: protocol.into(),
+        hosts: route.hosts.clone(),
+        path_prefix: route.path_prefix.clone().unwrap_or_default(),
+        strip_prefix: route.strip_prefix,
+        balance: route.balance.clone().unwrap_or_default(),
+        max_body_bytes: route.max_body_bytes.unwrap_or(0),
+        client_ca: route.client_ca.clone().unwrap_or_default(),
     }
 }
 
@@ -142,6 +182,7 @@ pub fn instance(desired: &Desired) -> proto::Instance {
         origin: origin.into(),
         static_service_url: desired.instance.static_service_url.clone(),
         debug_port: desired.instance.debug_port.into(),
+        route: desired.instance.route.as_ref().map(sent_route),
     }
 }
 
@@ -193,6 +234,15 @@ mod tests {
             origin: proto::Origin::Debug.into(),
             static_service_url: "http://localhost:5173".into(),
             debug_port: 5173,
+            route: Some(proto::Route {
+                protocol: proto::Protocol::H2c.into(),
+                hosts: vec!["*.shop".into()],
+                path_prefix: "/reports".into(),
+                strip_prefix: true,
+                balance: "shops".into(),
+                max_body_bytes: 7,
+                client_ca: "/ca.pem".into(),
+            }),
         };
         let judge = Judge { zone: Zone::new("b", 1), root: None };
         let entry = judge.entry(typed(sent.clone()).unwrap(), Source::Debug).unwrap();
@@ -206,6 +256,8 @@ mod tests {
         assert_eq!(key(proto::Instance { driver: 99, ..Default::default() }), "driver");
         assert_eq!(key(proto::Instance { egress: 99, ..Default::default() }), "egress");
         assert_eq!(key(proto::Instance { deploy: 99, ..Default::default() }), "deploy");
+        let route = Some(proto::Route { protocol: 99, ..Default::default() });
+        assert_eq!(key(proto::Instance { route, ..Default::default() }), "protocol");
         assert_eq!(key(proto::Instance { debug_port: 65_536, ..Default::default() }), "debug_port");
         assert_eq!(
             key(proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() }),

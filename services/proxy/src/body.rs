@@ -23,7 +23,7 @@ use crate::{
         channel::{self, Broken},
         client::{Broke, Call},
     },
-    h2, headers,
+    h2, h2c, headers,
     upgrade::Tunnel,
 };
 
@@ -206,6 +206,8 @@ enum Kind {
     Text(Bytes),
     /// An app's answer; none once it was taken whole.
     Backend(Option<Box<Call>>),
+    /// The same of an app that speaks h2c.
+    Stream(Option<Box<h2c::Call>>),
     File(FileBody),
     Tunnel(Box<Tunnel>),
 }
@@ -233,6 +235,13 @@ impl ResponseBody {
     /// A backend's answer; its connection is given back at its end.
     pub(crate) fn backend(call: Call) -> Self {
         let mut body = Self { kind: Kind::Backend(Some(Box::new(call))), record: None, limit: None };
+        body.settle(false);
+        body
+    }
+
+    /// The answer of an app that speaks h2c; its stream is let go of at its end.
+    pub(crate) fn stream(call: h2c::Call) -> Self {
+        let mut body = Self { kind: Kind::Stream(Some(Box::new(call))), record: None, limit: None };
         body.settle(false);
         body
     }
@@ -275,6 +284,11 @@ impl ResponseBody {
         {
             call.finish();
         }
+        if let Kind::Stream(call) = &mut self.kind
+            && call.as_ref().is_some_and(|call| ended || call.is_ended())
+        {
+            *call = None;
+        }
     }
 }
 
@@ -292,13 +306,17 @@ impl HttpBody for ResponseBody {
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
         let frame = match &mut this.kind {
-            Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) => None,
+            Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) | Kind::Stream(None) => None,
             Kind::Text(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = Kind::Empty;
                 Some(Ok(Frame::data(bytes)))
             }
             Kind::Backend(Some(call)) => {
+                let frame = ready!(call.poll_frame(cx));
+                frame.map(|frame| frame.map(clean_trailers).map_err(BodyError::from))
+            }
+            Kind::Stream(Some(call)) => {
                 let frame = ready!(call.poll_frame(cx));
                 frame.map(|frame| frame.map(clean_trailers).map_err(BodyError::from))
             }
@@ -322,15 +340,19 @@ impl HttpBody for ResponseBody {
             Kind::Empty | Kind::Tunnel(_) => true,
             Kind::Text(_) => false,
             Kind::Backend(call) => call.is_none(),
+            Kind::Stream(call) => call.is_none(),
             Kind::File(file) => file.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) => SizeHint::with_exact(0),
+            Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) | Kind::Stream(None) => {
+                SizeHint::with_exact(0)
+            }
             Kind::Text(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Backend(Some(call)) => call.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Kind::Stream(Some(call)) => call.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::File(file) => SizeHint::with_exact(file.left()),
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Counters {
     pub(crate) responses_503: Counter,
     pub(crate) responses_404: Counter,
     pub(crate) upgrades_open: Counter,
+    /// Times that a failing backend was left out by those who share its requests.
+    pub(crate) ejections: Counter,
     /// Boxes whose listener is held, so that their apps reach the platform.
     pub(crate) inward_listeners_open: Counter,
     /// Of the open connections, those out of boxes.

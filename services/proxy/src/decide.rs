@@ -1,4 +1,4 @@
-//! What happens to a request: its head and the table in, a decision out. Pure.
+//! What happens to a request: its head and the table in, a decision out. Pure, but that those who share requests take turns.
 //!
 //! The order (contract §3.1): is it a sane request -> `/debug/...` and the three login paths, for any host -> does the
 //! certificate cover the host -> which app calls, if one does -> which instance -> may the caller -> is the instance ready ->
@@ -7,7 +7,7 @@
 //! An app proves who it is by its own secret; one that calls out of a box must be that box's app as well, so a secret that it
 //! got hold of is worth nothing to it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
@@ -20,11 +20,12 @@ use nexushub_chassis::credentials::bearer;
 use crate::{
     certificate::Names,
     door::Caller,
+    guard::Verified,
     headers::APPLICATION_ID,
     host::{self, Place},
     paths::{self, Class},
     refusal::{Refusal, printable},
-    table::{Entry, Route, Source, State, Table},
+    table::{Entry, Group, Route, Source, State, Table},
 };
 
 /// What decisions depend on besides the request and the table.
@@ -38,13 +39,17 @@ pub(crate) struct Policy {
     pub(crate) hold_ms: u64,
 }
 
-/// What decisions depend on of the connection.
+/// What decisions depend on of the connection, and of what was tried for the request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Origin<'a> {
     /// What the connection's certificate covers, if the client asked for a name in the handshake.
     pub(crate) names: Option<&'a Names>,
     /// The app out of whose box it came.
     pub(crate) boxed: Option<&'a Caller>,
+    /// Who the client proved to be in the handshake.
+    pub(crate) client: Option<&'a Verified>,
+    /// Who could not take the request, of those who share it.
+    pub(crate) tried: &'a [Arc<Route>],
 }
 
 /// Where in the platform internal calls are addressed to, relative to the base domain; no app's name.
@@ -118,13 +123,22 @@ pub(crate) fn decide(
     let found = match (&caller, parts.headers.get(APPLICATION_ID)) {
         (Some(_), Some(id)) => by_id(table, id),
         (None, _) if table.complete && is_internal(&host, &policy.base_domain) => return Err(unauthorized()),
-        _ => by_host(table, &host, &policy.base_domain),
+        _ => {
+            let coming = |entry: &Entry| waits(entry, policy.hold_ms, now_unix_ms);
+            let pick = |group: &Group| Arc::clone(group.pick(origin.tried, coming));
+            by_host(table, &host, parts.uri.path(), &policy.base_domain).map(pick)
+        }
     };
     let route = match found {
         Ok(route) => route,
         Err(Miss::Refused(refusal)) => return Err(refusal),
         Err(Miss::Unknown) => return Ok(Decision::Wait(None)),
     };
+    let rules = &route.entry.rules;
+    if let Some(ca) = &rules.client_ca {
+        is_verified(ca, origin, &host)?;
+    }
+    let class = if rules.strip { paths::classify_rest(class, rules.inner(parts.uri.path())) } else { class };
     may(caller.as_ref(), class, &route, policy)?;
     if waits(&route.entry, policy.hold_ms, now_unix_ms) {
         return Ok(Decision::Wait(Some(route)));
@@ -201,6 +215,19 @@ fn may(caller: Option<&Caller>, class: Class, route: &Route, policy: &Policy) ->
     }
 }
 
+/// Whether the connection's handshake asked for what this app wants of its clients. A connection that was opened for another name
+/// did not, so its client is to open one for this name.
+fn is_verified(ca: &Path, origin: Origin<'_>, host: &str) -> Result<(), Refusal> {
+    if origin.client.is_some_and(|client| client.ca == ca) {
+        return Ok(());
+    }
+    if origin.names.is_some() {
+        return Err(misdirected("this connection brought no certificate for host", host));
+    }
+    let text = "Forbidden: this host needs a client certificate, and a connection that asks for its name";
+    Err(Refusal::new(StatusCode::FORBIDDEN, text))
+}
+
 fn is_internal(host: &str, base: &str) -> bool {
     matches!(host::place(host, base), Place::Under(INTERNAL))
 }
@@ -223,14 +250,14 @@ fn by_id(table: &Table, id: &HeaderValue) -> Result<Arc<Route>, Miss> {
     }
 }
 
-fn by_host(table: &Table, host: &str, base: &str) -> Result<Arc<Route>, Miss> {
+fn by_host<'a>(table: &'a Table, host: &str, path: &str, base: &str) -> Result<&'a Group, Miss> {
     let relative = match host::place(host, base) {
         Place::Under(relative) => relative,
         Place::Base => "",
         Place::Outside => return Err(Miss::Refused(misdirected("Request for invalid host name", host))),
     };
-    match table.by_host(relative) {
-        Some(route) => Ok(Arc::clone(route)),
+    match table.find(relative, path) {
+        Some(group) => Ok(group),
         None if table.complete && table.source != Source::Nothing => {
             Err(Miss::Refused(not_found("host", host)))
         }

@@ -37,6 +37,14 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether it is the backend that fails, and not its client.
+    pub(crate) fn is_backends(&self) -> bool {
+        match self {
+            Self::Unavailable(Unavailable::Busy) | Self::SlowClient | Self::Client(_) => false,
+            Self::Unavailable(Unavailable::Connect(_)) | Self::Broke(_) | Self::Slow | Self::Protocol => true,
+        }
+    }
+
     /// The answer for the client.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {

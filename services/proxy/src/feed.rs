@@ -14,6 +14,7 @@ use tonic::Status;
 
 use crate::{
     host,
+    rules::Rules,
     table::{Beside, Change, Endpoint, Entry, Pause, Source, State, Table},
 };
 
@@ -83,6 +84,7 @@ fn entry(status: InstanceStatus) -> Option<Entry> {
         tracing::warn!(instance = status.id, host, "instance without a usable id or host name is not routed");
         return None;
     }
+    let h2c = status.endpoint.as_ref().is_some_and(|endpoint| endpoint.h2c);
     let endpoint = reached(status.endpoint);
     let next = status.next.map(|next| (next.generation, next.endpoint, false));
     let draining = status.draining.into_iter().map(|one| (one.generation, one.endpoint, true));
@@ -100,12 +102,14 @@ fn entry(status: InstanceStatus) -> Option<Entry> {
         generation: status.generation,
         routed: status.routed && endpoint.is_some(),
         endpoint,
+        h2c,
         retry_unix_ms: status.retry_unix_ms,
         release: status.release.into(),
         secret: status.secret_sha256.try_into().ok(),
         debug_port: u16::try_from(status.debug_port).unwrap_or(0),
         beside: beside.collect(),
         idle_stop_ms: status.idle_stop_ms,
+        rules: status.route.map(Rules::of).unwrap_or_default(),
         pause: status.pause.map(|pause| Pause { message: pause.message, closed: pause.closed }),
     })
 }
@@ -144,7 +148,7 @@ mod tests {
             host_name: host.into(),
             state: WireState::Running.into(),
             routed: true,
-            endpoint: Some(WireEndpoint { kind }),
+            endpoint: Some(WireEndpoint { kind, h2c: false }),
             secret_sha256: vec![1; 32],
             ..InstanceStatus::default()
         }
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_comes_up_and_what_drains_beside_an_instance_is_known() {
-        let at = |port| Some(WireEndpoint { kind: Some(Kind::TcpPort(port)) });
+        let at = |port| Some(WireEndpoint { kind: Some(Kind::TcpPort(port)), h2c: false });
         let next = Some(NextGeneration { generation: 3, endpoint: at(10_003), ..Default::default() });
         let draining = vec![DrainingGeneration { generation: 1, endpoint: at(10_001), ..Default::default() }];
         let told = InstanceStatus { next, draining, ..status("a", "a", Some(Kind::TcpPort(10_002))) };

@@ -1,9 +1,15 @@
-//! One request from its head to its answer: decide, wait where waiting is allowed, send, stream back.
+//! One request from its head to its answer: decide, wait where waiting is allowed, send (`backend.rs`), stream back.
 //!
 //! A request is sent a second time only where that can't do it twice: nothing of it was sent, or it is idempotent, has no
 //! body, and the connection had served before, so that its backend may just have closed it.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+mod backend;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -26,15 +32,12 @@ use crate::{
     door::Caller,
     error::Failure,
     files,
-    h1::{
-        Malformed,
-        client::{Broke, Call},
-        outgoing::Outgoing,
-    },
+    h1::{Malformed, client::Call},
     headers::{self, Edge},
+    host::{Place, place},
     id,
     link::Link,
-    pool::{Lease, Pool, Unavailable},
+    pool::{Pool, Unavailable},
     redirect,
     refusal::{Form, Reader, Refusal},
     sleep::Sleep,
@@ -85,6 +88,15 @@ pub(crate) struct Proxy {
     pub(crate) end: CancellationToken,
 }
 
+impl Proxy {
+    /// Who issues the certificates that clients need who ask for this name in the handshake.
+    pub(crate) fn client_ca(&self, name: &str) -> Option<PathBuf> {
+        let name = name.to_ascii_lowercase();
+        let Place::Under(relative) = place(&name, &self.policy.base_domain) else { return None };
+        self.table.borrow().client_ca(relative).map(Path::to_path_buf)
+    }
+}
+
 /// Answers one request.
 pub(crate) async fn handle(
     proxy: Arc<Proxy>,
@@ -119,6 +131,7 @@ pub(crate) async fn handle(
         record,
         held: None,
         switched: false,
+        tried: Vec::new(),
     };
     let whole = exchange.proxy.timing.whole.map(|whole| Instant::now() + whole);
     // What is waited for here and in `run` by way of a box is rare or large: it does not make every request larger.
@@ -196,6 +209,8 @@ struct Exchange {
     held: Option<Held>,
     /// It has waited for a switch once.
     switched: bool,
+    /// Who took no connection for it, of those who share it.
+    tried: Vec<Arc<Route>>,
     /// Patience with the backend once the request is sent.
     first_byte: Duration,
 }
@@ -213,7 +228,6 @@ impl Exchange {
         self.pace()?;
         let authority = authority(&self.parts)?;
         self.record.for_host(&authority);
-        self.body.bound(self.proxy.body_bytes).map_err(|_| too_large())?;
         self.record.in_turn(self.link.door().turn().ok_or_else(too_many)?);
         loop {
             let (decision, revision) = self.decide(&authority)?;
@@ -228,7 +242,8 @@ impl Exchange {
                     match route.site.folder().map_err(|error| no_files(&error))? {
                         Some(folder) => {
                             self.record.for_route(&route);
-                            let (method, path) = (&self.parts.method, self.parts.uri.path());
+                            let path = route.entry.rules.inner(self.parts.uri.path());
+                            let method = &self.parts.method;
                             return files::answer(folder, method, path, &self.parts.headers).await;
                         }
                         None => (Arc::clone(&route), caller, route.app.clone()),
@@ -239,8 +254,12 @@ impl Exchange {
             };
             self.record.for_route(&route);
             let Some(pool) = pool else { return Err(unreachable(&route)) };
-            let lease = match self.take(&pool).await {
-                Ok(lease) => lease,
+            self.body
+                .bound(route.entry.rules.body_bytes.unwrap_or(self.proxy.body_bytes))
+                .map_err(|_| too_large())?;
+            let taken = match self.take(&pool).await {
+                Ok(taken) => taken,
+                Err(error) if self.try_another(&route, &error) => continue,
                 Err(error) => {
                     Box::pin(self.await_switch(&route, &pool, error)).await?;
                     continue;
@@ -248,8 +267,8 @@ impl Exchange {
             };
             self.held = None;
             self.prepare(&authority, caller.as_ref(), None);
-            let answered = self.send(&pool, lease).await;
-            return self.receive(answered);
+            self.fit(&route);
+            return self.exchange(Some(&route), &pool, taken).await;
         }
     }
 
@@ -266,7 +285,12 @@ impl Exchange {
     /// what all apps drain.
     fn decide(&self, authority: &HeaderValue) -> Result<(Decision, u64), Refusal> {
         let table = Arc::clone(&self.proxy.table.borrow());
-        let origin = Origin { names: self.link.names.as_deref(), boxed: self.link.door().caller() };
+        let origin = Origin {
+            names: self.link.names.as_deref(),
+            boxed: self.link.door().caller(),
+            client: self.link.client.as_ref(),
+            tried: &self.tried,
+        };
         let decision = decide(&self.parts, authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
         if let Decision::App { route, .. } | Decision::Dev { route, .. } | Decision::Site { route, .. } =
             &decision
@@ -283,11 +307,9 @@ impl Exchange {
         self.first_byte = self.proxy.timing.debug_first_byte;
         let token = self.proxy.debug_token.clone();
         self.prepare(authority, None, token.as_ref());
-        let answered = match self.take(&pool).await {
-            Ok(lease) => self.send(&pool, lease).await,
-            Err(error) => Err(error.into()),
-        };
-        self.receive(answered)
+        self.body.bound(self.proxy.body_bytes).map_err(|_| too_large())?;
+        let taken = self.take(&pool).await.map_err(|error| self.fail(&error.into()))?;
+        self.exchange(None, &pool, taken).await
     }
 
     /// Waits until it is worth deciding anew: for an instance in turn with those that came before, else until the table has
@@ -317,7 +339,10 @@ impl Exchange {
         let same = |now: &Entry| now.pause.is_some() == paused && waits(now, hold_ms, now_unix_ms());
         let news = async {
             let _turn = route.queue.lock().await;
-            let settled = table.wait_for(|table| !table.by_id(id).is_some_and(|now| same(&now.entry)));
+            let comes = |table: &Arc<Table>| {
+                !table.by_id(id).is_some_and(|now| same(&now.entry)) || table.is_shared(id)
+            };
+            let settled = table.wait_for(comes);
             // Who is first in turn wakes it for all.
             tokio::select! {
                 settled = settled => settled.is_ok(),
@@ -366,61 +391,23 @@ impl Exchange {
         headers::toward_backend(&mut self.parts.headers, edge);
     }
 
-    /// Whether it may be sent again although an app may have seen it.
-    fn is_repeatable(&self) -> bool {
-        self.body.is_empty() && self.upgrade.is_none() && self.parts.method.is_idempotent()
-    }
-
-    /// A connection; for what can't be repeated one that is surely open, since there is no second try.
-    async fn take(&self, pool: &Arc<Pool>) -> Result<Lease, Unavailable> {
-        let lease = pool.take().await?;
-        if !lease.reused || self.is_repeatable() || lease.is_quiet() {
-            return Ok(lease);
+    /// Makes the prepared head fit for an app with rules of its own: says who its client is, and leaves of the target what
+    /// the app is asked for.
+    fn fit(&mut self, route: &Route) {
+        let rules = &route.entry.rules;
+        if let Some(client) = self.link.client.as_ref().filter(|_| rules.client_ca.is_some()) {
+            headers::identify(&mut self.parts.headers, client);
         }
-        drop(lease); // its turn is taken anew
-        pool.take_fresh().await
-    }
-
-    /// Sends the prepared request, again on a fresh connection where that is safe.
-    async fn send(&mut self, pool: &Arc<Pool>, lease: Lease) -> Result<(response::Parts, Call), Failure> {
-        let repeatable = self.is_repeatable();
-        let body = std::mem::replace(&mut self.body, RequestBody::Empty);
-        let reused = lease.reused;
-        let (error, call) = match self.send_once(lease, Outgoing::request(&self.parts, body)).await? {
-            Ok(answered) => return Ok(answered),
-            Err(broke) => broke,
-        };
-        let Broke::Closed(closed) = error else { return Err(error.into()) };
-        let (unheard, unsent) = call.give_up();
-        let again = match unsent {
-            Some(_) if !reused => return Err(Unavailable::Connect(closed).into()),
-            Some(request) => request,
-            None if reused && repeatable && unheard => Outgoing::request(&self.parts, RequestBody::Empty),
-            None => return Err(Failure::Broke(Broke::Closed(closed))),
-        };
-        let lease = pool.take_fresh().await?;
-        self.send_once(lease, again).await?.map_err(|(error, _)| error.into())
-    }
-
-    /// Sends it once and waits for the head of the answer, as long as the body makes progress or the app is within its time.
-    async fn send_once(
-        &self,
-        lease: Lease,
-        request: Outgoing<RequestBody>,
-    ) -> Result<Result<(response::Parts, Call), (Broke, Call)>, Failure> {
-        let (first_byte, body_idle) = (self.first_byte, self.proxy.timing.body_idle);
-        let progress = request.body().progress();
-        progress.step(); // what it waited for until now was not the backend's or the client's doing
-        let mut call = Call::new(lease, self.parts.method.clone(), request);
-        loop {
-            let deadline = progress.deadline(first_byte, body_idle);
-            match timeout_at(deadline, poll_fn(|cx| call.poll_head(cx))).await {
-                Ok(Ok(parts)) => return Ok(Ok((parts, call))),
-                Ok(Err(error)) => return Ok(Err((error, call))),
-                Err(_) if progress.deadline(first_byte, body_idle) > Instant::now() => {}
-                Err(_) if progress.is_done() => return Err(Failure::Slow),
-                Err(_) => return Err(Failure::SlowClient),
-            }
+        if !rules.strip {
+            return;
+        }
+        let mut target = rules.inner(self.parts.uri.path()).to_owned();
+        if let Some(query) = self.parts.uri.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        if let Ok(target) = target.parse() {
+            self.parts.uri = target; // a part of a target is one
         }
     }
 

@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     door::{Door, Place},
     forward::{Proxy, handle, redirected, refuse},
+    guard::Verified,
     h1::{self, Malformed},
     h2,
     link::{Link, Quiet, Waits},
@@ -139,10 +140,10 @@ impl Front {
 
     /// What it goes through one after the other lies in boxes: else an open connection had room for all of it at once.
     async fn converse(&self, stream: TcpStream, peer: SocketAddr, place: Place) -> Result<(), Ended> {
-        let shaken = Box::pin(timeout(self.handshake, self.tls.acceptor.accept(stream))).await;
+        let shaken = Box::pin(timeout(self.handshake, self.shake(stream))).await;
         self.tls.look(); // a client that refuses our certificate has the more reason
-        let stream = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => stream,
+        let (stream, client) = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(shaken) => shaken,
             Err(error) => {
                 self.proxy.counters.tls_failures.up();
                 return Err(format!("handshake failed: {error}").into());
@@ -152,12 +153,20 @@ impl Front {
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let trusted = self.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
-        let link = Link::new(peer, names, h2, place).trust(trusted);
+        let link = Link::new(peer, names, h2, place).verified(client).trust(trusted);
         let conversation: Pin<Box<dyn Future<Output = Result<(), Ended>> + Send>> = match link.is_h2() {
             true => Box::pin(self.speak_h2(stream, &link)),
             false => Box::pin(self.speak_h1(stream, &link)),
         };
         conversation.await
+    }
+
+    /// Shakes hands; only where some app wants to know its clients it matters for whom.
+    async fn shake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Verified>)> {
+        if !self.proxy.table.borrow().is_guarded() {
+            return Ok((self.tls.accept(stream).await?, None));
+        }
+        self.tls.accept_verified(stream, |name| self.proxy.client_ca(name)).await
     }
 
     /// Sends a client that came by plain HTTP to the listener for HTTPS, which has this port.

@@ -16,6 +16,7 @@ use http::{
 };
 
 use self::asker::Asker;
+use crate::guard::Verified;
 
 /// The id of this request, ours, in requests to apps and in answers to clients.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,6 +33,10 @@ pub(crate) const PROXY_TOKEN: HeaderName = HeaderName::from_static("nexushub-pro
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Tells an app who its client proved to be in the handshake, and by which certificate.
+const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-certificate-subject");
+const CLIENT_SHA256: HeaderName = HeaderName::from_static("x-client-certificate-sha256");
 
 /// Fields that concern one connection only.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -63,8 +68,10 @@ const PROTECTED: [HeaderName; 12] = [
 ];
 
 /// Fields that only the proxy sets; what comes from outside under these names is dropped.
-const OURS: [HeaderName; 13] = [
+const OURS: [HeaderName; 15] = [
     CALLER_ID,
+    CLIENT_SUBJECT,
+    CLIENT_SHA256,
     FORWARDED,
     FORWARDED_FOR,
     FORWARDED_HOST,
@@ -159,6 +166,12 @@ pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Says in a prepared header section who the client is.
+pub(crate) fn identify(headers: &mut HeaderMap, client: &Verified) {
+    headers.insert(CLIENT_SUBJECT, client.subject.clone());
+    headers.insert(CLIENT_SHA256, client.sha256.clone());
 }
 
 /// Makes a backend's header section fit for a client; `upgraded` to this protocol, if it is a 101.
@@ -364,6 +377,9 @@ mod tests {
                 ("x-application-id", "other"),
                 ("x-caller-id", "admin"),
                 ("x_caller_id", "admin"),
+                ("x-client-certificate-subject", "CN=admin"),
+                ("x_client_certificate_subject", "CN=admin"),
+                ("x-client-certificate-sha256", "00"),
                 ("expect", "100-continue"),
                 ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             ],
@@ -383,6 +399,9 @@ mod tests {
             "x_application_id",
             "x-caller-id",
             "x_caller_id",
+            "x-client-certificate-subject",
+            "x_client_certificate_subject",
+            "x-client-certificate-sha256",
             "expect",
         ] {
             assert!(!headers.contains_key(gone), "{gone}");

@@ -2,7 +2,8 @@
 //!
 //! Workers (`workers.rs`), one for each core, accept from the inherited listeners. A connection (`front.rs`) says whose it is if
 //! another proxy passes it on (`preface.rs`), shakes hands (`tls.rs`, with the pairs that `certificate.rs` judged and `shelf.rs`
-//! holds, or a session of `tickets.rs`) and becomes a `link.rs`; HTTP/1.1 is spoken by `h1.rs`, HTTP/2 by `h2.rs`. Each request is
+//! holds, or a session of `tickets.rs`, and with the client's certificate by `guard.rs`) and becomes a `link.rs`; HTTP/1.1 is
+//! spoken by `h1.rs`, HTTP/2 by `h2.rs`, and with apps that want it by `h2c.rs`. Each request is
 //! decided by a pure function (`decide.rs`, with `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to
 //! its backend (`forward.rs`) over a pooled connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the
 //! other side (`headers.rs`); or leaves HTTP (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in
@@ -27,8 +28,10 @@ mod feed;
 mod files;
 mod forward;
 mod front;
+mod guard;
 mod h1;
 mod h2;
+mod h2c;
 mod headers;
 mod host;
 mod id;
@@ -41,6 +44,7 @@ mod preface;
 mod redirect;
 mod refusal;
 mod release;
+mod rules;
 mod service;
 mod shelf;
 mod sleep;

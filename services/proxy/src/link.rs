@@ -9,17 +9,18 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use crate::{
     certificate::Names,
     clock,
     door::{Door, Place},
+    guard::Verified,
 };
 
 /// How long a connection may be quiet.
@@ -69,6 +70,11 @@ pub(crate) struct Link {
     blocked_ms: AtomicU64,
     last: AtomicBool,
     closing: AtomicBool,
+    /// What an app hinted at before its answer; an HTTP/1.1 client has one request under way.
+    hints: Mutex<Option<Box<HeaderMap>>>,
+    hinted: AtomicBool,
+    /// Who the client proved to be in the handshake, if it was asked.
+    pub(crate) client: Option<Verified>,
     /// The peer is believed when it says who its client is.
     pub(crate) trusted: bool,
     place: Place,
@@ -91,9 +97,17 @@ impl Link {
             blocked_ms: AtomicU64::new(0),
             last: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            hints: Mutex::default(),
+            hinted: AtomicBool::new(false),
+            client: None,
             trusted: false,
             place,
         }
+    }
+
+    /// Its client proved to be this one.
+    pub(crate) fn verified(self, client: Option<Verified>) -> Self {
+        Self { client, ..self }
     }
 
     /// Its peer is a proxy before this one, whose word about its clients is believed.
@@ -165,6 +179,21 @@ impl Link {
             )),
             began => Some((began.max(quiet.since_ms) + quiet.header_ms, Waits::Head)),
         }
+    }
+
+    /// An app hints at something before its answer.
+    pub(crate) fn hint(&self, hints: Box<HeaderMap>) {
+        *self.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(hints);
+        self.hinted.store(true, Ordering::Release);
+    }
+
+    /// What it hinted at, once.
+    pub(crate) fn take_hints(&self) -> Option<Box<HeaderMap>> {
+        if !self.hinted.load(Ordering::Acquire) {
+            return None;
+        }
+        self.hinted.store(false, Ordering::Release);
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The next answer is to be its last.

@@ -75,6 +75,7 @@ pub(crate) fn text(table: &Table, counters: &Counters) -> String {
         ("requests_malformed_total", "counter", "Bytes that were no request", &counters.requests_malformed),
         ("requests_limited_total", "counter", "Requests faster than allowed", &counters.requests_limited),
         ("redirects_total", "counter", "Requests by plain HTTP", &counters.redirects),
+        ("ejections_total", "counter", "Failing backends that were left out", &counters.ejections),
         ("upgrades_open", "gauge", "Upgraded connections open", &counters.upgrades_open),
         ("inward_connections_open", "gauge", "Connections out of boxes", &counters.inward_connections_open),
         ("inward_refused_total", "counter", "Refused out of boxes: too many", &counters.inward_refused),
@@ -90,6 +91,11 @@ fn of_routes(text: &mut String, routes: &[&std::sync::Arc<Route>]) {
     for route in routes {
         let up = u8::from(route.entry.routed);
         line(text, format_args!("nexushub_proxy_route_up{{{}}} {up}", labels(route)));
+    }
+    head(text, "route_left_out", "gauge", "Whether an app fails and others take its requests");
+    for route in routes.iter().filter(|route| !route.entry.rules.group.is_empty()) {
+        let out = u8::from(route.standing.is_out());
+        line(text, format_args!("nexushub_proxy_route_left_out{{{}}} {out}", labels(route)));
     }
     head(text, "route_responses_total", "counter", "Answers by class of status");
     for route in routes {

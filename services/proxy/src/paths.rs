@@ -28,17 +28,26 @@ pub(crate) fn classify(path: &str) -> Class {
     if path.starts_with("/debug/") || LOGIN.contains(&path) {
         return Class::Debug;
     }
+    of_app(path)
+}
+
+/// The class of a path that an app is asked for, and nobody else.
+fn of_app(path: &str) -> Class {
     let written = kind(path);
     if is_plain(path) {
         return written;
     }
-    let read = kind(&normalise(path));
-    for strict in [Class::Internal, Class::Api, Class::Public] {
-        if written == strict || read == strict {
-            return strict;
-        }
-    }
-    Class::Other
+    stricter(written, kind(&normalise(path)))
+}
+
+/// The class of a path of which the app is asked for this rest: what either of them needs.
+pub(crate) fn classify_rest(class: Class, rest: &str) -> Class {
+    stricter(class, of_app(rest))
+}
+
+fn stricter(one: Class, other: Class) -> Class {
+    let strict = [Class::Internal, Class::Api, Class::Public];
+    strict.into_iter().find(|strict| one == *strict || other == *strict).unwrap_or(Class::Other)
 }
 
 fn kind(path: &str) -> Class {

@@ -1,7 +1,10 @@
 //! Connections to one backend: taken for a request, given back after its answer, bounded in number and age.
 //!
 //! An idle connection is looked at when it is taken: one that the backend has closed meanwhile, or said something on, is not
-//! used. Those that nobody takes are closed when their age is reached, by one task for each pool that has any.
+//! used. Those that nobody takes are closed when their age is reached, by one task for each pool that has any. The connections
+//! to an app that speaks h2c are shared, and looked after by `streams.rs`.
+
+pub(crate) mod streams;
 
 use std::{
     io,
@@ -19,6 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::streams::Lines;
 use crate::{
     clock,
     config::Config,
@@ -88,6 +92,8 @@ pub(crate) struct Pool {
     turns: Arc<Semaphore>,
     /// What rests, for each thread its own: a connection is driven by the event loop that opened it.
     rest: Box<[Mutex<Rest>]>,
+    /// The same of shared connections; none where the app speaks HTTP/1.1.
+    shared: Box<[Lines]>,
     gone: CancellationToken,
 }
 
@@ -134,7 +140,25 @@ impl Pool {
     pub(crate) fn new(target: Target, limits: Limits) -> Self {
         let turns = Arc::new(Semaphore::new(limits.requests.clamp(1, Semaphore::MAX_PERMITS)));
         let rest = (0..=limits.workers).map(|_| Mutex::default()).collect();
-        Self { target, limits, turns, rest, gone: CancellationToken::new() }
+        Self { target, limits, turns, rest, shared: Box::default(), gone: CancellationToken::new() }
+    }
+
+    /// One to an app that speaks h2c.
+    pub(crate) fn h2c(target: Target, limits: Limits) -> Self {
+        let shared = (0..=limits.workers).map(|_| Lines::default()).collect();
+        let mut pool = Self::new(target, limits);
+        pool.shared = shared;
+        pool
+    }
+
+    /// Whether the app speaks h2c.
+    pub(crate) fn is_h2c(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// Requests under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.limits.requests.saturating_sub(self.turns.available_permits())
     }
 
     /// Whether no request is under way.
@@ -238,9 +262,13 @@ impl Pool {
         next
     }
 
+    /// What belongs to this thread.
+    fn seat(&self) -> usize {
+        workers::seat().min(self.limits.workers)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Rest> {
-        let seat = workers::seat().min(self.limits.workers);
-        self.rest[seat].lock().unwrap_or_else(PoisonError::into_inner)
+        self.rest[self.seat()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections that would be taken for a request.

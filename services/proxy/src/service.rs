@@ -70,6 +70,7 @@ impl ProxyService for Service {
             inward_listeners_open: counters.inward_listeners_open.get(),
             inward_connections_open: counters.inward_connections_open.get(),
             inward_refused: counters.inward_refused.get(),
+            ejections: counters.ejections.get(),
         }))
     }
 }

@@ -1,13 +1,16 @@
-//! The routing table: host name -> instance -> where its requests go. Immutable; each change makes the next table and
+//! The routing table: host name and path (`index.rs`) -> instance, or one of several (`group.rs`) -> where its requests go. Immutable; each change makes the next table and
 //! shares every route that it doesn't touch, so one app's change disturbs no other's connections.
 //!
 //! What procmgr says replaces what was kept, with two reserves. Until procmgr has looked at every desired instance
 //! (`reconciled`), an instance that it doesn't name is not gone; and an instance that it hasn't looked at (`unknown`) is
 //! still routed where it was. A kept route gives way when its port or its host name turns up elsewhere.
 
+mod group;
+mod index;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
@@ -17,10 +20,13 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::group::{Group, Standing};
+use self::index::Index;
 use crate::{
     files::Site,
     metrics::Traffic,
     pool::{Limits, Pool, Target},
+    rules::Rules,
     sleep::Activity,
 };
 
@@ -91,6 +97,9 @@ pub(crate) struct Entry {
     pub(crate) reason: String,
     pub(crate) generation: u64,
     pub(crate) endpoint: Option<Endpoint>,
+    /// It speaks HTTP/2 there, and nothing else.
+    #[serde(default)]
+    pub(crate) h2c: bool,
     /// Whether requests may be sent to it now.
     pub(crate) routed: bool,
     /// When its next start is due; 0 = none is planned.
@@ -109,6 +118,9 @@ pub(crate) struct Entry {
     /// How long without a request until it is put to sleep; 0 = never.
     #[serde(default)]
     pub(crate) idle_stop_ms: u32,
+    /// What else is said of its requests.
+    #[serde(default)]
+    pub(crate) rules: Rules,
 }
 
 /// An instance that is paused.
@@ -130,7 +142,7 @@ pub(crate) struct Beside {
 }
 
 /// An instance with what its requests run over.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Route {
     pub(crate) entry: Entry,
     /// Connections to the app; none without a TCP endpoint.
@@ -147,6 +159,8 @@ pub(crate) struct Route {
     pub(crate) queue: Arc<Mutex<()>>,
     /// What is counted of it, over all its generations.
     pub(crate) traffic: Arc<Traffic>,
+    /// How its present generation stands with those who send to it; of interest where it shares its requests.
+    pub(crate) standing: Arc<Standing>,
     /// Said by procmgr in its present stream, not merely kept.
     confirmed: bool,
 }
@@ -201,7 +215,7 @@ pub(crate) struct Table {
     /// Whether an unknown host name is known not to exist.
     pub(crate) complete: bool,
     by_id: BTreeMap<String, Arc<Route>>,
-    by_host: HashMap<String, Arc<Route>>,
+    index: Index,
     by_secret: HashMap<u64, Vec<Arc<Route>>>,
     limits: Limits,
 }
@@ -264,25 +278,42 @@ impl Table {
         by_id: BTreeMap<String, Arc<Route>>,
         limits: Limits,
     ) -> Self {
-        let mut by_host: HashMap<String, Arc<Route>> = HashMap::with_capacity(by_id.len());
         let mut by_secret: HashMap<u64, Vec<Arc<Route>>> = HashMap::new();
         for route in by_id.values() {
             if let Some(digest) = &route.entry.secret {
                 by_secret.entry(bucket(digest)).or_default().push(Arc::clone(route));
             }
-            match by_host.get(&route.entry.host) {
-                Some(other) if other.rank() >= route.rank() => {}
-                _ => {
-                    by_host.insert(route.entry.host.clone(), Arc::clone(route));
-                }
-            }
         }
-        Self { revision, source, complete, by_id, by_host, by_secret, limits }
+        let index = Index::new(by_id.values());
+        Self { revision, source, complete, by_id, index, by_secret, limits }
     }
 
-    /// The instance of a host name relative to the base domain.
+    /// Who gets a request for this path of a host name relative to the base domain.
+    pub(crate) fn find(&self, relative: &str, path: &str) -> Option<&Group> {
+        self.index.find(relative, path)
+    }
+
+    /// Who issues the certificates that clients of a host name relative to the base domain need.
+    pub(crate) fn client_ca(&self, relative: &str) -> Option<&Path> {
+        self.index.client_ca(relative)
+    }
+
+    /// Whether any of them needs some.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.index.guarded
+    }
+
+    /// Whether somebody who shares the requests of this instance can take them.
+    pub(crate) fn is_shared(&self, id: &str) -> bool {
+        let entry = self.by_id(id).map(|route| &route.entry).filter(|entry| !entry.rules.group.is_empty());
+        let group = entry.and_then(|entry| self.find(&entry.host, &entry.rules.prefix));
+        group.is_some_and(Group::is_able)
+    }
+
+    /// The first instance of a host name.
+    #[cfg(test)]
     pub(crate) fn by_host(&self, relative: &str) -> Option<&Arc<Route>> {
-        self.by_host.get(relative)
+        self.find(relative, "/").map(Group::first)
     }
 
     /// The instance of an id.
@@ -319,6 +350,11 @@ impl Table {
 }
 
 impl Route {
+    /// Whether requests may be sent to it now.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.entry.routed && self.entry.pause.is_none()
+    }
+
     /// Which of two instances of one host name wins: the routed one, then the one that procmgr confirms, then the first id.
     fn rank(&self) -> (bool, bool) {
         (self.entry.routed, self.confirmed)
@@ -343,13 +379,15 @@ fn route(
     {
         return Arc::clone(old);
     }
-    let same_place =
-        |old: &&Arc<Route>| old.entry.endpoint == entry.endpoint && old.entry.generation == entry.generation;
+    let place = |entry: &Entry| (entry.endpoint.clone(), entry.generation, entry.h2c);
+    let same_place = |old: &&Arc<Route>| place(&old.entry) == place(&entry);
+    let standing = old.filter(same_place).map(|old| Arc::clone(&old.standing)).unwrap_or_default();
     let app = match (&entry.endpoint, old.filter(same_place)) {
         (Some(_), Some(old)) => old.app.clone(),
         (Some(endpoint), None) => {
             let known = old.and_then(|old| old.left(entry.generation)).and_then(|one| one.pool.upgrade());
-            Some(known.unwrap_or_else(|| Arc::new(Pool::new(endpoint.target(), *limits))))
+            let new = if entry.h2c { Pool::h2c } else { Pool::new };
+            Some(known.unwrap_or_else(|| Arc::new(new(endpoint.target(), *limits))))
         }
         (None, _) => None,
     };
@@ -367,7 +405,7 @@ fn route(
     let queue = old.map(|old| Arc::clone(&old.queue)).unwrap_or_default();
     let activity = old.map(|old| Arc::clone(&old.activity)).unwrap_or_default();
     let traffic = old.map(|old| Arc::clone(&old.traffic)).unwrap_or_default();
-    Arc::new(Route { entry, app, dev, site, leaving, activity, queue, traffic, confirmed })
+    Arc::new(Route { entry, app, dev, site, leaving, activity, queue, traffic, standing, confirmed })
 }
 
 /// What this proxy has to do with a generation that drains, by what the route was before.
@@ -386,19 +424,7 @@ fn leaving(generation: u64, old: Option<&Arc<Route>>) -> Leaving {
 
 /// The same routes, none of them confirmed any more.
 fn unconfirmed(routes: &BTreeMap<String, Arc<Route>>) -> BTreeMap<String, Arc<Route>> {
-    let demoted = |old: &Arc<Route>| {
-        Arc::new(Route {
-            entry: old.entry.clone(),
-            app: old.app.clone(),
-            dev: old.dev.clone(),
-            site: Arc::clone(&old.site),
-            leaving: old.leaving.clone(),
-            activity: Arc::clone(&old.activity),
-            queue: Arc::clone(&old.queue),
-            traffic: Arc::clone(&old.traffic),
-            confirmed: false,
-        })
-    };
+    let demoted = |old: &Arc<Route>| Arc::new(Route { confirmed: false, ..Route::clone(old) });
     routes
         .iter()
         .map(|(id, old)| (id.clone(), if old.confirmed { demoted(old) } else { Arc::clone(old) }))
@@ -426,17 +452,7 @@ fn give_way(routes: &mut BTreeMap<String, Arc<Route>>) {
                 routed: false,
                 ..route.entry.clone()
             };
-            *route = Arc::new(Route {
-                entry,
-                app: None,
-                dev: route.dev.clone(),
-                site: Arc::clone(&route.site),
-                leaving: route.leaving.clone(),
-                activity: Arc::clone(&route.activity),
-                queue: Arc::clone(&route.queue),
-                traffic: Arc::clone(&route.traffic),
-                confirmed: false,
-            });
+            *route = Arc::new(Route { entry, app: None, ..Route::clone(route) });
         }
     }
 }
@@ -467,6 +483,8 @@ pub(crate) mod tests {
             beside: Vec::new(),
             pause: None,
             idle_stop_ms: 0,
+            h2c: false,
+            rules: Rules::default(),
         }
     }
 

@@ -7,11 +7,15 @@ mod clients;
 mod conformance;
 mod entrances;
 mod floods;
+mod guards;
 mod limits;
+mod shares;
+mod streams;
 mod upgrades;
 
 use std::{
     fs::Permissions,
+    io,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::PathBuf,

@@ -1,6 +1,9 @@
-//! TLS as the front speaks it: 1.2 and 1.3 by aws-lc-rs, h2 before http/1.1, sessions resumed by tickets without server state.
+//! TLS as the front speaks it: 1.2 and 1.3 by aws-lc-rs, h2 before http/1.1, sessions resumed by tickets without server state;
+//! and, where the name that a client asks for wants that, with its certificate (`guard.rs`).
 
 use std::{
+    io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,12 +15,18 @@ use nexushub_chassis::launch::clock::unix_ms;
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ProducesTickets, ResolvesServerCert},
+    server::{Acceptor, NoClientAuth, ProducesTickets, ResolvesServerCert, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
-use crate::{clock, shelf::Shelf, tickets::Tickets};
+use crate::{
+    clock,
+    guard::{Guards, Verified},
+    shelf::Shelf,
+    tickets::Tickets,
+};
 
 /// Shortest time between two looks at what handshakes are made with.
 const LOOK_EVERY_MS: u64 = 1_000;
@@ -32,9 +41,23 @@ pub(crate) fn now_unix() -> i64 {
     unix_ms(SystemTime::now()) / 1000
 }
 
+/// The server's side of a handshake, without resumption by tickets; `clients` says whose certificates it asks for.
+pub(crate) fn config(
+    shelf: Arc<Shelf>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_client_cert_verifier(clients.unwrap_or_else(|| Arc::new(NoClientAuth)))
+        .with_cert_resolver(shelf as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// What handshakes are made with.
 pub(crate) struct Tls {
-    pub(crate) acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
+    guards: Arc<Guards>,
     pub(crate) shelf: Arc<Shelf>,
     tickets: Arc<Tickets>,
     /// When the next look is due, by `clock`.
@@ -45,15 +68,42 @@ impl Tls {
     /// The server's side of every handshake, with these certificates and keys.
     pub(crate) fn new(shelf: Shelf, tickets: Tickets) -> Result<Self, rustls::Error> {
         let (shelf, tickets) = (Arc::new(shelf), Arc::new(tickets));
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&shelf) as _;
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13, &TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut config = config(Arc::clone(&shelf), None)?;
         config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, shelf, tickets, due_ms: AtomicU64::new(0) })
+        let guards = Arc::new(Guards::new(Arc::clone(&shelf)));
+        Ok(Self { config: Arc::new(config), guards, shelf, tickets, due_ms: AtomicU64::new(0) })
+    }
+
+    /// Shakes hands with a client.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await
+    }
+
+    /// The same, with who it proved to be where the name that it asks for wants to know: `ca_of` says by which authorities.
+    pub(crate) async fn accept_verified(
+        &self,
+        stream: TcpStream,
+        ca_of: impl FnOnce(&str) -> Option<PathBuf>,
+    ) -> io::Result<(TlsStream<TcpStream>, Option<Verified>)> {
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let Some(ca) = begun.client_hello().server_name().and_then(ca_of) else {
+            return Ok((begun.into_stream(Arc::clone(&self.config)).await?, None));
+        };
+        let config = match self.guards.known(&ca) {
+            Some(config) => config,
+            None => {
+                let (guards, ca) = (Arc::clone(&self.guards), ca.clone());
+                let learnt = tokio::task::spawn_blocking(move || guards.learn(&ca)).await;
+                let unfit = || {
+                    io::Error::other("there are no authorities by which its certificate could be verified")
+                };
+                learnt.ok().flatten().ok_or_else(unfit)?
+            }
+        };
+        let stream = begun.into_stream(config).await?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let verified = shown.and_then(|shown| Verified::by(ca, shown));
+        Ok((stream, verified))
     }
 
     /// Has certificates and keys looked after on another thread, if that is due. Called by who connects, after its own
@@ -66,8 +116,10 @@ impl Tls {
         };
         if now >= due && mine() {
             let (shelf, tickets) = (Arc::clone(&self.shelf), Arc::clone(&self.tickets));
+            let guards = Arc::clone(&self.guards);
             tokio::task::spawn_blocking(move || {
                 shelf.take_up();
+                guards.take_up();
                 tickets.tend(now_unix());
             });
         }

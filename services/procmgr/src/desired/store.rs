@@ -50,7 +50,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("desired.json");
         assert!(load(&path).unwrap().is_none());
-        let one = Desired::from_proto(super::super::tests::proto("a"), 1_000).unwrap();
+        let mut told = super::super::tests::proto("a");
+        told.route =
+            Some(nexushub_proto::provider::Route { hosts: vec!["*.a".into()], ..Default::default() });
+        let one = Desired::from_proto(told, 1_000).unwrap();
         let set: DesiredSet = [(one.id.clone(), Arc::new(one))].into();
         save(&path, &set).unwrap();
         assert_eq!(load(&path).unwrap().unwrap(), set);

@@ -4,11 +4,11 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use nexushub_chassis::names::Zone;
+use nexushub_chassis::names::{HostName, Zone};
 use proptest::prelude::*;
 
 use super::*;
-use crate::instance::Field;
+use crate::{instance::Field, route::Route};
 
 const ROOT: &str = "/state/provider/data";
 
@@ -123,6 +123,61 @@ fn an_entry_that_nobody_completes_is_not_desired() {
     let merged = merged(&[], &[bare], &[]);
     assert!(merged.desired.is_empty());
     assert_eq!(merged.conflicts[0].clash, Clash::Incomplete);
+}
+
+/// One that says this of its requests besides.
+fn routed(id: &str, host_name: &str, change: impl FnOnce(&mut Route)) -> Entry {
+    let mut entry = fixed(id, host_name);
+    change(entry.fields.route.insert(Route::default()));
+    entry
+}
+
+/// Who is desired, and what the others are told.
+fn told(statics: &[Entry]) -> (Vec<String>, Vec<String>) {
+    let merged = merged(statics, &[], &[]);
+    let conflicts = merged.conflicts.iter().map(Conflict::to_string).collect();
+    (merged.desired.keys().map(ToString::to_string).collect(), conflicts)
+}
+
+#[test]
+fn a_further_name_is_claimed_like_a_first_one_and_a_wildcard_takes_nobodys_name() {
+    let shop = routed("a", "shop", |route| route.hosts = vec!["www".into(), "*.shop".into()]);
+    let (desired, conflicts) = told(&[shop.clone(), fixed("b", "cart.shop"), fixed("c", "www")]);
+    assert_eq!(desired, ["a", "b"]);
+    assert_eq!(
+        conflicts,
+        [
+            "host name `www` of instance `c` (static, /p/apps.d/c.toml:1) is taken by instance `a` (static, /p/apps.d/a.toml:1)"
+        ]
+    );
+    let twin = routed("d", "d", |route| route.hosts = vec!["*.shop".into()]);
+    assert_eq!(told(&[shop, twin]).0, ["a"]);
+}
+
+#[test]
+fn a_name_is_shared_by_paths_and_by_those_who_say_so() {
+    let below = |id: &str, path: &str| routed(id, "shop", |route| route.path_prefix = Some(path.into()));
+    let (desired, conflicts) =
+        told(&[fixed("a", "shop"), below("b", "/api"), below("c", "/api/v2"), below("d", "/api")]);
+    assert_eq!(desired, ["a", "b", "c"]);
+    assert!(conflicts[0].starts_with("host name `shop/api` of instance `d`"), "{conflicts:?}");
+    let of = |id: &str, group: &str| routed(id, "shop", |route| route.balance = Some(group.into()));
+    let (desired, conflicts) = told(&[of("a", "g"), of("b", "g"), of("c", "h"), fixed("d", "shop")]);
+    assert_eq!((desired.join(" "), conflicts.len()), ("a b".into(), 2));
+}
+
+#[test]
+fn whoever_shares_a_name_asks_its_clients_for_the_same_certificates() {
+    let of = |id: &str, path: &str, ca: Option<&str>| {
+        routed(id, "shop", |route| {
+            route.path_prefix = Some(path.into());
+            route.client_ca = ca.map(str::to_owned);
+        })
+    };
+    let (desired, conflicts) =
+        told(&[of("a", "/a", Some("/ca")), of("b", "/b", Some("/ca")), of("c", "/c", None)]);
+    assert_eq!(desired, ["a", "b"]);
+    assert!(conflicts[0].contains("`shop` of instance `c`") && conflicts[0].contains("another client_ca"));
 }
 
 fn any_entry(source: fn(u8) -> Source) -> impl Strategy<Value = Entry> {

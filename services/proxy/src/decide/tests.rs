@@ -6,6 +6,7 @@ use http::Request;
 use super::*;
 use crate::{
     pool::Limits,
+    rules::Rules,
     table::{
         Change, Entry, Pause,
         tests::{idle, running},
@@ -54,7 +55,7 @@ fn judged(parts: &Parts, sni: Option<&str>, table: &Table, policy: &Policy) -> S
         Err(refusal) => return refusal.status.as_u16().to_string(),
     };
     let names = Names::of(&["*.yesterday.localhost", "yesterday.localhost", "localhost"]);
-    let origin = Origin { names: sni.map(|_| &names), boxed: None };
+    let origin = Origin { names: sni.map(|_| &names), boxed: None, client: None, tried: &[] };
     outcome(decide(parts, &authority, origin, table, policy, 1_000_000))
 }
 
@@ -66,7 +67,7 @@ fn out_of(boxed: &str, host: &str, path: &str, token: Option<&str>, id: Option<&
     headers.extend(id.map(|id| ("x-application-id", id)));
     let parts = parts("GET", path, &headers);
     let caller = Caller::of(boxed).unwrap();
-    let origin = Origin { names: None, boxed: Some(&caller) };
+    let origin = Origin { names: None, boxed: Some(&caller), client: None, tried: &[] };
     outcome(decide(&parts, &authority(&parts).unwrap(), origin, &table(), &policy(), 1_000_000))
 }
 
@@ -332,4 +333,36 @@ fn http2_needs_no_host_beside_its_authority() {
     assert_eq!(judged(&asked, None, &table(), &policy()), "app h1");
     asked.headers.insert("host", "shop.debug.yesterday.localhost".parse().unwrap());
     assert_eq!(judged(&asked, None, &table(), &policy()), "400");
+}
+
+#[test]
+fn a_path_that_is_stripped_needs_what_either_of_its_readings_needs() {
+    let rules = Rules { prefix: "/shop".into(), strip: true, ..Rules::default() };
+    let whole = Rules { prefix: "/whole".into(), ..Rules::default() };
+    let entries = vec![
+        running("h1", "hello", 1),
+        Entry { rules, ..running("s1", "hello", 2) },
+        Entry { rules: whole, ..running("w1", "hello", 3) },
+    ];
+    let table = Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true });
+    let policy = Policy { require_login: true, ..policy() };
+    for (path, expected) in [
+        ("/", "site h1"),
+        ("/shop", "site s1"),
+        ("/shop/x", "site s1"),
+        ("/shops", "site h1"),
+        ("/shop/public/x", "app s1"),
+        ("/shop/api/x", "401"),
+        ("/shop/internal/x", "401"),
+        ("/shop//internal/x", "401"),
+        ("/shop/%69nternal/x", "401"),
+        ("/shop/a/../internal/x", "401"),
+        ("/shop/debug/x", "site s1"),
+        ("/whole/internal/x", "site w1"),
+        ("/whole/../internal/x", "401"),
+    ] {
+        let parts = parts("GET", path, &[("host", "hello.yesterday.localhost")]);
+        let is = judged(&parts, None, &table, &policy).replace("app h1", "site h1");
+        assert_eq!(is, expected, "{path}");
+    }
 }

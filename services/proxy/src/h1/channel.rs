@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -52,6 +52,8 @@ pub(crate) struct Channel<S: ?Sized> {
     body: Decoder,
     /// What is left to tell a client that waits to hear that its body is wanted.
     invitation: Option<&'static [u8]>,
+    /// Hints that are to be told before the answer.
+    hints: BytesMut,
     stream: S,
 }
 
@@ -69,7 +71,8 @@ impl<S: Duplex + 'static> Shared<S> {
     pub(crate) fn new(stream: S, limits: Limits) -> Self {
         let body = Decoder::new(Length::Exact(0), limits);
         let (bytes, room, scan) = (BytesMut::new(), Room::default(), Scan::default());
-        Self(Arc::new(Mutex::new(Channel { bytes, room, scan, limits, body, invitation: None, stream })))
+        let (invitation, hints) = (None, BytesMut::new());
+        Self(Arc::new(Mutex::new(Channel { bytes, room, scan, limits, body, invitation, hints, stream })))
     }
 
     /// The body of the request whose head was taken last.
@@ -187,8 +190,35 @@ impl<S: Duplex + ?Sized> Channel<S> {
         }
     }
 
-    /// Tells a client that waits for it that its body is wanted.
+    /// Has these hints told before the answer.
+    pub(crate) fn hint(&mut self, hints: &[u8]) {
+        self.hints.extend_from_slice(hints);
+    }
+
+    /// Tells the client what it is hinted at; ready when all is told. An invitation that has been begun is finished first.
+    pub(crate) fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hints.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.invitation.is_some_and(|rest| rest.len() < CONTINUE.len()) {
+            ready!(self.poll_say_continue(cx))?;
+        }
+        while !self.hints.is_empty() {
+            let length = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.hints))?;
+            self.hints.advance(length);
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Tells a client that waits for it that its body is wanted, after the hints that have been begun.
     fn poll_invite(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.invitation.is_some() {
+            ready!(self.poll_hints(cx))?;
+        }
+        self.poll_say_continue(cx)
+    }
+
+    fn poll_say_continue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(invitation) = &mut self.invitation else { return Poll::Ready(Ok(())) };
         while !invitation.is_empty() {
             let length = ready!(Pin::new(&mut self.stream).poll_write(cx, invitation))?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode, Version, response};
+use http::{HeaderMap, Method, StatusCode, Version, header::LINK, response};
 use http_body::Frame;
 use nexushub_chassis::reach;
 
@@ -96,6 +96,8 @@ pub(crate) struct Call {
     limits: Limits,
     scan: Scan,
     interim: usize,
+    /// What the app hinted at before its answer, until it is taken.
+    hints: Option<Box<HeaderMap>>,
     /// Bytes of an answer came.
     heard: bool,
     body: Decoder,
@@ -115,6 +117,7 @@ impl Call {
             limits,
             scan: Scan::default(),
             interim: 0,
+            hints: None,
             heard: false,
             body: Decoder::new(Length::Exact(0), limits),
             keeps: false,
@@ -141,7 +144,13 @@ impl Call {
         Broke::Closed(self.refused.take().unwrap_or(error))
     }
 
-    /// The head, once it is there. Interim answers were for this hop: the client is told to continue by the front.
+    /// What the app hinted at since this was asked last.
+    pub(crate) fn take_hints(&mut self) -> Option<Box<HeaderMap>> {
+        self.hints.take()
+    }
+
+    /// The head, once it is there. Of interim answers hints are for the client; the others were for this hop: the client is told
+    /// to continue by the front.
     fn head(&mut self) -> Result<Option<response::Parts>, Malformed> {
         loop {
             let bytes = &mut self.lease.wire().bytes;
@@ -161,6 +170,9 @@ impl Call {
                 self.interim += 1;
                 if self.interim > INTERIM {
                     return Err(Malformed::FirstLine);
+                }
+                if parts.status == StatusCode::EARLY_HINTS {
+                    merge(self.hints.get_or_insert_default(), parts.headers);
                 }
                 continue;
             }
@@ -232,5 +244,14 @@ impl Call {
     /// The connection that has left HTTP.
     pub(crate) fn into_lease(self) -> Lease {
         self.lease
+    }
+}
+
+/// Keeps of hints what a client can use.
+fn merge(hints: &mut HeaderMap, mut more: HeaderMap) {
+    if let http::header::Entry::Occupied(links) = more.entry(LINK) {
+        for link in links.remove_entry_mult().1 {
+            hints.append(LINK, link);
+        }
     }
 }

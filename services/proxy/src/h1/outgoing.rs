@@ -277,6 +277,15 @@ impl Queue {
     }
 }
 
+/// Hints at what an answer will need, before it (RFC 8297).
+pub(crate) fn early_hints(hints: &HeaderMap) -> BytesMut {
+    let mut head = BytesMut::with_capacity(256);
+    put_status(&mut head, StatusCode::EARLY_HINTS);
+    put_fields(&mut head, hints);
+    head.put_slice(b"\r\n");
+    head
+}
+
 fn put_status(head: &mut BytesMut, status: StatusCode) {
     head.put_slice(b"HTTP/1.1 ");
     head.put_slice(status.as_str().as_bytes());

@@ -18,7 +18,7 @@ use super::{
     Limits, Malformed,
     channel::{Duplex, Shared},
     framing, head,
-    outgoing::{Outgoing, Unsent},
+    outgoing::{self, Outgoing, Unsent},
 };
 use crate::{
     body::{RequestBody, ResponseBody},
@@ -77,7 +77,8 @@ where
             Ok((asked, request)) => (asked, Ok(request)),
             Err(error) => (Asked::nothing(), Err(error)),
         };
-        let response = while_there(&channel, Box::pin(answer(request))).await?;
+        let answer = Box::pin(answer(request));
+        let response = while_there(&channel, link, asked.version, answer).await?;
         match write(&channel, link, response, &asked).await? {
             Next::Head => {}
             Next::Close { unread } => return leave(channel, unread).await.map(|()| None),
@@ -145,14 +146,37 @@ impl Asked {
     }
 }
 
-/// Waits for the answer, for as long as the client does. It lies in a box: a connection that waits for a request has none.
+/// Waits for the answer, for as long as the client does, and tells it hints as they come. The answer lies in a box: a
+/// connection that waits for a request has none.
 async fn while_there<S: Duplex + ?Sized, T>(
     channel: &Shared<S>,
+    link: &Link,
+    version: Version,
     mut answer: Pin<Box<impl Future<Output = T>>>,
 ) -> io::Result<T> {
-    poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Ok(answer)),
-        Poll::Pending => channel.lock().poll_gone(cx).map(Err),
+    let (mut answered, mut blocked) = (None, false);
+    poll_fn(|cx| {
+        if answered.is_none()
+            && let Poll::Ready(answer) = answer.as_mut().poll(cx)
+        {
+            answered = Some(answer);
+        }
+        let mut channel = channel.lock();
+        if let Some(hints) = link.take_hints()
+            && version == Version::HTTP_11
+        {
+            channel.hint(&outgoing::early_hints(&hints));
+        }
+        let told = channel.poll_hints(cx)?.is_ready();
+        if blocked == told {
+            blocked = !told;
+            link.blocked(blocked, true);
+        }
+        match answered.take_if(|_| told) {
+            Some(answer) => Poll::Ready(Ok(answer)),
+            None if answered.is_none() => channel.poll_gone(cx).map(Err),
+            None => Poll::Pending,
+        }
     })
     .await
 }

@@ -404,3 +404,82 @@ async fn apps_never_see_the_token_of_debug_api() {
         .await;
     assert!(backend.accept().await.head().await.field("nexushub-proxy-token").is_none());
 }
+
+#[tokio::test]
+async fn hints_reach_an_http1_client_before_the_answer_and_other_interim_answers_do_not() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, calm()).await;
+    let mut client = hub.client().await;
+    client.write(&get("/public/1")).await;
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write("HTTP/1.1 102 Processing\r\nLink: </no>\r\n\r\n").await;
+    app.write("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nlink: </b.js>\r\nSet-Cookie: a=b\r\nContent-Length: 5\r\n\r\n").await;
+    let hints = client.head().await;
+    assert_eq!(
+        hints.head,
+        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>\r\n\r\n"
+    );
+    app.write("HTTP/1.1 103 Early Hints\r\nX-None: 1\r\n\r\n").await;
+    app.write(&format!("HTTP/1.1 103 Early Hints\r\nLink: </c>\r\n\r\n{OK}")).await;
+    assert_eq!(client.head().await.head, "HTTP/1.1 103 Early Hints\r\nlink: </c>\r\n\r\n");
+    let answer = client.message().await;
+    assert_eq!((answer.status(), answer.body.as_str()), (200, "ok"));
+}
+
+#[tokio::test]
+async fn hints_and_an_invitation_to_send_the_body_stand_one_after_the_other() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, calm()).await;
+    let mut client = hub.client().await;
+    client
+        .write(&format!(
+            "POST /public/1 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        ))
+        .await;
+    let mut app = backend.accept().await;
+    app.head().await;
+    assert_eq!(client.head().await.head, "HTTP/1.1 100 Continue\r\n\r\n");
+    app.write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+    assert_eq!(client.head().await.head, "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+    client.write("hi").await;
+    app.until("hi").await;
+    app.write(OK).await;
+    assert_eq!(client.message().await.body, "ok");
+}
+
+#[tokio::test]
+async fn nobody_who_knows_no_hints_is_told_any_and_their_number_is_bounded() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, calm()).await;
+    let mut client = hub.client().await;
+    client.write(&format!("GET /public/1 HTTP/1.0\r\nHost: {HOST}\r\n\r\n")).await;
+    let mut app = backend.accept().await;
+    app.head().await;
+    let last = OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    app.write(&format!("{hint}{last}")).await;
+    assert_eq!(client.message().await.status(), 200);
+    let mut client = hub.client_h2().await;
+    let request = http::Request::get(format!("https://{HOST}/public/2"));
+    let asked = client.send_request(
+        request.body(http_body_util::BodyExt::boxed_unsync(http_body_util::Empty::new())).unwrap(),
+    );
+    let asked = tokio::spawn(asked);
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write(&format!("{hint}{last}")).await;
+    assert_eq!(patient(asked).await.unwrap().unwrap().status(), 200);
+    let mut client = hub.client().await;
+    client.write(&get("/public/3")).await;
+    let mut app = backend.accept().await;
+    app.head().await;
+    app.write(&hint.repeat(17)).await;
+    loop {
+        let head = client.head().await;
+        if head.status() != 103 {
+            assert_eq!(head.status(), 502);
+            break;
+        }
+    }
+}

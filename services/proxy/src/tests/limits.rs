@@ -144,3 +144,35 @@ async fn connections_that_are_passed_on_say_whose_they_are() {
     stream.shutdown().await.unwrap();
     assert_eq!(patient(stream.read(&mut [0])).await.unwrap_or(0), 0, "without it, it is closed");
 }
+
+#[tokio::test]
+async fn an_app_may_bound_its_bodies_otherwise_than_the_proxy() {
+    let backend = Backend::start().await;
+    let hub = Hub::start(Config { max_body_bytes: 4, ..calm() }).await;
+    for (bound, length, refused) in
+        [(Some(2), 3, true), (Some(2), 2, false), (Some(6), 6, false), (None, 5, true)]
+    {
+        let rules = rules::Rules { body_bytes: bound, ..rules::Rules::default() };
+        hub.route(vec![Entry { rules, ..table::tests::running("h1", "hello", backend.port) }]);
+        let body = "x".repeat(length);
+        let mut client = hub.client().await;
+        client.write(&post("/public/a", &format!("Content-Length: {length}\r\n\r\n{body}"))).await;
+        if !refused {
+            let mut app = backend.accept().await;
+            assert_eq!(app.message().await.body, body);
+            app.write(&OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+        }
+        assert_eq!(client.message().await.status(), if refused { 413 } else { 200 }, "{bound:?} {length}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_grows_past_its_apps_bound_is_cut_off() {
+    let backend = Backend::start().await;
+    let hub = Hub::start(calm()).await;
+    let rules = rules::Rules { body_bytes: Some(4), ..rules::Rules::default() };
+    hub.route(vec![Entry { rules, ..table::tests::running("h1", "hello", backend.port) }]);
+    let mut client = hub.client().await;
+    client.write(&post("/public/a", "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n")).await;
+    assert_eq!(client.message().await.status(), 413);
+}

@@ -89,7 +89,7 @@ const ANSWERS: &[Answered] = &[
         "9110 §15.2",
         "several interim answers are none",
         "GET",
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         Given(200, "ok"),
     ),
     (

@@ -1,0 +1,212 @@
+//! What an instance says of its requests besides its host name, and the one place where that is judged. What it comes to are
+//! claims: a host name or a wildcard, and a path below which everything is the claimant's (`merge.rs` says who gets it).
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use nexushub_chassis::names::{HostName, HostNameError, shown};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    instance::Instance,
+    typed::{BadField, Judge},
+};
+
+/// Most further host names of one instance.
+const HOSTS_MAX: usize = 32;
+/// Longest path prefix, in bytes.
+const PREFIX_MAX: usize = 256;
+/// Longest name of a group.
+const BALANCE_MAX: usize = 64;
+/// What stands for one or more labels.
+const ANY: &str = "*";
+
+/// What an app is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, from its first byte on.
+    H2c,
+}
+
+/// Which requests an instance gets and how; what is absent or empty is as if there were no such table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    /// What the app is spoken to in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Further host names and wildcards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Only what is asked for below this path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// The app is asked for the rest of the path.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub strip_prefix: bool,
+    /// Those who say the same share the requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
+    /// Bytes of one request's body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<u64>,
+    /// Who issues the certificates that its clients need.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<String>,
+}
+
+impl Judge {
+    /// A route as it is kept: names relative, paths absolute.
+    pub(crate) fn route(&self, typed: Route) -> Result<Route, BadField> {
+        let bad = |key| move |why| BadField { key, why };
+        if typed.hosts.len() > HOSTS_MAX {
+            let why = format!("{} further host names, more than {HOSTS_MAX}", typed.hosts.len());
+            return Err(BadField { key: "hosts", why });
+        }
+        let hosts = typed.hosts.iter().map(|host| self.pattern(host));
+        let hosts = hosts.collect::<Result<Vec<_>, _>>().map_err(|why| bad("hosts")(why.to_string()))?;
+        if let Some(path) = &typed.path_prefix {
+            prefix(path).map_err(bad("path_prefix"))?;
+        } else if typed.strip_prefix {
+            let why = "there is no path prefix that could be stripped".to_owned();
+            return Err(BadField { key: "strip_prefix", why });
+        }
+        if let Some(group) = &typed.balance {
+            balance(group).map_err(bad("balance"))?;
+        }
+        let ca = typed.client_ca.map(|path| self.path(&path)).transpose().map_err(bad("client_ca"))?;
+        let ca = ca.map(|path| path.to_string_lossy().into_owned()); // it was text when it was judged
+        let max_body_bytes = typed.max_body_bytes.filter(|bytes| *bytes > 0);
+        Ok(Route { hosts, max_body_bytes, client_ca: ca, ..typed })
+    }
+
+    /// A host name, or what stands for all names below one.
+    fn pattern(&self, typed: &str) -> Result<String, HostNameError> {
+        let below = match typed.strip_prefix("*.") {
+            Some(below) => below,
+            None if typed == ANY => return Ok(ANY.to_owned()),
+            None => return HostName::parse(typed, &self.zone).map(String::from),
+        };
+        if below.eq_ignore_ascii_case(self.zone.base()) {
+            return Ok(ANY.to_owned());
+        }
+        HostName::parse(below, &self.zone).map(|name| format!("*.{name}"))
+    }
+}
+
+/// Plain segments only: what could be read in two ways can't be told apart from another's.
+fn prefix(path: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let segment = |text: &str| !text.is_empty() && text != "." && text != ".." && text.bytes().all(plain);
+    let segments = path.strip_prefix('/').map(|rest| rest.split('/'));
+    if path.len() > PREFIX_MAX || !segments.is_some_and(|mut segments| segments.all(segment)) {
+        let text = shown(path);
+        return Err(format!(
+            "path prefix {text} is not `/` and plain segments (A-Z a-z 0-9 - . _ ~), without a slash at its end, of at most {PREFIX_MAX} bytes"
+        ));
+    }
+    if path == "/debug" || path.starts_with("/debug/") {
+        return Err(format!("path prefix {} belongs to the platform itself", shown(path)));
+    }
+    Ok(())
+}
+
+fn balance(group: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if group.is_empty() || group.len() > BALANCE_MAX || !group.bytes().all(plain) {
+        let text = shown(group);
+        return Err(format!("group {text} is not 1 to {BALANCE_MAX} characters of A-Z a-z 0-9 _ -"));
+    }
+    Ok(())
+}
+
+/// What an instance claims: host names and wildcards, all below the same path.
+pub(crate) fn claims(instance: &Instance) -> (BTreeSet<String>, String) {
+    let route = instance.route.as_ref();
+    let further = route.map(|route| route.hosts.as_slice()).unwrap_or_default();
+    let hosts = further.iter().cloned().chain([instance.host_name.to_string()]);
+    (hosts.collect(), route.and_then(|route| route.path_prefix.clone()).unwrap_or_default())
+}
+
+/// Who issues the certificates that the clients of an instance need.
+pub(crate) fn client_ca(instance: &Instance) -> Option<PathBuf> {
+    instance.route.as_ref()?.client_ca.as_ref().map(PathBuf::from)
+}
+
+/// The group that an instance takes its requests with.
+pub(crate) fn group(instance: &Instance) -> Option<&str> {
+    instance.route.as_ref()?.balance.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use nexushub_chassis::names::Zone;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn judged(route: Route) -> Result<Route, &'static str> {
+        let judge = Judge { zone: Zone::new("b.localhost", 8443), root: Some("/p".into()) };
+        judge.route(route).map_err(|bad| bad.key)
+    }
+
+    fn hosts(hosts: &[&str]) -> Result<Vec<String>, &'static str> {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        judged(Route { hosts, ..Route::default() }).map(|route| route.hosts)
+    }
+
+    fn below(path: &str) -> Result<Option<String>, &'static str> {
+        let path_prefix = Some(path.to_owned());
+        judged(Route { path_prefix, ..Route::default() }).map(|route| route.path_prefix)
+    }
+
+    #[test]
+    fn hosts_are_kept_relative_and_wildcards_stand_at_the_left() {
+        assert_eq!(hosts(&["Shop", "www.b.localhost"]).unwrap(), ["shop", "www"]);
+        assert_eq!(hosts(&["*.shop", "*.X.b.localhost:8443"]).unwrap(), ["*.shop", "*.x"]);
+        assert_eq!(hosts(&["*", "*.b.localhost"]).unwrap(), ["*", "*"]);
+        for bad in ["", "*.", "**", "*a", "a.*", "*.*", "*.*.a", "b.localhost", "internal", "a b"] {
+            assert_eq!(hosts(&[bad]), Err("hosts"), "{bad}");
+        }
+        assert_eq!(hosts(&["a"; 33]), Err("hosts"));
+    }
+
+    #[test]
+    fn a_prefix_is_plain_segments_and_none_of_the_platforms() {
+        for good in ["/a", "/a/b", "/v1.2/~x_y-Z", "/debugger", "/..."] {
+            assert_eq!(below(good).unwrap().as_deref(), Some(good));
+        }
+        for bad in ["", "/", "a", "/a/", "//a", "/a//b", "/./a", "/a/..", "/%61", "/a?b", "/a;b", "/ä"] {
+            assert_eq!(below(bad), Err("path_prefix"), "{bad}");
+        }
+        assert_eq!((below("/debug"), below("/debug/x")), (Err("path_prefix"), Err("path_prefix")));
+        assert_eq!(below(&format!("/{}", "a".repeat(256))), Err("path_prefix"));
+        assert_eq!(judged(Route { strip_prefix: true, ..Route::default() }), Err("strip_prefix"));
+    }
+
+    #[test]
+    fn groups_and_authorities_are_judged() {
+        let group = |name: &str| judged(Route { balance: Some(name.into()), ..Route::default() });
+        assert!(group("shop_1").is_ok());
+        assert_eq!((group(""), group("a b")), (Err("balance"), Err("balance")));
+        let ca = |path: &str| judged(Route { client_ca: Some(path.into()), ..Route::default() });
+        assert_eq!(ca("certs/ca.pem").unwrap().client_ca.as_deref(), Some("/p/certs/ca.pem"));
+        assert_eq!(ca(""), Err("client_ca"));
+        let none = judged(Route { max_body_bytes: Some(0), ..Route::default() }).unwrap();
+        assert_eq!(none, Route::default(), "no bytes at all is nobody's wish");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_accepted_once_is_accepted_unchanged(host in "[*.a-cA-C:0-9]{0,9}", path in "[/a.~%]{0,6}") {
+            let typed = Route { hosts: vec![host], path_prefix: Some(path), ..Route::default() };
+            if let Ok(once) = judged(typed) {
+                prop_assert_eq!(judged(once.clone()), Ok(once));
+            }
+        }
+    }
+}
