@@ -13,11 +13,11 @@
 
 pub(crate) mod channel;
 pub(crate) mod client;
-mod decode;
+pub(crate) mod decode;
 mod fill;
-mod framing;
-mod head;
-mod lines;
+pub(crate) mod framing;
+pub(crate) mod head;
+pub(crate) mod lines;
 pub(crate) mod outgoing;
 pub(crate) mod server;
 

@@ -27,6 +27,8 @@ mod feed;
 mod files;
 mod forward;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod h1;
 mod headers;
 mod host;
