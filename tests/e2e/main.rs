@@ -31,3 +31,4 @@ mod shutdown;
 mod sleeps;
 mod storm;
 mod torn;
+mod websockets;
