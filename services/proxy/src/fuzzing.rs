@@ -98,8 +98,11 @@ fn ticket(bytes: &[u8]) {
     assert_eq!(tickets.decrypt(&sealed), None, "byte {at} was changed");
 }
 
+/// Fields with their values, to compare.
+type Fields = Vec<(String, Vec<u8>)>;
+
 /// The fields of a message but those that say how it is framed or when it was sent, sorted.
-fn fields(headers: &HeaderMap, but: &[HeaderName]) -> Vec<(String, Vec<u8>)> {
+fn fields(headers: &HeaderMap, but: &[HeaderName]) -> Fields {
     let kept = headers.iter().filter(|(name, _)| !but.contains(name));
     let mut kept: Vec<_> = kept.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
     kept.sort();

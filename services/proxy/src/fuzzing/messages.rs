@@ -17,7 +17,7 @@ use http::{
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{at_once, fields};
+use super::{Fields, at_once, fields};
 use crate::h1::{
     Limits, Malformed,
     channel::Shared,
@@ -96,7 +96,7 @@ impl Content {
     }
 
     /// What of it another reader gets.
-    fn said(&self) -> (&[u8], bool, Vec<(String, Vec<u8>)>) {
+    fn said(&self) -> (&[u8], bool, Fields) {
         let trailers = self.trailers.as_ref().map(|trailers| fields(trailers, &OF_THE_HOP));
         (&self.data, self.whole, trailers.unwrap_or_default())
     }
