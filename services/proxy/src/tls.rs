@@ -50,6 +50,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
+        config.ignore_client_order = true; // the strongest that both have
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
         let acceptor = TlsAcceptor::from(Arc::new(config));
