@@ -12,6 +12,7 @@ mod credentials;
 mod deploys;
 mod egress;
 mod entrance;
+mod floods;
 mod hangs;
 mod hostile;
 mod journal;
