@@ -17,7 +17,7 @@ use nexushub_launch::{
 use toml::{Table, Value};
 
 /// Our crates, and which of our crates each may import.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("nexushub-proto", &[]),
     ("nexushub-launch", &[]),
     ("nexushub-supervisor", &["nexushub-launch"]),
@@ -35,6 +35,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("nexushub-hello", &["nexushub-applib"]),
     ("nexushub-applib", &[]),
     ("nexushub-e2e", &["nexushub-proto", "nexushub-launch"]),
+    ("nexushub-fuzz", &["nexushub-chassis", "nexushub-proxy", "nexushub-shim"]),
 ];
 
 /// What small rooms may use from outside, and nothing else.

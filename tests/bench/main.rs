@@ -3,11 +3,12 @@
 //!
 //! `nexushub-bench [KILLS] [--long] [PART...]`: so many kills of each daemon, 50 if not said; `--long`: everything at full size;
 //! only these parts: `platform`, `logs`, `krun`, `boxes`, and of the latter `start`, `reach`, `neighbour`, `again`, `idle`.
-//! `nexushub-bench proxy ...` is another matter: it measures others, too (`proxy.rs`).
+//! `nexushub-bench floods`: how a healthy client fares beside each flood. `nexushub-bench proxy ...` is another matter: it measures others, too (`proxy.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a figure that can't be had ends the program, and the message says which
 
 mod boxes;
+mod floods;
 mod krun;
 mod logs;
 mod proxy;
@@ -55,6 +56,9 @@ fn main() {
     }
     if named("logs") {
         runtime.block_on(logs::throughput());
+    }
+    if named("floods") {
+        runtime.block_on(floods::measure());
     }
     if named("krun") {
         runtime.block_on(krun::measure(if long { 100 } else { 20 }));

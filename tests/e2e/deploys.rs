@@ -1,11 +1,16 @@
 //! A deploy costs nobody a request: the old generation goes on until the new one answers, and then until what it has in hand is
-//! done. `NEXUSHUB_SCALE=50` makes it two hundred deploys.
+//! done. With `NEXUSHUB_SCALE` it is
+//! two hundred deploys and twenty upgrades of the proxy, at a thousand requests a second.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{App, Https, Load, Options, Platform, Process, Protocol, rounds_up_to, soon};
+use nexushub_e2e::{
+    App, HANG, Https, Load, Options, Platform, Process, Protocol, Signal, rounds_up_to, soon, workshop,
+};
 use nexushub_proto::{
     procmgr::{InstanceStatus, RestartInstanceRequest, State, procmgr_service_client::ProcmgrServiceClient},
     provider::{Deploy, Health, Instance},
@@ -109,12 +114,18 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
-        let platform = Platform::start_with(&Options::with(FORGIVING));
+        Self::set_with(&Options::with(FORGIVING)).await
+    }
+
+    async fn set_with(options: &Options) -> Self {
+        let platform = Platform::start_with(options);
         for name in [SHOP, NEIGHBOUR] {
             platform.run_app(&App::named(name)).await;
         }
         let https = platform.https();
-        let loads = [SHOP, NEIGHBOUR].map(|name| Load::start(&https, name, 4, 2));
+        // Each client asks forty times a second.
+        let loads = [(SHOP, rounds_up_to(4, 18)), (NEIGHBOUR, 4)];
+        let loads = loads.map(|(name, kept)| Load::start(&https, name, kept, 2));
         loads[0].goes_on(20).await;
         Self { platform, https, loads, deploys: 0 }
     }
@@ -205,7 +216,7 @@ async fn the_old_generation_ends_when_what_it_had_in_hand_is_done_and_not_before
     socket.echoes("still here").await;
     drop(socket);
     scene.settled().await;
-    assert!(process.ended_within(nexushub_e2e::HANG));
+    assert!(process.ended_within(HANG));
     scene.end().await;
 }
 
@@ -280,4 +291,44 @@ async fn an_app_that_must_not_run_twice_is_replaced_and_its_requests_wait() {
         scene.platform.instance_until(SHOP, "is replaced", |now| now.routed && now.pid != old.pid).await;
     assert!(old.has_ended() && new.draining.is_empty() && new.next.is_none());
     scene.end().await;
+}
+
+/// Puts another build of the proxy in place of this one, by rename, that does the same.
+fn rebuild_proxy(programs: &Path) {
+    let (program, new) = (programs.join("nexushub-proxy"), programs.join(".new"));
+    let content = [fs::read(&program).unwrap(), b"another build".to_vec()].concat();
+    fs::write(&new, content).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, program).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upgrades_of_the_proxy_under_load_lose_no_request_and_cut_nothing_that_is_open() {
+    let programs = tempfile::Builder::new().prefix("nhbin").tempdir_in("/tmp").unwrap();
+    workshop::copy_programs(programs.path());
+    let mut scene =
+        Scene::set_with(&Options { programs: programs.path().to_owned(), ..Options::with(FORGIVING) }).await;
+    let https = scene.https.clone();
+    for round in 0..rounds_up_to(4, 20) {
+        let (halfway, key) = (Halfway::open(&https, SHOP).await, format!("u{round}"));
+        let mut open = (Socket::open(&https, SHOP).await, Events::open(&https, NEIGHBOUR, &key).await);
+        let old = scene.platform.daemon("proxy").await;
+        rebuild_proxy(programs.path());
+        scene.platform.supervisor().signal(Signal::HUP);
+        scene.platform.replaced("proxy", old.pid).await;
+        scene.loads[0].goes_on(20).await;
+        open.0.echoes("by the old proxy").await;
+        https.get(NEIGHBOUR, &format!("/go?key={key}")).await;
+        open.1.next("2").await;
+        halfway.ends_well().await;
+        drop(open);
+        scene.platform.await_ready();
+        assert!(old.ended_within(HANG), "it has nothing left to do");
+    }
+    for load in scene.loads {
+        load.goes_on(5).await;
+        let tally = load.stop().await;
+        println!("figure: {} requests, {} sent again", tally.ok, tally.retried);
+        assert_eq!(tally.failed(), 0, "{tally:?}");
+    }
 }

@@ -105,6 +105,12 @@ impl Https {
         Self { address, trust: Arc::new(trust) }
     }
 
+    /// Where it connects to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The full name of a relative host name.
     #[must_use]
     pub fn name(host: &str) -> String {

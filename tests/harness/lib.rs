@@ -11,6 +11,7 @@
 
 pub mod app;
 pub mod board;
+pub mod flood;
 pub mod grpc;
 pub mod home;
 pub mod https;

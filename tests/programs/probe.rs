@@ -12,7 +12,7 @@
 //! | `/print?text=T&count=N&stream=err` | N lines `T 1` to `T N`; with `bytes=B` each is B bytes long |
 //! | `/noise?seed=S&from=F&count=N` | N lines of any bytes and lengths (`noise.rs`), from number F on |
 //! | `/flood?mib=M&line=B` | so many MiB of lines of B bytes, as fast as it goes: how many microseconds it took |
-//! | `/ws` | a WebSocket that echoes |
+//! | `/ws` | a WebSocket that echoes; told `close CODE REASON` it closes so, told `drop` it hangs up |
 //! | `/sh` | the body, run by `sh`: what it said, and 200 if it ended well |
 //! | `/tls?to=HOST:PORT` | the body, said there over TLS as it is: what came back until the end |
 //! | `/crash?code=C` | ends at once, without an answer |
@@ -40,7 +40,11 @@ use nexushub_e2e::noise;
 use nix::sys::signal::{SigSet, Signal};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tungstenite::{Message, WebSocket, handshake::derive_accept_key, protocol::Role};
+use tungstenite::{
+    Message, WebSocket,
+    handshake::derive_accept_key,
+    protocol::{CloseFrame, Role},
+};
 
 /// Bytes written at once by who writes much.
 const FLOOD: usize = 256 * 1024;
@@ -321,11 +325,22 @@ fn echo_messages(head: &Head, reader: &BufReader<TcpStream>, mut writer: TcpStre
     let early = reader.buffer().to_vec();
     let mut socket = WebSocket::from_partially_read(writer, early, Role::Server, None);
     while let Ok(message) = socket.read() {
-        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).is_err() {
+        let told = message.to_text().unwrap_or_default();
+        if told == "drop" {
+            break;
+        } else if let Some(frame) = farewell(told) {
+            socket.close(Some(frame)).ok();
+        } else if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).is_err() {
             break;
         }
     }
     Ok(())
+}
+
+/// What `close CODE REASON` asks to say.
+fn farewell(told: &str) -> Option<CloseFrame> {
+    let (code, reason) = told.strip_prefix("close ")?.split_once(' ')?;
+    Some(CloseFrame { code: code.parse::<u16>().ok()?.into(), reason: reason.into() })
 }
 
 #[allow(clippy::disallowed_methods)] // a crash is the point: no destructor may run

@@ -8,7 +8,7 @@
 
 mod body;
 mod codings;
-mod conditions;
+pub(crate) mod conditions;
 mod kinds;
 
 use std::{

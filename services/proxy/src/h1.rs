@@ -13,11 +13,11 @@
 
 pub(crate) mod channel;
 pub(crate) mod client;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod fill;
 pub(crate) mod framing;
 pub(crate) mod head;
-mod lines;
+pub(crate) mod lines;
 pub(crate) mod outgoing;
 pub(crate) mod server;
 

@@ -28,6 +28,8 @@ mod feed;
 mod files;
 mod forward;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod h1;
 mod h2;

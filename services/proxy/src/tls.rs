@@ -50,6 +50,7 @@ pub(crate) fn config(
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_client_cert_verifier(clients.unwrap_or_else(|| Arc::new(NoClientAuth)))
         .with_cert_resolver(shelf as Arc<dyn ResolvesServerCert>);
+    config.ignore_client_order = true; // the strongest that both have
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

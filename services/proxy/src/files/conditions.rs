@@ -10,7 +10,7 @@ use crate::{clock::date_of, headers::tokens};
 
 /// Which content a file has, as its headers say it.
 #[derive(Debug, Clone)]
-pub(super) struct Version {
+pub(crate) struct Version {
     pub(super) etag: HeaderValue,
     pub(super) last_modified: HeaderValue,
     seconds: i64,
@@ -18,7 +18,7 @@ pub(super) struct Version {
 
 impl Version {
     /// By modification time and size.
-    pub(super) fn new(seconds: i64, nanoseconds: i64, size: u64) -> Self {
+    pub(crate) fn new(seconds: i64, nanoseconds: i64, size: u64) -> Self {
         let etag = format!("\"{seconds:x}.{nanoseconds:x}-{size:x}\"");
         Self {
             etag: HeaderValue::try_from(etag).expect("hexadecimal digits are printable ASCII"),
@@ -41,7 +41,7 @@ impl Version {
 
 /// What to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Whole,
     Part {
         start: u64,
@@ -54,7 +54,7 @@ pub(super) enum Answer {
 }
 
 /// What to send to a client that asked with these headers.
-pub(super) fn judge(headers: &HeaderMap, version: &Version, size: u64) -> Answer {
+pub(crate) fn judge(headers: &HeaderMap, version: &Version, size: u64) -> Answer {
     if unchanged(headers, version) {
         return Answer::Unchanged;
     }

@@ -48,6 +48,8 @@ pub(crate) struct Channel<S: ?Sized> {
     bytes: BytesMut,
     room: Room,
     scan: Scan,
+    /// An empty line before the next head was read over.
+    skipped: bool,
     limits: Limits,
     body: Decoder,
     /// What is left to tell a client that waits to hear that its body is wanted.
@@ -71,8 +73,9 @@ impl<S: Duplex + 'static> Shared<S> {
     pub(crate) fn new(stream: S, limits: Limits) -> Self {
         let body = Decoder::new(Length::Exact(0), limits);
         let (bytes, room, scan) = (BytesMut::new(), Room::default(), Scan::default());
-        let (invitation, hints) = (None, BytesMut::new());
-        Self(Arc::new(Mutex::new(Channel { bytes, room, scan, limits, body, invitation, hints, stream })))
+        let (skipped, invitation, hints) = (false, None, BytesMut::new());
+        let channel = Channel { bytes, room, scan, skipped, limits, body, invitation, hints, stream };
+        Self(Arc::new(Mutex::new(channel)))
     }
 
     /// The body of the request whose head was taken last.
@@ -111,17 +114,17 @@ impl<S: Duplex + ?Sized> Channel<S> {
 
     fn head(&mut self) -> Result<Option<Bytes>, Malformed> {
         let mut end = self.scan.end(&self.bytes)?;
-        if end == Some(2) {
+        if end == Some(2) && !self.skipped {
             drop(self.bytes.split_to(2));
-            self.scan = Scan::default();
+            (self.scan, self.skipped) = (Scan::default(), true);
             end = self.scan.end(&self.bytes)?;
-            if end == Some(2) {
-                return Err(Malformed::FirstLine); // one is enough
-            }
+        }
+        if end == Some(2) {
+            return Err(Malformed::FirstLine); // one is enough
         }
         match end {
             Some(end) if end <= self.limits.head_bytes => {
-                self.scan = Scan::default();
+                (self.scan, self.skipped) = (Scan::default(), false);
                 self.room.reset();
                 Ok(Some(self.bytes.split_to(end).freeze()))
             }
@@ -299,5 +302,37 @@ impl<S: Duplex + ?Sized> AsyncWrite for Shared<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.lock().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_empty_line_is_read_over_before_each_head_and_no_second_however_they_come() {
+        let limits = Limits { head_bytes: 128, fields: 4, target_bytes: 64 };
+        let (mut client, stream) = duplex(1024);
+        let channel = Shared::new(stream, limits);
+        for _ in 0..2 {
+            client.write_all(b"\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
+            let head = poll_fn(|cx| channel.lock().poll_head(cx)).await.unwrap().unwrap();
+            assert_eq!(head.unwrap(), &b"GET / HTTP/1.1\r\n\r\n"[..]);
+        }
+        for _ in 0..2 {
+            client.write_all(b"\r\n").await.unwrap();
+            let waker = std::task::Waker::noop();
+            let polled = channel.lock().poll_head(&mut Context::from_waker(waker));
+            if let Poll::Ready(refused) = polled {
+                assert_eq!(refused.unwrap(), Some(Err(Malformed::FirstLine)));
+                return;
+            }
+        }
+        panic!("a second empty line was read over");
     }
 }

@@ -174,6 +174,22 @@ async fn refusals_have_a_status_a_text_and_the_request_id() {
 }
 
 #[tokio::test]
+async fn of_the_ciphers_that_a_client_has_the_strongest_is_taken() {
+    let hub = Hub::start(calm()).await;
+    let mut provider = (*tls::provider()).clone();
+    provider.cipher_suites.reverse();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider));
+    let config =
+        config.with_safe_default_protocol_versions().unwrap().with_root_certificates(hub.roots.clone());
+    let stream = TcpStream::connect(hub.address).await.unwrap();
+    let name = ServerName::try_from(HOST).unwrap();
+    let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+    let stream = patient(connector.connect(name, stream)).await.unwrap();
+    let strongest = tls::provider().cipher_suites[0].suite();
+    assert_eq!(stream.get_ref().1.negotiated_cipher_suite().map(|taken| taken.suite()), Some(strongest));
+}
+
+#[tokio::test]
 async fn what_is_not_tls_is_counted_and_closed() {
     let hub = Hub::start(calm()).await;
     let mut plain = Peer::new(TcpStream::connect(hub.address).await.unwrap());

@@ -1,0 +1,110 @@
+//! Doors for the fuzzer (`tests/fuzz`), there with the feature `fuzzing` only: everything here that reads what strangers send, as
+//! functions of any bytes that panic where a promise is broken. The promises: nothing panics; in how many pieces bytes come changes
+//! nothing; what is read and written out again reads the same; no body is longer than was said; what is refused once is never let
+//! in by another spelling.
+
+mod heads;
+mod messages;
+
+use std::{
+    future::Future,
+    path::Path,
+    pin::pin,
+    sync::OnceLock,
+    task::{Context, Poll, Waker},
+};
+
+use http::{HeaderMap, HeaderName};
+use rustls::server::ProducesTickets;
+
+use crate::{host, paths, preface, tickets::Tickets};
+
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every one, by its name. Frames and header blocks of HTTP/2 belong here too, as soon as they are read by code of ours.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("requests", messages::requests),
+    ("answers", messages::answers),
+    ("chunks", messages::chunks),
+    ("asker", heads::asker),
+    ("conditions", heads::conditions),
+    ("trace", heads::trace),
+    ("preface", preface),
+    ("host", host),
+    ("path", path),
+    ("ticket", ticket),
+];
+
+/// The outcome of what never waits.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => unreachable!("there is nothing to wait for"),
+    }
+}
+
+/// A connection's first words by the PROXY protocol: never more is read than they are.
+fn preface(bytes: &[u8]) {
+    let mut left = bytes;
+    let Ok(whose) = at_once(preface::take(&mut left)) else { return };
+    let said = &bytes[..bytes.len() - left.len()];
+    let mut alone = said;
+    assert_eq!(at_once(preface::take(&mut alone)).ok(), Some(whose), "what follows changes who it is");
+    assert!(at_once(preface::take(&mut &said[..said.len() - 1])).is_err(), "it was whole before its end");
+}
+
+/// A host as clients write it: what it is read as reads as itself.
+fn host(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(name) = host::parse(text) else { return };
+    assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase() || byte.is_ascii_whitespace()), "{name}");
+    if name.contains(':') {
+        assert_eq!(host::parse(&format!("[{name}]:1")).as_deref(), Ok(&*name));
+    } else {
+        assert_eq!(host::parse(&format!("{name}.:443")).as_deref(), Ok(&*name));
+    }
+}
+
+/// A path: what an app that decodes it takes for internal isn't passed as anything else, however it is spelled.
+fn path(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let decoded = String::from_utf8_lossy(&paths::decode_bytes(text)).to_ascii_lowercase();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/').filter(|segment| !segment.is_empty() && *segment != ".") {
+        if segment == ".." {
+            segments.pop();
+        } else {
+            segments.push(segment);
+        }
+    }
+    let class = paths::classify(text);
+    if segments.first() == Some(&"internal") {
+        assert!(matches!(class, paths::Class::Internal | paths::Class::Debug), "{text:?} is {class:?}");
+    }
+    let escaped: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
+    assert_eq!(paths::decode_bytes(&escaped), bytes);
+}
+
+/// A session ticket: only what was sealed here opens, and as what it was.
+fn ticket(bytes: &[u8]) {
+    static TICKETS: OnceLock<Tickets> = OnceLock::new();
+    let tickets = TICKETS.get_or_init(|| Tickets::load(Path::new("/proc/nowhere"), crate::now_unix()));
+    assert_eq!(tickets.decrypt(bytes), None);
+    let Some(mut sealed) = tickets.encrypt(bytes) else { return };
+    assert_eq!(tickets.decrypt(&sealed).as_deref(), Some(bytes));
+    let at = usize::from(bytes.first().copied().unwrap_or_default()) % sealed.len();
+    sealed[at] ^= 1;
+    assert_eq!(tickets.decrypt(&sealed), None, "byte {at} was changed");
+}
+
+/// Fields with their values, to compare.
+type Fields = Vec<(String, Vec<u8>)>;
+
+/// The fields of a message but those that say how it is framed or when it was sent, sorted.
+fn fields(headers: &HeaderMap, but: &[HeaderName]) -> Fields {
+    let kept = headers.iter().filter(|(name, _)| !but.contains(name));
+    let mut kept: Vec<_> = kept.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    kept.sort();
+    kept
+}

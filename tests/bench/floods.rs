@@ -1,0 +1,63 @@
+//! How a healthy client fares beside each flood: its requests' p50 and p99 alone and then, and what the proxy's memory came to. The
+//! floods are made on the same cores, so their own work is in these figures, too.
+
+use std::time::{Duration, Instant};
+
+use http::Request;
+use http_body_util::Full;
+use nexushub_e2e::{
+    App, Https, Options, Platform, Protocol,
+    flood::{ALL, Flood},
+    processes,
+};
+
+/// Requests that are measured beside each.
+const REQUESTS: usize = 1000;
+
+pub(crate) async fn measure() {
+    println!(
+        "## beside each flood: p50 and p99 of a healthy client in µs, p99 to that without one; proxy's memory in KiB"
+    );
+    let platform =
+        Platform::start_with(&Options::of("[platform]\nlog_level = \"warn\"\n[proxy]\naccess_log = false\n"));
+    for name in ["flooded", "well"] {
+        platform.run_app(&App::named(name)).await;
+    }
+    let (https, proxy) = (platform.https(), platform.daemon("proxy").await.pid);
+    let memory = || processes::field(proxy, "VmRSS").unwrap_or_default();
+    let (middle, alone) = percentiles(&https).await;
+    println!(
+        "{:16} {:>8} {:>8} {:>8} {:>12}",
+        "none",
+        middle.as_micros(),
+        alone.as_micros(),
+        "1.00",
+        memory()
+    );
+    for attack in ALL {
+        let flood = Flood::start(&https, attack);
+        let (middle, most) = percentiles(&https).await;
+        let (ratio, memory) = (most.as_secs_f64() / alone.as_secs_f64(), memory());
+        println!(
+            "{:16} {:>8} {:>8} {ratio:>8.2} {memory:>12}",
+            attack.name,
+            middle.as_micros(),
+            most.as_micros()
+        );
+        flood.stop().await;
+    }
+}
+
+/// Of one client's requests, one after the other on a kept connection.
+async fn percentiles(https: &Https) -> (Duration, Duration) {
+    let mut connection = https.open(Protocol::Http1, "well").await.unwrap();
+    let mut took = Vec::with_capacity(REQUESTS);
+    for _ in 0..REQUESTS {
+        let since = Instant::now();
+        let answer = connection.send(Request::get("/echo").body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.status, 200);
+        took.push(since.elapsed());
+    }
+    took.sort();
+    (took[REQUESTS / 2], took[REQUESTS * 99 / 100])
+}

@@ -1,0 +1,217 @@
+//! WebSockets through the proxy (RFC 6455), a real library at both ends: whatever one side says reaches the other as it was said, and
+//! the end of one is the end of the other.
+
+use std::{
+    io::Write,
+    net::{Shutdown, TcpStream},
+    sync::Arc,
+};
+
+use nexushub_e2e::{App, HANG, Https, Platform, soon};
+use nexushub_proto::proxy::{GetCountersRequest, proxy_service_client::ProxyServiceClient};
+use rustls::{ClientConnection, StreamOwned};
+use rustls_pki_types::ServerName;
+use tungstenite::{
+    Error, HandshakeError, Message, WebSocket,
+    client::IntoClientRequest,
+    protocol::{
+        CloseFrame, WebSocketConfig,
+        frame::{
+            Frame,
+            coding::{CloseCode, Control, Data, OpCode},
+        },
+    },
+};
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+type Socket = WebSocket<Stream>;
+
+const APP: &str = "chat";
+/// The largest frame that the library takes.
+const LARGE: usize = 16 * 1024 * 1024;
+
+async fn platform() -> Platform {
+    let platform = Platform::start();
+    platform.run_app(&App::named(APP)).await;
+    platform
+}
+
+fn connect(platform: &Platform) -> Stream {
+    let tcp = TcpStream::connect(platform.address).unwrap();
+    tcp.set_read_timeout(Some(HANG)).unwrap();
+    tcp.set_write_timeout(Some(HANG)).unwrap();
+    let name = ServerName::try_from(Https::name(APP)).unwrap();
+    let config = Arc::new(platform.https().tls_config(&[b"http/1.1"]));
+    StreamOwned::new(ClientConnection::new(config, name).unwrap(), tcp)
+}
+
+fn ask(platform: &Platform, path: &str) -> Result<Socket, Error> {
+    let request = format!("wss://{}{path}", platform.https().authority(APP)).into_client_request().unwrap();
+    let config = WebSocketConfig::default().accept_unmasked_frames(false);
+    match tungstenite::client::client_with_config(request, connect(platform), Some(config)) {
+        Ok((socket, _)) => Ok(socket),
+        Err(HandshakeError::Failure(error)) => Err(error),
+        Err(HandshakeError::Interrupted(_)) => panic!("the stream blocks"),
+    }
+}
+
+fn open(platform: &Platform) -> Socket {
+    ask(platform, "/ws").unwrap()
+}
+
+/// Waits until the proxy has so many upgraded connections.
+async fn upgrades(platform: &Platform, number: u64) {
+    let mut proxy = ProxyServiceClient::new(platform.operate("proxy"));
+    soon("as many upgraded connections", async {
+        while proxy.get_counters(GetCountersRequest {}).await.unwrap().into_inner().upgrades_open != number {}
+    })
+    .await;
+}
+
+fn part(text: &'static str, kind: Data, last: bool) -> Message {
+    Message::Frame(Frame::message(text, OpCode::Data(kind), last))
+}
+
+fn close(code: u16, reason: &'static str) -> CloseFrame {
+    CloseFrame { code: CloseCode::from(code), reason: reason.into() }
+}
+
+/// Bytes that are not all the same.
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251).to_le_bytes()[0]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_every_length_and_kind_come_back() {
+    let platform = platform().await;
+    let mut socket = open(&platform);
+    for length in [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000, LARGE] {
+        socket.send(Message::binary(bytes(length))).unwrap();
+        assert!(socket.read().unwrap() == Message::binary(bytes(length)), "{length} bytes");
+    }
+    for text in ["", "hello", "grüße, 你好", "\0"] {
+        socket.send(Message::text(text)).unwrap();
+        assert_eq!(socket.read().unwrap(), Message::text(text));
+    }
+    for number in 0..5_000 {
+        socket.write(Message::text(number.to_string())).unwrap();
+    }
+    socket.flush().unwrap();
+    for number in 0..5_000 {
+        assert_eq!(socket.read().unwrap(), Message::text(number.to_string()), "in their order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fragments_pass_with_control_frames_between_them() {
+    let platform = platform().await;
+    let mut socket = open(&platform);
+    socket.write(part("hel", Data::Text, false)).unwrap();
+    socket.write(Message::Ping(bytes(125).into())).unwrap();
+    socket.write(part("", Data::Continue, false)).unwrap();
+    socket.flush().unwrap();
+    assert_eq!(socket.read().unwrap(), Message::Pong(bytes(125).into()), "before the message is whole");
+    socket.write(part("l", Data::Continue, false)).unwrap();
+    socket.write(Message::Pong("unasked".into())).unwrap();
+    socket.write(part("o", Data::Continue, true)).unwrap();
+    socket.flush().unwrap();
+    assert_eq!(socket.read().unwrap(), Message::text("hello"));
+    socket.send(Message::Ping("".into())).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::Pong("".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_side_closes_with_its_code_and_reason() {
+    let platform = platform().await;
+    for (code, reason) in
+        [(1000, ""), (1000, "done"), (1001, "going"), (1011, "broken"), (3001, ""), (4999, "own")]
+    {
+        let mut socket = open(&platform);
+        socket.close(Some(close(code, reason))).unwrap();
+        let answer = socket.read().unwrap();
+        assert!(
+            matches!(&answer, Message::Close(Some(frame)) if frame.code == code.into()),
+            "{code}: {answer:?}"
+        );
+        assert!(matches!(socket.read(), Err(Error::ConnectionClosed)), "{code}: the app ends the connection");
+
+        let mut socket = open(&platform);
+        socket.send(Message::text(format!("close {code} {reason}"))).unwrap();
+        assert_eq!(socket.read().unwrap(), Message::Close(Some(close(code, reason))));
+        socket.flush().ok(); // the library answers it by itself
+        assert!(matches!(socket.read(), Err(Error::ConnectionClosed)), "{code}: both have said it");
+    }
+    let mut socket = open(&platform);
+    socket.close(None).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::Close(None));
+    drop(socket);
+    upgrades(&platform, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_app_says_of_a_broken_frame_reaches_its_client() {
+    let platform = platform().await;
+    let mut reserved = Frame::message("x", OpCode::Data(Data::Text), true);
+    reserved.header_mut().rsv1 = true;
+    let unexpected = Frame::message("x", OpCode::Data(Data::Continue), true);
+    let split = Frame::message("", OpCode::Control(Control::Ping), false);
+    for broken in [reserved, unexpected, split] {
+        let shown = format!("{broken:?}");
+        let mut socket = open(&platform);
+        socket.send(Message::Frame(broken)).unwrap();
+        // It is the app that judges, and it hangs up or says 1002: the proxy passes on both.
+        match socket.read() {
+            Ok(Message::Close(Some(frame))) => assert_eq!(frame.code, CloseCode::Protocol, "{shown}"),
+            Err(Error::Protocol(_) | Error::ConnectionClosed | Error::Io(_)) => {}
+            other => panic!("{shown}: {other:?}"),
+        }
+    }
+    upgrades(&platform, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_said_all_still_hears_the_rest() {
+    let platform = platform().await;
+    let mut socket = open(&platform);
+    socket.send(Message::binary(bytes(LARGE))).unwrap();
+    let stream = socket.get_mut();
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    stream.sock.shutdown(Shutdown::Write).unwrap();
+    assert!(socket.read().unwrap() == Message::binary(bytes(LARGE)));
+    assert!(socket.read().is_err(), "and then the end");
+    upgrades(&platform, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_without_a_word_is_told_to_the_other_side() {
+    let platform = platform().await;
+    let mut socket = open(&platform);
+    socket.send(Message::text("drop")).unwrap();
+    let end = socket.read();
+    assert!(matches!(end, Err(Error::Protocol(_) | Error::Io(_))), "not closed as it should be: {end:?}");
+    drop(socket);
+    let sockets = [open(&platform), open(&platform), open(&platform)];
+    upgrades(&platform, 3).await;
+    for socket in sockets {
+        socket.get_ref().sock.shutdown(Shutdown::Both).unwrap();
+    }
+    upgrades(&platform, 0).await;
+    let mut socket = open(&platform);
+    let process = platform.running(APP).await.pid;
+    nexushub_e2e::Process::open(process).unwrap().kill();
+    let end = socket.read();
+    assert!(matches!(end, Err(Error::Protocol(_) | Error::Io(_))), "its app was killed: {end:?}");
+    drop(socket);
+    upgrades(&platform, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_does_not_agree_just_answers() {
+    let platform = platform().await;
+    match ask(&platform, "/whoami") {
+        Err(Error::Http(answer)) => assert_eq!(answer.status(), 200),
+        other => panic!("{:?}", other.map(|_| "a WebSocket")),
+    }
+    upgrades(&platform, 0).await;
+}

