@@ -17,16 +17,18 @@ use std::{
 use http::{HeaderMap, HeaderName};
 use rustls::server::ProducesTickets;
 
-use crate::{host, paths, preface, tickets::Tickets};
+use crate::{h2, host, paths, preface, tickets::Tickets};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
-/// Every one, by its name. Frames and header blocks of HTTP/2 belong here too, as soon as they are read by code of ours.
-pub const TARGETS: [(&str, Target); 10] = [
+/// Every one, by its name.
+pub const TARGETS: [(&str, Target); 12] = [
     ("requests", messages::requests),
     ("answers", messages::answers),
     ("chunks", messages::chunks),
+    ("streams", messages::streams),
+    ("block", h2::fuzzing::block),
     ("asker", heads::asker),
     ("conditions", heads::conditions),
     ("trace", heads::trace),

@@ -10,6 +10,8 @@
 
 mod budget;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod head;
 mod hpack;
 mod inbox;

@@ -27,6 +27,7 @@ use crate::h1::{
     lines::Scan,
     outgoing::Outgoing,
 };
+use crate::h2::fuzzing;
 
 pub(super) const LIMITS: Limits = Limits { head_bytes: 2048, fields: 32, target_bytes: 512 };
 /// What is written out has room for what is said in more words.
@@ -228,6 +229,30 @@ pub(super) fn requests(bytes: &[u8]) {
         let (again, broke) = conversation(&[&out], ROOMY);
         assert!(again.len() == 1 && !broke, "sent as {:?}", out.escape_ascii().to_string());
         same(asked, &again[0]);
+    }
+}
+
+/// What a client says by HTTP/2: each of its requests is one of HTTP/1.1, too, with the same content.
+pub(super) fn streams(bytes: &[u8]) {
+    let (pieces, bytes) = pieces(bytes);
+    let (whole, cut) = (fuzzing::hear(&[bytes], LIMITS), fuzzing::hear(&pieces, LIMITS));
+    assert_eq!((whole.ended, whole.said), (cut.ended, cut.said), "pieces make a difference");
+    assert_eq!(whole.asked.len(), cut.asked.len(), "pieces make a difference");
+    for asked in whole.asked.into_iter().filter(|asked| asked.whole && asked.parts.method != Method::CONNECT) {
+        let said = framing::content_length(&asked.parts.headers).unwrap_or_default();
+        let length = match said.or((!asked.has_body).then_some(0)) {
+            Some(said) => Length::Exact(said),
+            None => Length::Chunked,
+        };
+        let content = Content { data: asked.data, trailers: asked.trailers, whole: true };
+        content.holds(length, bytes.len());
+        // A body whose length was said has no place for what follows it.
+        let content = Content { trailers: content.trailers.filter(|_| length == Length::Chunked), ..content };
+        let asked = Asked { parts: asked.parts, length, content };
+        let out = written(Outgoing::request(&asked.parts, Replay::of(&asked.content, asked.length)));
+        let (again, broke) = conversation(&[&out], ROOMY);
+        assert!(again.len() == 1 && !broke, "sent as {:?}", out.escape_ascii().to_string());
+        same(&asked, &again[0]);
     }
 }
 

@@ -79,10 +79,12 @@ impl Said {
             return Self::Pseudo(Pseudo::of(name), value);
         }
         let edge = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-        if edge(value.first()) || edge(value.last()) {
+        let large = name.iter().any(u8::is_ascii_uppercase);
+        if large || edge(value.first()) || edge(value.last()) {
             return Self::Nonsense; // RFC 9113 §8.2.1
         }
-        match (HeaderName::from_lowercase(name), HeaderValue::from_maybe_shared(value)) {
+        // `from_lowercase` would take names that are no tokens.
+        match (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(value)) {
             (Ok(name), Ok(value)) => Self::Field(name, value),
             _ => Self::Nonsense,
         }
