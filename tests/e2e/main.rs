@@ -25,6 +25,7 @@ mod push;
 mod redirect;
 mod reflection;
 mod roll;
+mod routes;
 mod routing;
 mod secrets;
 mod shutdown;
