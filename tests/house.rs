@@ -113,13 +113,14 @@ const TABLES: [(&str, &str, &str); 8] = [
     ("debug-api", "services/debug-api/src/config.rs", "Config"),
 ];
 /// Structs whose keys are documented in comments, because every one of them is optional.
-const DOCUMENTED: [(&str, &str); 3] = [
+const DOCUMENTED: [(&str, &str); 4] = [
     ("services/provider/src/typed.rs", "Typed"),
     ("services/provider/src/instance.rs", "Health"),
     ("services/provider/src/instance.rs", "Limits"),
+    ("services/provider/src/route.rs", "Route"),
 ];
 /// Keys that are tables, documented by what is in them.
-const NESTED: [&str; 3] = ["env", "health", "limits"];
+const NESTED: [&str; 4] = ["env", "health", "limits", "route"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

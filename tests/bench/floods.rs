@@ -12,7 +12,7 @@ use nexushub_e2e::{
 };
 
 /// Requests that are measured beside each.
-const REQUESTS: usize = 1000;
+const REQUESTS: usize = 300;
 
 pub(crate) async fn measure() {
     println!(

@@ -124,7 +124,7 @@ impl Scene {
         }
         let https = platform.https();
         // Each client asks forty times a second.
-        let loads = [(SHOP, rounds_up_to(4, 18)), (NEIGHBOUR, 4)];
+        let loads = [(SHOP, rounds_up_to(4, 40)), (NEIGHBOUR, 4)];
         let loads = loads.map(|(name, kept)| Load::start(&https, name, kept, 2));
         loads[0].goes_on(20).await;
         Self { platform, https, loads, deploys: 0 }

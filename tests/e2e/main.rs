@@ -26,6 +26,7 @@ mod push;
 mod redirect;
 mod reflection;
 mod roll;
+mod routes;
 mod routing;
 mod secrets;
 mod shutdown;

@@ -186,6 +186,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_its_requests_and_of_what_it_speaks_is_taken_over() {
+        let told = nexushub_proto::provider::Route {
+            hosts: vec!["*.Shop".into()],
+            path_prefix: "/a".into(),
+            strip_prefix: true,
+            balance: "g".into(),
+            max_body_bytes: 7,
+            client_ca: "/ca.pem".into(),
+            ..Default::default()
+        };
+        let endpoint = Some(WireEndpoint { kind: Some(Kind::TcpPort(10_000)), h2c: true });
+        let status = InstanceStatus { route: Some(told), endpoint, ..status("a", "a", None) };
+        let rules = Rules {
+            hosts: vec!["*.shop".into()],
+            prefix: "/a".into(),
+            strip: true,
+            group: "g".into(),
+            body_bytes: Some(7),
+            client_ca: Some("/ca.pem".into()),
+        };
+        let entry = entry(status).unwrap();
+        assert_eq!((entry.rules, entry.h2c), (rules, true));
+        let plain = super::entry(self::status("a", "a", Some(Kind::TcpPort(1)))).unwrap();
+        assert_eq!((plain.rules, plain.h2c), (Rules::default(), false));
+    }
+
+    #[test]
     fn messages_become_changes_and_empty_ones_nothing() {
         let message = |event| WatchInstancesResponse { revision: 1, event };
         assert!(read(message(None)).is_none());

@@ -93,6 +93,10 @@ fn wire(route: &Route, base_domain: &str) -> WireRoute {
         routed: entry.routed,
         endpoint,
         reason,
+        hosts: entry.rules.hosts.clone(),
+        path_prefix: entry.rules.prefix.clone(),
+        balance: entry.rules.group.clone(),
+        left_out: !entry.rules.group.is_empty() && route.standing.is_out(),
     }
 }
 

@@ -264,7 +264,7 @@ impl Table {
             && entry.state == State::Unknown
             && before.entry.routed
         {
-            entry = Entry { host: entry.host, ..before.entry.clone() };
+            entry = Entry { host: entry.host, rules: entry.rules, ..before.entry.clone() };
             routes.insert(entry.id.clone(), route(entry, false, &self.by_id, &self.limits));
             return;
         }
