@@ -238,7 +238,8 @@ pub(super) fn streams(bytes: &[u8]) {
     let (whole, cut) = (fuzzing::hear(&[bytes], LIMITS), fuzzing::hear(&pieces, LIMITS));
     assert_eq!((whole.ended, whole.said), (cut.ended, cut.said), "pieces make a difference");
     assert_eq!(whole.asked.len(), cut.asked.len(), "pieces make a difference");
-    for asked in whole.asked.into_iter().filter(|asked| asked.whole && asked.parts.method != Method::CONNECT) {
+    for asked in whole.asked.into_iter().filter(|asked| asked.whole && asked.parts.method != Method::CONNECT)
+    {
         let said = framing::content_length(&asked.parts.headers).unwrap_or_default();
         let length = match said.or((!asked.has_body).then_some(0)) {
             Some(said) => Length::Exact(said),

@@ -242,7 +242,9 @@ mod tests {
     #[test]
     fn a_field_that_says_nonsense_is_kept_like_others() {
         let mut decoder = Decoder::default();
-        for (name, value) in [("A", "1"), ("a", " 1"), ("a", "1\t"), ("a b", "1"), ("a\"b", "1"), ("a", "1\n"), ("", "1")] {
+        for (name, value) in
+            [("A", "1"), ("a", " 1"), ("a", "1\t"), ("a b", "1"), ("a\"b", "1"), ("a", "1\n"), ("", "1")]
+        {
             let lengths = [name.len(), value.len()].map(|length| u8::try_from(length).unwrap());
             let block = [&[0x40, lengths[0]], name.as_bytes(), &[lengths[1]], value.as_bytes()].concat();
             assert_eq!(read(&mut decoder, &block).unwrap(), ["nonsense"], "{name:?} {value:?}");
