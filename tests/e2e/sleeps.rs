@@ -16,10 +16,10 @@ const STORM: usize = 1_000;
 const PATIENT: &str =
     "[supervisor]\nstable_ms = 1\nburst = 1000\n[proxy]\nhold_ms = 600000\nhold_requests = 2000\n";
 
-async fn drowsy() -> (Platform, InstanceStatus) {
+async fn drowsy(idle_stop_ms: u32) -> (Platform, InstanceStatus) {
     let platform = Platform::start_with(&Options::with(PATIENT));
     let first = platform.run_app(&App::named(SHOP)).await;
-    let app = Instance { idle_stop_ms: 500, ..platform.instance(&App::named(SHOP)) };
+    let app = Instance { idle_stop_ms, ..platform.instance(&App::named(SHOP)) };
     platform.put(app).await.unwrap();
     (platform, first)
 }
@@ -44,7 +44,7 @@ async fn ask(https: Https, protocol: Protocol, requests: usize) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_first_requests_wake_an_app_once_and_are_all_answered() {
-    let (platform, first) = drowsy().await;
+    let (platform, first) = drowsy(3_000).await; // a storm has lulls on a slow machine, which are not the end of it
     let old = Process::open(first.pid).unwrap();
     asleep(&platform).await;
     assert!(old.ended_within(nexushub_e2e::HANG));
@@ -65,7 +65,7 @@ async fn a_thousand_first_requests_wake_an_app_once_and_are_all_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_sleeps_on_whoever_dies_and_is_woken_by_whoever_is_there() {
-    let (mut platform, _) = drowsy().await;
+    let (mut platform, _) = drowsy(500).await;
     for (starts, step) in ["procmgr", "proxy", "everybody"].into_iter().enumerate() {
         asleep(&platform).await;
         match step {
@@ -84,7 +84,7 @@ async fn an_app_sleeps_on_whoever_dies_and_is_woken_by_whoever_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_an_app_that_sleeps_wakes_it() {
-    let (platform, _) = drowsy().await;
+    let (platform, _) = drowsy(500).await;
     asleep(&platform).await;
     let changed = App::named(SHOP).env("VERSION", "2");
     platform.put(Instance { idle_stop_ms: 600_000, ..platform.instance(&changed) }).await.unwrap();

@@ -169,7 +169,7 @@ mod tests {
         InstanceStatus {
             state: state.into(),
             pid: 42,
-            endpoint: Some(Endpoint { kind: Some(Kind::TcpPort(10_001)) }),
+            endpoint: Some(Endpoint { kind: Some(Kind::TcpPort(10_001)), h2c: false }),
             reason: "exited with code 3".to_owned(),
             release: "/r".to_owned(),
             ..InstanceStatus::default()

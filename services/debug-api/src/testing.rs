@@ -95,7 +95,7 @@ fn running(instance: &Instance) -> InstanceStatus {
         state: State::Running.into(),
         release: instance.release.clone(),
         pid: 42,
-        endpoint: Some(Endpoint { kind: Some(Kind::TcpPort(10_000)) }),
+        endpoint: Some(Endpoint { kind: Some(Kind::TcpPort(10_000)), h2c: false }),
         ..InstanceStatus::default()
     }
 }

@@ -41,8 +41,10 @@ const FAREWELL: [u8; 8] = *b"farewell";
 
 /// Frames that ask for nothing (PING, SETTINGS, empty DATA, ...): so many are taken at once, and each second.
 const IDLE: (u32, u32) = (10_000, 200);
-/// What a frame that moves a message forward is worth of them: it may bring updates of two windows.
+/// What a request, its end and each good piece of a body are worth of them: such a piece brings updates of two windows.
 const WORTH: u32 = 3;
+/// Bytes of a good piece. One that is made small by its client's window is none.
+const GOOD: usize = 1024;
 /// Streams that a client may make us reset by its errors (MadeYouReset, CVE-2025-8671).
 const ERRORS: (u32, u32) = (100, 10);
 /// Streams that a client may reset (Rapid Reset, CVE-2023-44487), in times of how many it may have open; a browser that leaves
@@ -362,7 +364,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.window_out -= piece.len() as i64;
         self.window_out -= piece.len() as i64;
-        self.idle.earn(WORTH);
+        self.earn(piece.len(), ends);
         let flags = if ends { END_STREAM } else { 0 };
         self.outbox.near().put_slice(&frame::head(piece.len(), frame::DATA, flags, id));
         self.outbox.push(piece);
@@ -398,6 +400,13 @@ impl Session {
 
     fn has_room(&self) -> bool {
         self.outbox.len() < ENOUGH
+    }
+
+    /// So much of a body went, either way.
+    fn earn(&mut self, bytes: usize, ends: bool) {
+        if ends || bytes >= GOOD {
+            self.idle.earn(WORTH);
+        }
     }
 
     fn put_reset(&mut self, id: u32, reason: Reason) {

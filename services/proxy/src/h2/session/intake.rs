@@ -193,9 +193,8 @@ impl Session {
         let ends = frame.is(END_STREAM);
         if frame.payload.is_empty() && !ends {
             self.spend_idle()?;
-        } else {
-            self.idle.earn(1);
         }
+        self.earn(frame.payload.len(), ends);
         let (id, piece) = (frame.stream, frame.payload);
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.reset) else {
             return self.stray(id, framed);

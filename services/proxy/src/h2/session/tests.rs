@@ -560,6 +560,19 @@ fn a_section_that_is_too_large_is_refused_and_one_without_end_ends_the_connectio
 }
 
 #[test]
+fn a_client_that_has_a_body_sent_byte_by_byte_is_sent_away() {
+    let mut session = begun();
+    end_of_bytes(&mut session, &[setting(frame::INITIAL_WINDOW_SIZE, 0), get(1)].concat());
+    let taken = (0..50_000).map_while(|_| {
+        let taken = session.receive(&mut BytesMut::from(&window(1, 1)[..]));
+        session.put_data(1, Bytes::from_static(b"x"), false);
+        written(&mut session);
+        taken.ok()
+    });
+    assert!((10_000..11_000).contains(&taken.count()));
+}
+
+#[test]
 fn a_request_that_was_taken_back_is_never_seen() {
     let mut session = begun();
     end_of_bytes(&mut session, &[get(1), get(3), reset(1)].concat());
