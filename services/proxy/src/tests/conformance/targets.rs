@@ -54,6 +54,12 @@ const TARGETS: &[Case] = &[
         Passed("GET /public/a HTTP/1.1", ""),
     ),
     (
+        "9112 §3.2.1",
+        "the absolute form with a query and no path",
+        "GET https://hello.yesterday.localhost?a=b HTTP/1.1\r\n{H}\r\n",
+        Passed("GET /?a=b HTTP/1.1", ""),
+    ),
+    (
         "9112 §3.2.2",
         "the absolute form in capitals",
         "GET HTTPS://HELLO.yesterday.localhost/public/a HTTP/1.1\r\n{H}\r\n",
