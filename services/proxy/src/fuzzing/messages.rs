@@ -204,9 +204,8 @@ fn conversation(pieces: &[&[u8]], limits: Limits) -> (Vec<Asked>, bool) {
 
 fn same(one: &Asked, other: &Asked) {
     let line = |asked: &Asked| {
-        let (path, query) = (asked.parts.uri.path(), asked.parts.uri.query());
-        let path = if path.is_empty() { "/" } else { path };
-        (asked.parts.method.clone(), path.to_owned(), query.map(str::to_owned))
+        let target = asked.parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        (asked.parts.method.clone(), target.to_owned())
     };
     assert_eq!(line(one), line(other));
     let read = |asked: &Asked| fields(&asked.parts.headers, &OF_THE_HOP);

@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request, response,
+    uri::PathAndQuery,
 };
 use httparse::{Error, Header};
 
@@ -101,7 +102,18 @@ fn uri(head: &Bytes, target: &str, limits: &Limits) -> Result<Uri, Malformed> {
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(Malformed::Target);
     }
-    Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Malformed::Target)
+    let uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| Malformed::Target)?;
+    match uri.path_and_query() {
+        Some(rest) if rest.as_str().starts_with('?') => rooted(uri.clone(), rest.as_str()),
+        _ => Ok(uri),
+    }
+}
+
+/// `http://host?query` is asked for as `/?query` (§3.2.1).
+fn rooted(uri: Uri, query: &str) -> Result<Uri, Malformed> {
+    let mut parts = uri.into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(format!("/{query}")).map_err(|_| Malformed::Target)?);
+    Uri::from_parts(parts).map_err(|_| Malformed::Target)
 }
 
 /// `Content_Length` is another field than `Content-Length`, but not to everybody.

@@ -55,8 +55,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     pub(crate) fn request(parts: &request::Parts, body: B) -> Self {
         let mut head = BytesMut::with_capacity(1024);
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let root = if target.starts_with('?') { "/" } else { "" }; // `http://host?query` has no path (RFC 9112 §3.2.1)
-        for piece in [parts.method.as_str(), " ", root, target, " HTTP/1.1\r\n"] {
+        for piece in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             head.put_slice(piece.as_bytes());
         }
         put_fields(&mut head, &parts.headers);
