@@ -17,7 +17,7 @@ use nexushub_launch::{
 use toml::{Table, Value};
 
 /// Our crates, and which of our crates each may import.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("nexushub-proto", &[]),
     ("nexushub-launch", &[]),
     ("nexushub-supervisor", &["nexushub-launch"]),
@@ -34,6 +34,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("nexushub", &["nexushub-chassis", "nexushub-proto", "nexushub-launch"]),
     ("nexushub-hello", &["nexushub-applib"]),
     ("nexushub-applib", &[]),
+    ("nexushub-login", &["nexushub-applib"]),
+    ("nexushub-admin", &["nexushub-applib"]),
     ("nexushub-e2e", &["nexushub-proto", "nexushub-launch"]),
     ("nexushub-fuzz", &["nexushub-chassis", "nexushub-proxy", "nexushub-shim"]),
 ];
@@ -426,6 +428,8 @@ fn evaluate(rust: &str) -> Option<Value> {
             Value::String(numbers.replace(", ", "."))
         }
         _ if literals.len() == 1 => Value::String(literals[0].to_owned()),
+        // A word of a list of words, as `Driver::Auto`.
+        _ if rust.contains("::") => Value::String(rust.rsplit("::").next().unwrap().to_lowercase()),
         _ => match rust.split_once("<<") {
             Some((number_text, shift)) => {
                 Value::Integer(number(number_text).unwrap() << number(shift).unwrap())

@@ -203,7 +203,7 @@ fn a_start_ends_in_ready_and_a_status_file_that_says_so() {
     let home = Home::new("");
     let mut platform = home.start();
     let started = platform.said("proxy", "started");
-    assert_eq!(started["fds"], "grpc:https:generation");
+    assert_eq!(started["fds"], "grpc:platform:https:generation");
     assert_eq!(started["cwd"], home.0.path().canonicalize().unwrap().to_str().unwrap());
     platform.heard_upstream(ALL_READY);
     platform.heard_upstream("READY=1");
@@ -499,14 +499,14 @@ fn a_descriptor_left_behind_is_found_by_the_successor() {
     home.does("proxy", "store");
     let mut platform = home.ready();
     kill(platform.pid("proxy"), Signal::SIGKILL).unwrap();
-    assert_eq!(platform.said("proxy", "started")["fds"], "grpc:https:generation:kept");
+    assert_eq!(platform.said("proxy", "started")["fds"], "grpc:platform:https:generation:kept");
     assert_eq!(platform.said("proxy", "found")["text"], "left here");
     platform.log("daemon is ready", "proxy");
     platform.heard_upstream(ALL_READY);
     kill(platform.pid("proxy"), Signal::SIGKILL).unwrap();
     assert_eq!(
         platform.said("proxy", "started")["fds"],
-        "grpc:https:generation",
+        "grpc:platform:https:generation",
         "it was removed when found"
     );
 }

@@ -1,12 +1,12 @@
 //! The figures that are reported with a result: how fast the platform is there, how fast it is there again, and what it
 //! costs while nothing happens. Measures the programs in `NEXUSHUB_BIN_DIR` and prints one table; asserts nothing.
 //!
-//! `nexushub-bench [KILLS] [--long] [PART...]`: so many kills of each daemon, 50 if not said; `--long`: everything at full size;
-//! only these parts: `platform`, `logs`, `krun`, `boxes`, and of the latter `start`, `reach`, `neighbour`, `again`, `idle`.
-//! `nexushub-bench floods`: how a healthy client fares beside each flood. `nexushub-bench proxy ...` is another matter: it measures others, too (`proxy.rs`).
+//! `--help` says what there is to ask for. `admin`: what following the admin app costs; `floods`: how a healthy client fares beside
+//! each flood; `proxy` is another matter: it measures others, too (`proxy.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a figure that can't be had ends the program, and the message says which
 
+mod admin;
 mod boxes;
 mod floods;
 mod krun;
@@ -22,6 +22,13 @@ use std::{
 
 use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, processes, workshop};
 
+/// What there is to ask for.
+const USAGE: &str = "\
+nexushub-bench [KILLS] [--long] [PART...]   KILLS of each daemon (50); --long: everything at full size
+    PART: platform, logs, krun, boxes (start, reach, neighbour, again, idle), admin, floods
+nexushub-bench proxy [--rows NAME,...] [--runs N] [--seconds S]   beside nginx, HAProxy and Caddy
+Measures the programs in NEXUSHUB_BIN_DIR.
+";
 /// Each kill counts as the first after a stable run.
 const FORGIVING: &str = "[supervisor]\nstable_ms = 1\nburst = 100000\n[platform]\nlog_level = \"info\"\n";
 /// How long idling is watched.
@@ -34,6 +41,9 @@ fn main() {
         return proxy::backend::serve(env::var("PORT").unwrap().parse().unwrap()).unwrap();
     }
     let words: Vec<String> = env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return print!("{USAGE}");
+    }
     if words.first().is_some_and(|word| word == "proxy") {
         return proxy::main(&words[1..]);
     }
@@ -56,6 +66,9 @@ fn main() {
     }
     if named("logs") {
         runtime.block_on(logs::throughput());
+    }
+    if named("admin") {
+        runtime.block_on(admin::measure());
     }
     if named("floods") {
         runtime.block_on(floods::measure());

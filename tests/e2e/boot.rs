@@ -44,6 +44,7 @@ async fn an_apps_environment_is_the_contracts_and_nothing_else() {
         "INTERNAL_SECRET",
         "LANG",
         "NEXUSHUB_DATA",
+        "NEXUSHUB_ENTRANCE",
         "PATH",
         "PORT",
         "SSL_CERT_FILE",
@@ -83,7 +84,7 @@ async fn the_run_folder_and_every_socket_in_it_belong_to_the_owner_alone() {
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&platform.run()), 0o700);
     let sockets = DAEMONS.map(|daemon| format!("{daemon}.sock"));
-    for socket in sockets.iter().map(String::as_str).chain(["debug-api.http.sock"]) {
+    for socket in sockets.iter().map(String::as_str).chain(["debug-api.http.sock", "proxy.http.sock"]) {
         assert_eq!(mode(&platform.run().join(socket)), 0o600, "{socket}");
     }
     for daemon in DAEMONS {

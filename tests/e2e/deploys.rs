@@ -239,15 +239,17 @@ async fn a_release_that_never_gets_healthy_leaves_the_old_one_serving_and_says_w
     let impatient = Health { start_deadline_ms: 300, ..Health::default() };
     let crashing = App::named(SHOP).env("PROBE_CRASH", "7");
     let mute = App::named(SHOP).env("PROBE_MUTE", "1").health(impatient);
-    for (broken, why) in
-        [(crashing, "exited with code 7"), (mute, "did not answer before the start deadline")]
-    {
+    for (broken, why, said) in [
+        (crashing, "exited with code 7", "probe: told to crash"),
+        (mute, "did not answer before the start deadline", ""),
+    ] {
         scene.platform.put(scene.platform.instance(&broken)).await.unwrap();
         let failed = |now: &InstanceStatus| {
             now.next.as_ref().is_some_and(|next| next.state() == State::Failed && next.reason.contains(why))
         };
         let now = scene.platform.instance_until(SHOP, "could not be deployed", failed).await;
         assert!(now.routed && now.pid == old.pid && now.reason.contains(why), "{now:?}");
+        assert_eq!(now.last_words, said, "what the failed start said, and no other");
         assert!(now.next.unwrap().retry_unix_ms > 0, "it is tried again");
         scene.loads[0].goes_on(20).await;
     }

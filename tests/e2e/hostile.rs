@@ -54,7 +54,7 @@ impl Scene {
 async fn garbage_and_half_frames_on_the_unix_sockets_change_nothing() {
     let scene = Scene::set().await;
     let sockets = DAEMONS.map(|daemon| format!("{daemon}.sock"));
-    for socket in sockets.iter().map(String::as_str).chain(["debug-api.http.sock"]) {
+    for socket in sockets.iter().map(String::as_str).chain(["debug-api.http.sock", "proxy.http.sock"]) {
         for (what, bytes) in insults() {
             let end = say_unix(&scene.platform.run().join(socket), &bytes);
             assert!(matches!(end, End::Closed(_)), "{what} on {socket}: {end:?}");

@@ -1,8 +1,12 @@
 //! The stories, told with real processes: one module each, one promise a test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod access;
+mod admin;
 mod adoption;
 mod apps;
+mod audit;
+mod backends;
 mod bad_config;
 mod boot;
 mod boxes;
@@ -13,11 +17,13 @@ mod deploys;
 mod egress;
 mod entrance;
 mod floods;
+mod guards;
 mod hangs;
 mod hostile;
 mod journal;
 mod kills;
 mod logs;
+mod metrics;
 mod neighbours;
 mod overlap;
 mod packages;

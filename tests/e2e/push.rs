@@ -1,5 +1,7 @@
 //! A developer pushes an app: steps 3 to 9 of the contract.
 
+use std::fs;
+
 use nexushub_e2e::{
     Options, Platform,
     package::{Package, md5},
@@ -7,6 +9,7 @@ use nexushub_e2e::{
     raw::noise,
     soon,
     upload::pieces,
+    workshop,
 };
 use nexushub_proto::procmgr::{InstanceStatus, State};
 
@@ -164,10 +167,36 @@ async fn the_command_line_pushes_a_folder_and_waits_until_it_answers() {
     let platform = Platform::start();
     let home = platform.home.path().to_owned();
     let source = platform.release("source");
-    let output =
-        nexushub_e2e::workshop::nexushub(&home, &["push", source.to_str().unwrap(), "--name", "shop"]);
+    let output = workshop::nexushub(&home, &["push", source.to_str().unwrap(), "--name", "shop"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(platform.https().get("shop", "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_version_is_refused_with_its_last_words_and_the_old_one_goes_on_serving() {
+    let platform = Platform::start();
+    let home = platform.home.path().to_owned();
+    let source = platform.release("source");
+    let push = || workshop::nexushub(&home, &["push", source.to_str().unwrap(), "--name", "shop"]);
+    assert!(push().status.success());
+    let old = platform.https().get("shop", "/").await.json()["pid"].clone();
+    let broken = "#!/bin/sh\necho starting\necho 'no such table: carts' >&2\nexit 3\n";
+    fs::write(source.join("bin/app"), broken).unwrap();
+    let output = push();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("exited with code 3") && told.contains("no such table: carts"), "{told}");
+    assert_eq!(platform.https().get("shop", "/").await.json()["pid"], old, "the old version goes on");
+    let status = workshop::nexushub(&home, &["status", "--output", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let instance = &status["instances"][0];
+    assert_eq!(instance["last_words"], "starting\nno such table: carts", "{instance}");
+    let standing = platform.developer().status(instance["id"].as_str().unwrap()).await;
+    let error = standing["error"].as_str().unwrap();
+    assert!(
+        standing["status"] == "failed" && error.ends_with("\nstarting\nno such table: carts"),
+        "{standing}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,10 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use nexushub_e2e::{App, HANG, Https, Platform, soon};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use nexushub_e2e::{App, HANG, Https, Platform, Protocol, Signal, soon};
 use nexushub_proto::proxy::{GetCountersRequest, proxy_service_client::ProxyServiceClient};
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tungstenite::{
     Error, HandshakeError, Message, WebSocket,
     client::IntoClientRequest,
@@ -204,6 +207,49 @@ async fn an_end_without_a_word_is_told_to_the_other_side() {
     assert!(matches!(end, Err(Error::Protocol(_) | Error::Io(_))), "its app was killed: {end:?}");
     drop(socket);
     upgrades(&platform, 0).await;
+}
+
+/// A request for a WebSocket by extended CONNECT (RFC 8441), on a connection on which one answer has come.
+async fn ask_over_h2(platform: &Platform, path: &str) -> http::Response<hyper::body::Incoming> {
+    let mut connection = platform.https().open(Protocol::Http2, APP).await.unwrap();
+    let first = connection.send(http::Request::get("/").body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(first.status, 200, "by now the client has heard what it may ask");
+    let request = http::Request::connect(path).header("sec-websocket-version", "13");
+    let request = request.extension(hyper::ext::Protocol::from_static("websocket"));
+    connection.begin(request.body(Full::default()).unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_over_http2_is_one_to_the_app_and_outlives_an_upgrade_of_the_proxy() {
+    let platform = platform().await;
+    let answer = ask_over_h2(&platform, "/ws").await;
+    assert_eq!(answer.status(), 200);
+    let mut socket = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    upgrades(&platform, 1).await;
+    for number in 0..100 {
+        let text = format!("message {number}");
+        echoes(&mut socket, &text).await;
+    }
+    let old = platform.daemon("proxy").await;
+    let config = std::fs::read_to_string(platform.home.config()).unwrap();
+    platform.home.configure(&format!("{config}\n[proxy]\naccess_log = false\n"));
+    platform.supervisor().signal(Signal::HUP);
+    platform.replaced("proxy", old.pid).await;
+    echoes(&mut socket, "by the old proxy").await;
+    drop(socket);
+    assert!(old.ended_within(HANG), "it has nothing left to do");
+    let answer = ask_over_h2(&platform, "/whoami").await;
+    assert_eq!(answer.status(), 502, "an app that answers 200 has not agreed");
+}
+
+/// Says a short text in one frame, which comes back.
+async fn echoes(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), text: &str) {
+    let length = u8::try_from(text.len()).unwrap();
+    let masked_by_nothing = [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat();
+    socket.write_all(&masked_by_nothing).await.unwrap();
+    let mut back = vec![0; 2 + text.len()];
+    soon("the echo", socket.read_exact(&mut back)).await.unwrap();
+    assert_eq!(back, [&[0x81, length], text.as_bytes()].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -82,7 +82,11 @@ impl Answer {
 pub struct Https {
     address: SocketAddr,
     trust: Arc<RootCertStore>,
+    shows: Option<Arc<Shown>>,
 }
+
+/// A client's own certificate and its key.
+pub type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 impl Platform {
     /// A client that trusts this platform's CA.
@@ -102,7 +106,13 @@ impl Https {
         let mut trust = RootCertStore::empty();
         let pem = fs::read(ca).unwrap();
         trust.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-        Self { address, trust: Arc::new(trust) }
+        Self { address, trust: Arc::new(trust), shows: None }
+    }
+
+    /// One that shows a certificate where it is asked for one.
+    #[must_use]
+    pub fn showing(self, shown: Shown) -> Self {
+        Self { shows: Some(Arc::new(shown)), ..self }
     }
 
     /// Where it connects to.
@@ -198,7 +208,11 @@ impl Https {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = config.with_root_certificates(Arc::clone(&self.trust)).with_no_client_auth();
+        let config = config.with_root_certificates(Arc::clone(&self.trust));
+        let mut config = match self.shows.as_deref() {
+            Some((chain, key)) => config.with_client_auth_cert(vec![chain.clone()], key.clone_key()).unwrap(),
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config
     }

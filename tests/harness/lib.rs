@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a harness fails by panicking: the test's name and the message say where
 
+pub mod admin;
 pub mod app;
 pub mod board;
 pub mod flood;
@@ -28,6 +29,7 @@ pub mod upload;
 pub mod workshop;
 pub mod world;
 
+pub use admin::Admin;
 pub use app::App;
 pub use https::{Answer, Failure, Https, Protocol};
 pub use load::{Load, Tally};

@@ -8,6 +8,7 @@
 //! | `/echo` | the body, sent back |
 //! | `/slow?key=K` | `begun`, and after `/go?key=K` `done` |
 //! | `/sse?key=K` | event 1 at once, one more for each `/go?key=K` |
+//! | `/say?key=K` | the body, said as it is instead of an answer; then, with a key after `/go?key=K`, it hangs up |
 //! | `/go?key=K` | lets the above go on |
 //! | `/print?text=T&count=N&stream=err` | N lines `T 1` to `T N`; with `bytes=B` each is B bytes long |
 //! | `/noise?seed=S&from=F&count=N` | N lines of any bytes and lengths (`noise.rs`), from number F on |
@@ -15,6 +16,8 @@
 //! | `/ws` | a WebSocket that echoes; told `close CODE REASON` it closes so, told `drop` it hangs up |
 //! | `/sh` | the body, run by `sh`: what it said, and 200 if it ended well |
 //! | `/tls?to=HOST:PORT` | the body, said there over TLS as it is: what came back until the end |
+//! | `/applications` | what the file `applications` says, as the admin app lists what is registered there |
+//! | `/poll?e=N` | the number of the last event, one more for each `/go?key=events`, once it is N |
 //! | `/crash?code=C` | ends at once, without an answer |
 //!
 //! Each also below `/api`. In the environment: `PROBE_IGNORE_TERM` (SIGTERM is never delivered), `PROBE_MUTE` (never listens), `PROBE_CRASH=C`
@@ -60,6 +63,10 @@ impl Gates {
     fn go(&self, key: &str) {
         *self.passes.lock().expect("no holder panics").entry(key.to_owned()).or_default() += 1;
         self.changed.notify_all();
+    }
+
+    fn passed(&self, key: &str) -> u64 {
+        self.passes.lock().expect("no holder panics").get(key).copied().unwrap_or_default()
     }
 
     /// Returns when the key was let go at least `times` times.
@@ -170,6 +177,7 @@ impl Probe {
                 "/once" => return last_answer(&mut writer),
                 "/slow" => self.slow(&mut writer, head.param("key"))?,
                 "/sse" => return self.events(&mut writer, head.param("key")),
+                "/say" => return self.say(&mut writer, head.param("key"), &body),
                 "/go" => {
                     self.gates.go(head.param("key"));
                     answer(&mut writer, 200, b"gone")?;
@@ -195,6 +203,11 @@ impl Probe {
                     Ok(said) => answer(&mut writer, 200, &said)?,
                     Err(error) => answer(&mut writer, 502, error.to_string().as_bytes())?,
                 },
+                "/applications" => match fs::read(self.data.join("applications")) {
+                    Ok(list) => answer(&mut writer, 200, &list)?,
+                    Err(error) => answer(&mut writer, 404, error.to_string().as_bytes())?,
+                },
+                "/poll" => self.poll(&mut writer, head.param("e").parse().unwrap_or(0))?,
                 "/crash" => end(head.number("code").unwrap_or(1)),
                 _ => answer(&mut writer, 404, b"not found")?,
             }
@@ -210,12 +223,29 @@ impl Probe {
         }
     }
 
+    fn poll(&self, writer: &mut TcpStream, event: u64) -> io::Result<()> {
+        const KEY: &str = "events";
+        if event > 1 {
+            self.gates.wait(KEY, event - 1);
+        }
+        let id = self.gates.passed(KEY) + 1;
+        answer(writer, 200, serde_json::json!({"id": id, "version": "1"}).to_string().as_bytes())
+    }
+
     fn slow(&self, writer: &mut TcpStream, key: &str) -> io::Result<()> {
         write!(writer, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
         chunk(writer, b"begun\n")?;
         self.gates.wait(key, 1);
         chunk(writer, b"done\n")?;
         chunk(writer, b"")
+    }
+
+    fn say(&self, writer: &mut TcpStream, key: &str, what: &[u8]) -> io::Result<()> {
+        writer.write_all(what)?;
+        if !key.is_empty() {
+            self.gates.wait(key, 1);
+        }
+        Ok(())
     }
 
     fn events(&self, writer: &mut TcpStream, key: &str) -> io::Result<()> {

@@ -10,6 +10,7 @@ use tonic_health::server::{HealthReporter, HealthService, health_reporter};
 use tower::Service;
 
 use crate::{
+    audit::Audit,
     client::Clients,
     credentials::Credentials,
     gate::Gate,
@@ -63,6 +64,8 @@ pub struct Chassis<C> {
     pub credentials: Credentials,
     /// Tells how the daemon stands.
     pub ready: Ready,
+    /// Notes who did what.
+    pub audit: Audit,
     rpc: Rpc,
     health: HealthReporter,
     grpc: Option<UnixListener>,
@@ -226,6 +229,7 @@ async fn run<D: Daemon>(
         stopping.0.draining().await;
         stopping.1.stopping();
     });
+    let audit = Audit::of(&prepared.setup.state, D::NAME);
     let chassis = Chassis {
         clients: Clients::new(prepared.setup.run.clone(), credentials.clone()),
         grpc: listeners.take_unix("grpc"),
@@ -234,6 +238,7 @@ async fn run<D: Daemon>(
         listeners,
         credentials,
         ready,
+        audit,
         rpc: prepared.rpc,
         health,
     };

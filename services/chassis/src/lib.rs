@@ -3,6 +3,7 @@
 //!
 //! A daemon implements [`daemon::Daemon`]; [`daemon::main`] is its whole `main`.
 
+pub mod audit;
 pub mod client;
 pub mod credentials;
 pub mod daemon;

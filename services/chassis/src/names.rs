@@ -12,6 +12,11 @@ pub use host_name::{HostName, HostNameError, Place, Zone, place};
 pub use http_url::HttpUrl;
 pub use instance_id::{BadInstanceId, InstanceId};
 
+/// The instance that people log in at; its id and that of the next are the contract's.
+pub const LOGIN_INSTANCE: &str = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9";
+/// The instance in which the platform's apps and users are kept.
+pub const ADMIN_INSTANCE: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
+
 /// The longest label that DNS carries, in bytes.
 const LABEL_MAX: usize = 63;
 /// The longest full name that DNS carries, in bytes.

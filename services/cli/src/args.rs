@@ -6,10 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nexushub_launch::daemon::DAEMONS as DAEMONS_OF_PLATFORM;
 
 use crate::{
+    audit::Audit,
     doctor::Doctor,
     down::Down,
     logs::Logs,
     pause::{Pause, Resume},
+    plan::{Apply, Plan},
     push::Push,
     restart::Restart,
     status::Status,
@@ -75,6 +77,11 @@ pub(crate) enum Command {
     /// Requests, answers by class, times and bytes of each app, connections, refusals; since the proxy was started. To have it
     /// scraped, write it where a collector of text files looks.
     Metrics,
+    /// Show who did what on the platform, or verify that record
+    ///
+    /// Each daemon notes the changes that are asked of it: who asked, from where, what came of it. Each entry bears the digest
+    /// of the one before it.
+    Audit(Audit),
     /// Replace a daemon, or start an app anew
     ///
     /// Replacing a daemon leaves every app running.
@@ -86,6 +93,13 @@ pub(crate) enum Command {
     Pause(Pause),
     /// Send a paused app its requests again
     Resume(Resume),
+    /// Show what the admin app asks for and what is held back
+    ///
+    /// Instances that vanished from its list in great number go on until their removal is confirmed (nexushub apply). Exit
+    /// code 0 when nothing is held, 1 when that can't be told, 2 when something is.
+    Plan(Plan),
+    /// Confirm what is held back
+    Apply(Apply),
     /// Upload an app, install it, and wait until it answers
     ///
     /// The folder or archive holds the executable bin/app and, if it likes, files to serve below static/. Pushing what
@@ -184,6 +198,7 @@ mod tests {
             (&["nexushub", "secret", "nobody"], 2),
             (&["nexushub", "up", "--listen", "8443"], 2),
             (&["nexushub", "push", "dir"], 2),
+            (&["nexushub", "apply"], 2),
         ] {
             assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), code, "{args:?}");
         }

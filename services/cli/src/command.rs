@@ -6,11 +6,11 @@ use clap::Parser;
 
 use crate::{
     args::{Cli, Command, Global},
-    certs, check, doctor, down,
+    audit, certs, check, doctor, down,
     failure::{Failure, OK},
     logs, man, metrics, out, pause,
     place::Place,
-    push, restart, status, up,
+    plan, push, restart, status, up,
 };
 
 /// Does what the command line says.
@@ -47,10 +47,13 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Status(args) => wait(status::run(&place(global)?, &args)),
         Command::Doctor(args) => wait(doctor::run(&place(global)?, &args)),
         Command::Logs(args) => wait(logs::run(&place(global)?, &args)),
+        Command::Audit(args) => audit::run(&place(global)?, &args),
         Command::Metrics => wait(metrics::run(&place(global)?)),
         Command::Pause(args) => wait(pause::pause(&place(global)?, &args)),
         Command::Resume(args) => wait(pause::resume(&place(global)?, &args)),
         Command::Restart(args) => wait(restart::run(&place(global)?, &args)),
+        Command::Plan(args) => wait(plan::plan(&place(global)?, &args)),
+        Command::Apply(args) => wait(plan::apply(&place(global)?, &args)),
         Command::Push(args) => wait(push::run(&place(global)?, &args)),
     }
 }

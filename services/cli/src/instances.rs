@@ -10,9 +10,12 @@ use nexushub_proto::procmgr::{
 
 use crate::{failure::Failure, place::Place, rpc};
 
+/// Longest answer of procmgr: every instance, each with its last words.
+const LIST_BYTES: usize = 64 << 20;
+
 /// procmgr.
 pub(crate) fn client(place: &Place) -> Result<ProcmgrServiceClient<GrpcChannel>, Failure> {
-    Ok(ProcmgrServiceClient::new(rpc::channel(place, "procmgr")?))
+    Ok(ProcmgrServiceClient::new(rpc::channel(place, "procmgr")?).max_decoding_message_size(LIST_BYTES))
 }
 
 /// Every instance.

@@ -55,7 +55,13 @@ pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     let app = bring(place, &client, &description, &mut package).await?;
     app.install().await?;
     if let Err(standing) = app.await_up(Duration::from_secs(args.timeout)).await {
-        for line in logs::last_lines(place, &app.id, LAST_LINES).await {
+        // Of one that ended procmgr has told; one that hangs has its log only.
+        let said = Some(standing.last_words()).filter(|words| !words.is_empty());
+        let said = match said {
+            Some(words) => words,
+            None => logs::last_lines(place, &app.id, LAST_LINES).await,
+        };
+        for line in said {
             out::tell(&format!("  {line}"));
         }
         let hint =

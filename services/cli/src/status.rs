@@ -8,6 +8,7 @@ use nexushub_launch::clock;
 use nexushub_proto::{
     debugapi::{ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient},
     procmgr::{InstanceStatus, Usage},
+    provider::ListInstancesResponse,
 };
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -18,10 +19,13 @@ use crate::{
     failure::{FAILURE, Failure, OK},
     instances, out,
     place::Place,
-    rpc,
+    plan, rpc,
     systemd::{self, Form, Unit},
     table::{ago, one_line, render},
 };
+
+/// The state of an instance whose application has no package.
+const NO_PACKAGE: &str = "no package yet";
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
@@ -42,6 +46,12 @@ struct Report {
     daemons: Vec<Daemon>,
     instances: Vec<Instance>,
     apps: Vec<App>,
+    /// Entries that lost against others.
+    conflicts: Vec<Conflict>,
+    /// Instances that the admin app no longer lists and that are held, see `nexushub plan`.
+    held: usize,
+    /// Why the admin app can't be heard; empty = it can, or isn't followed.
+    admin_trouble: String,
     /// What could not be asked.
     unknown: Vec<String>,
 }
@@ -67,6 +77,8 @@ struct Instance {
     url: String,
     state: &'static str,
     reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    last_words: String,
     pid: Option<u32>,
     since_unix_ms: i64,
     generation: u64,
@@ -88,6 +100,13 @@ struct App {
     host_name: String,
     status: String,
     created_unix_ms: i64,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Conflict {
+    id: String,
+    origin: &'static str,
+    reason: String,
 }
 
 /// `nexushub status`
@@ -119,13 +138,71 @@ async fn gather(place: &Place, now: i64) -> Report {
             Ok(list) => report.instances = told(place, &list, now),
             Err(failure) => report.unknown.push(format!("instances: {}", failure.message)),
         }
+        match plan::list(place).await {
+            Ok(asked) => report.add(place, &asked),
+            Err(failure) => report.unknown.push(format!("what is asked for: {}", failure.message)),
+        }
         match apps(place).await {
             Ok(apps) => report.apps = apps,
             Err(failure) => report.unknown.push(format!("debug apps: {}", failure.message)),
         }
     }
-    well &= report.unknown.is_empty() && report.instances.iter().all(|instance| instance.state == "running");
+    let runs = |instance: &Instance| matches!(instance.state, "running" | NO_PACKAGE);
+    well &= report.unknown.is_empty() && report.instances.iter().all(runs);
     Report { well, ..report }
+}
+
+impl Report {
+    /// What is asked for and doesn't run, as provider tells it.
+    fn add(&mut self, place: &Place, asked: &ListInstancesResponse) {
+        let url = urls(place);
+        let waiting = asked.waiting.iter().map(|instance| Instance {
+            id: instance.id.clone(),
+            app_id: instance.app_id.clone(),
+            host_name: instance.host_name.clone(),
+            url: url(&instance.host_name),
+            state: NO_PACKAGE,
+            reason: "upload one in the admin app".to_owned(),
+            ..Instance::default()
+        });
+        self.instances.extend(waiting);
+        self.conflicts = plan::lost(asked)
+            .into_iter()
+            .map(|(id, origin, reason)| Conflict { id, origin, reason })
+            .collect();
+        if let Some(admin) = &asked.admin {
+            (self.held, self.admin_trouble) = (admin.held.len(), admin.trouble.clone());
+        }
+    }
+
+    /// What people should know besides who runs.
+    fn remarks(&self, place: &Place) -> String {
+        let mut lines: Vec<String> = self
+            .conflicts
+            .iter()
+            .map(|conflict| format!("conflict: {}", one_line(&conflict.reason)))
+            .collect();
+        if !self.admin_trouble.is_empty() {
+            lines.push(format!("the admin app cannot be heard: {}", one_line(&self.admin_trouble)));
+        }
+        if self.held > 0 {
+            lines.push(format!(
+                "{} instances are no longer listed by the admin app and held: see {}",
+                self.held,
+                place.command("plan")
+            ));
+        }
+        lines.join("\n")
+    }
+}
+
+/// How the address of a host name is written here.
+fn urls(place: &Place) -> impl Fn(&str) -> String {
+    let platform = place.platform().ok();
+    move |host| match &platform {
+        Some(platform) => format!("https://{host}.{}:{}/", platform.base_domain, platform.listen.port()),
+        None => String::new(),
+    }
 }
 
 fn text(path: &std::path::Path) -> String {
@@ -217,11 +294,7 @@ fn down(board: Option<&Board>) -> Vec<Daemon> {
 }
 
 fn told(place: &Place, list: &[InstanceStatus], now: i64) -> Vec<Instance> {
-    let platform = place.platform().ok();
-    let url = |host: &str| match &platform {
-        Some(platform) => format!("https://{host}.{}:{}/", platform.base_domain, platform.listen.port()),
-        None => String::new(),
-    };
+    let url = urls(place);
     let instance = |status: &InstanceStatus| Instance {
         id: status.id.clone(),
         app_id: status.app_id.clone(),
@@ -229,6 +302,7 @@ fn told(place: &Place, list: &[InstanceStatus], now: i64) -> Vec<Instance> {
         url: url(&status.host_name),
         state: instances::state(status),
         reason: instances::why(status, now),
+        last_words: status.last_words.clone(),
         pid: Some(status.pid).filter(|pid| *pid != 0),
         since_unix_ms: status.since_unix_ms,
         generation: status.generation,
@@ -275,6 +349,15 @@ fn not_enforced(instances: &[Instance]) -> String {
     each.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n")
 }
 
+/// What those said last that failed.
+fn last_words(instances: &[Instance]) -> String {
+    let each = instances.iter().filter(|instance| !instance.last_words.is_empty()).map(|instance| {
+        let lines: Vec<_> = instance.last_words.lines().map(|line| format!("  {}", one_line(line))).collect();
+        format!("{} said last:\n{}", one_line(&instance.id), lines.join("\n"))
+    });
+    each.collect::<Vec<_>>().join("\n\n")
+}
+
 fn people(place: &Place, report: &Report, now: i64) -> String {
     let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let daemons = report.daemons.iter().map(|daemon| {
@@ -316,6 +399,8 @@ fn people(place: &Place, report: &Report, now: i64) -> String {
             &instances.collect::<Vec<_>>(),
         ),
         render(["DEBUG APP", "HOST", "STATUS", "CREATED", "ID"], &apps.collect::<Vec<_>>()),
+        last_words(&report.instances),
+        report.remarks(place),
         not_enforced(&report.instances),
         report
             .unknown

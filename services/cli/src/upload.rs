@@ -12,6 +12,7 @@ use crate::{
     failure::Failure,
     https::{Answer, Ask, Client},
     package::Package,
+    table::one_line,
 };
 
 /// One chunk, as the contract's own client sends them.
@@ -91,19 +92,25 @@ enum Outlook {
 impl Standing {
     fn outlook(&self) -> Outlook {
         match (self.status.as_str(), self.health_check.as_deref()) {
-            ("running", Some("healthy")) => Outlook::Up,
+            // What sleeps has answered, and does again when somebody asks.
+            ("running", Some("healthy")) | ("asleep", _) => Outlook::Up,
             ("failed" | "stopped", _) => Outlook::Over,
             _ => Outlook::Wait,
         }
     }
 
-    /// For people.
+    /// For people: how it stands and why, in one line.
     pub(crate) fn told(&self) -> String {
         let status = if self.status.is_empty() { "unknown" } else { &self.status };
-        match self.error.as_deref().filter(|error| !error.is_empty()) {
-            Some(error) => format!("{status}: {}", crate::table::one_line(error)),
+        match self.error.as_deref().and_then(|error| error.lines().next()).filter(|why| !why.is_empty()) {
+            Some(why) => format!("{status}: {}", one_line(why)),
             None => status.to_owned(),
         }
+    }
+
+    /// The lines that follow: what the app said last.
+    pub(crate) fn last_words(&self) -> Vec<String> {
+        self.error.iter().flat_map(|error| error.lines().skip(1)).map(one_line).collect()
     }
 }
 
@@ -331,6 +338,7 @@ mod tests {
             Standing { status: status.into(), health_check: health.map(str::to_owned), error: None }.outlook()
         };
         assert_eq!(outlook("running", Some("healthy")), Outlook::Up);
+        assert_eq!(outlook("asleep", None), Outlook::Up);
         assert_eq!(outlook("running", None), Outlook::Wait);
         assert_eq!(outlook("pending", None), Outlook::Wait);
         assert_eq!(outlook("failed", None), Outlook::Over);
@@ -338,10 +346,12 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_is_told_with_its_reason_on_one_line() {
-        let standing =
-            Standing { status: "failed".into(), health_check: None, error: Some("exit\n1".into()) };
+    fn a_standing_is_told_with_its_reason_on_one_line_and_the_last_words_on_others() {
+        let error = "exit\t1\none\n\u{1b}[2Jtwo";
+        let standing = Standing { status: "failed".into(), health_check: None, error: Some(error.into()) };
         assert_eq!(standing.told(), "failed: exit 1");
+        assert_eq!(standing.last_words(), ["one", " [2Jtwo"]);
         assert_eq!(Standing::default().told(), "unknown");
+        assert!(Standing::default().last_words().is_empty());
     }
 }

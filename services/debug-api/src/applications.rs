@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use nexushub_chassis::{launch::durable, names::Zone, retry::Retry, shutdown::Shutdown};
+use nexushub_chassis::{audit::Audit, launch::durable, names::Zone, retry::Retry, shutdown::Shutdown};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -93,6 +93,13 @@ impl App {
         self.state().active = Instant::now();
     }
 
+    /// Which package it has, for people: the digest of the file that was uploaded last.
+    pub(crate) fn package(&self) -> String {
+        let record = self.record();
+        let file = record.package.or(record.release.map(|release| release.file));
+        file.map_or_else(String::new, |file| format!("package {}", file.hash))
+    }
+
     pub(crate) fn present(&self) -> Result<(), ApiError> {
         if self.gone.is_cancelled() { Err(ApiError::NoApplication) } else { Ok(()) }
     }
@@ -105,6 +112,7 @@ pub(crate) struct Hub {
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
+    pub(crate) audit: Audit,
     pub(crate) shutdown: Shutdown,
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
@@ -122,6 +130,7 @@ pub(crate) struct Parts {
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
+    pub(crate) audit: Audit,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -138,6 +147,7 @@ impl Hub {
             folders: parts.folders,
             peers: parts.peers,
             live: parts.live,
+            audit: parts.audit,
             shutdown: parts.shutdown,
         })
     }

@@ -1,5 +1,6 @@
-//! Who may ask what. Every request must come from the proxy (its token, from its user); the developers' calls need a bearer
-//! of their own besides: the operator token of this daemon until logins exist.
+//! Who may ask what. Every request must come from the proxy (its token, from its user); the developers' calls need to be an
+//! administrator's, of whom the proxy says who it is, or to bring the operator token of this daemon. What is the platform's own
+//! is asked by the admin app alone, and the proxy's word on who asks is enough for it.
 
 use axum::{
     extract::{Request, State},
@@ -8,17 +9,25 @@ use axum::{
 };
 use nexushub_chassis::{
     credentials::{Credentials, bearer},
+    names::ADMIN_INSTANCE,
     trace,
 };
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::{error::ApiError, record::millis};
+use crate::{audit::Who, error::ApiError, record::millis};
 
 /// The header in which the proxy shows its token; the proxy strips it from what clients send.
 pub(crate) const PROXY_TOKEN: &str = "nexushub-proxy-token";
+/// The administrator whose access token came with a request; the proxy sets it once it has judged the token, and strips it from
+/// what clients send.
+const USER_ID: &str = "x-user-id";
 /// The proxy's name for a request, in both logs.
 const REQUEST_ID: &str = "x-request-id";
+/// In which the proxy says which app asks; nobody else's word gets through it.
+pub(crate) const CALLER: &str = "x-caller-id";
+/// What the admin app alone may ask for.
+const PLATFORM: &str = "/internal/platform/";
 /// The right that such a caller must have.
 const HTTP: &str = "http";
 
@@ -35,7 +44,7 @@ pub(crate) async fn guard(State(credentials): State<Credentials>, request: Reque
     trace::extract(request.headers(), &span);
     async move {
         let response = match admit(&credentials, &request) {
-            Ok(()) => next.run(request).await,
+            Ok(()) => next.run(known(request)).await,
             Err(refused) => refused.into_response(),
         };
         let elapsed_ms = millis(began.elapsed());
@@ -46,6 +55,15 @@ pub(crate) async fn guard(State(credentials): State<Credentials>, request: Reque
     .await
 }
 
+/// The request with who asks, for the audit log: an administrator, of whom the proxy says who it is.
+fn known(mut request: Request) -> Request {
+    let user = request.headers().get(USER_ID).and_then(|id| id.to_str().ok());
+    if let Some(who) = user.map(|id| Who(format!("user {id}"))) {
+        request.extensions_mut().insert(who);
+    }
+    request
+}
+
 fn admit(credentials: &Credentials, request: &Request) -> Result<(), ApiError> {
     let uid = request.extensions().get::<Peer>().and_then(|peer| peer.0);
     let headers = request.headers();
@@ -53,7 +71,14 @@ fn admit(credentials: &Credentials, request: &Request) -> Result<(), ApiError> {
         headers.get(PROXY_TOKEN).and_then(|token| token.to_str().ok()).ok_or(ApiError::NotFromProxy)?;
     let proxy = credentials.verify(token, uid).filter(|caller| caller.name == "proxy" && caller.may(HTTP));
     proxy.ok_or(ApiError::NotFromProxy)?;
-    if request.uri().path().starts_with("/public/") {
+    let path = request.uri().path();
+    if path.starts_with(PLATFORM) {
+        let mut callers = headers.get_all(CALLER).into_iter();
+        let (caller, more) = (callers.next(), callers.next());
+        let is_admin = caller.is_some_and(|caller| caller == ADMIN_INSTANCE) && more.is_none();
+        return if is_admin { Ok(()) } else { Err(ApiError::NotFromProxy) };
+    }
+    if path.starts_with("/public/") || (path.starts_with("/debug/") && headers.contains_key(USER_ID)) {
         return Ok(());
     }
     let developer = bearer(headers).and_then(|token| credentials.verify(token, uid));

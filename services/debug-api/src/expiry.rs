@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::applications::Hub;
+use crate::{applications::Hub, audit::Asker};
 
 /// When nothing is there to expire; a new application wakes the watch earlier.
 const IDLE: Duration = Duration::from_secs(86_400);
@@ -23,7 +23,11 @@ pub(crate) async fn watch(hub: Arc<Hub>) {
                 continue;
             }
             tracing::info!(instance = app.id, "application expired");
-            if let Err(error) = hub.delete(&app).await {
+            let deleted = hub.delete(&app).await;
+            let deleted =
+                Asker::platform()
+                    .noted(&hub.audit, ("application.expire", &app.id), deleted, |()| String::new());
+            if let Err(error) = deleted {
                 tracing::debug!(instance = app.id, %error, "an expired application was gone already");
             }
         }

@@ -6,6 +6,7 @@
 //! uploads/<id>/package.zip        the assembled package, until it is installed
 //! apps/<id>/releases/<md5>-<n>/   immutable; the newest two, and whatever is in use
 //! apps/<id>/db/                   the app's own data; survives releases
+//! packages/<sha256>/              immutable; the admin app's applications run them, as provider says
 //! tmp/                            whatever isn't finished; emptied at start-up
 //! ```
 //! All of it is on one file system, so that finished things get their place by rename. Every component below the root is
@@ -33,9 +34,14 @@ impl Folders {
     /// Makes what is missing.
     pub(crate) fn create(state: &Path) -> Result<Self, StorageError> {
         let folders = Self { root: state.join("debug-api") };
-        for folder in
-            [folders.root.clone(), folders.applications(), folders.uploads(), folders.apps(), folders.tmp()]
-        {
+        for folder in [
+            folders.root.clone(),
+            folders.applications(),
+            folders.uploads(),
+            folders.apps(),
+            folders.packages(),
+            folders.tmp(),
+        ] {
             private(&folder).map_err(StorageError::of("create", &folder))?;
         }
         Ok(folders)
@@ -51,6 +57,10 @@ impl Folders {
 
     pub(crate) fn apps(&self) -> PathBuf {
         self.root.join("apps")
+    }
+
+    pub(crate) fn packages(&self) -> PathBuf {
+        self.root.join("packages")
     }
 
     pub(crate) fn tmp(&self) -> PathBuf {

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::{
     applications::{App, Hub},
+    audit::Asker,
     auth,
     error::ApiError,
     folders::unhurried,
@@ -30,7 +31,7 @@ use crate::{
 const MAX_BODY: usize = 64 << 10;
 
 /// Everything that is served.
-pub(crate) fn router(hub: Arc<Hub>, credentials: Credentials) -> Router {
+pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) -> Router {
     let one = "/debug/application/{id}";
     let of = |call: &str| format!("{one}/{call}");
     Router::new()
@@ -49,9 +50,10 @@ pub(crate) fn router(hub: Arc<Hub>, credentials: Credentials) -> Router {
         .route("/public/access_token", any(|| async { ApiError::Login("the exchange of access tokens") }))
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::Method })
+        .with_state(hub)
+        .nest("/internal/platform", platform)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(credentials, auth::guard))
-        .with_state(hub)
 }
 
 /// The application that the path names, by the server's id or by the client's.
@@ -126,7 +128,7 @@ struct StopReply {
     message: &'static str,
 }
 
-async fn create(State(hub): State<Arc<Hub>>, request: Request) -> Result<Response, ApiError> {
+async fn create(State(hub): State<Arc<Hub>>, asker: Asker, request: Request) -> Result<Response, ApiError> {
     use axum::extract::FromRequest;
     let patience = Duration::from_millis(hub.config.upload_idle_ms);
     let body = tokio::time::timeout(patience, Bytes::from_request(request, &())).await;
@@ -136,9 +138,12 @@ async fn create(State(hub): State<Arc<Hub>>, request: Request) -> Result<Respons
     }
     let asked: Asked = serde_json::from_slice(&body).map_err(|_| ApiError::Body)?;
     // A client that hangs up now must not leave the older application removed and the new one not made.
-    let created =
-        unhurried(async move { hub.create(&asked).await.map(|app| Application::of(&hub, &app)) }).await;
-    Ok(json(StatusCode::CREATED, &created?))
+    let created = unhurried(async move {
+        let created = hub.create(&asked).await.map(|app| Application::of(&hub, &app));
+        let id = created.as_ref().map_or("", |app| app.id.as_str()).to_owned();
+        asker.noted(&hub.audit, ("application.create", &id), created, |app| format!("at {}", app.host_name))
+    });
+    Ok(json(StatusCode::CREATED, &created.await?))
 }
 
 async fn list(State(hub): State<Arc<Hub>>) -> Response {
@@ -150,17 +155,31 @@ async fn show(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {
     json(StatusCode::OK, &Application::of(&hub, &app))
 }
 
-async fn delete(State(hub): State<Arc<Hub>>, Target(app): Target) -> Result<StatusCode, ApiError> {
-    unhurried(async move { hub.delete(&app).await }).await?;
+async fn delete(
+    State(hub): State<Arc<Hub>>,
+    Target(app): Target,
+    asker: Asker,
+) -> Result<StatusCode, ApiError> {
+    let deleted = unhurried(async move {
+        let deleted = hub.delete(&app).await;
+        asker.noted(&hub.audit, ("application.delete", &app.id), deleted, |()| String::new())
+    });
+    deleted.await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn upload(
     State(hub): State<Arc<Hub>>,
     Target(app): Target,
+    asker: Asker,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let reply = match receive::chunk(hub, app, request).await? {
+    let received = receive::chunk(Arc::clone(&hub), Arc::clone(&app), request).await;
+    let received = match received {
+        Ok(Received::One) => received,
+        done => asker.noted(&hub.audit, ("application.upload", &app.id), done, |_| app.package()),
+    };
+    let reply = match received? {
         Received::One => ChunkReply { message: "Chunk received successfully", status: "received" },
         Received::Completed => {
             ChunkReply { message: "Package upload completed successfully", status: "completed" }
@@ -174,8 +193,19 @@ async fn upload_status(Target(app): Target) -> Result<Response, ApiError> {
     report.map(|report| json(StatusCode::OK, &report)).ok_or(ApiError::NoSession)
 }
 
-async fn install(State(hub): State<Arc<Hub>>, Target(app): Target) -> Result<Response, ApiError> {
-    let installed = install::install(&hub, &app).await?;
+async fn install(
+    State(hub): State<Arc<Hub>>,
+    Target(app): Target,
+    asker: Asker,
+) -> Result<Response, ApiError> {
+    let (own, object) = (Arc::clone(&hub), Arc::clone(&app));
+    let installed = unhurried(async move {
+        let installed = install::install(&own, &object).await;
+        asker.noted(&own.audit, ("application.install", &object.id), installed, |done| {
+            done.not_started.clone().unwrap_or_else(|| object.package())
+        })
+    });
+    let installed = installed.await?;
     let (status, message) = match installed.not_started {
         None => ("running", "Application installed and started successfully".to_owned()),
         Some(why) => ("installed_not_started", format!("Application installed but not started: {why}")),
@@ -197,8 +227,13 @@ async fn tail(
     logs::stream(hub, app, &headers).await
 }
 
-async fn stop(State(hub): State<Arc<Hub>>, Target(app): Target) -> Result<Response, ApiError> {
-    let ended = install::stop(&hub, &app).await?;
+async fn stop(State(hub): State<Arc<Hub>>, Target(app): Target, asker: Asker) -> Result<Response, ApiError> {
+    let object = Arc::clone(&app);
+    let ended = unhurried(async move {
+        let ended = install::stop(&hub, &object).await;
+        asker.noted(&hub.audit, ("application.stop", &object.id), ended, |_| String::new())
+    });
+    let ended = ended.await?;
     let (code, status, message) = match ended {
         true => (StatusCode::OK, Word::Stopped, "Application stopped"),
         false => (StatusCode::ACCEPTED, Word::Pending, "Application is being stopped"),

@@ -350,7 +350,7 @@ async fn clear_package(hub: &Hub, app: &App) {
 }
 
 /// The releases of whatever of an instance lives.
-fn in_use(live: &InstanceStatus) -> Vec<PathBuf> {
+pub(crate) fn in_use(live: &InstanceStatus) -> Vec<PathBuf> {
     let next = live.next.iter().map(|next| &next.release);
     let draining = live.draining.iter().map(|one| &one.release);
     next.chain(draining).chain([&live.release]).map(PathBuf::from).collect()

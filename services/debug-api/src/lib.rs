@@ -6,7 +6,8 @@
 //!                                      ├─▶ receive        chunks ▶ disk ▶ package     upload.rs (pure)
 //!                                      ├─▶ install        unpack ▶ release ▶ provider  unpack.rs
 //!                                      ├─▶ status         what procmgr says (live.rs)  status.rs (pure)
-//!                                      └─▶ logs           procmgr's log as events
+//!                                      ├─▶ logs           procmgr's log as events
+//!                                      └─▶ platform       what the admin app shows and does
 //! ```
 //! Invariants: nothing of a package is held in memory; every step of an install is marked on disk before and after, so a
 //! crash between two leaves something that start-up finishes or undoes (`recover.rs`); a client's word becomes a file name
@@ -16,6 +17,7 @@
 //! daemon's operator token (`auth.rs`).
 
 mod applications;
+mod audit;
 mod auth;
 mod config;
 mod duties;
@@ -29,6 +31,7 @@ mod live;
 mod logs;
 mod names;
 mod peers;
+mod platform;
 mod receive;
 mod record;
 mod recover;
@@ -91,14 +94,20 @@ impl Daemon for DebugApi {
         };
         let shutdown = chassis.shutdown.clone();
         let zone = Zone::from(&chassis.setup.platform);
-        let parts = applications::Parts { config, zone, folders, peers, live, shutdown: shutdown.clone() };
+        let histories = platform::history::Histories::default();
+        vital.spawn("history", platform::history::keep(histories.clone(), live.clone(), shutdown.clone()));
+        let audit = chassis.audit.clone();
+        let parts =
+            applications::Parts { config, zone, folders, peers, live, audit, shutdown: shutdown.clone() };
         let hub = applications::Hub::new(parts, recover::present(&revived));
         vital.spawn("recovery", recover::resume_all(Arc::clone(&hub), revived));
         vital.spawn("expiry", expiry::watch(Arc::clone(&hub)));
         let service = service::Service(Arc::clone(&hub));
         let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
         chassis.ready.ready("takes uploads");
-        let router = http::router(hub, chassis.credentials.clone());
+        let house = Arc::new(platform::house::Daemons::new(&chassis.clients));
+        let facade = platform::Facade::new(Arc::clone(&hub), house, histories, &chassis.setup.state);
+        let router = http::router(hub, platform::router(facade), chassis.credentials.clone());
         let http = tokio::spawn(serve::serve(socket, router, bounds, shutdown.clone()));
         duties::Duties { http, grpc, vital }.done(&shutdown).await
     }

@@ -26,6 +26,16 @@ impl Live {
         self.instances.get(id)
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &InstanceStatus> {
+        self.instances.values()
+    }
+
+    /// Whether procmgr can be heard, and has looked at every instance.
+    pub(crate) fn is_current(&self) -> bool {
+        self.current
+    }
+
     /// Whether the instance is known to have no process any more.
     pub(crate) fn is_gone(&self, id: &str) -> bool {
         let ended = |status: &InstanceStatus| {

@@ -16,10 +16,11 @@ use nexushub_proto::procmgr::{
 };
 use serde::Serialize;
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, mpsc},
     time::{Interval, MissedTickBehavior},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::{
@@ -61,7 +62,27 @@ fn is_zero(pid: &u32) -> bool {
     *pid == 0
 }
 
-/// Opens the stream.
+/// Whose log is streamed, and in which form.
+struct Subject {
+    id: String,
+    /// When it is cancelled there is nobody left whose log it would be.
+    gone: CancellationToken,
+    /// A developer's application, which doesn't expire while its log is read; its stream has the contract's form. The platform's
+    /// own form has no names of events, and comments for signs of life.
+    app: Option<Arc<App>>,
+    /// Whether it goes on with what is written from now on.
+    follow: bool,
+}
+
+impl Subject {
+    fn touch(&self) {
+        if let Some(app) = &self.app {
+            app.touch();
+        }
+    }
+}
+
+/// Opens the stream of a developer's application.
 pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
     let limit = hub.config.max_log_streams;
     let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))?;
@@ -70,22 +91,65 @@ pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) ->
     if wanted == Wanted::Nothing {
         return Err(ApiError::NotRunning);
     }
-    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::trim);
-    let newest = Position { after: String::new(), tail: hub.config.log_history };
-    let mut position = match resumed.filter(|id| !id.is_empty()) {
-        Some(after) => Position { after: after.to_owned(), tail: 0 },
-        None => newest.clone(),
-    };
-    let mut first = open(&hub, &app, &position).await;
-    if first.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
-        position = newest;
-        first = open(&hub, &app, &position).await;
-    }
+    let (id, gone, tail) = (app.id.clone(), app.gone.clone(), hub.config.log_history);
+    let subject = Subject { id, gone, app: Some(app), follow: true };
+    let (first, position) = begin(&hub, &subject, tail, headers).await;
     if wanted != Wanted::Run && first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
         return Err(ApiError::NoLog);
     }
+    let mut response = start(hub, subject, first, position, place);
+    for (name, value) in
+        [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::ACCESS_CONTROL_ALLOW_HEADERS, "Cache-Control")]
+    {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+/// Opens the stream of any instance: the newest `tail` lines, and what is written from then on if it is to `follow`.
+pub(crate) async fn of_instance(
+    hub: Arc<Hub>,
+    id: String,
+    (tail, follow): (u32, bool),
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let limit = hub.config.max_log_streams;
+    let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))?;
+    let subject = Subject { id, gone: CancellationToken::new(), app: None, follow };
+    let (first, position) = begin(&hub, &subject, tail, headers).await;
+    if first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
+        return Err(ApiError::NoLog);
+    }
+    Ok(start(hub, subject, first, position, place))
+}
+
+type Opened = Result<Flow<ReadLogResponse>, Status>;
+
+/// From where the client left off, or from the newest lines.
+async fn begin(hub: &Hub, subject: &Subject, tail: u32, headers: &HeaderMap) -> (Opened, Position) {
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::trim);
+    let newest = Position { after: String::new(), tail };
+    let position = match resumed.filter(|id| !id.is_empty()) {
+        Some(after) => Position { after: after.to_owned(), tail: 0 },
+        None => newest.clone(),
+    };
+    let first = open(hub, subject, &position).await;
+    if first.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
+        return (open(hub, subject, &newest).await, newest);
+    }
+    (first, position)
+}
+
+fn start(
+    hub: Arc<Hub>,
+    subject: Subject,
+    first: Opened,
+    position: Position,
+    place: OwnedSemaphorePermit,
+) -> Response {
     let (frames, received) = mpsc::channel(QUEUE);
-    let mut tail = Tail { joiner: Joiner::new(hub.config.max_log_line_bytes), hub, app, frames, position };
+    let mut tail =
+        Tail { joiner: Joiner::new(hub.config.max_log_line_bytes), hub, subject, frames, position };
     tokio::spawn(async move {
         let _place = place;
         tail.run(first).await;
@@ -95,27 +159,26 @@ pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) ->
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
         (header::CONNECTION, "keep-alive"),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Cache-Control"),
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    Ok(response)
+    response
 }
 
-async fn open(hub: &Hub, app: &App, from: &Position) -> Result<Flow<ReadLogResponse>, Status> {
+async fn open(hub: &Hub, subject: &Subject, from: &Position) -> Opened {
     let Position { after: position, tail } = from.clone();
-    hub.peers.read_log(ReadLogRequest { id: app.id.clone(), after: 0, tail, follow: true, position }).await
+    let (id, follow) = (subject.id.clone(), subject.follow);
+    hub.peers.read_log(ReadLogRequest { id, after: 0, tail, follow, position }).await
 }
 
-/// The client has gone.
+/// The client has gone, or has all that it asked for.
 struct Hangup;
 
 /// One client's stream.
 struct Tail {
     hub: Arc<Hub>,
-    app: Arc<App>,
+    subject: Subject,
     frames: mpsc::Sender<Result<Bytes, Infallible>>,
     position: Position,
     joiner: Joiner,
@@ -124,18 +187,20 @@ struct Tail {
 impl Tail {
     /// Until the client hangs up, the application is deleted, or the daemon drains.
     async fn run(&mut self, first: Result<Flow<ReadLogResponse>, Status>) {
-        let (closed, app, hub) = (self.frames.clone(), Arc::clone(&self.app), Arc::clone(&self.hub));
+        let (closed, gone, hub) = (self.frames.clone(), self.subject.gone.clone(), Arc::clone(&self.hub));
         tokio::select! {
             Err(Hangup) = self.follow(first) => {}
             () = closed.closed() => {}
-            () = app.gone.cancelled() => {}
+            () = gone.cancelled() => {}
             () = hub.shutdown.draining() => {}
         }
     }
 
     async fn follow(&mut self, first: Result<Flow<ReadLogResponse>, Status>) -> Result<Infallible, Hangup> {
-        let message = format!("Log stream started for application {}", self.app.id);
-        self.system(None, &message).await?;
+        if self.subject.app.is_some() {
+            let message = format!("Log stream started for application {}", self.subject.id);
+            self.system(None, &message).await?;
+        }
         let period = Duration::from_millis(self.hub.config.keepalive_ms);
         let mut keepalive = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         keepalive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,6 +211,11 @@ impl Tail {
                 Ok(flow) => self.pump(flow, &mut keepalive, &mut retry).await?,
                 Err(status) => status,
             };
+            if !self.subject.follow {
+                let held = self.joiner.flush();
+                self.entries(&held).await?;
+                return Err(Hangup);
+            }
             if ended.code() == Code::NotFound && !self.position.after.is_empty() {
                 self.position = Position::default(); // the log is gone; the next one under this name begins anew
             }
@@ -154,7 +224,7 @@ impl Tail {
             if keepalive_due(&mut keepalive).await {
                 self.keepalive().await?;
             }
-            opened = open(&self.hub, &self.app, &self.position).await;
+            opened = open(&self.hub, &self.subject, &self.position).await;
         }
     }
 
@@ -208,7 +278,7 @@ impl Tail {
 
     async fn entries(&mut self, entries: &[LogEntry]) -> Result<(), Hangup> {
         for entry in entries {
-            self.send(frame(entry)).await?;
+            self.send(self.named(frame(entry))).await?;
             self.position = Position { after: entry.position.clone(), tail: 0 };
         }
         Ok(())
@@ -218,13 +288,19 @@ impl Tail {
     async fn system(&self, position: Option<&str>, message: &str) -> Result<(), Hangup> {
         let timestamp = seconds(now_ms());
         let line = Line { id: 0, timestamp, level: "info", source: "system", message, pid: 0 };
-        self.send(event(position, &line)).await
+        self.send(self.named(event(position, &line))).await
     }
 
     /// Also a sign that somebody is there: an app whose log is read doesn't expire.
     async fn keepalive(&self) -> Result<(), Hangup> {
-        self.app.touch();
-        self.send("event: keepalive\n\n".to_owned()).await
+        self.subject.touch();
+        let sign = if self.subject.app.is_some() { "event: keepalive\n\n" } else { ": keepalive\n\n" };
+        self.send(sign.to_owned()).await
+    }
+
+    /// The frame with the name of its event, where the contract has one.
+    fn named(&self, frame: String) -> String {
+        if self.subject.app.is_some() { format!("event: log\n{frame}") } else { frame }
     }
 
     async fn send(&self, frame: String) -> Result<(), Hangup> {
@@ -257,7 +333,7 @@ fn frame(entry: &LogEntry) -> String {
 fn event(id: Option<&str>, line: &Line<'_>) -> String {
     let json = serde_json::to_string(line).expect("numbers and text are JSON");
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
-    format!("event: log\n{id}data: {json}\n\n")
+    format!("{id}data: {json}\n\n")
 }
 
 /// RFC 3339 in whole seconds, as the contract has it.
@@ -337,12 +413,12 @@ mod tests {
         let text = frame(&entry(5, LogStream::Stderr, "a\n\"b\"\u{fffd}", false));
         assert_eq!(
             text,
-            "event: log\nid: 1:5\ndata: {\"id\":5,\"timestamp\":\"2023-11-14T22:13:20Z\",\"level\":\"error\",\
+            "id: 1:5\ndata: {\"id\":5,\"timestamp\":\"2023-11-14T22:13:20Z\",\"level\":\"error\",\
              \"source\":\"stderr\",\"message\":\"a\\n\\\"b\\\"\u{fffd}\",\"pid\":7}\n\n"
         );
         let mut binary = entry(6, LogStream::Stdout, "", false);
         binary.line = vec![0xff, 0x00, b'x'];
-        assert_eq!(frame(&binary).lines().count(), 4, "a frame is three lines and an empty one");
+        assert_eq!(frame(&binary).lines().count(), 3, "a frame is two lines and an empty one");
     }
 
     #[test]

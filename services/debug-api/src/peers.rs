@@ -16,6 +16,9 @@ use nexushub_proto::{
 };
 use tonic::{Code, Status};
 
+/// Longest message from procmgr: a snapshot of every instance, each with its last words.
+const NEWS_BYTES: usize = 64 << 20;
+
 /// A call under way.
 pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send + 'a>>;
 /// A stream that another daemon sends.
@@ -39,7 +42,8 @@ impl Daemons {
     pub(crate) fn new(clients: &Clients) -> Self {
         Self {
             provider: ProviderServiceClient::new(clients.channel("provider")),
-            procmgr: ProcmgrServiceClient::new(clients.channel("procmgr")),
+            procmgr: ProcmgrServiceClient::new(clients.channel("procmgr"))
+                .max_decoding_message_size(NEWS_BYTES),
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Word {
     Pending,
     Installed,
     Running,
+    /// Nobody asked for it; whoever does gets it. Not among the contract's own words, whose platforms never let one sleep.
+    Asleep,
     Stopped,
     Failed,
 }
@@ -28,6 +30,7 @@ impl Word {
             Self::Pending => "pending",
             Self::Installed => "installed",
             Self::Running => "running",
+            Self::Asleep => "asleep",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
         }
@@ -120,9 +123,8 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
             };
             return;
         }
-        // Whoever asks for it gets it.
         State::Asleep => {
-            standing.status = Word::Running;
+            standing.status = Word::Asleep;
             return;
         }
         State::Unhealthy => standing.health_check = Some("unhealthy"),
@@ -133,7 +135,15 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
     }
     let quiet = live.state() == State::Starting && live.restarts == 0;
     if !quiet && !live.reason.is_empty() {
-        standing.error = Some(live.reason.clone());
+        standing.error = Some(told(live));
+    }
+}
+
+/// Why, and on the lines that follow what the app said last.
+fn told(live: &InstanceStatus) -> String {
+    match live.last_words.as_str() {
+        "" => live.reason.clone(),
+        words => format!("{}\n{words}", live.reason),
     }
 }
 
@@ -143,6 +153,7 @@ fn next(live: &InstanceStatus) -> Option<InstanceStatus> {
     Some(InstanceStatus {
         state: next.state,
         reason: next.reason,
+        last_words: next.last_words,
         restarts: next.restarts,
         retry_unix_ms: next.retry_unix_ms,
         release: next.release,
@@ -188,7 +199,7 @@ mod tests {
         assert_eq!(json["healthCheck"], "healthy");
         assert_eq!((json["processId"].as_u64(), json["port"].as_u64()), (Some(42), Some(10_001)));
         assert_eq!(json["metadata"]["staticServiceUrl"], "");
-        assert_eq!(word(Wanted::Run, live(State::Asleep)), Word::Running);
+        assert_eq!(word(Wanted::Run, live(State::Asleep)), Word::Asleep);
         assert_eq!(word(Wanted::Run, None), Word::Pending);
     }
 
@@ -234,6 +245,9 @@ mod tests {
         assert_eq!(standing.error.as_deref(), Some("exited with code 3"));
         let starting = InstanceStatus { restarts: 5, ..live(State::Starting) };
         assert_eq!(word(Wanted::Run, starting), Word::Failed, "still looping");
+        let talkative = InstanceStatus { last_words: "one\ntwo".into(), ..failing(3, 99) };
+        let standing = judge(&wanting(Wanted::Run), Some(&talkative), "/r", 3);
+        assert_eq!(standing.error.as_deref(), Some("exited with code 3\none\ntwo"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use md5::{Digest, Md5};
 use nexushub_chassis::{
+    audit::Audit,
     credentials::Credentials,
     launch::secret::{self, Secret},
     names::Zone,
@@ -40,6 +41,11 @@ use crate::{
     http::router,
     live,
     peers::{Call, Flow, Peers},
+    platform::{
+        self, Facade,
+        history::{self, Histories},
+        tests::FakeHouse,
+    },
     recover,
     upload::Md5Hex,
 };
@@ -66,6 +72,11 @@ impl Fakes {
             log: Mutex::default(),
             changes: broadcast::channel(64).0,
         })
+    }
+
+    /// procmgr says this of an instance.
+    pub(crate) fn says(&self, status: InstanceStatus) {
+        let _ = self.changes.send(Event::Changed(status));
     }
 
     fn refusal(&self) -> Result<(), Status> {
@@ -147,8 +158,12 @@ impl Peers for Fakes {
             let entries = newer.into_iter().skip(skipped).map(read_log_response::Event::Entry);
             let events =
                 gap.into_iter().chain(entries).map(|event| Ok(ReadLogResponse { event: Some(event) }));
-            Ok(Box::pin(tokio_stream::iter(events.collect::<Vec<_>>()).chain(tokio_stream::pending()))
-                as Flow<_>)
+            let kept = tokio_stream::iter(events.collect::<Vec<_>>());
+            Ok(if request.follow {
+                Box::pin(kept.chain(tokio_stream::pending())) as Flow<_>
+            } else {
+                Box::pin(kept)
+            })
         })
     }
 }
@@ -157,7 +172,9 @@ impl Peers for Fakes {
 pub(crate) struct World {
     pub(crate) state: TempDir,
     pub(crate) fakes: Arc<Fakes>,
+    pub(crate) house: Arc<FakeHouse>,
     pub(crate) hub: Arc<Hub>,
+    facade: Arc<Facade>,
     pub(crate) proxy_token: String,
     pub(crate) operator_token: String,
     credentials: Credentials,
@@ -188,17 +205,23 @@ impl World {
         let peers: Arc<dyn Peers> = fakes.clone();
         tokio::spawn(live::follow(Arc::clone(&peers), sender, shutdown.clone()));
         let zone = Zone::new("yesterday.localhost", 8443);
-        let parts = Parts { config, zone, folders, peers, live, shutdown };
+        let histories = Histories::default();
+        tokio::spawn(history::keep(histories.clone(), live.clone(), shutdown.clone()));
+        let audit = Audit::of(state.path(), "debug-api");
+        let parts = Parts { config, zone, folders, peers, live, audit, shutdown };
         let hub = Hub::new(parts, recover::present(&revived));
         tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));
         let (proxy_token, operator_token) =
             (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));
-        Self { state, fakes, hub, proxy_token, operator_token, credentials, drain }
+        let house = FakeHouse::new(Arc::clone(&fakes));
+        let facade = Facade::new(Arc::clone(&hub), house.clone(), histories, state.path());
+        Self { state, fakes, house, hub, facade, proxy_token, operator_token, credentials, drain }
     }
 
     pub(crate) fn router(&self, uid: u32) -> Router {
-        router(Arc::clone(&self.hub), self.credentials.clone()).layer(Extension(Peer(Some(uid))))
+        let platform = platform::router(Arc::clone(&self.facade));
+        router(Arc::clone(&self.hub), platform, self.credentials.clone()).layer(Extension(Peer(Some(uid))))
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Response {

@@ -146,7 +146,8 @@ pub(crate) fn unrecorded(end: End) -> Exit {
 }
 
 fn lost() -> Exit {
-    Exit { how: How::Lost, unix_ms: unix_ms(SystemTime::now()), reason: None, out_of_memory: None }
+    let unix_ms = unix_ms(SystemTime::now());
+    Exit { how: How::Lost, unix_ms, reason: None, out_of_memory: None, last_words: String::new() }
 }
 
 /// What an examination found, and the highest generation number there is.

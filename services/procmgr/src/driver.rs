@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use nexushub_shim::control::APP_PORT;
+use nexushub_shim::control::{APP_PORT, INWARD_PORT};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -129,7 +129,12 @@ impl Driver for Process {
     }
 
     fn inside(&self, desired: &Desired, around: &Surroundings, port: Option<u16>) -> Inside {
-        Inside { port: port.unwrap_or_default(), data: desired.data.clone(), ca_file: around.ca_file.clone() }
+        Inside {
+            port: port.unwrap_or_default(),
+            entrance_port: around.public_port,
+            data: desired.data.clone(),
+            ca_file: around.ca_file.clone(),
+        }
     }
 
     fn program(&self, plan: &Plan<'_>) -> Program {
@@ -157,7 +162,8 @@ fn boxed_app() -> OsString {
 
 /// Where an app finds its things in a box of any kind.
 fn inside_box(around: &Surroundings) -> Inside {
-    Inside { port: APP_PORT, data: DATA.into(), ca_file: around.ca_file.is_some().then(|| CA_FILE.into()) }
+    let ca_file = around.ca_file.is_some().then(|| CA_FILE.into());
+    Inside { port: APP_PORT, entrance_port: INWARD_PORT, data: DATA.into(), ca_file }
 }
 
 /// How the line of a trial begins that could not give an app's data a disk of their own.

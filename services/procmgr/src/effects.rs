@@ -44,6 +44,7 @@ use crate::{
     generation::{Failure, Generation, Order, Place},
     health::Check,
     ids::InstanceId,
+    last_words,
     limits::Limits,
     manager::Event,
     note::Note,
@@ -298,6 +299,13 @@ impl Os {
         }
     }
 
+    /// The end, with what it said last.
+    async fn heard(&self, run: &Arc<Generation>, exit: Exit) -> Exit {
+        let run = Arc::clone(run);
+        let last_words = tokio::task::spawn_blocking(move || last_words::of(&run)).await.unwrap_or_default();
+        Exit { last_words, ..exit }
+    }
+
     /// When the shim is gone too, what is left of its cgroup goes.
     async fn clear_cgroup(&self, run: Arc<Generation>) {
         if let Err(error) = process::ended(run.shim).await {
@@ -357,7 +365,7 @@ impl Effects for Os {
     fn await_end(&self, run: &Arc<Generation>) {
         let (os, run) = (self.clone(), Arc::clone(run));
         tokio::spawn(async move {
-            let exit = os.ended(&run).await;
+            let exit = os.heard(&run, os.ended(&run).await).await;
             let abandoned = exit.how == How::Lost;
             os.report(Event::Ended { id: run.instance.clone(), generation: run.number, exit }).await;
             if !abandoned {

@@ -10,8 +10,17 @@ use std::{
 use crate::{config::Config, desired::Desired};
 
 /// Names that configuration can't set; the provider refuses them where they are written (`typed.rs` there).
-pub(crate) const RESERVED: [&str; 8] =
-    ["HOST", "INTERNAL_SECRET", "PORT", "SSL_CERT_FILE", "NEXUSHUB_DATA", "PATH", "HOME", "LANG"];
+pub(crate) const RESERVED: [&str; 9] = [
+    "HOST",
+    "INTERNAL_SECRET",
+    "PORT",
+    "SSL_CERT_FILE",
+    "NEXUSHUB_DATA",
+    "NEXUSHUB_ENTRANCE",
+    "PATH",
+    "HOME",
+    "LANG",
+];
 
 /// What every app of the platform is told.
 #[derive(Clone, Debug)]
@@ -45,6 +54,11 @@ impl Surroundings {
         format!("127.0.0.1 internal.{}", self.base_domain)
     }
 
+    /// The authority of the platform's internal entrance, which is on the loopback interface at this port.
+    fn entrance(&self, port: u16) -> String {
+        format!("internal.{}:{port}", self.base_domain)
+    }
+
     /// The public authority of an instance.
     pub(crate) fn host(&self, relative: &str) -> String {
         if relative.is_empty() {
@@ -59,6 +73,8 @@ impl Surroundings {
 pub(crate) struct Inside {
     /// Where it shall listen.
     pub port: u16,
+    /// Where on the loopback interface the platform's internal entrance is.
+    pub entrance_port: u16,
     /// Its data.
     pub data: PathBuf,
     /// The CA certificate, if there is one.
@@ -83,6 +99,7 @@ pub(crate) fn of_app(
     set("PORT", inside.port.to_string().into());
     set("INTERNAL_SECRET", secret.into());
     set("NEXUSHUB_DATA", data.into());
+    set("NEXUSHUB_ENTRANCE", around.entrance(inside.entrance_port).into());
     set("HOME", data.into());
     set("PATH", around.path.clone().into());
     set("LANG", around.lang.clone().into());
@@ -107,7 +124,7 @@ mod tests {
         }
         proto.env.insert("DB_NAME".into(), "x.db".into());
         let desired = Desired::from_proto(proto, 10_000).unwrap();
-        let inside = Inside { port: 10_001, data: desired.data.clone(), ca_file: None };
+        let inside = Inside { port: 10_001, entrance_port: 443, data: desired.data.clone(), ca_file: None };
         let env = of_app(&around, &desired, &inside, "s3cret");
         let get =
             |name: &str| env.get(OsString::from(name).as_os_str()).map(|v| v.to_str().unwrap().to_owned());
@@ -116,6 +133,7 @@ mod tests {
         assert_eq!(get("INTERNAL_SECRET").unwrap(), "s3cret");
         assert_eq!(get("HOME"), get("NEXUSHUB_DATA"));
         assert_eq!(get("SSL_CERT_FILE"), None);
+        assert_eq!(get("NEXUSHUB_ENTRANCE").unwrap(), "internal.yesterday.localhost:443");
         assert_eq!(get("DB_NAME").unwrap(), "x.db");
         assert_eq!(env.len(), RESERVED.len());
         assert!(!env.values().any(|value| value == "mine"));
@@ -125,12 +143,18 @@ mod tests {
     fn an_app_in_a_box_is_told_where_its_things_are_inside() {
         let around = Surroundings::new(&Config::default(), "yesterday.localhost", 8443, Path::new("/ca"));
         let desired = Desired::from_proto(crate::desired::tests::proto("a"), 10_000).unwrap();
-        let inside = Inside { port: 80, data: "/db".into(), ca_file: Some("/etc/nexushub/ca.crt".into()) };
+        let inside = Inside {
+            port: 80,
+            entrance_port: 8443,
+            data: "/db".into(),
+            ca_file: Some("/etc/nexushub/ca.crt".into()),
+        };
         let env = of_app(&around, &desired, &inside, "s3cret");
         for (name, value) in [
             ("PORT", "80"),
             ("HOME", "/db"),
             ("NEXUSHUB_DATA", "/db"),
+            ("NEXUSHUB_ENTRANCE", "internal.yesterday.localhost:8443"),
             ("SSL_CERT_FILE", "/etc/nexushub/ca.crt"),
         ] {
             assert_eq!(env[OsString::from(name).as_os_str()], value);

@@ -27,6 +27,8 @@ pub(crate) struct Exit {
     pub reason: Option<String>,
     /// The bound on its memory, in bytes, if the kernel killed some of it for reaching that.
     pub out_of_memory: Option<u64>,
+    /// The last lines that it logged; empty where there are none, or nobody looked.
+    pub last_words: String,
 }
 
 impl Exit {
@@ -48,7 +50,13 @@ impl From<nexushub_shim::exit::Exit> for Exit {
             End::Signal(signal) => How::Signal(signal),
             End::Lost => How::Lost,
         };
-        Self { how, unix_ms: exit.unix_ms, reason: exit.reason, out_of_memory: None }
+        Self {
+            how,
+            unix_ms: exit.unix_ms,
+            reason: exit.reason,
+            out_of_memory: None,
+            last_words: String::new(),
+        }
     }
 }
 
@@ -83,7 +91,8 @@ mod tests {
 
     #[test]
     fn endings_read_as_sentences() {
-        let exit = |how| Exit { how, unix_ms: 0, reason: None, out_of_memory: None };
+        let exit =
+            |how| Exit { how, unix_ms: 0, reason: None, out_of_memory: None, last_words: String::new() };
         let text = |how| exit(how).to_string();
         assert_eq!(text(How::Code(3)), "exited with code 3");
         assert_eq!(text(How::Signal(9)), "killed by SIGKILL");

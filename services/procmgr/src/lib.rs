@@ -32,6 +32,7 @@ mod generation;
 mod health;
 mod holders;
 mod ids;
+mod last_words;
 mod limits;
 mod listener;
 mod log;

@@ -251,7 +251,10 @@ mod tests {
         m.of(2).unwrap().exited(exit(3), &rules(), 0.0, at(220));
         assert_eq!((m.routed(), m.restarts, m.draining.len()), (true, 0, 0));
         let next = m.next.as_ref().unwrap();
-        assert_eq!((next.start_at, next.restarts), (Some(2_220), 1));
+        assert_eq!(
+            (next.start_at, next.restarts, next.last_words.as_str()),
+            (Some(2_220), 1, "told to end with 3")
+        );
         let told = m.trouble().unwrap();
         assert_eq!(
             told,

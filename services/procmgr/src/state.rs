@@ -162,6 +162,8 @@ pub(crate) struct Machine {
     pub state: State,
     /// Why; empty only while running.
     pub reason: String,
+    /// The last lines that it logged before it failed, until a start answers or fails without any.
+    pub last_words: String,
     /// When `state` was entered, wall clock.
     pub since: i64,
     /// Number of the newest generation ever; 0 = none.
@@ -226,6 +228,7 @@ impl Machine {
             phase: Phase::Unknown,
             state: State::Unknown,
             reason: "not looked at yet".into(),
+            last_words: String::new(),
             since: now.unix,
             generation: 0,
             live: None,
@@ -353,6 +356,7 @@ impl Machine {
         self.generation = self.generation.max(number);
         self.phase = Phase::Idle;
         self.restarts = self.restarts.saturating_add(1);
+        self.last_words.clear();
         let wait = self.backoff.after_run(0, &rules.backoff, jitter);
         self.plan_retry(&format!("could not be started: {why}"), wait, now);
     }
@@ -403,6 +407,7 @@ impl Machine {
         self.listener_known = true;
         self.healthy_from.get_or_insert(now.mono);
         self.probe_at = now.mono + rules.check.interval_ms;
+        self.last_words.clear();
         self.enter(State::Running, "", now);
     }
 
@@ -457,9 +462,11 @@ impl Machine {
         self.unprobed = false;
         self.flagged = false;
         let (ended, never_ran) = (exit.to_string(), exit.reason.is_some());
+        self.last_words.clone_from(&exit.last_words);
         self.last_exit = Some(exit);
         match self.cause.take() {
             Some(cause) if !cause.is_failure() => {
+                self.last_words.clear();
                 self.start_at = Some(now.mono);
                 // A restart is no stop: nobody who waits for the instance shall take it for one.
                 let next = if cause.is_final() { State::Stopped } else { State::Starting };
@@ -508,10 +515,12 @@ impl Machine {
     /// It can't be started as the provider wants it, or must not be started any more: nothing is planned.
     pub(crate) fn hold(&mut self, state: State, reason: &str, now: Now) {
         self.start_at = None;
+        self.last_words.clear();
         self.enter(state, reason, now);
     }
 
     fn clear_failures(&mut self) {
+        self.last_words.clear();
         self.backoff.reset();
         self.restarts = 0;
     }
@@ -552,7 +561,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn exit(code: i32) -> Exit {
-        Exit { how: How::Code(code), unix_ms: 0, reason: None, out_of_memory: None }
+        let last_words = format!("told to end with {code}");
+        Exit { how: How::Code(code), unix_ms: 0, reason: None, out_of_memory: None, last_words }
     }
 
     fn up(at_ms: Ms) -> Machine {
@@ -598,10 +608,13 @@ pub(crate) mod tests {
         assert_eq!(m.state, State::Failed);
         assert_eq!(m.reason, "exited with code 3 after 0.2 s; next start in 2 s");
         assert_eq!((m.start_at, m.restarts), (Some(2_200), 1));
+        assert_eq!(m.last_words, "told to end with 3");
         m.launch("d".into(), at(2_200));
         m.launched(run(2, "d"), &rules(), at(2_200));
         m.exited(exit(3), &rules(), 0.0, at(2_300));
         assert_eq!((m.start_at, m.restarts), (Some(6_300), 2));
+        m.launch("e".into(), at(6_300));
+        assert_eq!(m.last_words, "", "another version said nothing yet");
     }
 
     #[test]

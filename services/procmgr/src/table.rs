@@ -167,6 +167,7 @@ pub(crate) fn status(id: &InstanceId, m: &Machine, driver: &str, pause: Option<&
         draining: m.draining.iter().map(draining).collect(),
         idle_stop_ms: desired.map_or(0, |d| d.idle_stop_ms),
         route: desired.and_then(|d| d.route.clone()),
+        last_words: last_words(m).to_owned(),
         pause: pause.map(|pause| procmgr::Pause {
             message: pause.message.clone(),
             closed: pause.closed,
@@ -185,6 +186,7 @@ fn next(m: &Machine) -> NextGeneration {
         release: m.release().map(|path| path.display().to_string()).unwrap_or_default(),
         pid: m.live.as_ref().map_or(0, |run| run.pid),
         endpoint: m.live.as_deref().map(endpoint),
+        last_words: m.last_words.clone(),
     }
 }
 
@@ -217,6 +219,12 @@ fn reason(m: &Machine) -> String {
         None if m.state == State::Running => m.trouble().unwrap_or_else(|| m.reason.clone()),
         _ => m.reason.clone(),
     }
+}
+
+/// What it said before it failed; of one that runs, what the next generation said.
+fn last_words(m: &Machine) -> &str {
+    let next = m.next.as_deref().filter(|_| m.state == State::Running);
+    &next.unwrap_or(m).last_words
 }
 
 impl From<State> for procmgr::State {

@@ -49,7 +49,7 @@ mod tests {
             let instance = fields.complete(&id, "/d".as_ref()).unwrap();
             (id, Desired { instance, origin: Origin::Debug })
         });
-        State { revision, desired: desired.collect() }
+        State { revision, desired: desired.collect(), ..State::default() }
     }
 
     fn apply(

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use crate::{
     instance::{Entry, Source},
-    merge::merge,
+    merge::{Ground, merge},
     typed::{Judge, Typed},
 };
 
@@ -110,7 +110,7 @@ pub fn read(
             "remove some",
         ));
     }
-    let conflicts = merge(&entries, &[], &[], Path::new("")).conflicts;
+    let conflicts = merge(&entries, &[], &[], &Ground::default()).conflicts;
     if let Some(conflict) = conflicts.first() {
         let (path, line) = match &conflict.source {
             Source::File(path, line) => (path.as_path(), *line),

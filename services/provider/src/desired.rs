@@ -4,24 +4,35 @@
 //! Revisions grow by one with each change and begin, at start, above both the last one on disk and the clock's milliseconds, so
 //! that a reader which outlived us never meets a smaller one.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
 
-use nexushub_chassis::names::InstanceId;
+use nexushub_chassis::{launch::clock, names::InstanceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, Span, info, warn};
 
 use crate::{
+    admin::{
+        list::List,
+        listing::{Hold, Listing},
+    },
+    disk::{Disk, Part},
     error::Error,
-    instance::Entry,
-    merge::{Clash, Conflict, Desired, Merged, merge},
-    store::{Entries, Store},
+    instance::{Driver, Egress, Entry, Fields},
+    merge::{Clash, Conflict, Desired, Ground, Merged, merge},
+    releases::{Release, Releases},
+    store::Entries,
     wire::snapshot_len,
 };
 
 /// Commands that may wait for the owner.
 const QUEUE: usize = 32;
-/// Largest snapshot: below the 4 MiB that a gRPC client takes by default.
-const SNAPSHOT_MAX: usize = 3 << 20;
+/// Largest snapshot that a debug instance may lead to: half of what procmgr takes.
+const SNAPSHOT_MAX: usize = 32 << 20;
 
 /// What should run, at one revision.
 #[derive(Debug, Default)]
@@ -30,6 +41,14 @@ pub struct State {
     pub revision: u64,
     /// By id.
     pub desired: BTreeMap<InstanceId, Desired>,
+    /// What would run if its application had a package, by id.
+    pub waiting: BTreeMap<InstanceId, Desired>,
+    /// What lost.
+    pub conflicts: Vec<Conflict>,
+    /// What the admin app lists, as far as it is in force.
+    pub listing: Arc<Listing>,
+    /// The packages of each application.
+    pub releases: Arc<Releases>,
 }
 
 /// The revision to begin with; see the head of this file.
@@ -38,19 +57,34 @@ pub fn first_revision(stored: u64, unix_ms: i64) -> u64 {
     stored.saturating_add(1).max(u64::try_from(unix_ms).unwrap_or(0))
 }
 
+/// What entries are held to.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What the merge knows.
+    pub ground: Ground,
+    /// Most debug instances.
+    pub max_debug: usize,
+    /// When missing dynamic instances are held.
+    pub hold: Hold,
+    /// Packages that are kept besides the current one of an application.
+    pub keep_releases: usize,
+    /// How dynamic instances are isolated, and what they may reach.
+    pub dynamic: (Driver, Egress),
+}
+
 /// All entries by origin, and the rules they are held to. Pure: a change makes a candidate, nothing else.
 #[derive(Debug)]
 pub struct Book {
     /// Configuration.
     pub statics: Vec<Entry>,
-    /// The admin app's; empty until it is asked.
-    pub dynamic: Vec<Entry>,
+    /// The admin app's, as far as it is in force.
+    pub listing: Arc<Listing>,
+    /// The packages of the admin app's applications.
+    pub releases: Arc<Releases>,
     /// By RPC.
     pub debug: Entries,
-    /// Where data folders lie by default.
-    pub data_root: PathBuf,
-    /// Most debug instances.
-    pub max_debug: usize,
+    /// What they are held to.
+    pub rules: Rules,
 }
 
 impl Book {
@@ -58,7 +92,23 @@ impl Book {
     #[must_use]
     pub fn merged(&self, debug: &Entries) -> Merged {
         let debug: Vec<Entry> = debug.values().cloned().collect();
-        merge(&self.statics, &self.dynamic, &debug, &self.data_root)
+        let dynamic: Vec<Entry> = self.listing.entries().map(|entry| self.equipped(entry)).collect();
+        merge(&self.statics, &dynamic, &debug, &self.rules.ground)
+    }
+
+    /// A dynamic entry with the package of its application. Where there is a static one below, that one says how it is boxed.
+    fn equipped(&self, entry: &Entry) -> Entry {
+        let release = entry.fields.app_id.as_ref().and_then(|app_id| self.releases.current(app_id)).cloned();
+        let alone = !self.statics.iter().any(|fixed| fixed.id == entry.id);
+        let (driver, egress) = self.rules.dynamic;
+        let (driver, egress) = (alone.then_some(driver), alone.then_some(egress));
+        Entry { fields: Fields { release, driver, egress, ..entry.fields.clone() }, ..entry.clone() }
+    }
+
+    /// The applications of the configuration and of the admin app.
+    fn applications(&self) -> BTreeSet<&str> {
+        let entries = self.statics.iter().chain(self.listing.entries());
+        entries.filter_map(|entry| entry.fields.app_id.as_deref()).collect()
     }
 
     /// The debug instances with this one put; none when nothing changes.
@@ -72,7 +122,7 @@ impl Book {
         let id = entry.id.clone();
         let mut debug = self.debug.clone();
         debug.insert(id.clone(), entry);
-        if debug.len() > self.max_debug && debug.len() > self.debug.len() {
+        if debug.len() > self.rules.max_debug && debug.len() > self.debug.len() {
             return Err(Error::TooMany(self.debug.len()));
         }
         let merged = self.merged(&debug);
@@ -97,7 +147,7 @@ impl Book {
             debug.remove(id);
             return Ok(Some(debug));
         }
-        match self.statics.iter().chain(&self.dynamic).find(|entry| entry.id == *id) {
+        match self.statics.iter().chain(self.listing.entries()).find(|entry| entry.id == *id) {
             Some(entry) => Err(Error::NotDebug { id: id.clone(), origin: entry.source.to_string() }),
             None => Ok(None),
         }
@@ -119,9 +169,15 @@ fn of_newcomer(conflict: &Conflict, id: &InstanceId, debug: &Entries) -> Option<
     }
 }
 
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
 enum Command {
-    Put(Box<Entry>, oneshot::Sender<Result<u64, Error>>),
-    Remove(InstanceId, oneshot::Sender<Result<(u64, bool), Error>>),
+    Put(Box<Entry>, Reply<u64>),
+    Remove(InstanceId, Reply<(u64, bool)>),
+    List(List, Reply<u64>),
+    Confirm(BTreeSet<InstanceId>, Reply<(u64, Vec<InstanceId>)>),
+    SetRelease(String, Box<Release>, Reply<u64>),
+    RevertRelease(String, Box<Path>, String, Reply<u64>),
 }
 
 /// The way to the owner; cheap to clone.
@@ -149,6 +205,39 @@ impl Handle {
         self.ask(|reply| Command::Remove(id, reply)).await
     }
 
+    /// Takes over a list of the admin app; the revision that holds it.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn list(&self, list: List) -> Result<u64, Error> {
+        self.ask(|reply| Command::List(list, reply)).await
+    }
+
+    /// Lets go of held instances; the revision without them, and which they were.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn confirm(&self, ids: BTreeSet<InstanceId>) -> Result<(u64, Vec<InstanceId>), Error> {
+        self.ask(|reply| Command::Confirm(ids, reply)).await
+    }
+
+    /// Makes a package the current one of an application; the revision in which it is. When it is set is filled in.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn set_release(&self, app_id: String, release: Release) -> Result<u64, Error> {
+        self.ask(|reply| Command::SetRelease(app_id, Box::new(release), reply)).await
+    }
+
+    /// Takes a package of an application back; the revision in which it is no longer current.
+    ///
+    /// # Errors
+    /// When there is no such, or it could not be made durable.
+    pub async fn revert_release(&self, app_id: String, path: &Path, reason: String) -> Result<u64, Error> {
+        let path = path.into();
+        self.ask(|reply| Command::RevertRelease(app_id, path, reason, reply)).await
+    }
+
     /// The present state, and word of the next; it ends with the owner.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<State>> {
@@ -168,7 +257,7 @@ impl Handle {
 /// The task that owns the book.
 pub struct Owner {
     book: Book,
-    store: Store,
+    disk: Disk,
     state: watch::Sender<Arc<State>>,
     commands: mpsc::Receiver<(Command, Span)>,
 }
@@ -176,12 +265,12 @@ pub struct Owner {
 impl Owner {
     /// An owner of this book, at this revision.
     #[must_use]
-    pub fn new(book: Book, store: Store, revision: u64) -> (Self, Handle) {
-        let merged = book.merged(&book.debug);
-        warn_of(&merged);
-        let (state, watched) = watch::channel(Arc::new(State { revision, desired: merged.desired }));
+    pub fn new(book: Book, disk: Disk, revision: u64) -> (Self, Handle) {
+        let first = state(&book, revision);
+        warn_of(&first.conflicts, &[]);
+        let (state, watched) = watch::channel(Arc::new(first));
         let (send, commands) = mpsc::channel(QUEUE);
-        (Self { book, store, state, commands }, Handle { commands: send, state: watched })
+        (Self { book, disk, state, commands }, Handle { commands: send, state: watched })
     }
 
     /// Serves commands until `draining` resolves; watchers learn of the end by the end of their watch.
@@ -202,44 +291,116 @@ impl Owner {
         match command {
             Command::Put(entry, reply) => drop(reply.send(self.put(*entry).await)),
             Command::Remove(id, reply) => drop(reply.send(self.remove(&id).await)),
+            Command::List(list, reply) => drop(reply.send(self.list(list).await)),
+            Command::Confirm(ids, reply) => drop(reply.send(self.confirm(&ids).await)),
+            Command::SetRelease(app_id, release, reply) => {
+                drop(reply.send(self.set_release(&app_id, *release).await));
+            }
+            Command::RevertRelease(app_id, path, reason, reply) => {
+                drop(reply.send(self.revert_release(&app_id, &path, &reason).await));
+            }
         }
+    }
+
+    fn revision(&self) -> u64 {
+        self.state.borrow().revision
     }
 
     async fn put(&mut self, entry: Entry) -> Result<u64, Error> {
         let id = entry.id.clone();
-        let Some(debug) = self.book.put(entry)? else { return Ok(self.state.borrow().revision) };
-        let revision = self.commit(debug).await?;
+        let Some(debug) = self.book.put(entry)? else { return Ok(self.revision()) };
+        let revision = self.commit(Part::Debug(debug)).await?;
         info!(instance = %id, revision, "debug instance put");
         Ok(revision)
     }
 
     async fn remove(&mut self, id: &InstanceId) -> Result<(u64, bool), Error> {
-        let Some(debug) = self.book.remove(id)? else { return Ok((self.state.borrow().revision, false)) };
-        let revision = self.commit(debug).await?;
+        let Some(debug) = self.book.remove(id)? else { return Ok((self.revision(), false)) };
+        let revision = self.commit(Part::Debug(debug)).await?;
         info!(instance = %id, revision, "debug instance removed");
         Ok((revision, true))
     }
 
+    async fn list(&mut self, list: List) -> Result<u64, Error> {
+        let next = self.book.listing.after(list, self.book.rules.hold);
+        if next == *self.book.listing {
+            return Ok(self.revision());
+        }
+        let (before, held, refused) = (self.book.listing.held.len(), next.held.len(), next.refused.len());
+        let instances = next.listed.len();
+        let revision = self.commit(Part::Listing(next)).await?;
+        info!(revision, instances, refused, "the admin app's list was taken over");
+        if held > before {
+            warn!(
+                held,
+                "the admin app no longer lists many instances; they are kept until `nexushub apply` confirms that they go"
+            );
+        }
+        Ok(revision)
+    }
+
+    async fn confirm(&mut self, ids: &BTreeSet<InstanceId>) -> Result<(u64, Vec<InstanceId>), Error> {
+        let Some((next, removed)) = self.book.listing.confirmed(ids) else {
+            return Ok((self.revision(), Vec::new()));
+        };
+        let revision = self.commit(Part::Listing(next)).await?;
+        info!(revision, removed = removed.len(), "held instances were let go");
+        Ok((revision, removed))
+    }
+
+    async fn set_release(&mut self, app_id: &str, release: Release) -> Result<u64, Error> {
+        let set_unix_ms = clock::unix_ms(SystemTime::now());
+        let (version, release) = (release.version.clone(), Release { set_unix_ms, ..release });
+        let next = self.book.releases.set(app_id, release, self.book.rules.keep_releases);
+        let Some(next) = next else { return Ok(self.revision()) };
+        let mut used = self.book.applications();
+        used.insert(app_id);
+        let next = next.pruned(&used);
+        let revision = self.commit(Part::Releases(next)).await?;
+        info!(app_id, version, revision, "package of an application set");
+        Ok(revision)
+    }
+
+    async fn revert_release(&mut self, app_id: &str, path: &Path, reason: &str) -> Result<u64, Error> {
+        let unknown = || Error::NoRelease { app_id: app_id.to_owned(), path: path.to_owned() };
+        let next = self.book.releases.revert(app_id, path, reason).ok_or_else(unknown)?;
+        if next == *self.book.releases {
+            return Ok(self.revision());
+        }
+        let revision = self.commit(Part::Releases(next)).await?;
+        warn!(app_id, revision, error = reason, "package of an application taken back");
+        Ok(revision)
+    }
+
     /// On disk first, then for all to see.
-    async fn commit(&mut self, debug: Entries) -> Result<u64, Error> {
-        let revision = self.state.borrow().revision + 1;
-        let store = self.store.clone();
-        let saved = tokio::task::spawn_blocking(move || store.save(revision, &debug).map(|()| debug)).await;
-        let saved = saved.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        let path = self.store.path().to_owned();
-        self.book.debug = saved.map_err(|source| Error::Unwritable { path, source })?;
-        let merged = self.book.merged(&self.book.debug);
-        warn_of(&merged);
-        self.state.send_replace(Arc::new(State { revision, desired: merged.desired }));
+    async fn commit(&mut self, part: Part) -> Result<u64, Error> {
+        let revision = self.revision() + 1;
+        match self.disk.save(revision, part).await? {
+            Part::Debug(debug) => self.book.debug = debug,
+            Part::Listing(listing) => self.book.listing = Arc::new(listing),
+            Part::Releases(releases) => self.book.releases = Arc::new(releases),
+        }
+        let next = state(&self.book, revision);
+        warn_of(&next.conflicts, &self.state.borrow().conflicts);
+        self.state.send_replace(Arc::new(next));
         Ok(revision)
     }
 }
 
-fn warn_of(merged: &Merged) {
-    for conflict in &merged.conflicts {
+/// What the book comes to.
+fn state(book: &Book, revision: u64) -> State {
+    let Merged { desired, waiting, conflicts } = book.merged(&book.debug);
+    let (listing, releases) = (Arc::clone(&book.listing), Arc::clone(&book.releases));
+    State { revision, desired, waiting, conflicts, listing, releases }
+}
+
+/// Of the conflicts, says those that were not there before.
+fn warn_of(conflicts: &[Conflict], before: &[Conflict]) {
+    let told: BTreeSet<&Conflict> = before.iter().collect();
+    for conflict in conflicts.iter().filter(|conflict| !told.contains(conflict)) {
         warn!(instance = %conflict.id, error = %conflict, "instance is not desired");
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use nexushub_chassis::names::InstanceId;
+use nexushub_chassis::names::{InstanceId, shown};
 use tonic::Status;
 
 use crate::{merge::Conflict, typed::BadField};
@@ -37,6 +37,14 @@ pub enum Error {
         "the desired state would grow to {0} bytes, more than one message holds; remove an instance first"
     )]
     TooLarge(usize),
+    /// There is no such package.
+    #[error("application {} has no package at `{}`", shown(app_id), path.display())]
+    NoRelease {
+        /// Whose.
+        app_id: String,
+        /// Where it would lie.
+        path: PathBuf,
+    },
     /// The change could not be made durable.
     #[error("could not write `{path}`: {source}; nothing was changed")]
     Unwritable {
@@ -56,6 +64,7 @@ impl From<Error> for Status {
         match error {
             Error::Missing | Error::Bad(_) => Self::invalid_argument(message),
             Error::Taken(_) => Self::already_exists(message),
+            Error::NoRelease { .. } => Self::not_found(message),
             // Not RESOURCE_EXHAUSTED, which means load: a limit that stays is not to be tried again.
             Error::NotDebug { .. } | Error::TooMany(_) | Error::TooLarge(_) => {
                 Self::failed_precondition(message)

@@ -1,20 +1,24 @@
 //! Which app instances should exist.
 //!
 //! Three sources speak of them: static ones from the configuration file and `apps.d` (`configured.rs`), dynamic ones from the
-//! admin app (a later room; `merge.rs` has its place), and debug ones put by RPC (`store.rs` keeps them). Everything that
-//! anybody wrote is judged in `typed.rs` and `route.rs`; `merge.rs`, a pure function, says what they make together; one task (`desired.rs`) owns
-//! the result; `service.rs` answers requests and feeds watchers with the differences that `changes.rs` finds.
+//! admin app (`admin.rs`; which package they run is in `releases.rs`), and debug ones put by RPC (`store.rs` keeps them). Everything
+//! that anybody wrote is judged in `typed.rs` and `route.rs`; `merge.rs`, a pure function, says what they make together; one task
+//! (`desired.rs`) owns the result; `service.rs` answers requests and feeds watchers with the differences that `changes.rs` finds.
 //!
-//! Invariant: what was answered is on disk, and nobody sees what isn't. The configuration is read once, at start; a changed one
-//! is taken up when the daemon is rolled.
+//! Invariant: what was answered is on disk (`disk.rs`), and nobody sees what isn't. The configuration is read once, at start; a
+//! changed one is taken up when the daemon is rolled.
 
+pub mod admin;
 pub mod changes;
 pub mod config;
 pub mod configured;
 pub mod desired;
+pub mod disk;
 pub mod error;
 pub mod instance;
+pub mod kept;
 pub mod merge;
+pub mod releases;
 pub mod route;
 pub mod service;
 pub mod store;
@@ -23,30 +27,39 @@ pub mod wire;
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use http::HeaderValue;
 use nexushub_chassis::{
     Fault,
+    client::GrpcChannel,
     daemon::{Chassis, Daemon},
     launch::{clock, handoff::Handoff},
-    names::Zone,
+    names::{ADMIN_INSTANCE, Zone},
     ready::Ready,
     setup::{Setup, find_config},
+    vital::Vital,
 };
 use nexushub_proto::provider::provider_service_server::ProviderServiceServer;
 use tokio::sync::watch;
-use tracing::error;
+use tracing::warn;
 
 use crate::{
-    config::{Config, MAX_DEBUG_INSTANCES},
+    admin::{
+        ask::{Proxied, Way},
+        follow::{Contact, follow, settled},
+        listing::Hold,
+    },
+    config::Config,
     configured::Document,
-    desired::{Book, Owner, State, first_revision},
+    desired::{Book, Handle, Owner, Rules, State, first_revision},
+    disk::{Disk, Found},
     instance::Entry,
+    merge::Ground,
     service::Service,
-    store::{Loaded, Store},
     typed::Judge,
 };
 
-/// Largest request, in bytes: far above what the limits of one instance allow.
-const REQUEST_MAX: usize = 256 * 1024;
+/// Largest request, in bytes: the ids of ten thousand instances; far above what the limits of one instance allow.
+const REQUEST_MAX: usize = 1 << 20;
 
 /// The daemon.
 pub struct Provider;
@@ -56,36 +69,38 @@ impl Daemon for Provider {
     type Config = Config;
 
     fn check(setup: &Setup<Config>) -> Result<(), Fault> {
-        if setup.config.max_debug_instances > MAX_DEBUG_INSTANCES {
-            let msg = format!("{} is more than {MAX_DEBUG_INSTANCES}", setup.config.max_debug_instances);
-            let fault = Fault::new("config_invalid", msg, "provider.max_debug_instances", "ask for fewer");
-            return Err(Fault { exit: nexushub_chassis::launch::fault::EXIT_USAGE, ..fault });
-        }
+        setup.config.judge()?;
         statics(setup).map(drop)
     }
 
     async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
         let judge = Judge { root: None, ..judge(&chassis.setup) };
-        let statics = statics(&chassis.setup)?;
-        let (store, loaded) = debug_instances(&chassis.setup, &judge)?;
-        let revision = first_revision(loaded.revision, clock::unix_ms(SystemTime::now()));
+        let (disk, found) = found(&chassis.setup, &judge)?;
+        let revision = first_revision(found.revision, clock::unix_ms(SystemTime::now()));
         let book = Book {
-            statics,
-            dynamic: Vec::new(),
-            debug: loaded.entries,
-            data_root: chassis.setup.state.join("provider/data"),
-            max_debug: chassis.setup.config.max_debug_instances,
+            statics: statics(&chassis.setup)?,
+            listing: found.listing,
+            releases: found.releases,
+            debug: found.debug,
+            rules: rules(&chassis.setup),
         };
-        let (owner, handle) = Owner::new(book, store, revision);
+        let way = way(&chassis, &book);
+        let (owner, handle) = Owner::new(book, disk, revision);
         let desired = handle.watch();
-        let service =
-            ProviderServiceServer::new(Service::new(handle, judge)).max_decoding_message_size(REQUEST_MAX);
-        let mut server = tokio::spawn(chassis.grpc(service));
+        let (contact, stands) = watch::channel(Contact { followed: way.is_some(), ..Contact::default() });
+        let mut vital = Vital::default();
+        if let Some(way) = way {
+            let (admin, procmgr) = (Proxied::new(way, judge.clone()), chassis.clients.channel("procmgr"));
+            vital.spawn("follower of the admin app", following(admin, handle.clone(), contact, procmgr));
+        }
+        let service = ProviderServiceServer::new(Service::new(handle, judge, stands, chassis.audit.clone()));
+        let mut server = tokio::spawn(chassis.grpc(service.max_decoding_message_size(REQUEST_MAX)));
         chassis.ready.ready(&summary(&desired.borrow()));
         tokio::spawn(say_what_changes(desired, chassis.ready.clone()));
         let ended = tokio::select! {
             () = owner.run(chassis.shutdown.draining()) => server.await,
             ended = &mut server => ended,
+            fault = vital.ended() => return Err(fault),
         };
         match ended {
             Ok(outcome) => outcome,
@@ -96,8 +111,34 @@ impl Daemon for Provider {
     }
 }
 
+/// The way to the admin app, if it is to be followed and the configuration has it.
+fn way(chassis: &Chassis<Config>, book: &Book) -> Option<Way> {
+    let there = book.statics.iter().any(|entry| entry.id.as_str() == ADMIN_INSTANCE);
+    if !chassis.setup.config.follow_admin || !there {
+        return None;
+    }
+    let token = chassis.credentials.token_for("proxy");
+    let bearer = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+    let Some(mut bearer) = bearer else {
+        warn!(peer = "proxy", "there is no token for the proxy; the admin app is not followed");
+        return None;
+    };
+    bearer.set_sensitive(true);
+    let instance = HeaderValue::from_static(ADMIN_INSTANCE);
+    Some(Way { socket: chassis.setup.run.join("proxy.http.sock"), bearer, instance })
+}
+
+async fn following(admin: Proxied, handle: Handle, contact: watch::Sender<Contact>, procmgr: GrpcChannel) {
+    settled(procmgr).await;
+    follow(admin, handle, contact).await;
+}
+
 fn summary(state: &State) -> String {
-    format!("{} instances desired", state.desired.len())
+    let held = match state.listing.held.len() {
+        0 => String::new(),
+        held => format!("; {held} are no longer listed and held, see nexushub plan"),
+    };
+    format!("{} instances desired{held}", state.desired.len())
 }
 
 async fn say_what_changes(mut desired: watch::Receiver<Arc<State>>, ready: Ready) {
@@ -126,21 +167,28 @@ fn named(path: PathBuf, setup: &Setup<Config>) -> PathBuf {
     if path.starts_with(&setup.run) { PathBuf::from("nexushub.toml") } else { path }
 }
 
-fn debug_instances(setup: &Setup<Config>, judge: &Judge) -> Result<(Store, Loaded), Fault> {
-    let folder = setup.state.join("provider");
-    let store = Store::open(&folder).map_err(|error| {
-        let msg = format!("could not open the folder of the debug instances: {error}");
-        Fault::new(
-            "state_unwritable",
-            msg,
-            folder.display().to_string(),
-            "check the path and its permissions",
-        )
-    })?;
-    let loaded = store.load(judge)?;
-    if let Some((aside, why)) = &loaded.corrupt {
-        let kept = loaded.entries.len();
-        error!(error = %why, aside = %aside.display(), kept, "file of debug instances is corrupt; moved aside");
+fn rules(setup: &Setup<Config>) -> Rules {
+    let config = &setup.config;
+    Rules {
+        ground: Ground {
+            data_root: setup.state.join("provider/data"),
+            reserved_ids: config.reserved_instances.iter().cloned().collect(),
+            reserved_hosts: config.reserved_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+        },
+        max_debug: config.max_debug_instances,
+        hold: Hold { share_percent: config.hold_share_percent, least: config.hold_least },
+        keep_releases: config.keep_releases,
+        dynamic: (config.dynamic_driver, config.dynamic_egress),
     }
-    Ok((store, loaded))
+}
+
+fn found(setup: &Setup<Config>, judge: &Judge) -> Result<(Disk, Found), Fault> {
+    let folder = setup.state.join("provider");
+    let disk = Disk::open(&folder).map_err(|error| {
+        let msg = format!("could not open the folder of the desired instances: {error}");
+        let hint = "check the path and its permissions";
+        Fault::new("state_unwritable", msg, folder.display().to_string(), hint)
+    })?;
+    let found = disk.load(judge)?;
+    Ok((disk, found))
 }

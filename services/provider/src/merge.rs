@@ -11,13 +11,15 @@
 //! 3. a static instance that lost in 2 falls back to its configured name, if that is still free
 //! 4. debug instances
 //!
-//! Whoever finds one of its names taken is not desired, and a conflict names both. A name may be held together by those who say
+//! Whoever finds one of its names taken is not desired, and a conflict names both. What is reserved (the instances that people log
+//! in at and administer) is the configuration's alone: a dynamic entry of such an id may say how it is shown and nothing else, a
+//! debug entry nothing. A dynamic instance whose application has no package yet holds its names, and waits. A name may be held together by those who say
 //! that they share their requests, and all who hold a name ask its clients for certificates of the same authority.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use nexushub_chassis::names::InstanceId;
@@ -52,6 +54,8 @@ pub struct Desired {
 pub struct Merged {
     /// What should run.
     pub desired: BTreeMap<InstanceId, Desired>,
+    /// What would run if its application had a package; its release is empty.
+    pub waiting: BTreeMap<InstanceId, Desired>,
     /// Entries that lost, in a fixed order.
     pub conflicts: Vec<Conflict>,
 }
@@ -78,6 +82,21 @@ pub enum Clash {
     ClientCa(String, InstanceId, Source),
     /// It says no host name or no release, and nobody else does.
     Incomplete,
+    /// Its id is the configuration's alone.
+    ReservedId,
+    /// This name is the configuration's alone.
+    ReservedHost(String),
+}
+
+/// What the merge knows besides the entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ground {
+    /// Where data folders lie by default.
+    pub data_root: PathBuf,
+    /// Ids that only the configuration may give.
+    pub reserved_ids: BTreeSet<InstanceId>,
+    /// Relative host names that only the configuration may give.
+    pub reserved_hosts: BTreeSet<String>,
 }
 
 impl fmt::Display for Conflict {
@@ -98,20 +117,31 @@ impl fmt::Display for Conflict {
                 )
             }
             Clash::Incomplete => write!(f, "instance `{id}` ({source}) has no host name or no release"),
+            Clash::ReservedId => {
+                write!(f, "instance id `{id}` ({source}) is reserved for an instance of the configuration")
+            }
+            Clash::ReservedHost(host) => {
+                write!(
+                    f,
+                    "host name `{host}` of instance `{id}` ({source}) is reserved for an instance of the configuration"
+                )
+            }
         }
     }
 }
 
 type ById<'a> = BTreeMap<&'a InstanceId, &'a Entry>;
 
-/// Merges all entries; see the head of this file. `data_root` is where data folders lie by default.
+/// Merges all entries; see the head of this file.
 #[must_use]
-pub fn merge(statics: &[Entry], dynamic: &[Entry], debug: &[Entry], data_root: &Path) -> Merged {
-    let mut table = Table { data_root, claimed: BTreeMap::new(), merged: Merged::default() };
+pub fn merge(statics: &[Entry], dynamic: &[Entry], debug: &[Entry], ground: &Ground) -> Merged {
+    let mut table = Table { ground, claimed: BTreeMap::new(), merged: Merged::default() };
     let statics = table.unique(statics);
     let dynamic = table.unique(dynamic);
     let debug = table.unique(debug);
-    let layers = layers(&statics, &dynamic);
+    let dynamic = table.unreserved(dynamic, |id| statics.contains_key(id));
+    let debug = table.unreserved(debug, |id| statics.contains_key(id)); // which lose to those below
+    let layers = layers(&statics, &dynamic, &ground.reserved_ids);
     for (entry, fields) in &layers.own {
         table.claim(entry, fields, Origin::Static);
     }
@@ -147,13 +177,15 @@ struct Layers<'a> {
     given: Vec<(&'a Entry, Fields, Option<&'a Entry>)>,
 }
 
-fn layers<'a>(statics: &ById<'a>, dynamic: &ById<'a>) -> Layers<'a> {
+fn layers<'a>(statics: &ById<'a>, dynamic: &ById<'a>, reserved: &BTreeSet<InstanceId>) -> Layers<'a> {
     let mut layers = Layers { own: Vec::new(), given: Vec::new() };
     let ids: BTreeSet<&InstanceId> = statics.keys().chain(dynamic.keys()).copied().collect();
     for id in ids {
         match (statics.get(id).copied(), dynamic.get(id).copied()) {
             (Some(below), Some(upper)) => {
-                let fields = upper.fields.over(&below.fields, &below.pins);
+                let shown = Fields { display_name: upper.fields.display_name.clone(), ..Fields::default() };
+                let said = if reserved.contains(id) { &shown } else { &upper.fields };
+                let fields = said.over(&below.fields, &below.pins);
                 if fields.host_name == below.fields.host_name && fields.route == below.fields.route {
                     layers.own.push((below, fields));
                 } else {
@@ -170,7 +202,7 @@ fn layers<'a>(statics: &ById<'a>, dynamic: &ById<'a>) -> Layers<'a> {
 
 /// The result under construction.
 struct Table<'a> {
-    data_root: &'a Path,
+    ground: &'a Ground,
     claimed: BTreeMap<String, Vec<Claim>>,
     merged: Merged,
 }
@@ -214,12 +246,31 @@ impl Table<'_> {
         unique
     }
 
+    /// Without those whose id is reserved, unless there is the instance for which it is.
+    fn unreserved<'e>(&mut self, mut entries: ById<'e>, there: impl Fn(&InstanceId) -> bool) -> ById<'e> {
+        let ground = self.ground;
+        let strange = |id: &InstanceId| ground.reserved_ids.contains(id) && !there(id);
+        let strangers: Vec<_> = entries.extract_if(.., |id, _| strange(id)).collect();
+        for (_, entry) in strangers {
+            self.lost(entry, Clash::ReservedId);
+        }
+        entries
+    }
+
     fn claim(&mut self, entry: &Entry, fields: &Fields, origin: Origin) -> bool {
-        let Some(instance) = fields.complete(&entry.id, self.data_root) else {
+        let waits = origin == Origin::Dynamic && fields.release.is_none();
+        let empty = waits.then(|| Fields { release: Some(PathBuf::new()), ..fields.clone() });
+        let Some(instance) = empty.as_ref().unwrap_or(fields).complete(&entry.id, &self.ground.data_root)
+        else {
             self.lost(entry, Clash::Incomplete);
             return false;
         };
         let (hosts, below) = route::claims(&instance);
+        let given = !matches!(entry.source, Source::File(..));
+        if let Some(host) = hosts.iter().find(|host| given && self.ground.reserved_hosts.contains(*host)) {
+            self.lost(entry, Clash::ReservedHost(host.clone()));
+            return false;
+        }
         let claim = || Claim {
             id: entry.id.clone(),
             source: entry.source.clone(),
@@ -237,7 +288,8 @@ impl Table<'_> {
         for host in hosts {
             self.claimed.entry(host).or_default().push(claim());
         }
-        self.merged.desired.insert(entry.id.clone(), Desired { instance, origin });
+        let into = if waits { &mut self.merged.waiting } else { &mut self.merged.desired };
+        into.insert(entry.id.clone(), Desired { instance, origin });
         true
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use nexushub_chassis::names::{HostName, HostNameError, shown};
+use nexushub_chassis::names::{HostName, HostNameError, InstanceId, is_name, port, shown};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
 const HOSTS_MAX: usize = 32;
 /// Longest path prefix, in bytes.
 const PREFIX_MAX: usize = 256;
+/// Most callers of either kind, and most origins.
+const LISTED_MAX: usize = 64;
 /// Longest name of a group.
 const BALANCE_MAX: usize = 64;
 /// What stands for one or more labels.
@@ -56,6 +58,18 @@ pub struct Route {
     /// Who issues the certificates that its clients need.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<String>,
+    /// Instances that may ask for its `/api`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<String>,
+    /// Instances that may ask for its `/internal`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub internal_callers: Vec<String>,
+    /// It is for users who are signed in.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sign_in: bool,
+    /// Origins whose scripts may ask for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cors: Vec<String>,
 }
 
 impl Judge {
@@ -79,8 +93,15 @@ impl Judge {
         }
         let ca = typed.client_ca.map(|path| self.path(&path)).transpose().map_err(bad("client_ca"))?;
         let ca = ca.map(|path| path.to_string_lossy().into_owned()); // it was text when it was judged
+        if typed.sign_in && typed.path_prefix.is_some() {
+            let why = "a host has one sign-in, so not below a path prefix".to_owned();
+            return Err(BadField { key: "sign_in", why });
+        }
+        callers(&typed.callers).map_err(bad("callers"))?;
+        callers(&typed.internal_callers).map_err(bad("internal_callers"))?;
+        let cors = origins(&typed.cors).map_err(bad("cors"))?;
         let max_body_bytes = typed.max_body_bytes.filter(|bytes| *bytes > 0);
-        Ok(Route { hosts, max_body_bytes, client_ca: ca, ..typed })
+        Ok(Route { hosts, max_body_bytes, client_ca: ca, cors, ..typed })
     }
 
     /// A host name, or what stands for all names below one.
@@ -119,6 +140,37 @@ fn balance(group: &str) -> Result<(), String> {
     if group.is_empty() || group.len() > BALANCE_MAX || !group.bytes().all(plain) {
         let text = shown(group);
         return Err(format!("group {text} is not 1 to {BALANCE_MAX} characters of A-Z a-z 0-9 _ -"));
+    }
+    Ok(())
+}
+
+fn callers(ids: &[String]) -> Result<(), String> {
+    few(ids)?;
+    ids.iter().try_for_each(|id| InstanceId::parse(id).map(drop).map_err(|error| error.to_string()))
+}
+
+/// Origins as browsers write them.
+fn origins(typed: &[String]) -> Result<Vec<String>, String> {
+    few(typed)?;
+    typed.iter().map(|origin| self::origin(origin)).collect()
+}
+
+fn origin(typed: &str) -> Result<String, String> {
+    let written = typed.to_ascii_lowercase();
+    let (scheme, authority) = written.split_once("://").unwrap_or_default();
+    let (host, digits) = authority.split_once(':').unwrap_or((authority, "443"));
+    if !matches!(scheme, "https" | "http") || !is_name(host) || port(digits).is_none() {
+        return Err(format!(
+            "origin {} is not `https://` (or `http://`) and a host name, with its port where it has one",
+            shown(typed)
+        ));
+    }
+    Ok(written)
+}
+
+fn few(list: &[String]) -> Result<(), String> {
+    if list.len() > LISTED_MAX {
+        return Err(format!("{} are listed, more than {LISTED_MAX}", list.len()));
     }
     Ok(())
 }
@@ -198,6 +250,36 @@ mod tests {
         assert_eq!(ca(""), Err("client_ca"));
         let none = judged(Route { max_body_bytes: Some(0), ..Route::default() }).unwrap();
         assert_eq!(none, Route::default(), "no bytes at all is nobody's wish");
+    }
+
+    #[test]
+    fn callers_are_instances_and_origins_are_what_browsers_send() {
+        let ids = |id: &str| vec![id.to_owned()];
+        assert!(judged(Route { callers: ids("shop-1"), ..Route::default() }).is_ok());
+        for bad in ["", "*", "@provider", "a b", "../x"] {
+            assert_eq!(judged(Route { callers: ids(bad), ..Route::default() }), Err("callers"), "{bad}");
+            let route = Route { internal_callers: ids(bad), ..Route::default() };
+            assert_eq!(judged(route), Err("internal_callers"), "{bad}");
+        }
+        let cors = |origin: &str| judged(Route { cors: ids(origin), ..Route::default() });
+        assert_eq!(cors("https://Shop.example").unwrap().cors, ["https://shop.example"]);
+        assert!(cors("http://localhost:5173").is_ok());
+        for bad in [
+            "",
+            "*",
+            "null",
+            "shop.example",
+            "https://",
+            "https://*.a",
+            "https://a/",
+            "ftp://a",
+            "https://a:0",
+        ] {
+            assert_eq!(cors(bad), Err("cors"), "{bad}");
+        }
+        let below = Some("/a".to_owned());
+        assert_eq!(judged(Route { sign_in: true, path_prefix: below, ..Route::default() }), Err("sign_in"));
+        assert_eq!(judged(Route { callers: vec!["a".into(); 65], ..Route::default() }), Err("callers"));
     }
 
     proptest! {

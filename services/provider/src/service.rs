@@ -3,16 +3,24 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
-use nexushub_chassis::names::InstanceId;
+use nexushub_chassis::{
+    audit::{Audit, Event, Outcome},
+    chain,
+    credentials::Caller,
+    names::InstanceId,
+};
 use nexushub_proto::provider::{
-    ListInstancesRequest, ListInstancesResponse, PutInstanceRequest, PutInstanceResponse,
-    RemoveInstanceRequest, RemoveInstanceResponse, WatchDesiredRequest, WatchDesiredResponse,
+    ConfirmRemovalsRequest, ConfirmRemovalsResponse, Instance, ListInstancesRequest, ListInstancesResponse,
+    ListReleasesRequest, ListReleasesResponse, PutInstanceRequest, PutInstanceResponse,
+    RemoveInstanceRequest, RemoveInstanceResponse, RevertReleaseRequest, RevertReleaseResponse,
+    SetReleaseRequest, SetReleaseResponse, WatchDesiredRequest, WatchDesiredResponse,
     provider_service_server::ProviderService,
 };
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
 
 use crate::{
+    admin::follow::Contact,
     changes,
     desired::{Handle, State},
     error::Error,
@@ -25,14 +33,58 @@ use crate::{
 pub struct Service {
     handle: Handle,
     judge: Judge,
+    contact: watch::Receiver<Contact>,
+    audit: Audit,
 }
 
 impl Service {
-    /// A service in front of this owner. Paths in requests must be absolute.
+    /// A service in front of this owner, whose changes are noted. Paths in requests must be absolute.
     #[must_use]
-    pub fn new(handle: Handle, judge: Judge) -> Self {
-        Self { handle, judge: Judge { root: None, ..judge } }
+    pub fn new(handle: Handle, judge: Judge, contact: watch::Receiver<Contact>, audit: Audit) -> Self {
+        Self { handle, judge: Judge { root: None, ..judge }, contact, audit }
     }
+
+    fn state(&self) -> Arc<State> {
+        self.handle.watch().borrow().clone()
+    }
+
+    async fn put(&self, sent: Option<Instance>) -> Result<u64, Error> {
+        let entry = wire::typed(sent.ok_or(Error::Missing)?)
+            .and_then(|typed| self.judge.entry(typed, Source::Debug))
+            .map_err(Error::Bad)?;
+        self.handle.put(entry).await
+    }
+
+    async fn remove(&self, instance: &str) -> Result<(u64, bool), Error> {
+        self.handle.remove(id(instance)?).await
+    }
+
+    /// Notes what was asked for, and hands on what came of it.
+    fn noted<T>(
+        &self,
+        (who, from): (String, String),
+        (what, object): (&'static str, String),
+        asked: Result<T, Error>,
+        detail: impl FnOnce(&T) -> String,
+    ) -> Result<T, Error> {
+        let (outcome, detail) = match &asked {
+            Ok(done) => (Outcome::Done, detail(done)),
+            Err(error) => (Outcome::Failed, chain(error)),
+        };
+        self.audit.note(Event { who, what, object, from, outcome, detail });
+        asked
+    }
+}
+
+/// Who calls, and from where: a daemon or an operator, by the socket, as this user.
+fn caller<T>(request: &Request<T>) -> (String, String) {
+    let who = request.extensions().get::<Caller>().map(|caller| caller.name.clone()).unwrap_or_default();
+    let uid = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    (who, uid.map_or_else(String::new, |cred| format!("uid {}", cred.uid())))
+}
+
+fn id(text: &str) -> Result<InstanceId, Error> {
+    InstanceId::parse(text).map_err(|error| Error::Bad(BadField { key: "id", why: error.to_string() }))
 }
 
 #[tonic::async_trait]
@@ -41,10 +93,11 @@ impl ProviderService for Service {
         &self,
         request: Request<PutInstanceRequest>,
     ) -> Result<Response<PutInstanceResponse>, Status> {
-        let sent = request.into_inner().instance.ok_or(Error::Missing)?;
-        let entry =
-            wire::typed(sent).and_then(|typed| self.judge.entry(typed, Source::Debug)).map_err(Error::Bad)?;
-        let revision = self.handle.put(entry).await?;
+        let (asker, sent) = (caller(&request), request.into_inner().instance);
+        let (id, release) =
+            sent.as_ref().map(|sent| (sent.id.clone(), sent.release.clone())).unwrap_or_default();
+        let put = self.put(sent).await;
+        let revision = self.noted(asker, ("instance.put", id), put, |_| release)?;
         Ok(Response::new(PutInstanceResponse { revision }))
     }
 
@@ -52,9 +105,10 @@ impl ProviderService for Service {
         &self,
         request: Request<RemoveInstanceRequest>,
     ) -> Result<Response<RemoveInstanceResponse>, Status> {
-        let id = InstanceId::parse(&request.into_inner().id)
-            .map_err(|error| Error::Bad(BadField { key: "id", why: error.to_string() }))?;
-        let (revision, removed) = self.handle.remove(id).await?;
+        let (asker, id) = (caller(&request), request.into_inner().id);
+        let removed = self.remove(&id).await;
+        let told = |(_, removed): &(u64, bool)| if *removed { "" } else { "there was none" }.to_owned();
+        let (revision, removed) = self.noted(asker, ("instance.remove", id), removed, told)?;
         Ok(Response::new(RemoveInstanceResponse { revision, removed }))
     }
 
@@ -62,9 +116,52 @@ impl ProviderService for Service {
         &self,
         _request: Request<ListInstancesRequest>,
     ) -> Result<Response<ListInstancesResponse>, Status> {
-        let state = self.handle.watch().borrow().clone();
-        let instances = state.desired.values().map(wire::instance).collect();
-        Ok(Response::new(ListInstancesResponse { revision: state.revision, instances }))
+        let admin = self.contact.borrow().clone();
+        Ok(Response::new(wire::listed(&self.state(), admin)))
+    }
+
+    async fn set_release(
+        &self,
+        request: Request<SetReleaseRequest>,
+    ) -> Result<Response<SetReleaseResponse>, Status> {
+        let SetReleaseRequest { app_id, release } = request.into_inner();
+        let (app_id, release) =
+            wire::release(app_id, release.unwrap_or_default(), &self.judge).map_err(Error::Bad)?;
+        let revision = self.handle.set_release(app_id, release).await?;
+        Ok(Response::new(SetReleaseResponse { revision }))
+    }
+
+    async fn revert_release(
+        &self,
+        request: Request<RevertReleaseRequest>,
+    ) -> Result<Response<RevertReleaseResponse>, Status> {
+        let RevertReleaseRequest { app_id, path, reason } = request.into_inner();
+        let revision = self.handle.revert_release(app_id.clone(), path.as_ref(), reason).await?;
+        let current = self.state().releases.current(&app_id).map(|path| path.to_string_lossy().into_owned());
+        Ok(Response::new(RevertReleaseResponse { revision, current: current.unwrap_or_default() }))
+    }
+
+    async fn list_releases(
+        &self,
+        request: Request<ListReleasesRequest>,
+    ) -> Result<Response<ListReleasesResponse>, Status> {
+        let wanted = request.into_inner().app_id;
+        let state = self.state();
+        let shelves = state.releases.applications.iter();
+        let shelves = shelves.filter(|(app_id, _)| wanted.is_empty() || wanted == **app_id);
+        let applications = shelves.map(|(app_id, shelf)| wire::shelf(app_id, shelf)).collect();
+        Ok(Response::new(ListReleasesResponse { applications }))
+    }
+
+    async fn confirm_removals(
+        &self,
+        request: Request<ConfirmRemovalsRequest>,
+    ) -> Result<Response<ConfirmRemovalsResponse>, Status> {
+        let ids = request.into_inner().ids;
+        let ids = ids.iter().map(|text| id(text)).collect::<Result<_, _>>()?;
+        let (revision, removed) = self.handle.confirm(ids).await?;
+        let removed = removed.iter().map(ToString::to_string).collect();
+        Ok(Response::new(ConfirmRemovalsResponse { revision, removed }))
     }
 
     type WatchDesiredStream = Pin<Box<dyn Stream<Item = Result<WatchDesiredResponse, Status>> + Send>>;
@@ -112,33 +209,32 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
-        desired::{Book, Owner},
-        store::{Entries, Store},
+        desired::{Book, Owner, Rules},
+        disk::Disk,
+        store::Entries,
     };
     use futures_util::StreamExt;
-    use nexushub_chassis::names::Zone;
-    use nexushub_proto::provider::{self as proto, watch_desired_response::Event};
+    use nexushub_chassis::{audit, names::Zone};
+    use nexushub_proto::provider::watch_desired_response::Event as Change;
     use tonic::Code;
 
     fn service(folder: &tempfile::TempDir) -> Service {
-        let book = Book {
-            statics: Vec::new(),
-            dynamic: Vec::new(),
-            debug: Entries::new(),
-            data_root: "/d".into(),
-            max_debug: 4,
-        };
-        let (owner, handle) = Owner::new(book, Store::open(folder.path()).unwrap(), 1);
+        let rules = Rules { max_debug: 4, ..crate::desired::tests::rules() };
+        let book =
+            Book { statics: Vec::new(), debug: Entries::new(), rules, ..crate::desired::tests::book() };
+        let (owner, handle) = Owner::new(book, Disk::open(folder.path()).unwrap(), 1);
         tokio::spawn(owner.run(std::future::pending()));
-        Service::new(handle, Judge { zone: Zone::new("b", 1), root: Some("/p".into()) })
+        let audit = Audit::of(folder.path(), "provider");
+        let (_, contact) = watch::channel(Contact::default());
+        Service::new(handle, Judge { zone: Zone::new("b", 1), root: Some("/p".into()) }, contact, audit)
     }
 
-    fn instance(id: &str, host_name: &str) -> proto::Instance {
+    fn instance(id: &str, host_name: &str) -> Instance {
         let (id, host_name, release) = (id.into(), host_name.into(), "/r".into());
-        proto::Instance { id, host_name, release, ..Default::default() }
+        Instance { id, host_name, release, ..Default::default() }
     }
 
-    async fn put(service: &Service, instance: Option<proto::Instance>) -> Result<u64, Code> {
+    async fn put(service: &Service, instance: Option<Instance>) -> Result<u64, Code> {
         let answer = service.put_instance(Request::new(PutInstanceRequest { instance })).await;
         answer.map(|answer| answer.into_inner().revision).map_err(|status| status.code())
     }
@@ -151,14 +247,32 @@ mod tests {
         let watch = service.watch_desired(Request::new(WatchDesiredRequest {})).await.unwrap();
         let mut watch = watch.into_inner();
         let first = watch.next().await.unwrap().unwrap();
-        assert!(matches!(first.event, Some(Event::Snapshot(all)) if all.instances.len() == 1));
+        assert!(matches!(first.event, Some(Change::Snapshot(all)) if all.instances.len() == 1));
         let revision = put(&service, Some(instance("b", "y"))).await.unwrap();
         let second = watch.next().await.unwrap().unwrap();
-        assert!(second.revision == revision && matches!(second.event, Some(Event::Put(b)) if b.id == "b"));
+        assert!(second.revision == revision && matches!(second.event, Some(Change::Put(b)) if b.id == "b"));
         let id = "a".to_owned();
         service.remove_instance(Request::new(RemoveInstanceRequest { id })).await.unwrap();
         let third = watch.next().await.unwrap().unwrap();
-        assert!(matches!(third.event, Some(Event::RemovedId(id)) if id == "a"));
+        assert!(matches!(third.event, Some(Change::RemovedId(id)) if id == "a"));
+    }
+
+    #[tokio::test]
+    async fn who_changes_what_is_noted_and_what_came_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service(&folder);
+        put(&service, Some(instance("a", "x"))).await.unwrap();
+        put(&service, Some(instance("b", "no name"))).await.unwrap_err();
+        for id in ["a", "a"] {
+            service.remove_instance(Request::new(RemoveInstanceRequest { id: id.into() })).await.unwrap();
+        }
+        drop(service);
+        let noted = audit::tail(&audit::folder(folder.path()), 9).unwrap();
+        let told: Vec<_> = noted.iter().map(|entry| [&*entry.what, &*entry.object, &*entry.result]).collect();
+        let (put, remove) = ("instance.put", "instance.remove");
+        assert_eq!(told, [[put, "a", "ok"], [put, "b", "failed"], [remove, "a", "ok"], [remove, "a", "ok"]]);
+        assert!(noted[0].detail == "/r" && noted[1].detail.contains("host_name"), "{:?}", noted[1]);
+        assert_eq!(noted[3].detail, "there was none");
     }
 
     #[tokio::test]
@@ -169,7 +283,7 @@ mod tests {
         assert_eq!(put(&service, None).await, Err(Code::InvalidArgument));
         assert_eq!(put(&service, Some(instance("../a", "z"))).await, Err(Code::InvalidArgument));
         assert_eq!(put(&service, Some(instance("b", "no name"))).await, Err(Code::InvalidArgument));
-        let relative = proto::Instance { release: "r".into(), ..instance("b", "z") };
+        let relative = Instance { release: "r".into(), ..instance("b", "z") };
         assert_eq!(put(&service, Some(relative)).await, Err(Code::InvalidArgument));
         assert_eq!(put(&service, Some(instance("b", "X.b:1"))).await, Err(Code::AlreadyExists));
         for id in ["c", "d", "e"] {
@@ -180,5 +294,40 @@ mod tests {
         let id = "no/id".to_owned();
         let status = service.remove_instance(Request::new(RemoveInstanceRequest { id })).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
+    }
+
+    fn with_path(path: &str) -> SetReleaseRequest {
+        let release = nexushub_proto::provider::Release {
+            path: path.into(),
+            version: "1".into(),
+            ..Default::default()
+        };
+        SetReleaseRequest { app_id: "shop".into(), release: Some(release) }
+    }
+
+    async fn shelf(service: &Service) -> Vec<(String, bool, String)> {
+        let asked = ListReleasesRequest { app_id: "shop".into() };
+        let answer = service.list_releases(Request::new(asked)).await.unwrap().into_inner();
+        let releases = answer.applications.into_iter().flat_map(|application| application.releases);
+        releases.map(|one| (one.path, one.current, one.failed)).collect()
+    }
+
+    #[tokio::test]
+    async fn packages_are_set_listed_and_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service(&folder);
+        let set = |path: &str| service.set_release(Request::new(with_path(path)));
+        assert_eq!(set("relative").await.unwrap_err().code(), Code::InvalidArgument);
+        let first = set("/one").await.unwrap().into_inner().revision;
+        assert_eq!(set("/one").await.unwrap().into_inner().revision, first, "the same again is no change");
+        set("/two").await.unwrap();
+        let revert = |path: &str| {
+            let (app_id, path, reason) = ("shop".into(), path.into(), "broken".into());
+            service.revert_release(Request::new(RevertReleaseRequest { app_id, path, reason }))
+        };
+        assert_eq!(revert("/none").await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(revert("/two").await.unwrap().into_inner().current, "/one");
+        let expected = [("/two", false, "broken"), ("/one", true, "")];
+        assert_eq!(shelf(&service).await, expected.map(|(p, c, f)| (p.to_owned(), c, f.to_owned())));
     }
 }

@@ -161,6 +161,29 @@ impl Judge {
         Ok(Entry { id, fields, pins: BTreeSet::from_iter(typed.pin), source })
     }
 
+    /// An application as the admin app lists it.
+    ///
+    /// # Errors
+    /// The first value that can't be.
+    pub fn application(
+        &self,
+        id: &str,
+        app_id: String,
+        display_name: Option<String>,
+        host_name: &str,
+    ) -> Result<Entry, BadField> {
+        let bad = |key| move |why| BadField { key, why };
+        let id = InstanceId::parse(id).map_err(|e| bad("instanceId")(e.to_string()))?;
+        let host_name = HostName::parse(host_name, &self.zone).map_err(|e| bad("hostName")(e.to_string()))?;
+        let fields = Fields {
+            app_id: Some(name(app_id).map_err(bad("appId"))?),
+            display_name: display_name.map(name).transpose().map_err(bad("displayName"))?,
+            host_name: Some(host_name),
+            ..Fields::default()
+        };
+        Ok(Entry { id, fields, pins: BTreeSet::new(), source: Source::Dynamic })
+    }
+
     pub(crate) fn path(&self, typed: &str) -> Result<PathBuf, String> {
         if typed.is_empty() || typed.len() > PATH_MAX || typed.contains('\0') {
             return Err(format!("{} is not a path", shown(typed)));
@@ -193,7 +216,7 @@ fn required<'a>(value: Option<&'a str>, key: &'static str) -> Result<&'a str, Ba
     value.ok_or_else(|| BadField { key, why: format!("an instance needs a {}", key.replace('_', " ")) })
 }
 
-fn name(typed: String) -> Result<String, String> {
+pub(crate) fn name(typed: String) -> Result<String, String> {
     if typed.is_empty() || typed.chars().count() > NAME_MAX || typed.contains(char::is_control) {
         return Err(format!(
             "{} is empty, longer than {NAME_MAX} characters or has control characters",

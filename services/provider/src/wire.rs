@@ -6,11 +6,14 @@ use nexushub_proto::provider as proto;
 use prost::Message;
 
 use crate::{
+    admin::follow::Contact,
     changes::Change,
-    instance::{Deploy, Driver, Egress, Health, Instance, Limits},
-    merge::{Desired, Merged, Origin},
+    desired::State,
+    instance::{Deploy, Driver, Egress, Health, Instance, Limits, Source},
+    merge::{Conflict, Desired, Merged, Origin},
+    releases::{Release, Shelf},
     route::{Protocol, Route},
-    typed::{BadField, Typed},
+    typed::{self, BadField, Judge, Typed},
 };
 
 /// A request's instance as somebody wrote it; it is judged by `typed.rs` like any other.
@@ -107,6 +110,10 @@ fn route(sent: proto::Route) -> Result<Route, BadField> {
         balance: said(sent.balance),
         max_body_bytes: Some(sent.max_body_bytes).filter(|bytes| *bytes > 0),
         client_ca: said(sent.client_ca),
+        callers: sent.callers,
+        internal_callers: sent.internal_callers,
+        sign_in: sent.sign_in,
+        cors: sent.cors,
     })
 }
 
@@ -124,6 +131,10 @@ fn sent_route(route: &Route) -> proto::Route {
         balance: route.balance.clone().unwrap_or_default(),
         max_body_bytes: route.max_body_bytes.unwrap_or(0),
         client_ca: route.client_ca.clone().unwrap_or_default(),
+        callers: route.callers.clone(),
+        internal_callers: route.internal_callers.clone(),
+        sign_in: route.sign_in,
+        cors: route.cors.clone(),
     }
 }
 
@@ -200,6 +211,68 @@ pub fn change(revision: u64, change: &Change) -> proto::WatchDesiredResponse {
     proto::WatchDesiredResponse { revision, event: Some(event) }
 }
 
+/// Everything that is asked for, desired or not.
+#[must_use]
+pub fn listed(state: &State, contact: Contact) -> proto::ListInstancesResponse {
+    let held: Vec<_> = state.listing.held.keys().collect();
+    let held = held.iter().filter_map(|id| state.desired.get(*id).or_else(|| state.waiting.get(*id)));
+    let listed = u32::try_from(state.listing.listed.len()).unwrap_or(u32::MAX);
+    let admin = proto::Admin {
+        followed: contact.followed,
+        heard_unix_ms: contact.heard_unix_ms,
+        trouble: contact.trouble.unwrap_or_default(),
+        listed,
+        held: held.map(instance).collect(),
+        refused: state.listing.refused.clone(),
+    };
+    proto::ListInstancesResponse {
+        revision: state.revision,
+        instances: state.desired.values().map(instance).collect(),
+        waiting: state.waiting.values().map(instance).collect(),
+        conflicts: state.conflicts.iter().map(conflict).collect(),
+        admin: Some(admin),
+    }
+}
+
+fn conflict(conflict: &Conflict) -> proto::Conflict {
+    let origin = match conflict.source {
+        Source::File(..) => proto::Origin::Static,
+        Source::Dynamic => proto::Origin::Dynamic,
+        Source::Debug => proto::Origin::Debug,
+    };
+    proto::Conflict { id: conflict.id.to_string(), origin: origin.into(), reason: conflict.to_string() }
+}
+
+/// A package as somebody sets it; when that is, is for the owner to say.
+///
+/// # Errors
+/// The first value that can't be.
+pub fn release(app_id: String, sent: proto::Release, judge: &Judge) -> Result<(String, Release), BadField> {
+    let bad = |key| move |why| BadField { key, why };
+    let app_id = typed::name(app_id).map_err(bad("app_id"))?;
+    let path = judge.path(&sent.path).map_err(bad("path"))?;
+    let text = |key, text: String| match text.as_str() {
+        "" => Ok(text),
+        _ => typed::name(text).map_err(bad(key)),
+    };
+    let (version, by) = (text("version", sent.version)?, text("by", sent.by)?);
+    Ok((app_id, Release { path, version, by, set_unix_ms: 0, failed: None }))
+}
+
+/// The packages of an application as a message.
+#[must_use]
+pub fn shelf(app_id: &str, shelf: &Shelf) -> proto::Application {
+    let release = |release: &Release| proto::Release {
+        path: release.path.to_string_lossy().into_owned(), // it was text when it was judged
+        version: release.version.clone(),
+        by: release.by.clone(),
+        set_unix_ms: release.set_unix_ms,
+        current: shelf.current.as_ref() == Some(&release.path),
+        failed: release.failed.clone().unwrap_or_default(),
+    };
+    proto::Application { app_id: app_id.to_owned(), releases: shelf.releases.iter().map(release).collect() }
+}
+
 /// How large the snapshot of a state is, in bytes.
 #[must_use]
 pub fn snapshot_len(merged: &Merged) -> usize {
@@ -242,12 +315,22 @@ mod tests {
                 balance: "shops".into(),
                 max_body_bytes: 7,
                 client_ca: "/ca.pem".into(),
+                callers: vec!["admin".into()],
+                internal_callers: vec!["login".into()],
+                sign_in: false,
+                cors: vec!["https://shop.example".into()],
             }),
         };
         let judge = Judge { zone: Zone::new("b", 1), root: None };
         let entry = judge.entry(typed(sent.clone()).unwrap(), Source::Debug).unwrap();
         let whole = entry.fields.complete(&entry.id, Path::new("/x")).unwrap();
         assert_eq!(instance(&Desired { instance: whole, origin: Origin::Debug }), sent);
+    }
+
+    #[test]
+    fn a_sign_in_comes_back_as_it_was_sent() {
+        let sent = proto::Route { sign_in: true, ..Default::default() };
+        assert_eq!(sent_route(&route(sent.clone()).unwrap()), sent);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::{
     },
     h2, h2c, headers,
     upgrade::Tunnel,
+    websocket::Socket,
 };
 
 /// How far a request's body has come, for the deadlines.
@@ -37,8 +38,13 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Of a request without a body, which is all there.
+    pub(crate) fn whole() -> Self {
+        Self::new(true)
+    }
+
     fn new(done: bool) -> Self {
-        let (last_ms, left) = (AtomicU64::new(clock::now_ms()), AtomicU64::new(u64::MAX));
+        let (last_ms, left) = (AtomicU64::new(clock::about_ms()), AtomicU64::new(u64::MAX));
         Self { last_ms, done: AtomicBool::new(done), left }
     }
 
@@ -51,7 +57,7 @@ impl Progress {
 
     /// Something moved.
     pub(crate) fn step(&self) {
-        self.last_ms.store(clock::now_ms(), Ordering::Relaxed);
+        self.last_ms.store(clock::about_ms(), Ordering::Relaxed);
     }
 
     /// Whether the client has sent all of it.
@@ -71,6 +77,8 @@ impl Progress {
 pub(crate) enum RequestBody {
     /// None: the request can be sent again.
     Empty,
+    /// The proxy's own question; none once it was taken.
+    Whole(Option<Bytes>),
     /// As the client sends it over HTTP/1.1.
     H1(channel::Incoming, Arc<Progress>),
     /// As the client sends it over HTTP/2.
@@ -112,7 +120,7 @@ impl RequestBody {
     pub(crate) fn bound(&self, bytes: u64) -> Result<(), RequestBroke> {
         match self {
             Self::H1(_, progress) | Self::H2(_, progress) => progress.left.store(bytes, Ordering::Relaxed),
-            Self::Empty => {}
+            Self::Empty | Self::Whole(_) => {}
         }
         if self.size_hint().lower() > bytes { Err(RequestBroke::TooLarge) } else { Ok(()) }
     }
@@ -122,11 +130,11 @@ impl RequestBody {
         matches!(self, Self::Empty)
     }
 
-    /// How far it has come.
-    pub(crate) fn progress(&self) -> Arc<Progress> {
+    /// How far it has come; none if there is none of it.
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
         match self {
-            Self::Empty => Arc::new(Progress::new(true)),
-            Self::H1(_, progress) | Self::H2(_, progress) => Arc::clone(progress),
+            Self::Empty | Self::Whole(_) => None,
+            Self::H1(_, progress) | Self::H2(_, progress) => Some(Arc::clone(progress)),
         }
     }
 }
@@ -141,6 +149,7 @@ impl HttpBody for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBroke>>> {
         let (frame, ended, progress) = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
+            Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::H1(incoming, progress) => {
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 (frame.map(|frame| frame.map_err(RequestBroke::from)), incoming.is_end_stream(), progress)
@@ -163,6 +172,7 @@ impl HttpBody for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_none(),
             Self::H1(incoming, _) => incoming.is_end_stream(),
             Self::H2(incoming, _) => incoming.is_end_stream(),
         }
@@ -171,6 +181,7 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::H1(incoming, _) => incoming.size_hint(),
             Self::H2(incoming, _) => incoming.size_hint(),
         }
@@ -189,6 +200,9 @@ pub(crate) enum BodyError {
     /// A static file could not be read to its end.
     #[error("could not read a static file")]
     File(#[from] std::io::Error),
+    /// A WebSocket broke off on either side.
+    #[error("a WebSocket broke off")]
+    Socket(#[source] std::io::Error),
 }
 
 /// An answer's body on its way to a client, with the record that is closed when it ends.
@@ -210,6 +224,7 @@ enum Kind {
     Stream(Option<Box<h2c::Call>>),
     File(FileBody),
     Tunnel(Box<Tunnel>),
+    Socket(Box<Socket>),
 }
 
 impl ResponseBody {
@@ -246,6 +261,11 @@ impl ResponseBody {
         body
     }
 
+    /// What an app says on a WebSocket, to a client of HTTP/2.
+    pub(crate) fn socket(socket: Socket) -> Self {
+        Self { kind: Kind::Socket(Box::new(socket)), record: None, limit: None }
+    }
+
     /// None: the backend has agreed to leave HTTP, and this is its side of the connection.
     pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
         Self { kind: Kind::Tunnel(Box::new(tunnel)), record: None, limit: None }
@@ -264,7 +284,7 @@ impl ResponseBody {
 
     /// Breaks it off at this instant.
     pub(crate) fn until(mut self, limit: Option<Instant>) -> Self {
-        if !matches!(self.kind, Kind::Tunnel(_)) {
+        if !matches!(self.kind, Kind::Tunnel(_) | Kind::Socket(_)) {
             self.limit = limit.map(|limit| Box::pin(sleep_until(limit)));
         }
         self
@@ -323,6 +343,9 @@ impl HttpBody for ResponseBody {
             Kind::File(file) => {
                 ready!(file.poll_chunk(cx)).map(|chunk| chunk.map(Frame::data).map_err(BodyError::from))
             }
+            Kind::Socket(socket) => {
+                ready!(socket.poll_piece(cx)).map(|piece| piece.map(Frame::data).map_err(BodyError::Socket))
+            }
         };
         this.settle(frame.is_none());
         if let Some(record) = &mut this.record {
@@ -342,6 +365,7 @@ impl HttpBody for ResponseBody {
             Kind::Backend(call) => call.is_none(),
             Kind::Stream(call) => call.is_none(),
             Kind::File(file) => file.is_end(),
+            Kind::Socket(socket) => socket.is_ended(),
         }
     }
 
@@ -350,6 +374,7 @@ impl HttpBody for ResponseBody {
             Kind::Empty | Kind::Tunnel(_) | Kind::Backend(None) | Kind::Stream(None) => {
                 SizeHint::with_exact(0)
             }
+            Kind::Socket(_) => SizeHint::default(),
             Kind::Text(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Backend(Some(call)) => call.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Stream(Some(call)) => call.left().map_or_else(SizeHint::default, SizeHint::with_exact),

@@ -1,7 +1,7 @@
 //! The `[proxy]` table of the configuration file: every key with its default and what it bounds.
 //! Durations are integers with their unit in the key; relative paths resolve against the project root.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -21,13 +21,15 @@ pub struct Config {
     pub key: PathBuf,
     /// Further certificates with their keys, chosen by the name that a client asks for.
     pub pair: Vec<PairFiles>,
-    /// Whether `/api/*` needs a bearer token. Without a login app (it comes with a later part) only the apps' own secrets
-    /// are known, so this is off by default and `/api/*` answers everybody; `/internal/*` always needs a token.
+    /// Whether `/api/*` of every app needs a token: an access token for it, its own secret, or that of an instance that it names in
+    /// `callers`. Else only of the apps that say so; `/internal/*` always does.
     pub require_login: bool,
     /// Whether requests write lines to the log.
     pub access_log: bool,
     /// Of so many requests that went well one is written; those that did not are all.
     pub access_log_every: u32,
+    /// Where the metrics are told by plain HTTP, to whoever asks; none = nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// How long browsers shall ask for these host names by HTTPS only (Strict-Transport-Security), in seconds; 0 = nothing is
     /// said. An app's own word goes before.
     pub hsts_seconds: u32,
@@ -41,6 +43,8 @@ pub struct Config {
     pub address_requests_per_second: u32,
     /// Requests that one client may send at once before its rate counts.
     pub address_burst: u32,
+    /// What one client may post to the login app a minute, passwords above all; more is answered 429. 0 = no bound.
+    pub address_logins_per_minute: u32,
     /// Addresses of proxies before this one, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Addresses whose connections begin with the PROXY protocol, version 1 or 2; no other connection may.
@@ -121,12 +125,14 @@ impl Default for Config {
             require_login: false,
             access_log: true,
             access_log_every: 1,
+            metrics_listen: None,
             hsts_seconds: 0,
             workers: 0,
             max_connections: 4096,
             address_connections: 0,
             address_requests_per_second: 0,
             address_burst: 100,
+            address_logins_per_minute: 60,
             trusted_proxies: Vec::new(),
             proxy_protocol_from: Vec::new(),
             inward_connections: 1024,
@@ -188,6 +194,7 @@ impl Config {
             ("address_connections", u64::from(self.address_connections), 0, 1_000_000),
             ("address_requests_per_second", u64::from(self.address_requests_per_second), 0, 1_000_000),
             ("address_burst", u64::from(self.address_burst), 1, 1_000_000),
+            ("address_logins_per_minute", u64::from(self.address_logins_per_minute), 0, 1_000_000),
             ("inward_connections", u64::from(self.inward_connections), 1, 1_000_000),
             ("inward_connections_per_app", u64::from(self.inward_connections_per_app), 1, 100_000),
             ("inward_requests_per_app", u64::from(self.inward_requests_per_app), 1, 100_000),
@@ -244,6 +251,12 @@ impl Config {
             census: (self.address_connections > 0).then(|| Census::new(self.address_connections)),
             rates: (rate > 0).then(|| Rates::new(rate, self.address_burst)),
         }
+    }
+
+    /// How fast each client may post to the login app, if that is bounded.
+    pub(crate) fn logins(&self) -> Option<Rates> {
+        let number = self.address_logins_per_minute;
+        (number > 0).then(|| Rates::per_minute(number))
     }
 
     /// What the heads of requests are bounded by.

@@ -43,8 +43,12 @@ pub(crate) struct Counters {
     pub(crate) requests: Counter,
     /// Bytes that were no request, and were refused as such.
     pub(crate) requests_malformed: Counter,
+    /// Connections of HTTP/2 that were ended because their client only cost.
+    pub(crate) h2_calmed: Counter,
     /// Answered 429: more than their client's rate.
     pub(crate) requests_limited: Counter,
+    /// Refused for what was shown, or was not: secrets, tokens, cookies.
+    pub(crate) access_refused: Counter,
     pub(crate) requests_in_flight: Counter,
     pub(crate) responses_502: Counter,
     pub(crate) responses_503: Counter,

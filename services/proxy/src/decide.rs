@@ -1,31 +1,38 @@
 //! What happens to a request: its head and the table in, a decision out. Pure, but that those who share requests take turns.
 //!
-//! The order (contract §3.1): is it a sane request -> `/debug/...` and the three login paths, for any host -> does the
-//! certificate cover the host -> which app calls, if one does -> which instance -> may the caller -> is the instance ready ->
-//! its static files, its development server or the app.
+//! The order (contract §3.1): is it a sane request -> `/debug/...` and what is about logging in, for any host -> does the
+//! certificate cover the host -> which app calls, if one does -> which instance -> may who asks (`may.rs`) -> is the instance
+//! ready -> its static files, its development server or the app.
 //!
 //! An app proves who it is by its own secret; one that calls out of a box must be that box's app as well, so a secret that it
 //! got hold of is worth nothing to it.
+
+mod may;
 
 use std::{path::Path, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING},
     request::Parts,
 };
 
 use nexushub_chassis::credentials::bearer;
 
+use self::may::{Claim, No};
+pub(crate) use self::may::{Shown, cross_site, is_cross_site, is_same_origin};
 use crate::{
     certificate::Names,
     door::Caller,
     guard::Verified,
     headers::APPLICATION_ID,
     host::{self, Place},
-    paths::{self, Class},
+    identity::Identity,
+    paths::{self, Account, Class},
     refusal::{Refusal, printable},
     table::{Entry, Group, Route, Source, State, Table},
+    tokens::Tokens,
+    wellknown::{ADMIN, INTERNAL, LOGIN, PROVIDER},
 };
 
 /// What decisions depend on besides the request and the table.
@@ -46,31 +53,68 @@ pub(crate) struct Origin<'a> {
     pub(crate) names: Option<&'a Names>,
     /// The app out of whose box it came.
     pub(crate) boxed: Option<&'a Caller>,
+    /// The daemon of the platform that asks by the platform's own socket.
+    pub(crate) daemon: Option<&'a Caller>,
     /// Who the client proved to be in the handshake.
     pub(crate) client: Option<&'a Verified>,
     /// Who could not take the request, of those who share it.
     pub(crate) tried: &'a [Arc<Route>],
+    /// Its access tokens.
+    pub(crate) shown: Option<&'a Shown>,
 }
-
-/// Where in the platform internal calls are addressed to, relative to the base domain; no app's name.
-const INTERNAL: &str = "internal";
 
 /// When it is worth asking again for an app that is closed.
 const PAUSED_RETRY_SECONDS: u32 = 10;
+
+/// What of the platform an app asks for, at the internal entrance.
+const PLATFORM: &str = "/internal/platform/";
 
 /// What happens to a request.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// debug-api answers.
     Debug,
-    /// The app answers. `caller`: the app that calls, if one proved itself.
-    App { route: Arc<Route>, caller: Option<Caller> },
+    /// debug-api answers this app, which may ask for everything.
+    Platform(Caller),
+    /// The proxy itself answers.
+    Ours(Ours),
+    /// The app answers.
+    App { route: Arc<Route>, by: Identity },
     /// The app's development server answers.
-    Dev { route: Arc<Route>, caller: Option<Caller> },
+    Dev { route: Arc<Route>, by: Identity },
     /// A static file of the app, or the app itself if it has none.
-    Site { route: Arc<Route>, caller: Option<Caller> },
+    Site { route: Arc<Route>, by: Identity },
     /// Ask again once there is news: about this instance, or about all if nothing is known yet.
     Wait(Option<Arc<Route>>),
+}
+
+/// What the proxy itself answers, with the help of the login app.
+#[derive(Debug)]
+pub(crate) enum Ours {
+    /// All sessions of a user are to end.
+    Logout,
+    /// An access token for this instance is asked for; `public`: in the words of the later clients.
+    Token { audience: String, public: bool },
+    /// A browser is to be signed in first.
+    ToSignIn,
+    /// A browser signs in at this app.
+    SignIn { route: Arc<Route>, audience: String },
+    /// It comes back from the login app.
+    Session { audience: String },
+    /// It leaves.
+    SignOut,
+    /// The login app sends it back to the app where it signs in.
+    Return,
+    /// A script asks whether it may ask.
+    Preflight(Arc<Route>),
+    /// The login app says who was logged out.
+    Revocations,
+}
+
+/// Who gets a request, and the id by which access to it is asked for.
+struct Found<'a> {
+    route: Arc<Route>,
+    audience: &'a str,
 }
 
 /// Why there is no route.
@@ -112,51 +156,204 @@ pub(crate) fn decide(
     sane(parts)?;
     let bad_host = || Refusal::bad_request("malformed host name");
     let host = host::parse(authority.to_str().map_err(|_| bad_host())?).map_err(|_| bad_host())?;
-    let class = paths::classify(parts.uri.path());
-    if class == Class::Debug {
-        return if origin.boxed.is_none() { Ok(Decision::Debug) } else { Err(not_for_apps()) };
-    }
-    if origin.names.is_some_and(|names| !names.covers(&host)) {
-        return Err(misdirected("the certificate of this connection does not cover host", &host));
-    }
-    let caller = caller(&parts.headers, table, origin.boxed);
-    let found = match (&caller, parts.headers.get(APPLICATION_ID)) {
-        (Some(_), Some(id)) => by_id(table, id),
-        (None, _) if table.complete && is_internal(&host, &policy.base_domain) => return Err(unauthorized()),
-        _ => {
-            let coming = |entry: &Entry| waits(entry, policy.hold_ms, now_unix_ms);
-            let pick = |group: &Group| Arc::clone(group.pick(origin.tried, coming));
-            by_host(table, &host, parts.uri.path(), &policy.base_domain).map(pick)
+    Scene { parts, authority, host: &host, origin, table, policy, now_unix_ms }.decide()
+}
+
+/// All that a decision depends on.
+struct Scene<'a> {
+    parts: &'a Parts,
+    authority: &'a HeaderValue,
+    host: &'a str,
+    origin: Origin<'a>,
+    table: &'a Table,
+    policy: &'a Policy,
+    now_unix_ms: i64,
+}
+
+impl<'a> Scene<'a> {
+    fn decide(&self) -> Result<Decision, Refusal> {
+        if let Some(daemon) = self.origin.daemon {
+            return self.of_daemon(daemon);
         }
-    };
-    let route = match found {
-        Ok(route) => route,
-        Err(Miss::Refused(refusal)) => return Err(refusal),
-        Err(Miss::Unknown) => return Ok(Decision::Wait(None)),
-    };
-    let rules = &route.entry.rules;
-    if let Some(ca) = &rules.client_ca {
-        is_verified(ca, origin, &host)?;
+        let mut class = paths::classify(self.path());
+        if let Class::Account(account) = class {
+            match self.account(account) {
+                Some(decided) => return decided,
+                None if account == Account::ApiToken => class = Class::Api,
+                None => class = Class::Debug,
+            }
+        }
+        if class == Class::Debug {
+            let boxed = self.origin.boxed.is_some();
+            return if boxed { Err(not_for_apps()) } else { Ok(Decision::Debug) };
+        }
+        if self.origin.names.is_some_and(|names| !names.covers(self.host)) {
+            return Err(misdirected("the certificate of this connection does not cover host", self.host));
+        }
+        let claim = claim(&self.parts.headers, self.table, self.origin.boxed);
+        if let Some(caller) = self.asks_platform(&claim) {
+            return self.of_platform(caller);
+        }
+        match self.find(&claim) {
+            Ok(found) => self.admit(class, claim, found),
+            Err(Miss::Refused(refusal)) => Err(refusal),
+            Err(Miss::Unknown) => Ok(Decision::Wait(None)),
+        }
     }
-    let class = if rules.strip { paths::classify_rest(class, rules.inner(parts.uri.path())) } else { class };
-    may(caller.as_ref(), class, &route, policy)?;
-    if waits(&route.entry, policy.hold_ms, now_unix_ms) {
-        return Ok(Decision::Wait(Some(route)));
+
+    fn path(&self) -> &'a str {
+        self.parts.uri.path()
     }
-    if route.entry.pause.is_some() || !route.entry.routed {
-        let in_ms = until_retry(&route.entry, now_unix_ms);
-        let seconds = u32::try_from(in_ms.div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60);
-        let paused = route.entry.pause.is_some();
-        return Err(unready(&route, if paused { PAUSED_RETRY_SECONDS } else { seconds }));
+
+    /// What the platform's own daemons ask for by its own socket: so far provider asks the admin app which applications there are.
+    fn of_daemon(&self, daemon: &Caller) -> Result<Decision, Refusal> {
+        let id = self.parts.headers.get(APPLICATION_ID);
+        let id = id.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "missing X-Application-Id"))?;
+        let class = paths::classify(self.path());
+        if !(daemon.is(PROVIDER) && id == ADMIN && class == Class::Api) {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden"));
+        }
+        match by_id(self.table, id) {
+            Ok(found) => {
+                let by = Identity { caller: Some(daemon.clone()), spent: true, ..Identity::default() };
+                self.ready(class, found.route, by)
+            }
+            Err(Miss::Refused(refusal)) => Err(refusal),
+            Err(Miss::Unknown) => Ok(Decision::Wait(None)),
+        }
     }
-    if class == Class::Other {
-        return Ok(if route.dev.is_some() {
-            Decision::Dev { route, caller }
-        } else {
-            Decision::Site { route, caller }
-        });
+
+    /// What is about logging in, on behalf of any host; none where there is no login app, and none of it for apps.
+    fn account(&self, account: Account) -> Option<Result<Decision, Refusal>> {
+        if self.origin.boxed.is_some() {
+            return None;
+        }
+        let login = self.table.by_id(LOGIN)?;
+        if is_cross_site(&self.parts.headers, self.authority) {
+            return Some(Err(cross_site()));
+        }
+        let method = &self.parts.method;
+        let public = account == Account::PublicToken;
+        Some(match account {
+            Account::Login => self.ready(Class::Public, Arc::clone(login), Identity::default()),
+            Account::ApiToken if method == Method::GET => Ok(Decision::Ours(self.token(public))),
+            _ if method != Method::POST => Err(only("POST")),
+            Account::Logout => Ok(Decision::Ours(Ours::Logout)),
+            Account::PublicToken | Account::ApiToken => Ok(Decision::Ours(self.token(public))),
+        })
     }
-    Ok(Decision::App { route, caller })
+
+    /// An access token is asked for; at a host of nobody for the admin app, where the command line logs in.
+    fn token(&self, public: bool) -> Ours {
+        let group = by_host(self.table, self.host, self.path(), &self.policy.base_domain);
+        let audience = group.map_or(ADMIN, Group::audience).to_owned();
+        Ours::Token { audience, public }
+    }
+
+    /// The app that asks at the internal entrance for what is the platform's own.
+    fn asks_platform<'c>(&self, claim: &'c Claim) -> Option<&'c Caller> {
+        let is_asked = self.path().starts_with(PLATFORM)
+            && !self.parts.headers.contains_key(APPLICATION_ID)
+            && is_internal(self.host, &self.policy.base_domain);
+        claim.caller.as_ref().filter(|_| is_asked)
+    }
+
+    /// Who was logged out, said by the login app; and everything else, asked by the admin app.
+    fn of_platform(&self, caller: &Caller) -> Result<Decision, Refusal> {
+        let revocations = self.path().strip_prefix(PLATFORM) == Some("revocations");
+        let permitted = if revocations { LOGIN } else { ADMIN };
+        if !caller.is(permitted) || !paths::is_unambiguous(self.path()) {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden"));
+        }
+        match revocations {
+            true if self.parts.method != Method::POST => Err(only("POST")),
+            true => Ok(Decision::Ours(Ours::Revocations)),
+            false => Ok(Decision::Platform(caller.clone())),
+        }
+    }
+
+    /// Who gets the request: for an app that calls the instance that it names, else by host name and path.
+    fn find(&self, claim: &Claim) -> Result<Found<'a>, Miss> {
+        match (&claim.caller, self.parts.headers.get(APPLICATION_ID)) {
+            (Some(_), Some(id)) => return by_id(self.table, id),
+            (None, _) if self.table.complete && is_internal(self.host, &self.policy.base_domain) => {
+                return Err(Miss::Refused(unauthorized()));
+            }
+            _ => {}
+        }
+        let group = by_host(self.table, self.host, self.path(), &self.policy.base_domain)?;
+        let coming = |entry: &Entry| waits(entry, self.policy.hold_ms, self.now_unix_ms);
+        let route = Arc::clone(group.pick(self.origin.tried, coming));
+        Ok(Found { route, audience: group.audience() })
+    }
+
+    /// Whether the request may be passed on.
+    fn admit(&self, class: Class, claim: Claim, found: Found<'_>) -> Result<Decision, Refusal> {
+        let rules = &found.route.entry.rules;
+        if let Some(ca) = &rules.client_ca {
+            is_verified(ca, self.origin, self.host)?;
+        }
+        let class = if rules.strip { paths::classify_rest(class, rules.inner(self.path())) } else { class };
+        if let Some(ours) = self.page(&found) {
+            return Ok(Decision::Ours(ours));
+        }
+        let nothing = Shown::default();
+        let shown = self.origin.shown.unwrap_or(&nothing);
+        match may::may(self.parts, self.authority, (class, claim), shown, &found, self.policy) {
+            Ok(by) => self.ready(class, found.route, by),
+            Err(No::Refused(refusal)) => Err(refusal),
+            Err(No::SignIn) => Ok(Decision::Ours(Ours::ToSignIn)),
+        }
+    }
+
+    /// What the proxy answers in place of this app.
+    fn page(&self, found: &Found<'_>) -> Option<Ours> {
+        let (headers, entry) = (&self.parts.headers, &found.route.entry);
+        let asks =
+            self.parts.method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        if asks && headers.contains_key(ORIGIN) && !entry.rules.cors.is_empty() {
+            return Some(Ours::Preflight(Arc::clone(&found.route)));
+        }
+        if entry.id == LOGIN {
+            return (self.path() == "/public/return").then_some(Ours::Return);
+        }
+        let audience = || found.audience.to_owned();
+        match self.path() {
+            _ if !entry.rules.sign_in => None,
+            "/public/signin" => Some(Ours::SignIn { route: Arc::clone(&found.route), audience: audience() }),
+            "/public/session" => Some(Ours::Session { audience: audience() }),
+            "/public/signout" => Some(Ours::SignOut),
+            _ => None,
+        }
+    }
+
+    /// The answer of an app that may be asked, once it can be.
+    fn ready(&self, class: Class, route: Arc<Route>, by: Identity) -> Result<Decision, Refusal> {
+        if is_awaited(&route, self.policy.hold_ms, self.now_unix_ms)? {
+            return Ok(Decision::Wait(Some(route)));
+        }
+        Ok(match class {
+            Class::Other if route.dev.is_some() => Decision::Dev { route, by },
+            Class::Other => Decision::Site { route, by },
+            _ => Decision::App { route, by },
+        })
+    }
+}
+
+/// Whether requests for this instance wait; an error if it takes none and that is not worth waiting for.
+pub(crate) fn is_awaited(route: &Route, hold_ms: u64, now_unix_ms: i64) -> Result<bool, Refusal> {
+    let entry = &route.entry;
+    if waits(entry, hold_ms, now_unix_ms) {
+        return Ok(true);
+    }
+    if entry.pause.is_some() {
+        return Err(unready(route, PAUSED_RETRY_SECONDS));
+    }
+    if !entry.routed {
+        let seconds = u32::try_from(until_retry(entry, now_unix_ms).div_ceil(1000)).unwrap_or(u32::MAX);
+        return Err(unready(route, seconds.clamp(1, 60)));
+    }
+    Ok(false)
 }
 
 /// What the parser lets through but nobody should send.
@@ -193,26 +390,18 @@ fn target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
     }
 }
 
-/// The app whose own secret came with the request; out of a box only that box's app.
-fn caller(headers: &HeaderMap, table: &Table, boxed: Option<&Caller>) -> Option<Caller> {
-    let id = &table.by_secret(bearer(headers)?.as_bytes())?.entry.id;
-    if boxed.is_some_and(|boxed| !boxed.is(id)) {
-        return None;
+/// The app whose own secret came with the request; out of a box only that box's app. What is a secret or a token of the platform is
+/// nobody else's business, whatever it is worth.
+fn claim(headers: &HeaderMap, table: &Table, boxed: Option<&Caller>) -> Claim {
+    let nothing = Claim { caller: None, spent: false };
+    let Some(bearer) = bearer(headers) else { return nothing };
+    if Tokens::is_one(bearer) {
+        return Claim { spent: true, ..nothing };
     }
-    Caller::of(id)
-}
-
-/// Whether this caller may ask this app for a path of this class. What is internal to an app is the app's own: until there are
-/// rules that grant it to others, nobody else asks for it.
-fn may(caller: Option<&Caller>, class: Class, route: &Route, policy: &Policy) -> Result<(), Refusal> {
-    match (class, caller) {
-        (Class::Internal, None) => Err(unauthorized()),
-        (Class::Internal, Some(caller)) if !caller.is(&route.entry.id) => {
-            Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden"))
-        }
-        (Class::Api, None) if policy.require_login => Err(unauthorized()),
-        _ => Ok(()),
-    }
+    let Some(route) = table.by_secret(bearer.as_bytes()) else { return nothing };
+    let id = &route.entry.id;
+    let its_own = boxed.is_none_or(|boxed| boxed.is(id));
+    Claim { caller: Caller::of(id).filter(|_| its_own), spent: true }
 }
 
 /// Whether the connection's handshake asked for what this app wants of its clients. A connection that was opened for another name
@@ -232,8 +421,13 @@ fn is_internal(host: &str, base: &str) -> bool {
     matches!(host::place(host, base), Place::Under(INTERNAL))
 }
 
-fn unauthorized() -> Refusal {
+pub(crate) fn unauthorized() -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized")
+}
+
+/// A method that is not had here.
+pub(crate) fn only(allow: &'static str) -> Refusal {
+    Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") }
 }
 
 /// What operators and people may ask the platform for, and no app.
@@ -241,10 +435,10 @@ fn not_for_apps() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "Not Found")
 }
 
-fn by_id(table: &Table, id: &HeaderValue) -> Result<Arc<Route>, Miss> {
+fn by_id<'a>(table: &'a Table, id: &HeaderValue) -> Result<Found<'a>, Miss> {
     let id = id.to_str().unwrap_or_default();
     match table.by_id(id) {
-        Some(route) => Ok(Arc::clone(route)),
+        Some(route) => Ok(Found { route: Arc::clone(route), audience: &route.entry.id }),
         None if table.complete => Err(Miss::Refused(not_found("app", &printable(id)))),
         None => Err(Miss::Unknown),
     }

@@ -97,6 +97,7 @@ fn entry(status: InstanceStatus) -> Option<Entry> {
     Some(Entry {
         id: status.id,
         host,
+        display_name: status.display_name,
         state: local(state),
         reason: status.reason,
         generation: status.generation,
@@ -194,6 +195,10 @@ mod tests {
             balance: "g".into(),
             max_body_bytes: 7,
             client_ca: "/ca.pem".into(),
+            callers: vec!["b".into()],
+            internal_callers: vec!["c".into()],
+            sign_in: true,
+            cors: vec!["https://shop.example".into()],
             ..Default::default()
         };
         let endpoint = Some(WireEndpoint { kind: Some(Kind::TcpPort(10_000)), h2c: true });
@@ -205,6 +210,10 @@ mod tests {
             group: "g".into(),
             body_bytes: Some(7),
             client_ca: Some("/ca.pem".into()),
+            callers: vec!["b".into()],
+            internal_callers: vec!["c".into()],
+            sign_in: true,
+            cors: vec!["https://shop.example".into()],
         };
         let entry = entry(status).unwrap();
         assert_eq!((entry.rules, entry.h2c), (rules, true));

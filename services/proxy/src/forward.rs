@@ -3,7 +3,12 @@
 //! A request is sent a second time only where that can't do it twice: nothing of it was sent, or it is idempotent, has no
 //! body, and the connection had served before, so that its backend may just have closed it.
 
+mod account;
+mod admission;
+mod ask;
 mod backend;
+mod browser;
+mod debug;
 
 use std::{
     path::{Path, PathBuf},
@@ -25,24 +30,31 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Record,
-    address::Client,
+    address::{Client, Rates},
+    audit::Trail,
     body::{RequestBody, ResponseBody},
+    clock, cors,
     counters::Counters,
-    decide::{Decision, Origin, Policy, authority, decide, unknown_yet, unready, waits},
+    decide::{Decision, Origin, Policy, Shown, authority, decide, unknown_yet, unready, waits},
     door::Caller,
     error::Failure,
     files,
+    gate::Gate,
     h1::{Malformed, client::Call},
     headers::{self, Edge},
     host::{Place, place},
     id,
+    identity::Identity,
     link::Link,
     pool::{Pool, Unavailable},
     redirect,
     refusal::{Form, Reader, Refusal},
     sleep::Sleep,
     table::{Entry, Route, Table},
+    tokens::Bad,
     upgrade::{self, Tunnel},
+    websocket::{self, Wanted},
+    wellknown::LOGIN,
 };
 
 /// How long a request may take over its steps.
@@ -66,6 +78,12 @@ pub(crate) struct Proxy {
     pub(crate) timing: Timing,
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) counters: Arc<Counters>,
+    /// What judges tokens.
+    pub(crate) gate: Gate,
+    /// What of access is worth a line that lasts.
+    pub(crate) trail: Trail,
+    /// The pace of what each client posts to the login app, if it is bounded.
+    pub(crate) logins: Option<Rates>,
     /// debug-api's plain-HTTP socket.
     pub(crate) debug: Arc<Pool>,
     /// What proves to debug-api that it is the proxy who calls.
@@ -103,7 +121,7 @@ pub(crate) async fn handle(
     link: Arc<Link>,
     request: Request<RequestBody>,
 ) -> Response<ResponseBody> {
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let id = id::next();
     let reader = Reader {
         form: Form::of(&parts.headers),
@@ -120,18 +138,23 @@ pub(crate) async fn handle(
         proxy.access_log_every,
     );
     record.in_trace(headers::join_trace(&mut parts.headers, &id));
+    let socket = websocket::take(&mut parts, &mut body);
     let mut exchange = Exchange {
         first_byte: proxy.timing.first_byte,
         proxy,
         link,
         id,
-        upgrade: upgrade::asked(&parts),
+        upgrade: if socket.is_some() { Some(Wanted::protocol()) } else { upgrade::asked(&parts) },
+        socket,
         parts,
         body,
         record,
         held: None,
         switched: false,
         tried: Vec::new(),
+        shown: None,
+        daemon: None,
+        bad: None,
     };
     let whole = exchange.proxy.timing.whole.map(|whole| Instant::now() + whole);
     // What is waited for here and in `run` by way of a box is rare or large: it does not make every request larger.
@@ -142,7 +165,7 @@ pub(crate) async fn handle(
             timeout_at(whole, run).await.unwrap_or_else(|_| Err(too_late()))
         }
     };
-    let mut response = match answered {
+    let mut response = match answered.and_then(|answer| exchange.believable(answer)) {
         Ok(response) => response.map(|body| body.until(whole)),
         Err(refusal) => refusal.into_response(&reader),
     };
@@ -204,6 +227,8 @@ struct Exchange {
     body: RequestBody,
     /// The protocol asked for.
     upgrade: Option<HeaderValue>,
+    /// The WebSocket that a client of HTTP/2 asks for, until it is open.
+    socket: Option<Wanted>,
     record: Record,
     /// Its place among those that wait, and until when.
     held: Option<Held>,
@@ -213,6 +238,12 @@ struct Exchange {
     tried: Vec<Arc<Route>>,
     /// Patience with the backend once the request is sent.
     first_byte: Duration,
+    /// Its access tokens.
+    shown: Option<Shown>,
+    /// The daemon that asks, at the platform's own socket.
+    daemon: Option<Caller>,
+    /// Why the access token that it shows is not good.
+    bad: Option<Bad>,
 }
 
 /// A place among those that wait.
@@ -226,59 +257,91 @@ struct Held {
 impl Exchange {
     async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
         self.pace()?;
+        websocket::judge(&self.parts)?;
         let authority = authority(&self.parts)?;
         self.record.for_host(&authority);
         self.record.in_turn(self.link.door().turn().ok_or_else(too_many)?);
+        self.judge_tokens(&authority)?;
         loop {
             let (decision, revision) = self.decide(&authority)?;
-            let (route, caller, pool) = match decision {
+            let (route, by, pool) = match decision {
                 Decision::Debug => return Box::pin(self.debug(&authority)).await,
+                Decision::Platform(caller) => {
+                    let by = Identity { caller: Some(caller), spent: true, ..Identity::default() };
+                    return Box::pin(self.ask_debug_api(&authority, &by)).await;
+                }
+                Decision::Ours(ours) => return Box::pin(self.answer(ours, &authority)).await,
                 Decision::Wait(route) => {
                     route.iter().for_each(|route| self.record.for_route(route));
                     Box::pin(self.hold(route.as_deref(), revision)).await?;
                     continue;
                 }
-                Decision::Site { route, caller } => {
+                Decision::Site { route, by } => {
                     match route.site.folder().map_err(|error| no_files(&error))? {
                         Some(folder) => {
                             self.record.for_route(&route);
                             let path = route.entry.rules.inner(self.parts.uri.path());
                             let method = &self.parts.method;
-                            return files::answer(folder, method, path, &self.parts.headers).await;
+                            let answer = files::answer(folder, method, path, &self.parts.headers).await;
+                            return answer.map(|answer| self.open_to_origins(&route, answer));
                         }
-                        None => (Arc::clone(&route), caller, route.app.clone()),
+                        None => (Arc::clone(&route), by, route.app.clone()),
                     }
                 }
-                Decision::Dev { route, caller } => (Arc::clone(&route), caller, route.dev.clone()),
-                Decision::App { route, caller } => (Arc::clone(&route), caller, route.app.clone()),
+                Decision::Dev { route, by } => (Arc::clone(&route), by, route.dev.clone()),
+                Decision::App { route, by } => (Arc::clone(&route), by, route.app.clone()),
             };
             self.record.for_route(&route);
+            if self.parts.method == Method::POST && route.entry.id == LOGIN {
+                self.pace_login(&by)?;
+            }
             let Some(pool) = pool else { return Err(unreachable(&route)) };
-            self.body
-                .bound(route.entry.rules.body_bytes.unwrap_or(self.proxy.body_bytes))
-                .map_err(|_| too_large())?;
-            let taken = match self.take(&pool).await {
-                Ok(taken) => taken,
-                Err(error) if self.try_another(&route, &error) => continue,
-                Err(error) => {
-                    Box::pin(self.await_switch(&route, &pool, error)).await?;
-                    continue;
-                }
-            };
-            self.held = None;
-            self.prepare(&authority, caller.as_ref(), None);
-            self.fit(&route);
-            return self.exchange(Some(&route), &pool, taken).await;
+            if self.socket.is_some() && pool.is_h2c() {
+                return Err(websocket::not_here("Not Implemented: the app takes no WebSocket"));
+            }
+            if let Some(answer) = self.pass(&route, &pool, &by, &authority).await? {
+                return Ok(self.open_to_origins(&route, answer));
+            }
         }
+    }
+
+    /// Passes the request to an app; nothing if it is to be decided anew, because the app took no connection.
+    async fn pass(
+        &mut self,
+        route: &Arc<Route>,
+        pool: &Arc<Pool>,
+        by: &Identity,
+        authority: &HeaderValue,
+    ) -> Result<Option<Response<ResponseBody>>, Refusal> {
+        let most = route.entry.rules.body_bytes.unwrap_or(self.proxy.body_bytes);
+        self.body.bound(most).map_err(|_| too_large())?;
+        let taken = match self.take(pool).await {
+            Ok(taken) => taken,
+            Err(error) if self.try_another(route, &error) => return Ok(None),
+            Err(error) => {
+                Box::pin(self.await_switch(route, pool, error)).await?;
+                return Ok(None);
+            }
+        };
+        self.held = None;
+        self.prepare(authority, by, None, route.entry.id == LOGIN);
+        by.tell(&mut self.parts.headers, route.entry.secret.as_ref(), clock::about_unix_ms);
+        self.fit(route);
+        self.exchange(Some(route), pool, taken).await.map(Some)
+    }
+
+    /// Says with an answer which scripts may read it, where the app's rules do.
+    fn open_to_origins(&self, route: &Route, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
+        let rules = &route.entry.rules;
+        if !rules.cors.is_empty() {
+            cors::say(answer.headers_mut(), cors::listed(&self.parts.headers, rules));
+        }
+        answer
     }
 
     /// Refuses a request that comes faster than its client may send them.
     fn pace(&self) -> Result<(), Refusal> {
-        self.link.door().pace(Client::at(self.link.peer.ip())).map_err(|wait| {
-            let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-            let text = "Too Many Requests: this address sends faster than it may";
-            Refusal { retry_after: Some(seconds), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, text) }
-        })
+        self.link.door().pace(Client::at(self.link.peer.ip())).map_err(too_fast)
     }
 
     /// Decides by the table as it is now, whose revision comes with the decision. The table itself is not kept: it holds on to
@@ -290,8 +353,12 @@ impl Exchange {
             boxed: self.link.door().caller(),
             client: self.link.client.as_ref(),
             tried: &self.tried,
+            daemon: self.daemon.as_ref(),
+            shown: self.shown.as_ref(),
         };
-        let decision = decide(&self.parts, authority, origin, &table, &self.proxy.policy, now_unix_ms())?;
+        let now = clock::about_unix_ms();
+        let decision = decide(&self.parts, authority, origin, &table, &self.proxy.policy, now);
+        let decision = decision.inspect_err(|refusal| self.note_refusal(refusal, authority))?;
         if let Decision::App { route, .. } | Decision::Dev { route, .. } | Decision::Site { route, .. } =
             &decision
             && route.entry.idle_stop_ms > 0
@@ -299,17 +366,6 @@ impl Exchange {
             route.activity.touch();
         }
         Ok((decision, table.revision))
-    }
-
-    /// Passes the request to debug-api.
-    async fn debug(&mut self, authority: &HeaderValue) -> Result<Response<ResponseBody>, Refusal> {
-        let pool = Arc::clone(&self.proxy.debug);
-        self.first_byte = self.proxy.timing.debug_first_byte;
-        let token = self.proxy.debug_token.clone();
-        self.prepare(authority, None, token.as_ref());
-        self.body.bound(self.proxy.body_bytes).map_err(|_| too_large())?;
-        let taken = self.take(&pool).await.map_err(|error| self.fail(&error.into()))?;
-        self.exchange(None, &pool, taken).await
     }
 
     /// Waits until it is worth deciding anew: for an instance in turn with those that came before, else until the table has
@@ -336,7 +392,7 @@ impl Exchange {
             return if matches!(timeout_at(until, news).await, Ok(Ok(_))) { Ok(()) } else { Err(in_vain()) };
         };
         let (id, hold_ms) = (route.entry.id.as_str(), self.proxy.policy.hold_ms);
-        let same = |now: &Entry| now.pause.is_some() == paused && waits(now, hold_ms, now_unix_ms());
+        let same = |now: &Entry| now.pause.is_some() == paused && waits(now, hold_ms, clock::about_unix_ms());
         let news = async {
             let _turn = route.queue.lock().await;
             let comes = |table: &Arc<Table>| {
@@ -383,11 +439,16 @@ impl Exchange {
     }
 
     /// Makes the head fit for a backend. What decided about the request may be gone from it then: it is not decided anew.
-    fn prepare(&mut self, authority: &HeaderValue, caller: Option<&Caller>, token: Option<&HeaderValue>) {
-        let caller = caller.map(Caller::value);
+    fn prepare(
+        &mut self,
+        authority: &HeaderValue,
+        by: &Identity,
+        token: Option<&HeaderValue>,
+        keeps_cookies: bool,
+    ) {
         let upgrade = self.upgrade.clone();
         let (peer, trusted) = (&self.link.peer_value, self.link.trusted);
-        let edge = Edge { peer, trusted, authority, id: &self.id, caller, upgrade, token };
+        let edge = Edge { peer, trusted, authority, id: &self.id, by, keeps_cookies, upgrade, token };
         headers::toward_backend(&mut self.parts.headers, edge);
     }
 
@@ -431,9 +492,11 @@ impl Exchange {
         mut parts: response::Parts,
         call: Call,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let agreed = self.upgrade.take().filter(|asked| upgrade::agreed(asked, &parts.headers));
+        let agreed = self.upgrade.take().filter(|asked| {
+            let answers_key = self.socket.as_ref().is_none_or(|wanted| wanted.is_agreed(&parts.headers));
+            answers_key && upgrade::agreed(asked, &parts.headers)
+        });
         let Some(protocol) = agreed else { return Err(self.fail(&Failure::Protocol)) };
-        headers::toward_client(&mut parts.headers, &self.id, Some(protocol));
         let (wire, hold) = call.into_lease().into_wire();
         let tunnel = Tunnel {
             wire,
@@ -442,7 +505,22 @@ impl Exchange {
             linger: self.proxy.timing.upgrade_linger,
             end: self.proxy.end.clone(),
         };
-        Ok(Response::from_parts(parts, ResponseBody::tunnel(tunnel)))
+        let body = match self.socket.take() {
+            Some(wanted) => wanted.open(&mut parts, &self.id, tunnel),
+            None => {
+                headers::toward_client(&mut parts.headers, &self.id, Some(protocol));
+                ResponseBody::tunnel(tunnel)
+            }
+        };
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// Over HTTP/2 any success would tell a client that the WebSocket that it asked for is open.
+    fn believable(&mut self, answer: Response<ResponseBody>) -> Result<Response<ResponseBody>, Refusal> {
+        match self.socket.is_some() && answer.status().is_success() {
+            true => Err(self.fail(&Failure::Protocol)),
+            false => Ok(answer),
+        }
     }
 
     fn fail(&mut self, failure: &Failure) -> Refusal {
@@ -454,6 +532,12 @@ impl Exchange {
 pub(crate) fn too_large() -> Refusal {
     let text = "Payload Too Large: the request's body has more bytes than it may";
     Refusal { close: true, ..Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text) }
+}
+
+fn too_fast(wait: Duration) -> Refusal {
+    let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+    let text = "Too Many Requests: this address sends faster than it may";
+    Refusal { retry_after: Some(seconds), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, text) }
 }
 
 fn too_late() -> Refusal {
@@ -473,8 +557,4 @@ fn unreachable(route: &Route) -> Refusal {
 fn no_files(error: &std::io::Error) -> Refusal {
     tracing::warn!(%error, "static files can't be opened");
     Refusal::unavailable("Service Unavailable: the files of the app can't be opened now", 1)
-}
-
-fn now_unix_ms() -> i64 {
-    nexushub_chassis::launch::clock::unix_ms(std::time::SystemTime::now())
 }

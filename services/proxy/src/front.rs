@@ -28,7 +28,7 @@ use crate::{
     door::{Door, Place},
     forward::{Proxy, handle, redirected, refuse},
     guard::Verified,
-    h1::{self, Malformed},
+    h1::{self, Malformed, channel::Duplex},
     h2,
     link::{Link, Quiet, Waits},
     preface,
@@ -41,7 +41,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a connection ended that did not end well; of interest to nobody but the log.
-type Ended = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Ended = Box<dyn std::error::Error + Send + Sync>;
 
 /// What becomes of those who come by a listener.
 #[derive(Debug, Clone, Copy)]
@@ -194,7 +194,12 @@ impl Front {
         Ok(said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer))
     }
 
-    async fn speak_h1(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
+    /// Converses in HTTP/1.1 until the connection ends.
+    pub(crate) async fn speak_h1<S: Duplex + 'static>(
+        &self,
+        stream: S,
+        link: &Arc<Link>,
+    ) -> Result<(), Ended> {
         let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
         let conversation = Box::pin(h1::server::serve(stream, link, self.terms.head, answer));
         match self.attend(conversation, link).await.transpose()?.flatten() {

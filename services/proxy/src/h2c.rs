@@ -14,7 +14,7 @@ use ::h2::{
 };
 use bytes::Bytes;
 use http::{
-    Method, Request, Uri, Version,
+    HeaderMap, Method, Request, StatusCode, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE},
     request, response,
     uri::{PathAndQuery, Scheme},
@@ -23,7 +23,10 @@ use http_body::{Body, Frame};
 
 use crate::{
     body::RequestBody,
-    h1::{Malformed, client::Broke},
+    h1::{
+        Malformed,
+        client::{Broke, INTERIM, merge},
+    },
     pool::streams::Lease,
 };
 
@@ -39,6 +42,9 @@ pub(crate) struct Call {
     piece: Bytes,
     /// Nothing was taken of the request yet.
     untouched: bool,
+    /// Interim answers that came, and what the app hinted at in them until it is taken.
+    interim: usize,
+    hints: Option<Box<HeaderMap>>,
     /// The answer has no body, whatever it says.
     bodiless: bool,
     /// The answer's body, once its head is there and until it ends.
@@ -84,6 +90,8 @@ impl Call {
                 sending: !ends,
                 piece: Bytes::new(),
                 untouched: true,
+                interim: 0,
+                hints: None,
                 bodiless,
                 from: None,
                 handed: 0,
@@ -97,6 +105,7 @@ impl Call {
     /// The head of the answer.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Broke>> {
         self.send(cx)?;
+        self.hear(cx)?;
         let (parts, from) = ready!(Pin::new(&mut self.answer).poll(cx)).map_err(broke)?.into_parts();
         let bodiless = self.bodiless || parts.status == 204 || parts.status == 304 || from.is_end_stream();
         if !bodiless {
@@ -105,6 +114,26 @@ impl Call {
             (self.from, self.left) = (Some(from), length);
         }
         Poll::Ready(Ok(parts))
+    }
+
+    /// Takes the interim answers that have come; of them hints are for the client.
+    fn hear(&mut self, cx: &mut Context<'_>) -> Result<(), Broke> {
+        while let Poll::Ready(Some(interim)) = self.answer.poll_informational(cx) {
+            let (parts, ()) = interim.map_err(broke)?.into_parts();
+            self.interim += 1;
+            if self.interim > INTERIM {
+                return Err(Broke::Malformed(Malformed::FirstLine));
+            }
+            if parts.status == StatusCode::EARLY_HINTS {
+                merge(self.hints.get_or_insert_default(), parts.headers);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the app hinted at since this was asked last.
+    pub(crate) fn take_hints(&mut self) -> Option<Box<HeaderMap>> {
+        self.hints.take()
     }
 
     /// Sends on, as far as the app takes it. An app that takes no more may answer nevertheless.

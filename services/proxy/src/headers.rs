@@ -10,13 +10,12 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
         AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
-        EXPECT, FORWARDED, HOST, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE,
-        TRANSFER_ENCODING, UPGRADE,
+        FORWARDED, HOST, ORIGIN, RANGE, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
 use self::asker::Asker;
-use crate::guard::Verified;
+use crate::{cookies, guard::Verified, identity::Identity};
 
 /// The id of this request, ours, in requests to apps and in answers to clients.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,16 +38,16 @@ const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-certificate
 const CLIENT_SHA256: HeaderName = HeaderName::from_static("x-client-certificate-sha256");
 
 /// Fields that concern one connection only.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "http2-settings",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// Fields that no `Connection` header takes away.
@@ -68,22 +67,26 @@ const PROTECTED: [HeaderName; 12] = [
 ];
 
 /// Fields that only the proxy sets; what comes from outside under these names is dropped.
-const OURS: [HeaderName; 15] = [
-    CALLER_ID,
-    CLIENT_SUBJECT,
-    CLIENT_SHA256,
-    FORWARDED,
-    FORWARDED_FOR,
-    FORWARDED_HOST,
-    FORWARDED_PROTO,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    HeaderName::from_static("x-real-ip"),
-    PROXY_TOKEN,
-    REQUEST_ID,
-    TRACE_ID,
-    EXPECT, // answered here: the front sends 100 once the body is wanted
+const OURS: [&str; 19] = [
+    "x-caller-id",
+    "x-user-id",
+    "x-user-name",
+    "x-session-id",
+    "x-nexushub-identity",
+    "x-client-certificate-subject",
+    "x-client-certificate-sha256",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-real-ip",
+    "nexushub-proxy-token",
+    "x-request-id",
+    "x-trace-id",
+    "expect", // answered here: the front sends 100 once the body is wanted
 ];
 
 /// What the proxy knows about a request and tells the backend.
@@ -96,8 +99,10 @@ pub(crate) struct Edge<'a> {
     pub(crate) authority: &'a HeaderValue,
     /// The id of this request.
     pub(crate) id: &'a HeaderValue,
-    /// The app that calls, if one proved itself by its secret.
-    pub(crate) caller: Option<&'a HeaderValue>,
+    /// Who asks.
+    pub(crate) by: &'a Identity,
+    /// The platform's own cookies are for who is asked.
+    pub(crate) keeps_cookies: bool,
     /// The protocol that the client asks to change to.
     pub(crate) upgrade: Option<HeaderValue>,
     /// What proves to debug-api that it is the proxy who calls.
@@ -136,19 +141,18 @@ pub(crate) fn trace_id(value: &HeaderValue) -> Option<&str> {
 pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
     let trailers = accepts_trailers(headers);
     let asker = Asker::of(headers, &edge);
-    strip(headers);
-    for name in &OURS {
-        headers.remove(name);
+    strip_nominated(headers);
+    strip_those(headers, |name| is_hop_by_hop(name) || OURS.contains(&name.as_str()) || is_lookalike(name));
+    if edge.by.spent {
+        headers.remove(AUTHORIZATION); // a secret or a token, which is nobody else's business
     }
-    strip_lookalikes(headers);
-    match edge.caller {
-        Some(caller) => {
-            headers.insert(CALLER_ID, caller.clone());
-            headers.remove(AUTHORIZATION); // it was the caller's secret, which is nobody else's business
-        }
-        None => drop(headers.remove(APPLICATION_ID)),
+    if edge.by.caller.is_none() {
+        headers.remove(APPLICATION_ID);
     }
     join_cookies(headers);
+    if !edge.keeps_cookies {
+        cookies::strip(headers);
+    }
     headers.insert(HOST, edge.authority.clone());
     headers.insert(FORWARDED_FOR, asker.path);
     headers.insert(FORWARDED_HOST, edge.authority.clone());
@@ -189,23 +193,34 @@ pub(crate) fn toward_client(headers: &mut HeaderMap, id: &HeaderValue, upgraded:
 
 /// Removes hop-by-hop fields and those that `Connection` nominates.
 pub(crate) fn strip(headers: &mut HeaderMap) {
+    strip_nominated(headers);
+    strip_those(headers, is_hop_by_hop);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
+fn strip_nominated(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         for name in nominated(headers) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+}
+
+/// Removes what is told so. Each field that is there is looked at once: most of what may have to go is not there.
+fn strip_those(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
 }
 
 /// Removes from a trailer section what none may bring in: trailers that an app merges must not say what headers can't.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
-    strip(trailers);
-    for name in OURS.iter().chain([&APPLICATION_ID, &HOST, &AUTHORIZATION]) {
-        trailers.remove(name);
-    }
-    strip_lookalikes(trailers);
+    strip_nominated(trailers);
+    strip_those(trailers, |name| is_hop_by_hop(name) || is_decisive(name.as_str()) || is_lookalike(name));
 }
 
 /// Whether `Connection` holds this option.
@@ -237,20 +252,14 @@ pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
         .filter(|token| !token.is_empty())
 }
 
-/// Some servers hand `X_Forwarded_For` to an app as if it were `X-Forwarded-For`: such doubles of our fields go.
-fn strip_lookalikes(headers: &mut HeaderMap) {
-    let doubles: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .filter(|name| {
-            let canonical = name.as_str().replace('_', "-");
-            OURS.iter().chain([&APPLICATION_ID, &HOST, &AUTHORIZATION]).any(|ours| ours.as_str() == canonical)
-        })
-        .cloned()
-        .collect();
-    for name in doubles {
-        headers.remove(name);
-    }
+/// Whether apps believe what a field of this name says about who asks, or for whom.
+fn is_decisive(name: &str) -> bool {
+    OURS.contains(&name) || [APPLICATION_ID, HOST, AUTHORIZATION].iter().any(|decisive| decisive == name)
+}
+
+/// Some servers hand `X_Forwarded_For` to an app as if it were `X-Forwarded-For`: such doubles go.
+fn is_lookalike(name: &HeaderName) -> bool {
+    name.as_str().contains('_') && is_decisive(&name.as_str().replace('_', "-"))
 }
 
 /// HTTP/2 lets a client split `Cookie` into several fields; HTTP/1.1 knows one (RFC 9113 §8.2.3).
@@ -268,6 +277,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::door::Caller;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -281,22 +291,27 @@ mod tests {
     }
 
     fn sent(pairs: &[(&str, &str)], from_app: bool) -> HeaderMap {
+        let caller = from_app.then(|| Caller::of("shop")).flatten();
+        toward_app(pairs, &Identity { spent: caller.is_some(), caller, user: None })
+    }
+
+    fn toward_app(pairs: &[(&str, &str)], by: &Identity) -> HeaderMap {
         let mut headers = map(pairs);
         let peer = HeaderValue::from_static("192.0.2.7");
         let authority = HeaderValue::from_static("hello.yesterday.localhost:8443");
         let id = HeaderValue::from_static("the-id");
-        let app = HeaderValue::from_static("shop");
-        let caller = from_app.then_some(&app);
         let edge = Edge {
             peer: &peer,
             trusted: false,
             authority: &authority,
             id: &id,
-            caller,
+            by,
+            keeps_cookies: false,
             upgrade: None,
             token: None,
         };
         toward_backend(&mut headers, edge);
+        by.tell(&mut headers, Some(&[7; 32]), || 1_800_000_000_000);
         headers
     }
 
@@ -377,6 +392,11 @@ mod tests {
                 ("x-application-id", "other"),
                 ("x-caller-id", "admin"),
                 ("x_caller_id", "admin"),
+                ("x-user-id", "1"),
+                ("x_user_id", "1"),
+                ("x-user-name", "root"),
+                ("x-session-id", "1"),
+                ("x-nexushub-identity", "v1;t=1;u=1;n=;s=;c=;m=00"),
                 ("x-client-certificate-subject", "CN=admin"),
                 ("x_client_certificate_subject", "CN=admin"),
                 ("x-client-certificate-sha256", "00"),
@@ -399,6 +419,11 @@ mod tests {
             "x_application_id",
             "x-caller-id",
             "x_caller_id",
+            "x-user-id",
+            "x_user_id",
+            "x-user-name",
+            "x-session-id",
+            "x-nexushub-identity",
             "x-client-certificate-subject",
             "x_client_certificate_subject",
             "x-client-certificate-sha256",
@@ -418,6 +443,18 @@ mod tests {
         assert_eq!(headers["x-application-id"], "admin");
         assert_eq!(headers.get_all("x-caller-id").iter().collect::<Vec<_>>(), ["shop"]);
         assert!(!headers.contains_key("authorization"));
+    }
+
+    #[test]
+    fn what_logs_in_at_the_platform_is_not_shown_to_its_apps() {
+        let cookies = ("cookie", "YRT=refresh; theme=dark; __Host-YAT=access");
+        let user = |spent| Identity { spent, ..Identity::default() };
+        let token = ("authorization", "Bearer nxa1.token");
+        let headers = toward_app(&[cookies, token], &user(true));
+        assert_eq!(headers["cookie"], "theme=dark");
+        assert!(!headers.contains_key("authorization"));
+        let headers = toward_app(&[("authorization", "Bearer the app's own")], &user(false));
+        assert_eq!(headers["authorization"], "Bearer the app's own");
     }
 
     #[test]
@@ -453,7 +490,8 @@ mod tests {
             trusted: false,
             authority: &value,
             id: &value,
-            caller: None,
+            by: &Identity::default(),
+            keeps_cookies: false,
             upgrade,
             token: Some(&value),
         };

@@ -1,25 +1,30 @@
 //! HTTPS in, apps behind.
 //!
-//! Workers (`workers.rs`), one for each core, accept from the inherited listeners. A connection (`front.rs`) says whose it is if
-//! another proxy passes it on (`preface.rs`), shakes hands (`tls.rs`, with the pairs that `certificate.rs` judged and `shelf.rs`
-//! holds, or a session of `tickets.rs`, and with the client's certificate by `guard.rs`) and becomes a `link.rs`; HTTP/1.1 is
-//! spoken by `h1.rs`, HTTP/2 by `h2.rs`, and with apps that want it by `h2c.rs`. Each request is
-//! decided by a pure function (`decide.rs`, with `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to
-//! its backend (`forward.rs`) over a pooled connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the
-//! other side (`headers.rs`); or leaves HTTP (`upgrade.rs`), or is answered from an app's static folder (`files.rs`). Apps in
-//! boxes come in by doors of their own (`door.rs`, which also bounds what each client does: `address.rs`), whose listeners their
-//! shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is kept on disk (`store.rs`); what drains
-//! by it is let go of in time (`release.rs`), and what sleeps is woken (`sleep.rs`); operators ask by RPC (`service.rs`).
+//! Workers (`workers.rs`), one for each core, accept from the inherited listeners. A connection (`front.rs`) says whose it is
+//! if another proxy passes it on (`preface.rs`), shakes hands (`tls.rs`, with the pairs that `certificate.rs` judged and
+//! `shelf.rs` holds, or a session of `tickets.rs`, and with the client's certificate by `guard.rs`) and becomes a `link.rs`;
+//! HTTP/1.1 is spoken by `h1.rs`, HTTP/2 by `h2.rs`, and with apps that want it by `h2c.rs`. Each request is decided by a pure
+//! function (`decide.rs`, with `host.rs` and `paths.rs`) over an immutable table (`table.rs`) and then goes to its backend
+//! (`forward.rs`) over a pooled connection (`pool.rs`), streamed both ways (`body.rs`), its headers made fit for the other side
+//! (`headers.rs`); or leaves HTTP (`upgrade.rs`, from HTTP/2 `websocket.rs`), or is answered from an app's static folder
+//! (`files.rs`). Apps in boxes come in by doors of their own (`door.rs`, which also bounds what each client does:
+//! `address.rs`), whose listeners their shims hand out (`entrance.rs`). The table follows procmgr's stream (`feed.rs`) and is
+//! kept on disk (`store.rs`); what drains by it is let go of in time (`release.rs`), and what sleeps is woken (`sleep.rs`);
+//! operators ask by RPC (`service.rs`), monitoring by HTTP (`scrape.rs`).
 //!
 //! Invariant: no RPC on the path of a request. procmgr, provider and debug-api may all be dead and running apps are reached.
 
 mod access;
 mod address;
+mod audit;
 mod body;
 pub mod certificate;
 mod clock;
 pub mod config;
+mod cookies;
+mod cors;
 mod counters;
+mod daemons;
 mod decide;
 mod door;
 mod entrance;
@@ -30,6 +35,7 @@ mod forward;
 mod front;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod gate;
 mod guard;
 mod h1;
 mod h2;
@@ -37,6 +43,8 @@ mod h2c;
 mod headers;
 mod host;
 mod id;
+mod identity;
+mod keys;
 mod linger;
 mod link;
 mod metrics;
@@ -46,15 +54,21 @@ mod preface;
 mod redirect;
 mod refusal;
 mod release;
+mod revoked;
 mod rules;
+mod scrape;
 mod service;
 mod shelf;
 mod sleep;
+mod stays;
 mod store;
 mod table;
 mod tickets;
 mod tls;
+mod tokens;
 mod upgrade;
+mod websocket;
+mod wellknown;
 mod workers;
 
 use std::{future::Future, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
@@ -62,6 +76,7 @@ use std::{future::Future, net::TcpListener, path::PathBuf, sync::Arc, time::Dura
 use http::HeaderValue;
 use nexushub_chassis::{
     Fault,
+    audit::Audit,
     daemon::{Chassis, Daemon},
     listeners::missing,
     setup::Setup,
@@ -72,6 +87,7 @@ use nexushub_proto::{
     procmgr::procmgr_service_client::ProcmgrServiceClient, proxy::proxy_service_server::ProxyServiceServer,
 };
 use tokio::{
+    net::UnixListener,
     sync::{Semaphore, watch},
     time::timeout,
 };
@@ -79,14 +95,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
+    audit::Trail,
     config::Config,
+    counters::Counters,
     decide::Policy,
     door::{Door, Outer},
     entrance::Entrances,
     forward::{Proxy, Timing},
     front::{Front, Manner},
+    gate::Gate,
     pool::{Pool, Target},
     release::Releaser,
+    scrape::Scrape,
     shelf::Shelf,
     sleep::Sleep,
     table::Table,
@@ -149,7 +169,11 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let front = Front::new(Arc::clone(&proxy), tls, &config);
     let door = Door::outside(config.outer_bounds(), Arc::clone(&proxy.counters), drain.clone());
     redirect_from(&mut chassis, &front, &listeners, &drain)?;
+    tell_metrics(&config, &table, &proxy.counters, &drain);
     let number = workers::number(config.workers);
+    let daemons = daemons_socket(&mut chassis)?;
+    vital.spawn("the platform's own socket", daemons::serve(Arc::clone(&front), daemons, drain.clone()));
+    vital.spawn("who was logged out", Arc::clone(&proxy.gate.revoked).follow());
     let mut workers =
         Workers::start(number, &front, &listeners, &door).map_err(|error| no_workers(&error))?;
     vital.spawn("a worker", workers.ended());
@@ -204,6 +228,8 @@ async fn drained(proxy: &Proxy, limit: Duration) {
 /// What a proxy is made of besides its configuration.
 struct ProxyParts {
     base_domain: String,
+    gate: Gate,
+    audit: Audit,
     table: watch::Receiver<Arc<Table>>,
     debug_socket: PathBuf,
     debug_token: Option<HeaderValue>,
@@ -227,11 +253,13 @@ fn proxy(chassis: &Chassis<Config>, table: watch::Receiver<Arc<Table>>, sleep: S
     let base_domain = base_domain(setup);
     let debug_socket = setup.run.join("debug-api.http.sock");
     let debug_token = chassis.credentials.token_for("debug-api").and_then(token);
-    build(&setup.config, ProxyParts { base_domain, table, debug_socket, debug_token, sleep })
+    let gate = Gate::load(&setup.state, chassis.credentials.clone(), now_unix() * 1000);
+    let audit = chassis.audit.clone();
+    build(&setup.config, ProxyParts { base_domain, gate, audit, table, debug_socket, debug_token, sleep })
 }
 
 fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
-    let ProxyParts { base_domain, table, debug_socket, debug_token, sleep } = parts;
+    let ProxyParts { base_domain, gate, audit, table, debug_socket, debug_token, sleep } = parts;
     let millis = Duration::from_millis;
     Arc::new(Proxy {
         policy: Policy { base_domain, require_login: config.require_login, hold_ms: config.hold_ms },
@@ -247,6 +275,9 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         },
         table,
         counters: Arc::default(),
+        gate,
+        trail: Trail::new(audit),
+        logins: config.logins(),
         debug: Arc::new(Pool::new(Target::Unix(debug_socket), config.pool_limits())),
         debug_token,
         holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
@@ -316,6 +347,29 @@ fn redirect_from(
         front.proxy.tasks.spawn(Arc::clone(front).accept(listener, door, Manner::Redirect(port)));
     }
     Ok(())
+}
+
+/// Listens for who collects metrics, if anybody is to. No request waits for that: where it can't be, the rest goes on without.
+fn tell_metrics(
+    config: &Config,
+    table: &watch::Receiver<Arc<Table>>,
+    counters: &Arc<Counters>,
+    drain: &CancellationToken,
+) {
+    let Some(address) = config.metrics_listen else { return };
+    match scrape::listen(address) {
+        Ok(listener) => {
+            let scrape = Scrape { table: table.clone(), counters: Arc::clone(counters) };
+            tokio::spawn(scrape.serve(listener, drain.clone()));
+        }
+        Err(error) => tracing::error!(%address, %error, "nothing can listen for who collects metrics"),
+    }
+}
+
+/// Where the platform's own daemons ask for apps.
+fn daemons_socket(chassis: &mut Chassis<Config>) -> Result<UnixListener, Fault> {
+    let listener = chassis.listeners.take_unix("platform").ok_or_else(|| missing("platform"))?;
+    UnixListener::from_std(listener).map_err(|error| unusable("platform", &error))
 }
 
 fn unusable(name: &'static str, error: &std::io::Error) -> Fault {

@@ -70,13 +70,15 @@ pub(crate) struct Link {
     blocked_ms: AtomicU64,
     last: AtomicBool,
     closing: AtomicBool,
-    /// What an app hinted at before its answer; an HTTP/1.1 client has one request under way.
+    /// What an app hinted at before its answer. Whoever drives that answer takes it before another one is driven.
     hints: Mutex<Option<Box<HeaderMap>>>,
     hinted: AtomicBool,
     /// Who the client proved to be in the handshake, if it was asked.
     pub(crate) client: Option<Verified>,
     /// The peer is believed when it says who its client is.
     pub(crate) trusted: bool,
+    /// The user whose process is at its other end, where that is one of this machine's, at the platform's own socket.
+    pub(crate) uid: Option<u32>,
     place: Place,
 }
 
@@ -101,6 +103,7 @@ impl Link {
             hinted: AtomicBool::new(false),
             client: None,
             trusted: false,
+            uid: None,
             place,
         }
     }
@@ -108,6 +111,11 @@ impl Link {
     /// Its client proved to be this one.
     pub(crate) fn verified(self, client: Option<Verified>) -> Self {
         Self { client, ..self }
+    }
+
+    /// Its peer is a process of this user, at the platform's own socket.
+    pub(crate) fn of_daemon(self, uid: u32) -> Self {
+        Self { uid: Some(uid), ..self }
     }
 
     /// Its peer is a proxy before this one, whose word about its clients is believed.
@@ -133,7 +141,7 @@ impl Link {
 
     /// A request's answer ended.
     pub(crate) fn end(&self) {
-        self.rested_ms.store(clock::now_ms(), Ordering::Release);
+        self.rested_ms.store(clock::about_ms(), Ordering::Release);
         self.requests.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -145,7 +153,7 @@ impl Link {
     /// Bytes came in; outside a request they are the next one's head.
     pub(crate) fn received(&self) {
         if self.is_quiet() && self.head_ms.load(Ordering::Acquire) == 0 {
-            self.head_ms.store(clock::now_ms(), Ordering::Release);
+            self.head_ms.store(clock::about_ms(), Ordering::Release);
         }
     }
 
@@ -159,7 +167,7 @@ impl Link {
         if !blocked {
             self.blocked_ms.store(0, Ordering::Release);
         } else if progress || self.blocked_ms.load(Ordering::Acquire) == 0 {
-            self.blocked_ms.store(clock::now_ms(), Ordering::Release);
+            self.blocked_ms.store(clock::about_ms(), Ordering::Release);
         }
     }
 

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 pub(crate) enum Class {
     /// For debug-api, whatever the host.
     Debug,
+    /// About logging in, whatever the host.
+    Account(Account),
     /// `/internal/*`: between apps.
     Internal,
     /// `/api/*`: for people who are logged in.
@@ -20,19 +22,47 @@ pub(crate) enum Class {
     Other,
 }
 
-/// Login belongs to the platform; until the login app comes, debug-api answers these.
-const LOGIN: [&str; 3] = ["/public/login", "/public/logout", "/public/access_token"];
+/// What is asked about logging in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// A session for a name and a password.
+    Login,
+    /// The end of all sessions of a user.
+    Logout,
+    /// An access token for a session.
+    PublicToken,
+    /// The same, as the older clients ask.
+    ApiToken,
+}
+
+impl Account {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/public/login" => Some(Self::Login),
+            "/public/logout" => Some(Self::Logout),
+            "/public/access_token" => Some(Self::PublicToken),
+            "/api/access_token" => Some(Self::ApiToken),
+            _ => None,
+        }
+    }
+}
 
 /// The class of a request's path.
 pub(crate) fn classify(path: &str) -> Class {
-    if path.starts_with("/debug/") || LOGIN.contains(&path) {
+    if path.starts_with("/debug/") {
         return Class::Debug;
     }
-    of_app(path)
+    Account::of(path).map_or_else(|| of_app(path), Class::Account)
+}
+
+/// Whether a path can be read in one way only.
+pub(crate) fn is_unambiguous(path: &str) -> bool {
+    let quiet = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+    path.bytes().all(quiet) && !path.contains("//") && !path.contains("/.")
 }
 
 /// The class of a path that an app is asked for, and nobody else.
-fn of_app(path: &str) -> Class {
+pub(crate) fn of_app(path: &str) -> Class {
     let written = kind(path);
     if is_plain(path) {
         return written;
@@ -132,9 +162,11 @@ mod tests {
             ("/debug", Class::Other),
             ("/debug/application", Class::Debug),
             ("/debugger/x", Class::Other),
-            ("/public/login", Class::Debug),
-            ("/public/logout", Class::Debug),
-            ("/public/access_token", Class::Debug),
+            ("/public/login", Class::Account(Account::Login)),
+            ("/public/logout", Class::Account(Account::Logout)),
+            ("/public/access_token", Class::Account(Account::PublicToken)),
+            ("/api/access_token", Class::Account(Account::ApiToken)),
+            ("/api/access_token/", Class::Api),
             ("/public/login/", Class::Public),
             ("/public/login2", Class::Public),
             ("/public/x", Class::Public),
@@ -166,7 +198,15 @@ mod tests {
             "/internal%2fx",
             "/internal/../public/x",
             "/api/../internal/x",
+            "/public/login/../../internal/x",
+            "/api/access_token/..%2f..%2finternal/x",
+            "http://hello.localhost/internal/x",
+            "/%2e/internal/x",
+            "/%2finternal/x",
+            "/internal%5cx",
+            "/INTERNAL%2Fx",
         ] {
+            let path = path.strip_prefix("http://hello.localhost").unwrap_or(path); // what a target says besides its path
             assert_eq!(classify(path), Class::Internal, "{path}");
         }
         assert_eq!(classify("/public/../api/x"), Class::Api);

@@ -245,7 +245,7 @@ impl Pool {
         if rest.idle.len() >= self.limits.idle.div_ceil(self.limits.workers.max(1)) {
             return;
         }
-        rest.idle.push(Idle { wire, since_ms: clock::now_ms() });
+        rest.idle.push(Idle { wire, since_ms: clock::about_ms() });
         if !std::mem::replace(&mut rest.swept, true) {
             tokio::spawn(sweep(Arc::downgrade(self), clock::now_ms() + self.age_ms()));
         }

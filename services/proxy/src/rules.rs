@@ -28,6 +28,18 @@ pub(crate) struct Rules {
     /// Who issues the certificates that its clients need.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_ca: Option<PathBuf>,
+    /// Instances that may ask for its `/api`, besides itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) callers: Vec<String>,
+    /// Instances that may ask for its `/internal`, besides itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) internal_callers: Vec<String>,
+    /// It is for users who are signed in.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) sign_in: bool,
+    /// Origins whose scripts may ask for it; none = what the app itself says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cors: Vec<String>,
 }
 
 impl Rules {
@@ -40,6 +52,10 @@ impl Rules {
             group: told.balance,
             body_bytes: Some(told.max_body_bytes).filter(|bytes| *bytes > 0),
             client_ca: Some(told.client_ca).filter(|ca| !ca.is_empty()).map(PathBuf::from),
+            callers: told.callers,
+            internal_callers: told.internal_callers,
+            sign_in: told.sign_in,
+            cors: told.cors,
         }
     }
 

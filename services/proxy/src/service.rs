@@ -71,6 +71,7 @@ impl ProxyService for Service {
             inward_connections_open: counters.inward_connections_open.get(),
             inward_refused: counters.inward_refused.get(),
             ejections: counters.ejections.get(),
+            access_refused: counters.access_refused.get(),
         }))
     }
 }

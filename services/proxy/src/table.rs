@@ -93,6 +93,9 @@ pub(crate) struct Entry {
     pub(crate) id: String,
     /// Relative to the base domain, lower case.
     pub(crate) host: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) display_name: String,
     pub(crate) state: State,
     pub(crate) reason: String,
     pub(crate) generation: u64,
@@ -264,7 +267,8 @@ impl Table {
             && entry.state == State::Unknown
             && before.entry.routed
         {
-            entry = Entry { host: entry.host, rules: entry.rules, ..before.entry.clone() };
+            let Entry { host, display_name, rules, .. } = entry;
+            entry = Entry { host, display_name, rules, ..before.entry.clone() };
             routes.insert(entry.id.clone(), route(entry, false, &self.by_id, &self.limits));
             return;
         }
@@ -471,6 +475,7 @@ pub(crate) mod tests {
         Entry {
             id: id.into(),
             host: host.into(),
+            display_name: String::new(),
             state: State::Running,
             reason: String::new(),
             generation: 1,

@@ -2,6 +2,7 @@
 //! clients that write bytes. Everything waits on what it reads; `patient` turns a hang into a failure.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod backends;
 mod clients;
 mod conformance;
@@ -51,6 +52,7 @@ struct Hub {
     publish: watch::Sender<Arc<Table>>,
     proxy: Arc<Proxy>,
     drain: CancellationToken,
+    front: Arc<Front>,
     accepting: JoinHandle<()>,
     roots: RootCertStore,
     folder: tempfile::TempDir,
@@ -83,8 +85,8 @@ impl Hub {
         let door = Door::outside(config.outer_bounds(), Arc::clone(&proxy.counters), drain.clone());
         let listener = TcpListener::from_std(listener).unwrap();
         let accepting = tokio::spawn(Arc::clone(&front).accept(listener, door, Manner::Serve));
-        tokio::spawn(Entrances::new(front, &config, drain.clone()).follow(publish.subscribe()));
-        Self { address, publish, proxy, drain, accepting, roots, folder }
+        tokio::spawn(Entrances::new(Arc::clone(&front), &config, drain.clone()).follow(publish.subscribe()));
+        Self { address, publish, proxy, drain, front, accepting, roots, folder }
     }
 
     /// A proxy with one app, `HOST`, at this backend.
@@ -150,7 +152,7 @@ impl Hub {
     }
 
     /// Waits until a counter shows a number.
-    async fn until(&self, counter: impl Fn(&counters::Counters) -> u64, number: u64) {
+    async fn until(&self, counter: impl Fn(&Counters) -> u64, number: u64) {
         patient(async {
             while counter(&self.proxy.counters) != number {
                 tokio::task::yield_now().await;
@@ -162,8 +164,11 @@ impl Hub {
 
 /// As `lib.rs` makes it, without a chassis.
 fn proxy_for(config: &Config, table: watch::Receiver<Arc<Table>>, debug: PathBuf) -> Arc<Proxy> {
+    let state = debug.parent().unwrap();
     let parts = ProxyParts {
         base_domain: "yesterday.localhost".into(),
+        gate: Gate::load(state, Default::default(), now_unix() * 1000),
+        audit: Default::default(),
         table,
         debug_socket: debug,
         debug_token: token("the-token"),

@@ -1,153 +1,36 @@
 //! Session tickets: what a client brings back to resume its session without a second full handshake. The keys that seal them are
-//! made here, kept in `$STATE/proxy/tickets.json`, shared by the generations of the proxy, and replaced as time goes on, so a
-//! restart costs nobody a handshake and a stolen key opens the sessions of some hours only.
+//! made here and kept (`keys.rs`), so a restart costs nobody a handshake and a stolen key opens the sessions of some hours only.
 //!
 //! ```text
-//! born --12 h: seals and opens--> --24 h: opens only--> forgotten
 //! ticket: first half of SHA-256 of the key · nonce · sealed session · tag      (AES-256-GCM)
 //! ```
 
-use std::{
-    fmt, fs, io,
-    path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use nexushub_chassis::launch::{durable, lock::Lock, secret};
 use rustls::server::ProducesTickets;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-/// How long a key seals.
-const SEALS: i64 = 12 * 3600;
-/// How long it opens.
-const OPENS: i64 = 3 * SEALS;
+use crate::keys::{Keys, NAME_LEN};
+
 /// A ticket is good for as long as its key opens at least.
 const LIFETIME: u32 = 24 * 3600;
-/// A key of a later time than this is of a clock that was wrong.
-const SKEW: i64 = 300;
-/// Longest wait for another generation of the proxy that makes a key.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// A file of keys is smaller than this.
-const MOST_BYTES: u64 = 64 * 1024;
-const NAME_LEN: usize = 16;
-
-/// A key as it is kept.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    /// 64 hexadecimal digits.
-    secret: String,
-    born_unix: i64,
-}
-
-/// A key in use.
-struct Key {
-    name: [u8; NAME_LEN],
-    aead: RandomizedNonceKey,
-    kept: Kept,
-}
-
-impl Key {
-    fn new(kept: Kept) -> Option<Self> {
-        let bytes = secret::from_hex(&kept.secret)?;
-        let name = *Sha256::digest(bytes).first_chunk()?;
-        Some(Self { name, aead: RandomizedNonceKey::new(&AES_256_GCM, &bytes).ok()?, kept })
-    }
-
-    fn make(now: i64) -> io::Result<Self> {
-        let mut bytes = [0; 32];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
-        let kept = Kept { secret: secret::hex(&bytes), born_unix: now };
-        Self::new(kept).ok_or_else(|| io::Error::other("the key can't be used"))
-    }
-
-    fn seals(&self, now: i64) -> bool {
-        self.opens(now) && now < self.kept.born_unix + SEALS
-    }
-
-    fn opens(&self, now: i64) -> bool {
-        (self.kept.born_unix - SKEW..self.kept.born_unix + OPENS).contains(&now)
-    }
-}
 
 /// Seals and opens tickets.
+#[derive(Debug)]
 pub(crate) struct Tickets {
-    path: PathBuf,
-    /// The one that seals first.
-    keys: RwLock<Arc<[Key]>>,
-}
-
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets").field("path", &self.path).finish_non_exhaustive()
-    }
+    keys: Keys<RandomizedNonceKey>,
 }
 
 impl Tickets {
-    /// With the keys that are kept below this state folder, or new ones. Without a place to keep them they are good for this
-    /// process only, which the log says.
+    /// With the keys that are kept below this state folder, or new ones.
     pub(crate) fn load(state: &Path, now_unix: i64) -> Self {
-        let path = state.join("proxy").join("tickets.json");
-        let tickets = Self { path, keys: RwLock::new(Arc::new([])) };
-        tickets.tend(now_unix);
-        tickets
+        let tool = |bytes: &[u8; 32]| RandomizedNonceKey::new(&AES_256_GCM, bytes).ok();
+        Self { keys: Keys::load(state, "tickets.json", tool, now_unix) }
     }
 
-    fn keys(&self) -> Arc<[Key]> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Sees to it that there is a key that seals: that of another generation, or a new one. Reads and writes files then.
+    /// Sees to it that there is a key that seals. Reads and writes files when there is none.
     pub(crate) fn tend(&self, now_unix: i64) {
-        if self.keys().first().is_some_and(|key| key.seals(now_unix)) {
-            return;
-        }
-        let keys = self.renew(now_unix).or_else(|error| {
-            let error = nexushub_chassis::chain(&error);
-            tracing::warn!(object = %self.path.display(), error, "the keys of session tickets are not kept");
-            Key::make(now_unix).map(|key| vec![key])
-        });
-        match keys {
-            Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into(),
-            Err(error) => tracing::warn!(%error, "there is no new key for session tickets"),
-        }
-    }
-
-    fn renew(&self, now: i64) -> io::Result<Vec<Key>> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let turn = Lock::acquire_within(&self.path.with_extension("lock"), PATIENCE)?;
-        let _turn = turn.ok_or_else(|| io::Error::other("another proxy holds them"))?;
-        let mut keys = self.kept(now);
-        if !keys.first().is_some_and(|key| key.seals(now)) {
-            keys.insert(0, Key::make(now)?);
-            let kept: Vec<&Kept> = keys.iter().map(|key| &key.kept).collect();
-            durable::write(&self.path, &serde_json::to_vec(&kept)?, 0o600)?;
-        }
-        Ok(keys)
-    }
-
-    /// The keys of the file that still open, the youngest first. What can't be read is none: tickets are nobody's due.
-    fn kept(&self, now: i64) -> Vec<Key> {
-        let read = || -> io::Result<Vec<Kept>> {
-            if fs::metadata(&self.path)?.len() > MOST_BYTES {
-                return Err(io::Error::other("too large"));
-            }
-            Ok(serde_json::from_slice(&fs::read(&self.path)?)?)
-        };
-        let kept = read().unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(object = %self.path.display(), %error, "kept keys of session tickets are ignored");
-            }
-            Vec::new()
-        });
-        let mut keys: Vec<Key> = kept.into_iter().filter_map(Key::new).filter(|key| key.opens(now)).collect();
-        keys.sort_by_key(|key| std::cmp::Reverse(key.kept.born_unix));
-        keys
+        self.keys.tend(now_unix);
     }
 }
 
@@ -161,21 +44,21 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let keys = self.keys();
+        let keys = self.keys.ring();
         let key = keys.first()?;
         let mut sealed = plain.to_vec();
-        let nonce = key.aead.seal_in_place_append_tag(Aad::from(key.name), &mut sealed).ok()?;
+        let nonce = key.tool.seal_in_place_append_tag(Aad::from(key.name), &mut sealed).ok()?;
         Some([&key.name[..], nonce.as_ref(), &sealed].concat())
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = cipher.split_first_chunk::<NAME_LEN>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let keys = self.keys();
+        let keys = self.keys.ring();
         // Names are no secret: each ticket shows one.
         let key = keys.iter().find(|key| key.name == *name)?;
         let mut opened = sealed.to_vec();
-        let length = key.aead.open_in_place(Nonce::from(nonce), Aad::from(*name), &mut opened).ok()?.len();
+        let length = key.tool.open_in_place(Nonce::from(nonce), Aad::from(*name), &mut opened).ok()?.len();
         opened.truncate(length);
         Some(opened)
     }
@@ -184,9 +67,10 @@ impl ProducesTickets for Tickets {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
+    use crate::keys::{OPENS, SEALS};
 
     const NOW: i64 = 1_800_000_000;
 
@@ -227,7 +111,7 @@ mod tests {
         let (_state, tickets) = tickets();
         let ticket = tickets.encrypt(b"session").unwrap();
         tickets.tend(NOW + SEALS - 1);
-        assert_eq!(tickets.keys().len(), 1);
+        assert_eq!(tickets.keys.ring().len(), 1);
         tickets.tend(NOW + SEALS);
         let second = tickets.encrypt(b"session").unwrap();
         assert_ne!(ticket[..NAME_LEN], second[..NAME_LEN]);

@@ -13,6 +13,9 @@ pub struct Daemon {
     pub overlaps: bool,
 }
 
+/// The proxy's sockets; by the second the platform's own daemons ask for apps.
+const PROXY: [(&str, &str); 2] = [("grpc", "proxy.sock"), ("platform", "proxy.http.sock")];
+
 /// Every daemon, in the order in which they are started. The order saves time; nothing depends on it.
 pub const DAEMONS: [Daemon; 4] = [
     Daemon { name: "provider", sockets: &[("grpc", "provider.sock")], https: false, overlaps: false },
@@ -23,7 +26,7 @@ pub const DAEMONS: [Daemon; 4] = [
         https: false,
         overlaps: false,
     },
-    Daemon { name: "proxy", sockets: &[("grpc", "proxy.sock")], https: true, overlaps: true },
+    Daemon { name: "proxy", sockets: &PROXY, https: true, overlaps: true },
 ];
 
 /// The order of a full stop: no new requests, no new wishes, no new uploads, and then the apps.

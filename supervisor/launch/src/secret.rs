@@ -16,31 +16,29 @@ use crate::{clock, daemon::DAEMONS, durable};
 /// Name of the operators' caller: people and their tools.
 pub const OPERATOR: &str = "operator";
 
-/// What each daemon may ask of another: (caller, server, methods). `http` is debug-api's plain-HTTP socket. Operators may
-/// ask everything of everyone; health and reflection are open to every known caller.
-pub const GRANTS: [(&str, &str, &str); 5] = [
-    ("procmgr", "provider", "nexushub.provider.v1.ProviderService/WatchDesired"),
-    (
-        "debug-api",
-        "provider",
-        "nexushub.provider.v1.ProviderService/PutInstance,\
-         nexushub.provider.v1.ProviderService/RemoveInstance",
-    ),
-    (
-        "debug-api",
-        "procmgr",
-        "nexushub.procmgr.v1.ProcmgrService/WatchInstances,\
-         nexushub.procmgr.v1.ProcmgrService/ReadLog",
-    ),
-    (
-        "proxy",
-        "procmgr",
-        "nexushub.procmgr.v1.ProcmgrService/WatchInstances,\
-         nexushub.procmgr.v1.ProcmgrService/ReleaseGeneration,\
-         nexushub.procmgr.v1.ProcmgrService/ReportIdle,\
-         nexushub.procmgr.v1.ProcmgrService/WakeInstance",
-    ),
+/// Methods of one service, each by its whole name.
+macro_rules! methods {
+    ($service:literal, $first:literal $(, $more:literal)*) => {
+        concat!("nexushub.", $service, "/", $first $(, ",nexushub.", $service, "/", $more)*)
+    };
+}
+
+/// What each daemon may ask of another: (caller, server, methods). `http` is debug-api's plain-HTTP socket, and the one by which
+/// daemons reach apps through the proxy. Operators may ask everything of everyone; health and reflection are open to every known
+/// caller.
+#[rustfmt::skip]
+pub const GRANTS: [(&str, &str, &str); 8] = [
+    ("procmgr", "provider", methods!("provider.v1.ProviderService", "WatchDesired")),
+    ("debug-api", "provider", methods!("provider.v1.ProviderService", "PutInstance", "RemoveInstance", "ListInstances",
+        "SetRelease", "RevertRelease", "ListReleases", "ConfirmRemovals")),
+    ("debug-api", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances", "ListInstances", "ReadLog",
+        "RestartInstance", "PauseInstance", "ResumeInstance")),
+    ("debug-api", "proxy", methods!("proxy.v1.ProxyService", "GetMetrics")),
+    ("proxy", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances", "ReleaseGeneration", "ReportIdle",
+        "WakeInstance")),
     ("proxy", "debug-api", "http"),
+    ("provider", "proxy", "http"),
+    ("provider", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances")),
 ];
 
 /// 256 bits from the kernel, made once a start of the platform.

@@ -58,6 +58,12 @@ impl Zone {
         &self.base
     }
 
+    /// The address of a relative host name.
+    #[must_use]
+    pub fn url(&self, relative: &str) -> String {
+        format!("https://{relative}.{}:{}/", self.base, self.port)
+    }
+
     fn has_port(&self, typed: &str) -> bool {
         // A leading zero is nobody's way to write a port.
         !typed.starts_with('0') && port(typed).is_some_and(|port| port == self.port || port == USUAL_PORT)

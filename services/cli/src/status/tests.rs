@@ -52,6 +52,7 @@ fn people_see_states_reasons_and_urls() {
             id: "i2".into(),
             state: "failed",
             reason: "bin/app is\nmissing".into(),
+            last_words: "one\n\u{1b}two".into(),
             ..Instance::default()
         },
     ];
@@ -65,6 +66,7 @@ fn people_see_states_reasons_and_urls() {
         "procmgr     waiting   -           9         exited with code 1\n",
         "debug-hello  hello  running  sandbox  9    10s    0         https://hello.x:1/\n",
         "i2                  failed            -           0         bin/app is missing\n",
+        "\n\ni2 said last:\n  one\n   two\n",
         "\n\nnot enforced here (sandbox): the disk of /db\n",
         "\n\ncould not ask for debug apps: not reachable",
     ] {
@@ -104,4 +106,30 @@ async fn a_platform_that_is_down_is_an_answer() {
     let report = gather(&place, 0).await;
     assert_eq!(report.daemons[0].reason, "the supervisor, process 4194300, is gone");
     assert!(serde_json::to_value(&report).unwrap()["daemons"][0]["state"] == "down");
+}
+
+#[test]
+fn what_is_asked_for_and_does_not_run_is_told() {
+    use nexushub_proto::provider::{Admin, Conflict, Instance};
+    let folder = tempfile::tempdir().unwrap();
+    let waiting = Instance { id: "w".into(), app_id: "shop".into(), ..Instance::default() };
+    let conflict = Conflict { reason: "host name `x` of a is taken by b".into(), ..Conflict::default() };
+    let admin = Admin { held: vec![waiting.clone(); 3], trouble: "it is down".into(), ..Admin::default() };
+    let asked = ListInstancesResponse {
+        waiting: vec![waiting],
+        conflicts: vec![conflict],
+        admin: Some(admin),
+        ..ListInstancesResponse::default()
+    };
+    let mut report = Report { form: "supervisor", ..Report::default() };
+    report.add(&place(folder.path()), &asked);
+    let text = people(&place(folder.path()), &report, 0);
+    for expected in [
+        "no package yet",
+        "conflict: host name `x` of a is taken by b",
+        "the admin app cannot be heard: it is down",
+        "3 instances are no longer listed by the admin app and held: see nexushub plan",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+    }
 }

@@ -98,6 +98,16 @@ async fn every_debug_call_needs_the_operators_bearer() {
 }
 
 #[tokio::test]
+async fn an_administrator_of_whom_the_proxy_speaks_needs_no_bearer_and_without_the_proxy_is_nobody() {
+    let world = world();
+    let ask = || Request::get("/debug/application").header("x-user-id", "7");
+    let request = ask().header(PROXY_TOKEN, &world.proxy_token).body(Body::empty()).unwrap();
+    assert_eq!(read(world.send(request).await).await.0, OK);
+    let request = ask().body(Body::empty()).unwrap();
+    assert_eq!(read(world.send(request).await).await, refused(StatusCode::FORBIDDEN, "Forbidden"));
+}
+
+#[tokio::test]
 async fn the_room_of_the_login_answers_without_a_bearer() {
     let world = world();
     for (path, what) in

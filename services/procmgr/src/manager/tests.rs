@@ -15,7 +15,6 @@ use super::*;
 use crate::{
     desired::tests::proto,
     driver::{Driver, LOOKING, tests::with_sandbox, tests::without_boxes},
-    exit::How,
     generation::Endpoint,
     health::Check,
     state::Found,
@@ -154,7 +153,7 @@ impl Stage {
     }
 
     fn ended(&mut self, generation: u64) -> Vec<String> {
-        let exit = Exit { how: How::Code(3), unix_ms: 0, reason: None, out_of_memory: None };
+        let exit = crate::state::tests::exit(3);
         self.event(Event::Ended { id: id(), generation, exit })
     }
 

@@ -7,10 +7,7 @@ use std::collections::BTreeSet;
 use nexushub_chassis::names::{HostName, Zone};
 
 use super::*;
-use crate::{
-    instance::{Fields, Source},
-    typed::Judge,
-};
+use crate::{admin::list, instance::Source, typed::Judge};
 
 fn zone() -> Zone {
     Zone::new("b.localhost", 8443)
@@ -30,14 +27,65 @@ fn debug(name: &str, host_name: &str) -> Entry {
     entry(name, host_name, Source::Debug)
 }
 
-fn book() -> Book {
+pub(crate) fn rules() -> Rules {
+    Rules {
+        ground: Ground { data_root: "/d".into(), ..Ground::default() },
+        max_debug: 2,
+        hold: Hold { share_percent: 50, least: 3 },
+        keep_releases: 2,
+        dynamic: (Driver::Process, Egress::None),
+    }
+}
+
+pub(crate) fn book() -> Book {
     Book {
         statics: vec![entry("fixed", "login", Source::File("/p/apps.d/login.toml".into(), Some(3)))],
-        dynamic: Vec::new(),
+        listing: Arc::default(),
+        releases: Arc::default(),
         debug: Entries::new(),
-        data_root: "/d".into(),
-        max_debug: 2,
+        rules: rules(),
     }
+}
+
+fn judge() -> Judge {
+    Judge { zone: zone(), root: None }
+}
+
+/// An owner at work over this folder.
+fn started(folder: &tempfile::TempDir) -> Handle {
+    let disk = Disk::open(folder.path()).unwrap();
+    let found = disk.load(&judge()).unwrap();
+    let (listing, releases) = (found.listing, found.releases);
+    let book = Book { listing, releases, debug: found.debug, ..book() };
+    let (owner, handle) = Owner::new(book, disk, found.revision + 1);
+    tokio::spawn(owner.run(std::future::pending()));
+    handle
+}
+
+/// A list of the admin app: instance and host name of each, all of one application.
+fn listed(rows: &[(&str, &str)]) -> List {
+    let row = |(id, host): &(&str, &str)| serde_json::json!({"instanceId": id, "appId": "shop", "displayName": "", "hostName": host});
+    let rows: Vec<_> = rows.iter().map(row).collect();
+    list::read(serde_json::json!({"applications": rows}).to_string().as_bytes(), &judge()).unwrap()
+}
+
+fn shop(path: &str) -> Release {
+    let (version, by) = ("1".to_owned(), "me".to_owned());
+    Release { path: path.into(), version, by, set_unix_ms: 0, failed: None }
+}
+
+/// What is desired: id, host name, release.
+fn desired(handle: &Handle) -> Vec<(String, String, String)> {
+    let state = handle.watch().borrow().clone();
+    let all = state.desired.values().map(|desired| &desired.instance);
+    let told = |one: &crate::instance::Instance| {
+        (one.id.to_string(), one.host_name.to_string(), one.release.display().to_string())
+    };
+    all.filter(|one| one.id.as_str() != "fixed").map(told).collect()
+}
+
+fn row(id: &str, host: &str, release: &str) -> (String, String, String) {
+    (id.to_owned(), host.to_owned(), release.to_owned())
 }
 
 fn with(mut book: Book, entries: &[Entry]) -> Book {
@@ -87,19 +135,20 @@ fn there_is_a_limit_and_a_replacement_does_not_count() {
 
 #[test]
 fn a_state_that_no_message_holds_is_refused() {
-    let mut book = Book { max_debug: 1000, ..book() };
-    for n in 0..1000 {
+    let mut book = Book { rules: Rules { max_debug: 2000, ..rules() }, ..book() };
+    let large = |n: usize| {
         let mut large = debug(&format!("i{n}"), &format!("h{n}"));
         large.fields.env = Some([("A".to_owned(), "x".repeat(30_000))].into());
-        match book.put(large) {
-            Ok(debug) => book.debug = debug.unwrap(),
-            Err(error) => {
-                assert!(matches!(error, Error::TooLarge(_)) && n > 50, "{error}");
-                return;
-            }
-        }
+        large
+    };
+    let fit = SNAPSHOT_MAX / 31_000;
+    book.debug = (0..fit).map(|n| (large(n).id, large(n))).collect();
+    book.debug = book.put(large(fit)).unwrap().unwrap();
+    for n in fit + 1..fit + 50 {
+        let entry = large(n);
+        book.debug.insert(entry.id.clone(), entry);
     }
-    unreachable!("a thousand large instances fit into one message");
+    assert!(matches!(book.put(large(fit + 50)), Err(Error::TooLarge(_))));
 }
 
 #[test]
@@ -112,16 +161,16 @@ fn revisions_never_run_backwards_over_a_restart() {
 #[tokio::test]
 async fn a_change_is_on_disk_before_it_is_seen() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    let (owner, handle) = Owner::new(book(), store.clone(), 10);
+    let disk = Disk::open(folder.path()).unwrap();
+    let (owner, handle) = Owner::new(book(), disk.clone(), 10);
     let task = tokio::spawn(owner.run(std::future::pending()));
     let mut seen = handle.watch();
     assert_eq!(handle.put(debug("a", "a")).await.unwrap(), 11);
     assert_eq!(handle.put(debug("a", "a")).await.unwrap(), 11);
     seen.changed().await.unwrap();
     assert_eq!(seen.borrow_and_update().desired.len(), 2);
-    let loaded = store.load(&Judge { zone: zone(), root: None }).unwrap();
-    assert_eq!((loaded.revision, loaded.entries.len()), (11, 1));
+    let found = disk.load(&judge()).unwrap();
+    assert_eq!((found.revision, found.debug.len()), (11, 1));
     assert_eq!(handle.remove(id("a")).await.unwrap(), (12, true));
     assert_eq!(handle.remove(id("a")).await.unwrap(), (12, false));
     drop(handle);
@@ -133,8 +182,7 @@ async fn a_change_is_on_disk_before_it_is_seen() {
 #[tokio::test]
 async fn a_change_that_cannot_be_written_is_no_change() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    let (owner, handle) = Owner::new(book(), store, 10);
+    let (owner, handle) = Owner::new(book(), Disk::open(folder.path()).unwrap(), 10);
     folder.close().unwrap();
     let _task = tokio::spawn(owner.run(std::future::pending()));
     assert!(matches!(handle.put(debug("a", "a")).await, Err(Error::Unwritable { .. })));
@@ -144,7 +192,87 @@ async fn a_change_that_cannot_be_written_is_no_change() {
 #[tokio::test]
 async fn a_stopping_owner_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let (owner, handle) = Owner::new(book(), Store::open(folder.path()).unwrap(), 10);
+    let (owner, handle) = Owner::new(book(), Disk::open(folder.path()).unwrap(), 10);
     owner.run(async {}).await;
     assert!(matches!(handle.put(debug("a", "a")).await, Err(Error::Stopping)));
+}
+
+#[tokio::test]
+async fn an_application_waits_for_its_package_and_runs_it_under_whatever_name_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    handle.list(listed(&[("a", "shop"), ("b", "shop2")])).await.unwrap();
+    assert_eq!(desired(&handle), []);
+    assert_eq!(handle.watch().borrow().waiting.len(), 2);
+    handle.set_release("shop".to_owned(), shop("/v1")).await.unwrap();
+    assert_eq!(desired(&handle), [row("a", "shop", "/v1"), row("b", "shop2", "/v1")]);
+    handle.list(listed(&[("a", "store"), ("b", "shop2")])).await.unwrap();
+    handle.set_release("shop".to_owned(), shop("/v2")).await.unwrap();
+    assert_eq!(desired(&handle)[0], row("a", "store", "/v2"));
+    handle.revert_release("shop".to_owned(), "/v2".as_ref(), "broken".to_owned()).await.unwrap();
+    assert_eq!(desired(&handle)[0], row("a", "store", "/v1"));
+    let unknown = handle.revert_release("shop".to_owned(), "/v9".as_ref(), String::new()).await;
+    assert!(matches!(unknown, Err(Error::NoRelease { .. })));
+}
+
+#[tokio::test]
+async fn the_last_good_list_and_the_packages_outlive_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    handle.list(listed(&[("a", "shop")])).await.unwrap();
+    handle.set_release("shop".to_owned(), shop("/v1")).await.unwrap();
+    let next = started(&folder);
+    assert_eq!(desired(&next), [row("a", "shop", "/v1")]);
+}
+
+#[tokio::test]
+async fn the_same_list_again_is_no_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    let first = handle.list(listed(&[("a", "shop")])).await.unwrap();
+    assert_eq!(handle.list(listed(&[("a", "shop")])).await.unwrap(), first);
+    assert!(handle.list(listed(&[])).await.unwrap() > first);
+}
+
+#[tokio::test]
+async fn a_mass_deletion_is_held_over_a_restart_until_it_is_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    handle.set_release("shop".to_owned(), shop("/v1")).await.unwrap();
+    handle.list(listed(&[("a", "a"), ("b", "b"), ("c", "c"), ("d", "d")])).await.unwrap();
+    handle.list(listed(&[("e", "e")])).await.unwrap();
+    assert_eq!(desired(&handle).len(), 5, "the new one runs and the others go on");
+    let handle = started(&folder);
+    assert_eq!((desired(&handle).len(), handle.watch().borrow().listing.held.len()), (5, 4));
+    let (_, removed) = handle.confirm(["a", "b", "e", "x"].map(id).into()).await.unwrap();
+    assert_eq!(removed, ["a", "b"].map(id));
+    assert_eq!(desired(&handle).len(), 3);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_written_is_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    folder.close().unwrap();
+    assert!(matches!(handle.list(listed(&[("a", "a")])).await, Err(Error::Unwritable { .. })));
+    assert_eq!(handle.watch().borrow().listing.listed.len(), 0);
+}
+
+#[test]
+fn what_the_admin_app_lists_is_not_to_be_put_or_removed() {
+    let listing = Listing::default().after(listed(&[("a", "a")]), rules().hold).into();
+    let book = Book { listing, ..book() };
+    assert!(matches!(book.put(debug("a", "free")), Err(Error::Taken(_))));
+    assert!(matches!(book.remove(&id("a")), Err(Error::NotDebug { .. })));
+}
+
+#[test]
+fn a_list_of_ten_thousand_is_merged_whole() {
+    let rows: Vec<_> = (0..10_000).map(|n| (format!("i{n}"), format!("h{n}"))).collect();
+    let rows: Vec<_> = rows.iter().map(|(id, host)| (id.as_str(), host.as_str())).collect();
+    let listing = Listing::default().after(listed(&rows), rules().hold).into();
+    let releases = Releases::default().set("shop", shop("/v1"), 2).unwrap().into();
+    let book = Book { listing, releases, ..book() };
+    assert_eq!(book.merged(&Entries::new()).desired.len(), 10_001);
+    assert!(book.put(debug("mine", "mine")).is_ok(), "there is room for more");
 }

@@ -30,7 +30,9 @@ fn fixed(id: &str, host_name: &str) -> Entry {
 }
 
 fn merged(statics: &[Entry], dynamic: &[Entry], debug: &[Entry]) -> Merged {
-    merge(statics, dynamic, debug, Path::new(ROOT))
+    let reserved_ids = [InstanceId::parse("admin").unwrap()].into();
+    let ground = Ground { data_root: ROOT.into(), reserved_ids, reserved_hosts: ["admin".to_owned()].into() };
+    merge(statics, dynamic, debug, &ground)
 }
 
 fn hosts(merged: &Merged) -> Vec<(&str, &str, Origin)> {
@@ -119,10 +121,47 @@ fn a_debug_instance_takes_neither_the_id_nor_the_name_of_another() {
 #[test]
 fn an_entry_that_nobody_completes_is_not_desired() {
     let mut bare = entry("a", "a", Source::Dynamic);
-    bare.fields.release = None;
+    bare.fields.host_name = None;
     let merged = merged(&[], &[bare], &[]);
     assert!(merged.desired.is_empty());
     assert_eq!(merged.conflicts[0].clash, Clash::Incomplete);
+}
+
+#[test]
+fn a_dynamic_instance_without_a_package_waits_and_holds_its_name() {
+    let mut bare = entry("a", "a", Source::Dynamic);
+    bare.fields.release = None;
+    let merged = merged(&[], &[bare], &[entry("b", "a", Source::Debug)]);
+    assert!(merged.desired.is_empty() && merged.waiting.len() == 1);
+    assert!(matches!(&merged.conflicts[..], [lost] if lost.id.as_str() == "b"), "{:?}", merged.conflicts);
+}
+
+#[test]
+fn what_is_reserved_is_the_configurations_alone() {
+    let statics = [fixed("admin", "admin"), fixed("x", "x")];
+    let mut hijack = entry("admin", "elsewhere", Source::Dynamic);
+    hijack.fields.display_name = Some("Administration".into());
+    let grab = entry("x", "admin", Source::Dynamic);
+    let debug = [entry("admin", "mine", Source::Debug), entry("d", "admin", Source::Debug)];
+    let both = merged(&statics, &[hijack, grab], &debug);
+    assert_eq!(hosts(&both), [("admin", "admin", Origin::Static), ("x", "x", Origin::Static)]);
+    let admin = &both.desired.values().next().unwrap().instance;
+    assert_eq!(
+        (admin.release.to_str(), admin.display_name.as_str()),
+        (Some("/releases/admin"), "Administration")
+    );
+    assert_eq!(both.conflicts.len(), 3, "{:?}", both.conflicts);
+
+    let none = merged(&[], &[entry("admin", "free", Source::Dynamic)], &[entry("d", "admin", Source::Debug)]);
+    assert!(none.desired.is_empty() && none.waiting.is_empty());
+    let told: Vec<String> = none.conflicts.iter().map(Conflict::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "instance id `admin` (dynamic, from the admin app) is reserved for an instance of the configuration",
+            "host name `admin` of instance `d` (debug) is reserved for an instance of the configuration",
+        ]
+    );
 }
 
 /// One that says this of its requests besides.
@@ -230,11 +269,12 @@ proptest! {
         s in entries(file), y in entries(|_| Source::Dynamic), d in entries(|_| Source::Debug)
     ) {
         let merged = merged(&s.0, &y.0, &d.0);
-        let names: BTreeSet<_> = merged.desired.values().map(|d| &d.instance.host_name).collect();
-        prop_assert_eq!(names.len(), merged.desired.len());
+        let all = || merged.desired.iter().chain(&merged.waiting);
+        let names: BTreeSet<_> = all().map(|(_, d)| &d.instance.host_name).collect();
+        prop_assert_eq!(names.len(), all().count());
         for entry in s.0.iter().chain(&y.0).chain(&d.0) {
             let explained = merged.conflicts.iter().any(|conflict| conflict.id == entry.id);
-            prop_assert!(merged.desired.contains_key(&entry.id) || explained, "{:?}", entry);
+            prop_assert!(all().any(|(id, _)| *id == entry.id) || explained, "{:?}", entry);
         }
     }
 

@@ -32,7 +32,15 @@ pub(crate) struct Rates {
 impl Rates {
     /// So many requests a second of each client, and so many at once; both at least 1.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        let period = 1_000_000_000 / u64::from(per_second.max(1));
+        Self::every(1_000_000_000 / u64::from(per_second.max(1)), burst)
+    }
+
+    /// So many requests a minute of each client, of which any number may come at once.
+    pub(crate) fn per_minute(number: u32) -> Self {
+        Self::every(60_000_000_000 / u64::from(number.max(1)), number)
+    }
+
+    fn every(period: Nanos, burst: u32) -> Self {
         let ahead = period * u64::from(burst.max(1) - 1);
         Self { period, ahead, hasher: RandomState::new(), shards: Default::default() }
     }

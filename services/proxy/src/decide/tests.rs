@@ -5,12 +5,14 @@ use http::Request;
 
 use super::*;
 use crate::{
+    identity::User,
     pool::Limits,
     rules::Rules,
     table::{
         Change, Entry, Pause,
         tests::{idle, running},
     },
+    tokens::Access,
 };
 
 const BASE: &str = "yesterday.localhost";
@@ -55,7 +57,7 @@ fn judged(parts: &Parts, sni: Option<&str>, table: &Table, policy: &Policy) -> S
         Err(refusal) => return refusal.status.as_u16().to_string(),
     };
     let names = Names::of(&["*.yesterday.localhost", "yesterday.localhost", "localhost"]);
-    let origin = Origin { names: sni.map(|_| &names), boxed: None, client: None, tried: &[] };
+    let origin = Origin { names: sni.map(|_| &names), ..Origin::default() };
     outcome(decide(parts, &authority, origin, table, policy, 1_000_000))
 }
 
@@ -67,16 +69,24 @@ fn out_of(boxed: &str, host: &str, path: &str, token: Option<&str>, id: Option<&
     headers.extend(id.map(|id| ("x-application-id", id)));
     let parts = parts("GET", path, &headers);
     let caller = Caller::of(boxed).unwrap();
-    let origin = Origin { names: None, boxed: Some(&caller), client: None, tried: &[] };
+    let origin = Origin { boxed: Some(&caller), ..Origin::default() };
     outcome(decide(&parts, &authority(&parts).unwrap(), origin, &table(), &policy(), 1_000_000))
 }
 
 fn outcome(decided: Result<Decision, Refusal>) -> String {
-    let by = |caller: Option<Caller>| caller.map_or(String::new(), |caller| format!(" by {}", caller.id()));
+    let by = |by: Identity| match (by.caller, by.user) {
+        (Some(caller), _) => format!(" by {}", caller.id()),
+        (None, Some(user)) => format!(" by user {}", user.id),
+        (None, None) => String::new(),
+    };
     match decided {
         Err(refusal) => refusal.status.as_u16().to_string(),
         Ok(Decision::Debug) => "debug".into(),
-        Ok(Decision::App { route, caller }) => format!("app {}{}", route.entry.id, by(caller)),
+        Ok(Decision::Platform(caller)) => format!("platform by {}", caller.id()),
+        Ok(Decision::Ours(ours)) => {
+            format!("ours: {ours:?}").split(" {").next().unwrap_or_default().to_owned()
+        }
+        Ok(Decision::App { route, by: who }) => format!("app {}{}", route.entry.id, by(who)),
         Ok(Decision::Dev { route, .. }) => format!("dev {}", route.entry.id),
         Ok(Decision::Site { route, .. }) => format!("site {}", route.entry.id),
         Ok(Decision::Wait(Some(route))) => format!("wait {}", route.entry.id),
@@ -365,4 +375,211 @@ fn a_path_that_is_stripped_needs_what_either_of_its_readings_needs() {
         let is = judged(&parts, None, &table, &policy).replace("app h1", "site h1");
         assert_eq!(is, expected, "{path}");
     }
+}
+
+/// Apps with rules: a login app, an admin app that only login may ask inside, an app for users who are signed in, and one that
+/// names its callers.
+fn ruled() -> Table {
+    let with = |id: &str, host: &str, rules: Rules| Entry { rules, ..running(id, host, 11_000) };
+    let list = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    let entries = vec![
+        running(LOGIN, "login", 11_001),
+        with(ADMIN, "admin", Rules { internal_callers: list(&[LOGIN]), sign_in: true, ..Rules::default() }),
+        with("notes", "notes", Rules { sign_in: true, ..Rules::default() }),
+        with("stock", "stock", Rules { callers: list(&["shop"]), ..Rules::default() }),
+        with("figures", "figures", Rules { cors: list(&["https://www.example"]), ..Rules::default() }),
+        running("shop", "shop", 11_002),
+    ];
+    Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true })
+}
+
+/// A user's token for an instance.
+fn access(instance: &str) -> Option<Arc<Access>> {
+    let user = User { id: 7, name: "Ada".into(), session: "s".into() };
+    Some(Arc::new(Access { instance: instance.into(), user: Arc::new(user), expires_ms: i64::MAX }))
+}
+
+/// What a request with rules and tokens comes to.
+fn ruling(method: &str, host: &str, path: &str, headers: &[(&str, &str)], shown: &Shown) -> String {
+    let host = format!("{host}.{BASE}:8443");
+    let headers: Vec<_> = [("host", host.as_str())].into_iter().chain(headers.iter().copied()).collect();
+    let parts = parts(method, path, &headers);
+    let origin = Origin { shown: Some(shown), ..Origin::default() };
+    outcome(decide(&parts, &authority(&parts).unwrap(), origin, &ruled(), &policy(), 1_000_000))
+}
+
+/// A call by an app's own secret at the internal entrance.
+fn call(by: &str, to: &str, path: &str) -> String {
+    let secret = format!("Bearer secret of {by}");
+    let headers = [("authorization", secret.as_str()), ("x-application-id", to)];
+    ruling("POST", "internal", path, if to.is_empty() { &headers[..1] } else { &headers }, &Shown::default())
+}
+
+fn in_cookie(instance: &str) -> Shown {
+    Shown { cookie: access(instance), ..Shown::default() }
+}
+
+fn as_bearer(instance: &str) -> Shown {
+    Shown { bearer: access(instance), ..Shown::default() }
+}
+
+#[test]
+fn what_is_internal_is_for_the_app_itself_and_whom_it_names() {
+    assert_eq!(call(LOGIN, ADMIN, "/internal/dologin"), format!("app {ADMIN} by {LOGIN}"));
+    assert_eq!(call(ADMIN, ADMIN, "/internal/dologin"), format!("app {ADMIN} by {ADMIN}"));
+    assert_eq!(call("shop", ADMIN, "/internal/dologin"), "403");
+    assert_eq!(call(ADMIN, LOGIN, "/internal/revoke"), "403", "it names nobody");
+    for path in [
+        "/public/../internal/x",
+        "/public/%2e%2e/internal/x",
+        "//internal/x",
+        "/Internal/x",
+        "/internal;a/x",
+        "/x/..%5cinternal/x",
+    ] {
+        assert_eq!(call("shop", ADMIN, path), "403", "{path}");
+        assert_eq!(ruling("GET", "admin", path, &[], &in_cookie(ADMIN)), "401", "{path}: no token opens it");
+        assert_eq!(ruling("GET", "admin", path, &[], &as_bearer(ADMIN)), "401", "{path}");
+    }
+}
+
+#[test]
+fn an_app_that_names_its_callers_is_closed_to_everybody_else() {
+    assert_eq!(call("shop", "stock", "/api/x"), "app stock by shop");
+    assert_eq!(call("stock", "stock", "/api/x"), "app stock by stock");
+    assert_eq!(call("notes", "stock", "/api/x"), "403");
+    assert_eq!(ruling("GET", "stock", "/api/x", &[], &Shown::default()), "401");
+    assert_eq!(ruling("GET", "stock", "/api/x", &[], &as_bearer("stock")), "app stock by user 7");
+    assert_eq!(ruling("GET", "stock", "/api/x", &[], &as_bearer("shop")), "401", "a token of another app");
+    assert_eq!(ruling("GET", "stock", "/public/x", &[], &Shown::default()), "app stock");
+    assert_eq!(call("notes", "shop", "/api/x"), "app shop by notes", "who names nobody is open as before");
+    assert_eq!(call("shop", "notes", "/api/x"), "403", "users only");
+}
+
+#[test]
+fn who_is_not_signed_in_is_led_there_by_navigation_and_refused_else() {
+    let page = ("accept", "text/html,*/*;q=0.8");
+    let nobody = Shown::default();
+    assert_eq!(ruling("GET", "notes", "/", &[page], &nobody), "ours: ToSignIn");
+    assert_eq!(ruling("GET", "notes", "/", &[], &nobody), "401");
+    assert_eq!(ruling("POST", "notes", "/", &[page], &nobody), "401");
+    assert_eq!(ruling("GET", "notes", "/public/x", &[], &nobody), "app notes");
+    assert_eq!(ruling("GET", "notes", "/", &[page], &in_cookie("notes")), "site notes");
+    assert_eq!(ruling("GET", "notes", "/", &[page], &in_cookie("shop")), "ours: ToSignIn", "of another app");
+    assert_eq!(ruling("GET", "notes", "/public/signin", &[], &nobody), "ours: SignIn");
+    assert_eq!(ruling("GET", "shop", "/public/signin", &[], &nobody), "app shop", "it has no sign-in");
+    assert_eq!(ruling("GET", "login", "/public/return", &[], &nobody), "ours: Return");
+    assert_eq!(
+        ruling("GET", "shop", "/api/x", &[], &in_cookie("shop")),
+        "app shop",
+        "a cookie says nothing there"
+    );
+}
+
+#[test]
+fn a_cookie_counts_only_for_what_the_apps_own_page_asks() {
+    let signed_in = in_cookie("notes");
+    let own = ("origin", "https://notes.yesterday.localhost:8443");
+    for (what, headers, outcome) in [
+        ("its own page", vec![own], "app notes by user 7"),
+        ("its own page, as the browser says", vec![("sec-fetch-site", "same-origin")], "app notes by user 7"),
+        ("a program", vec![], "403"),
+        (
+            "a sibling",
+            vec![("origin", "https://shop.yesterday.localhost:8443"), ("sec-fetch-site", "same-site")],
+            "403",
+        ),
+        ("another port", vec![("origin", "https://notes.yesterday.localhost")], "403"),
+        ("another scheme", vec![("origin", "http://notes.yesterday.localhost:8443")], "403"),
+        ("a sandboxed page", vec![("origin", "null")], "403"),
+    ] {
+        assert_eq!(ruling("POST", "notes", "/api/x", &headers, &signed_in), outcome, "{what}");
+    }
+    assert_eq!(ruling("GET", "notes", "/api/x", &[], &signed_in), "app notes by user 7", "it only looks");
+    let socket = [("upgrade", "websocket"), ("origin", "https://evil.example")];
+    assert_eq!(
+        ruling("GET", "notes", "/api/x", &socket, &signed_in),
+        "403",
+        "a WebSocket does more than look"
+    );
+    let socket = [("sec-websocket-key", "a2V5"), ("origin", "https://evil.example")];
+    assert_eq!(ruling("GET", "notes", "/api/x", &socket, &signed_in), "403", "over HTTP/2, too");
+    assert_eq!(ruling("POST", "notes", "/api/x", &[], &as_bearer("notes")), "app notes by user 7");
+}
+
+#[test]
+fn logging_in_is_asked_for_at_any_host_but_not_by_another_sites_page() {
+    let nobody = Shown::default();
+    for host in ["shop", "nobody", "login"] {
+        assert_eq!(ruling("POST", host, "/public/login", &[], &nobody), format!("app {LOGIN}"));
+        assert_eq!(ruling("POST", host, "/public/logout", &[], &nobody), "ours: Logout");
+        assert_eq!(ruling("GET", host, "/api/access_token", &[], &nobody), "ours: Token");
+        assert_eq!(ruling("POST", host, "/public/access_token", &[], &nobody), "ours: Token");
+        for path in ["/public/login", "/public/logout", "/api/access_token", "/public/access_token"] {
+            assert_eq!(
+                ruling("POST", host, path, &[("origin", "https://evil.example")], &nobody),
+                "403",
+                "{path}"
+            );
+            assert_eq!(
+                ruling("POST", host, path, &[("sec-fetch-site", "same-site")], &nobody),
+                "403",
+                "{path}"
+            );
+        }
+    }
+    assert_eq!(ruling("GET", "shop", "/public/logout", &[], &nobody), "405");
+}
+
+#[test]
+fn without_a_login_app_its_paths_are_whose_they_were() {
+    let ask = |path: &str| get("hello.yesterday.localhost", path);
+    assert_eq!((ask("/public/login").as_str(), ask("/api/access_token").as_str()), ("debug", "app h1"));
+}
+
+#[test]
+fn what_is_the_platforms_own_is_for_the_two_apps_that_belong_to_it() {
+    assert_eq!(call(ADMIN, "", "/internal/platform/instances"), format!("platform by {ADMIN}"));
+    assert_eq!(call(LOGIN, "", "/internal/platform/revocations"), "ours: Revocations");
+    assert_eq!(call(ADMIN, "", "/internal/platform/revocations"), "403");
+    assert_eq!(call(LOGIN, "", "/internal/platform/instances"), "403");
+    assert_eq!(call("shop", "", "/internal/platform/instances"), "403");
+    for path in [
+        "/internal/platform/../x",
+        "/internal/platform/%2e%2e/x",
+        "/internal/platform//x",
+        "/internal/platform/a;b",
+    ] {
+        assert_eq!(call(ADMIN, "", path), "403", "{path}");
+    }
+    let nobody = ruling("GET", "internal", "/internal/platform/instances", &[], &Shown::default());
+    assert_eq!(nobody, "401");
+}
+
+#[test]
+fn a_daemon_asks_for_what_it_needs_and_nothing_else() {
+    let ask = |daemon: &str, id: Option<&str>, path: &str| {
+        let headers: Vec<_> =
+            [("host", "internal")].into_iter().chain(id.map(|id| ("x-application-id", id))).collect();
+        let (parts, daemon) = (parts("GET", path, &headers), Caller::of(daemon));
+        let origin = Origin { daemon: daemon.as_ref(), ..Origin::default() };
+        outcome(decide(&parts, &authority(&parts).unwrap(), origin, &ruled(), &policy(), 1_000_000))
+    };
+    assert_eq!(ask(PROVIDER, Some(ADMIN), "/api/applications"), format!("app {ADMIN} by @provider"));
+    assert_eq!(ask(PROVIDER, Some(ADMIN), "/internal/dologin"), "403");
+    assert_eq!(ask(PROVIDER, Some(ADMIN), "/api/../internal/dologin"), "403");
+    assert_eq!(ask(PROVIDER, Some("shop"), "/api/x"), "403");
+    assert_eq!(ask(PROVIDER, None, "/api/applications"), "400");
+    assert_eq!(ask("@operator", Some(ADMIN), "/api/applications"), "403");
+}
+
+#[test]
+fn scripts_that_ask_whether_they_may_are_answered_where_an_app_lists_origins() {
+    let asks = [("origin", "https://www.example"), ("access-control-request-method", "PUT")];
+    assert_eq!(ruling("OPTIONS", "figures", "/api/x", &asks, &Shown::default()), "ours: Preflight(Route");
+    assert_eq!(
+        ruling("OPTIONS", "shop", "/api/x", &asks, &Shown::default()),
+        "app shop",
+        "it says so itself"
+    );
 }

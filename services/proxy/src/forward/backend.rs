@@ -103,9 +103,10 @@ impl Exchange {
         lease: Lease,
         request: Outgoing<RequestBody>,
     ) -> Result<Result<(response::Parts, Call), (Broke, Call)>, Failure> {
-        let progress = request.body().progress();
+        let (shared, whole) = (request.body().progress(), Progress::whole());
+        let progress = shared.as_deref().unwrap_or(&whole);
         let mut call = Call::new(lease, self.parts.method.clone(), request);
-        let head = self.await_head(&progress, |cx| {
+        let head = self.await_head(progress, |cx| {
             let head = call.poll_head(cx);
             self.hint(call.take_hints());
             head
@@ -128,20 +129,28 @@ impl Exchange {
         loop {
             tries -= 1;
             let request = h2c::request(&self.parts).map_err(Broke::Malformed)?;
-            let progress = body.progress();
+            let (shared, whole) = (body.progress(), Progress::whole());
+            let progress = shared.as_deref().unwrap_or(&whole);
             let broke = match h2c::Call::begin(lease, request, body) {
                 Err((broke, unsent)) => (broke, Some(unsent)),
-                Ok(mut call) => match self.await_head(&progress, |cx| call.poll_head(cx)).await {
-                    Ok(Ok(parts)) => return Ok((parts, call)),
-                    Ok(Err(broke)) => {
-                        let unseen = call.give_up(&broke, repeatable);
-                        (broke, unseen)
+                Ok(mut call) => {
+                    let head = self.await_head(progress, |cx| {
+                        let head = call.poll_head(cx);
+                        self.hint(call.take_hints());
+                        head
+                    });
+                    match head.await {
+                        Ok(Ok(parts)) => return Ok((parts, call)),
+                        Ok(Err(broke)) => {
+                            let unseen = call.give_up(&broke, repeatable);
+                            (broke, unseen)
+                        }
+                        Err(failure) => {
+                            call.distrust();
+                            return Err(failure);
+                        }
                     }
-                    Err(failure) => {
-                        call.distrust();
-                        return Err(failure);
-                    }
-                },
+                }
             };
             body = match broke {
                 (_, Some(unseen)) if tries > 0 => unseen,
@@ -170,9 +179,9 @@ impl Exchange {
         }
     }
 
-    /// Passes on what an app hints at, to clients of HTTP/1.1.
+    /// Passes on what an app hints at.
     fn hint(&self, hints: Option<Box<HeaderMap>>) {
-        if let Some(hints) = hints.filter(|hints| !hints.is_empty() && !self.link.is_h2()) {
+        if let Some(hints) = hints.filter(|hints| !hints.is_empty()) {
             self.link.hint(hints);
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     files::conditions::{Answer, Version, judge},
     h1::head,
     headers::{self, Edge},
+    identity::Identity,
 };
 
 /// The fields that these bytes are, if they are some.
@@ -35,7 +36,8 @@ pub(super) fn asker(bytes: &[u8]) {
         trusted,
         authority: authority_of,
         id: id_of,
-        caller: (first & 2 == 2).then_some(&id),
+        by: &Identity::default(),
+        keeps_cookies: first & 2 == 2,
         upgrade: None,
         token: None,
     };
@@ -56,7 +58,9 @@ pub(super) fn asker(bytes: &[u8]) {
         assert!(!headers.contains_key(&gone), "{gone} is of the hop before");
     }
     assert!(headers.get_all(CONNECTION).into_iter().all(|option| option == "te"));
-    assert_eq!(headers.get_all("x-caller-id").into_iter().count(), usize::from(first & 2 == 2));
+    for told in ["x-caller-id", "x-user-id", "x-user-name", "x-session-id", "x-nexushub-identity"] {
+        assert!(!headers.contains_key(told), "{told} is told by the proxy only");
+    }
     for name in headers.keys() {
         let double = ["x_forwarded_for", "x_caller_id", "x_application_id", "host_", "x_request_id"];
         assert!(!double.contains(&name.as_str()), "{name}");

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// So many interim answers may come before the one that counts.
-const INTERIM: usize = 16;
+pub(crate) const INTERIM: usize = 16;
 
 /// A connection to an app, and what came of it that nobody has taken.
 #[derive(Debug)]
@@ -248,7 +248,7 @@ impl Call {
 }
 
 /// Keeps of hints what a client can use.
-fn merge(hints: &mut HeaderMap, mut more: HeaderMap) {
+pub(crate) fn merge(hints: &mut HeaderMap, mut more: HeaderMap) {
     if let http::header::Entry::Occupied(links) = more.entry(LINK) {
         for link in links.remove_entry_mult().1 {
             hints.append(LINK, link);

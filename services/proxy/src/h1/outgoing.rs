@@ -2,12 +2,13 @@
 //! are gathered into one write, large ones are written where they lie; what is there is sent before more is waited for.
 
 use std::{
+    cell::RefCell,
     io::{self, IoSlice, Write},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
@@ -53,10 +54,10 @@ pub(crate) struct Outgoing<B: Body> {
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// A request. Its head says by which framing its body goes, whatever its fields say.
     pub(crate) fn request(parts: &request::Parts, body: B) -> Self {
-        let mut head = BytesMut::with_capacity(1024);
+        let mut head = sheet();
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         for piece in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-            head.put_slice(piece.as_bytes());
+            head.extend_from_slice(piece.as_bytes());
         }
         put_fields(&mut head, &parts.headers);
         let framing = if body.is_end_stream() {
@@ -68,7 +69,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         if framing != Length::Exact(0) || says_none || parts.headers.contains_key(CONTENT_LENGTH) {
             put_framing(&mut head, framing);
         }
-        head.put_slice(b"\r\n");
+        head.extend_from_slice(b"\r\n");
         Self::new(head, body, framing, true)
     }
 
@@ -79,7 +80,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         (method, version): (&Method, Version),
         trailers: bool,
     ) -> Self {
-        let mut head = BytesMut::with_capacity(1024);
+        let mut head = sheet();
         put_status(&mut head, parts.status);
         put_fields(&mut head, &parts.headers);
         if !parts.headers.contains_key(DATE) {
@@ -103,12 +104,12 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         if framing == Length::UntilClose && !parts.headers.contains_key(CONNECTION) {
             put_field(&mut head, &CONNECTION, b"close");
         }
-        head.put_slice(b"\r\n");
+        head.extend_from_slice(b"\r\n");
         Self::new(head, body, framing, trailers)
     }
 
-    fn new(head: BytesMut, body: B, framing: Length, trailers: bool) -> Self {
-        let queue = Queue { near: head, ..Queue::default() };
+    fn new(head: Vec<u8>, body: B, framing: Length, trailers: bool) -> Self {
+        let queue = Queue { near: head, gone: 0, far: Bytes::new(), tail: b"", written: 0 };
         Self { queue, body, open: framing != Length::Exact(0), broken: None, framing, trailers }
     }
 
@@ -200,21 +201,53 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             Length::Exact(0) | Length::UntilClose => Ok(()),
             Length::Exact(_) => Err(Unsent::Length),
             Length::Chunked => {
-                self.queue.near.put_slice(b"0\r\n");
+                self.queue.near.extend_from_slice(b"0\r\n");
                 if let Some(trailers) = trailers.filter(|_| self.trailers) {
                     put_fields(&mut self.queue.near, &trailers);
                 }
-                self.queue.near.put_slice(b"\r\n");
+                self.queue.near.extend_from_slice(b"\r\n");
                 Ok(())
             }
         }
     }
 }
 
+/// So many sheets of a thread wait for their next use, none of them larger than so many bytes.
+const SHEETS: usize = 64;
+const SHEET: usize = 16 * 1024;
+
+thread_local! {
+    /// Sheets that were written on. Asking for new memory would cost each message more than writing on it.
+    static USED: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty sheet.
+fn sheet() -> Vec<u8> {
+    USED.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(2 * 1024))
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut sheet = std::mem::take(&mut self.near);
+        if sheet.capacity() == 0 || sheet.capacity() > SHEET {
+            return;
+        }
+        sheet.clear();
+        let _ = USED.try_with(|used| {
+            let mut used = used.borrow_mut();
+            if used.len() < SHEETS {
+                used.push(sheet);
+            }
+        }); // the thread may be ending
+    }
+}
+
 /// What waits to be written: small pieces together, then one large one, then the line end after it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
-    near: BytesMut,
+    near: Vec<u8>,
+    /// Of `near` so much is written.
+    gone: usize,
     far: Bytes,
     tail: &'static [u8],
     written: u64,
@@ -222,25 +255,30 @@ struct Queue {
 
 impl Queue {
     fn is_empty(&self) -> bool {
-        self.near.is_empty() && self.far.is_empty() && self.tail.is_empty()
+        self.unwritten().is_empty() && self.far.is_empty() && self.tail.is_empty()
     }
 
     fn is_full(&self) -> bool {
-        !self.far.is_empty() || !self.tail.is_empty() || self.near.len() >= ENOUGH
+        !self.far.is_empty() || !self.tail.is_empty() || self.unwritten().len() >= ENOUGH
+    }
+
+    /// The small pieces that are left.
+    fn unwritten(&self) -> &[u8] {
+        &self.near[self.gone..]
     }
 
     /// Takes a piece; only while it is not full.
     fn push(&mut self, data: Bytes, tail: &'static [u8]) {
         if data.len() <= SMALL {
-            self.near.put_slice(&data);
-            self.near.put_slice(tail);
+            self.near.extend_from_slice(&data);
+            self.near.extend_from_slice(tail);
         } else {
             (self.far, self.tail) = (data, tail);
         }
     }
 
     fn text(&mut self, text: std::fmt::Arguments<'_>) {
-        (&mut self.near).writer().write_fmt(text).expect("memory takes what is written to it");
+        self.near.write_fmt(text).expect("memory takes what is written to it");
     }
 
     fn poll_write<W: AsyncWrite + Unpin>(
@@ -251,9 +289,10 @@ impl Queue {
         while !self.is_empty() {
             let to = Pin::new(&mut *to);
             let length = if self.far.is_empty() && self.tail.is_empty() {
-                ready!(to.poll_write(cx, &self.near))?
+                ready!(to.poll_write(cx, self.unwritten()))?
             } else {
-                let parts = [IoSlice::new(&self.near), IoSlice::new(&self.far), IoSlice::new(self.tail)];
+                let parts =
+                    [IoSlice::new(self.unwritten()), IoSlice::new(&self.far), IoSlice::new(self.tail)];
                 ready!(to.poll_write_vectored(cx, &parts))?
             };
             if length == 0 {
@@ -266,8 +305,12 @@ impl Queue {
 
     fn advance(&mut self, length: usize) {
         self.written += length as u64;
-        let near = length.min(self.near.len());
-        self.near.advance(near);
+        let near = length.min(self.unwritten().len());
+        self.gone += near;
+        if self.gone == self.near.len() {
+            self.gone = 0;
+            self.near.clear();
+        }
         let far = (length - near).min(self.far.len());
         self.far.advance(far);
         self.tail = &self.tail[length - near - far..];
@@ -278,24 +321,24 @@ impl Queue {
 }
 
 /// Hints at what an answer will need, before it (RFC 8297).
-pub(crate) fn early_hints(hints: &HeaderMap) -> BytesMut {
-    let mut head = BytesMut::with_capacity(256);
+pub(crate) fn early_hints(hints: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::with_capacity(256);
     put_status(&mut head, StatusCode::EARLY_HINTS);
     put_fields(&mut head, hints);
-    head.put_slice(b"\r\n");
+    head.extend_from_slice(b"\r\n");
     head
 }
 
-fn put_status(head: &mut BytesMut, status: StatusCode) {
-    head.put_slice(b"HTTP/1.1 ");
-    head.put_slice(status.as_str().as_bytes());
-    head.put_slice(b" ");
-    head.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    head.put_slice(b"\r\n");
+fn put_status(head: &mut Vec<u8>, status: StatusCode) {
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(status.as_str().as_bytes());
+    head.extend_from_slice(b" ");
+    head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    head.extend_from_slice(b"\r\n");
 }
 
 /// All fields but those that say how the body is framed: that is known here better.
-fn put_fields(head: &mut BytesMut, headers: &HeaderMap) {
+fn put_fields(head: &mut Vec<u8>, headers: &HeaderMap) {
     for (name, value) in headers {
         if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
             put_field(head, name, value.as_bytes());
@@ -303,13 +346,15 @@ fn put_fields(head: &mut BytesMut, headers: &HeaderMap) {
     }
 }
 
-fn put_field(head: &mut BytesMut, name: &HeaderName, value: &[u8]) {
-    for piece in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
-        head.put_slice(piece);
+fn put_field(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    let name = name.as_str().as_bytes();
+    head.reserve(name.len() + value.len() + 4); // once, not for each piece
+    for piece in [name, b": ", value, b"\r\n"] {
+        head.extend_from_slice(piece);
     }
 }
 
-fn put_framing(head: &mut BytesMut, framing: Length) {
+fn put_framing(head: &mut Vec<u8>, framing: Length) {
     match framing {
         Length::Exact(size) => put_field(head, &CONTENT_LENGTH, HeaderValue::from(size).as_bytes()),
         Length::Chunked => put_field(head, &TRANSFER_ENCODING, b"chunked"),

@@ -9,7 +9,10 @@ use http::{
 };
 
 use super::hpack::{Field, Pseudo, Said};
-use crate::h1::{Limits, Malformed, framing, head::is_lookalike};
+use crate::{
+    h1::{Limits, Malformed, framing, head::is_lookalike},
+    websocket::Protocol,
+};
 
 /// Why a section is no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub(super) struct Section {
     scheme: Option<Bytes>,
     authority: Option<Bytes>,
     path: Option<Bytes>,
+    protocol: Option<Bytes>,
     headers: HeaderMap,
     fault: Option<Fault>,
 }
@@ -37,9 +41,9 @@ pub(super) struct Section {
 impl Section {
     /// Nothing of it was read.
     pub(super) fn new(limits: Limits) -> Self {
-        let (method, scheme, authority, path) = (None, None, None, None);
+        let (method, scheme, authority, path, protocol) = (None, None, None, None, None);
         let headers = HeaderMap::with_capacity(16);
-        Self { limits, size: 0, fields: 0, method, scheme, authority, path, headers, fault: None }
+        Self { limits, size: 0, fields: 0, method, scheme, authority, path, protocol, headers, fault: None }
     }
 
     /// Takes a field. What comes after a fault is only read over.
@@ -67,6 +71,7 @@ impl Section {
             Pseudo::Scheme => &mut self.scheme,
             Pseudo::Authority => &mut self.authority,
             Pseudo::Path => &mut self.path,
+            Pseudo::Protocol => &mut self.protocol,
             Pseudo::Other => return Err(Fault::Malformed),
         };
         if self.fields > 0 || place.replace(value).is_some() {
@@ -98,21 +103,26 @@ impl Section {
         let method = self.method.ok_or(Fault::Malformed)?;
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = Method::from_bytes(&method).map_err(|_| Fault::Malformed)?;
-        parts.uri = if parts.method == Method::CONNECT {
-            tunnel(self.scheme, self.authority, self.path)?
-        } else {
-            uri(self.scheme, self.authority, self.path, &self.limits)?
+        let length = framing::content_length(&self.headers).map_err(|_| Fault::Malformed)?;
+        parts.uri = match (parts.method == Method::CONNECT, self.protocol) {
+            (true, None) => tunnel(self.scheme, self.authority, self.path)?,
+            (false, None) => uri(self.scheme, self.authority, self.path, &self.limits)?,
+            // It has all that a request has, but no body (RFC 8441 §4).
+            (true, Some(protocol)) if self.authority.is_some() && length.is_none() => {
+                parts.extensions.insert(Protocol(protocol));
+                uri(self.scheme, self.authority, self.path, &self.limits)?
+            }
+            (_, Some(_)) => return Err(Fault::Malformed),
         };
         parts.version = Version::HTTP_2;
-        let length = framing::content_length(&self.headers).map_err(|_| Fault::Malformed)?;
         parts.headers = self.headers;
         Ok((parts, length))
     }
 
     /// The trailers.
     pub(super) fn trailers(self) -> Result<HeaderMap, Fault> {
-        let Self { method, scheme, authority, path, headers, fault, .. } = self;
-        let pseudo = [method, scheme, authority, path].iter().any(Option::is_some);
+        let Self { method, scheme, authority, path, protocol, headers, fault, .. } = self;
+        let pseudo = [method, scheme, authority, path, protocol].iter().any(Option::is_some);
         match fault {
             None if !pseudo => Ok(headers),
             _ => Err(Fault::Malformed),
@@ -268,6 +278,27 @@ mod tests {
         let (parts, _) =
             section(&[(":method", "CONNECT"), (":authority", "a.example:443")]).request().unwrap();
         assert_eq!(parts.uri, "a.example:443");
+    }
+
+    #[test]
+    fn an_extended_connect_says_all_that_a_request_says_and_what_it_will_speak() {
+        let extended = |left_out: &str, more: &[(&str, &str)]| {
+            let mut pairs = GET.to_vec();
+            pairs[0].1 = "CONNECT";
+            pairs.retain(|(name, _)| *name != left_out);
+            section(&[&pairs[..], &[(":protocol", "websocket")], more].concat()).request()
+        };
+        let (parts, length) = extended("", &[("sec-websocket-version", "13")]).unwrap();
+        assert_eq!((parts.uri.to_string().as_str(), length), ("https://a.example/b?c", None));
+        assert_eq!(parts.extensions.get::<Protocol>().unwrap().0, "websocket");
+        for left_out in [":scheme", ":path", ":authority"] {
+            assert_eq!(extended(left_out, &[]).unwrap_err(), Fault::Malformed, "without {left_out}");
+        }
+        for more in [(":protocol", "twice"), ("content-length", "0"), ("upgrade", "websocket")] {
+            assert_eq!(extended("", &[more]).unwrap_err(), Fault::Malformed, "{more:?}");
+        }
+        let ordinary = [&GET[..], &[(":protocol", "websocket")]].concat();
+        assert_eq!(section(&ordinary).request().unwrap_err(), Fault::Malformed);
     }
 
     #[test]

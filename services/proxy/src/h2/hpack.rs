@@ -45,6 +45,8 @@ pub(crate) enum Pseudo {
     Scheme,
     Authority,
     Path,
+    /// Of an extended CONNECT (RFC 8441 §4).
+    Protocol,
     /// One that no request has.
     Other,
 }
@@ -98,6 +100,7 @@ impl Pseudo {
             b":scheme" => Self::Scheme,
             b":authority" => Self::Authority,
             b":path" => Self::Path,
+            b":protocol" => Self::Protocol,
             _ => Self::Other,
         }
     }

@@ -21,6 +21,7 @@ use crate::{
     body::{BodyError, ResponseBody},
     clock,
     h1::framing::is_bodiless,
+    link::Link,
 };
 
 /// Why an answer was not sent whole.
@@ -32,8 +33,9 @@ pub(super) enum Unsent {
 }
 
 /// An answer on its way, which is given up when the client changes its mind.
-pub(super) struct Answer<F> {
+pub(super) struct Answer<'l, F> {
     session: Shared,
+    link: &'l Link,
     id: u32,
     /// Boxed, since it is large and is never to be moved.
     sending: Pin<Box<F>>,
@@ -42,27 +44,31 @@ pub(super) struct Answer<F> {
 /// Sends what is answered. `head_only`: its client asked for nothing else.
 pub(super) fn answer<F: Future<Output = Response<ResponseBody>>>(
     session: Shared,
+    link: &Link,
     id: u32,
     head_only: bool,
     taking: Duration,
     ask: impl FnOnce() -> F,
-) -> Answer<impl Future<Output = Result<(), Unsent>>> {
-    let sending = Sending { session: session.clone(), id, taking };
+) -> Answer<'_, impl Future<Output = Result<(), Unsent>>> {
+    let sending = Sending { session: session.clone(), link, id, taking };
     let sending = Box::pin(async move {
         let answer = ask().await;
         sending.send(answer, head_only).await
     });
-    Answer { session, id, sending }
+    Answer { session, link, id, sending }
 }
 
-impl<F: Future<Output = Result<(), Unsent>>> Future for Answer<F> {
+impl<F: Future<Output = Result<(), Unsent>>> Future for Answer<'_, F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.session.lock().enter(self.id, cx)
-            && let Err(unsent) = ready!(self.sending.as_mut().poll(cx))
-        {
-            self.session.lock().abort(self.id, unsent.reason());
+        if self.session.lock().enter(self.id, cx) {
+            let sent = self.sending.as_mut().poll(cx);
+            // Of an answer that has begun they were told before it.
+            hint(&self.session, self.link, self.id);
+            if let Err(unsent) = ready!(sent) {
+                self.session.lock().abort(self.id, unsent.reason());
+            }
         }
         self.session.lock().finish(self.id);
         Poll::Ready(())
@@ -72,21 +78,35 @@ impl<F: Future<Output = Result<(), Unsent>>> Future for Answer<F> {
 impl Unsent {
     fn reason(&self) -> Reason {
         match self {
-            Self::Broken(BodyError::Late) | Self::Stalled => Reason::Cancel,
+            Self::Broken(BodyError::Late | BodyError::Socket(_)) | Self::Stalled => Reason::Cancel,
             Self::Broken(_) => Reason::Internal,
         }
     }
 }
 
-struct Sending {
+struct Sending<'l> {
     session: Shared,
+    link: &'l Link,
     id: u32,
     /// How long its client may take nothing.
     taking: Duration,
 }
 
-impl Sending {
+/// Tells what an app has hinted at; a client that takes nothing is told no hints either.
+fn hint(session: &Shared, link: &Link, id: u32) {
+    let Some(hints) = link.take_hints() else { return };
+    let mut session = session.lock();
+    if !session.is_full() {
+        session.put_section(id, false, |block| {
+            encode::put_status(block, StatusCode::EARLY_HINTS);
+            hints.iter().for_each(|(name, value)| encode::put_field(block, name, value.as_bytes()));
+        });
+    }
+}
+
+impl Sending<'_> {
     async fn send(&self, response: Response<ResponseBody>, head_only: bool) -> Result<(), Unsent> {
+        hint(&self.session, self.link, self.id);
         let (parts, mut body) = response.into_parts();
         let bodiless = head_only || is_bodiless(parts.status) || body.is_end_stream();
         let length = length(&parts, head_only, &body);

@@ -54,7 +54,7 @@ where
                 let head_only = arrival.asked.as_ref().is_ok_and(|parts| parts.method == Method::HEAD);
                 let (id, asked) = (arrival.stream, request(session, arrival));
                 let ask = || answer(asked);
-                answers.push(send::answer(session.clone(), id, head_only, terms.taking, ask));
+                answers.push(send::answer(session.clone(), link, id, head_only, terms.taking, ask));
             }
             while let Poll::Ready(Some(())) = Pin::new(&mut answers).poll_next(cx) {}
         })

@@ -135,6 +135,7 @@ impl Session {
             (frame::MAX_CONCURRENT_STREAMS, streams),
             (frame::INITIAL_WINDOW_SIZE, stream::WINDOW),
             (frame::MAX_HEADER_LIST_SIZE, head),
+            (frame::ENABLE_CONNECT_PROTOCOL, 1),
         ];
         frame::put_settings(outbox.near(), &granted);
         let more = WINDOW - DEFAULT_WINDOW;
@@ -231,6 +232,9 @@ impl Session {
 
     /// Tells the client why it is left; nothing but that is written any more.
     pub(super) fn leave(&mut self, fatal: Fatal) {
+        if fatal.reason == Reason::EnhanceYourCalm {
+            self.terms.counters.h2_calmed.up();
+        }
         frame::put_goaway(self.outbox.near(), self.last, fatal.reason, fatal.why);
     }
 
@@ -384,6 +388,7 @@ impl Session {
     pub(super) fn finish(&mut self, id: u32) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         let unread = stream.forget_body();
+        stream.wake_reader(); // one that goes on by itself, as a WebSocket's does
         self.return_to_all(unread);
         if !stream.reset {
             self.open -= 1;

@@ -165,7 +165,8 @@ impl Stream {
         self.task.iter().for_each(Waker::wake_by_ref);
     }
 
-    fn wake_reader(&mut self) {
+    /// Tells who reads the body that there is news.
+    pub(super) fn wake_reader(&mut self) {
         self.reader.take().into_iter().for_each(Waker::wake);
     }
 }

@@ -109,6 +109,12 @@ impl Group {
         &self.members[0]
     }
 
+    /// By which id access to it is asked for, whoever of it answers: the first of all.
+    pub(crate) fn audience(&self) -> &str {
+        let ids = self.members.iter().map(|member| member.entry.id.as_str());
+        ids.min().unwrap_or_default()
+    }
+
     /// Who gets a request that those in `tried` could not take: the least busy of those who can; else somebody who may be
     /// waited for.
     pub(crate) fn pick(&self, tried: &[Arc<Route>], waits: impl Fn(&Entry) -> bool) -> &Arc<Route> {

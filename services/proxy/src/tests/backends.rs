@@ -460,16 +460,6 @@ async fn nobody_who_knows_no_hints_is_told_any_and_their_number_is_bounded() {
     let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
     app.write(&format!("{hint}{last}")).await;
     assert_eq!(client.message().await.status(), 200);
-    let mut client = hub.client_h2().await;
-    let request = http::Request::get(format!("https://{HOST}/public/2"));
-    let asked = client.send_request(
-        request.body(http_body_util::BodyExt::boxed_unsync(http_body_util::Empty::new())).unwrap(),
-    );
-    let asked = tokio::spawn(asked);
-    let mut app = backend.accept().await;
-    app.head().await;
-    app.write(&format!("{hint}{last}")).await;
-    assert_eq!(patient(asked).await.unwrap().unwrap().status(), 200);
     let mut client = hub.client().await;
     client.write(&get("/public/3")).await;
     let mut app = backend.accept().await;

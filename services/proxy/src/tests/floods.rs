@@ -152,6 +152,7 @@ async fn frames_that_ask_for_nothing() {
         assert_eq!(flood(&hub, Vec::new(), 80, piece).await, End::Endured, "{kind}");
         assert_eq!(flood(&hub, Vec::new(), 2000, piece).await, End::SentAway, "{kind}");
     }
+    assert_eq!(hub.proxy.counters.h2_calmed.get(), 4, "each that was sent away is counted");
     is_well(&hub).await;
 }
 

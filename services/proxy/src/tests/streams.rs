@@ -71,6 +71,27 @@ async fn hub(backend: &Backend, config: Config) -> Hub {
     hub
 }
 
+/// A client of HTTP/2 that hears of interim answers.
+async fn listener(hub: &Hub) -> ::h2::client::SendRequest<Bytes> {
+    let (client, connection) =
+        patient(::h2::client::handshake(hub.connect(&[b"h2"], HOST).await)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// The links of an answer's interim answers, in their order, and its status.
+async fn heard(client: &mut ::h2::client::SendRequest<Bytes>, path: &str) -> (Vec<String>, u16) {
+    let request = Request::get(format!("https://{HOST}{path}")).body(()).unwrap();
+    let (mut answer, _) = client.send_request(request, true).unwrap();
+    let mut links = Vec::new();
+    while let Some(interim) = patient(poll_fn(|cx| answer.poll_informational(cx))).await {
+        let interim = interim.unwrap();
+        assert_eq!((interim.status(), interim.headers().keys_len()), (StatusCode::EARLY_HINTS, 1));
+        links.extend(interim.headers().get_all("link").iter().map(|link| link.to_str().unwrap().to_owned()));
+    }
+    (links, patient(answer).await.unwrap().status().as_u16())
+}
+
 /// A body whose frames the test sends.
 fn piecemeal() -> (UnboundedSender<Frame<Bytes>>, TestBody) {
     let (send, mut receive) = unbounded_channel::<Frame<Bytes>>();
@@ -258,4 +279,62 @@ async fn an_app_that_speaks_something_else_is_a_502() {
     let nobody = Backend::nobody().await;
     hub.route(vec![Entry { h2c: true, ..running("h2", "hello", nobody) }]);
     assert_eq!(hub.ask(&get("/public/1")).await.status(), 502);
+}
+
+#[tokio::test]
+async fn hints_of_an_app_reach_an_http2_client_on_their_own_stream_before_the_answer() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, calm()).await;
+    let mut client = listener(&hub).await;
+    let hint = |link: &str| format!("HTTP/1.1 103 Early Hints\r\nLink: <{link}>\r\nX-None: 1\r\n\r\n");
+    for path in ["/public/1", "/public/2"] {
+        let (mut asking, backend) = (client.clone(), &backend);
+        let app = async {
+            let mut app = backend.accept().await;
+            assert!(app.head().await.head.contains(path));
+            app.write(&hint("/a")).await;
+            app.write(&format!("{}{}", hint(path), OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")))
+                .await;
+        };
+        let ((links, status), ()) = tokio::join!(heard(&mut asking, path), app);
+        assert_eq!((links.last().unwrap().as_str(), status), (format!("<{path}>").as_str(), 200));
+        assert!(links.iter().all(|link| link == "</a>" || *link == format!("<{path}>")), "{links:?}");
+    }
+    let mute = async {
+        let mut app = backend.accept().await;
+        app.head().await;
+        app.write(&hint("/a").repeat(17)).await;
+        app
+    };
+    let ((_, status), _app) = tokio::join!(heard(&mut client, "/public/3"), mute);
+    assert_eq!(status, 502, "their number is bounded");
+}
+
+#[tokio::test]
+async fn hints_of_an_app_that_speaks_h2c_are_passed_on_and_bounded() {
+    let backend = Backend::start().await;
+    let hub = hub(&backend, calm()).await;
+    let mut client = listener(&hub).await;
+    let hints = |asked: &mut Asked, number: usize| {
+        for _ in 0..number {
+            let hint = Response::builder().status(103).header("link", "</a>").header("x-none", "1");
+            asked.reply.send_informational(hint.body(()).unwrap()).unwrap();
+        }
+    };
+    let app = async {
+        let mut app = App::accept(&backend).await;
+        let mut asked = app.next().await;
+        hints(&mut asked, 1);
+        asked.answer(true);
+        let mut asked = app.next().await;
+        hints(&mut asked, 17);
+        app.drive();
+        asked
+    };
+    let asking = async {
+        assert_eq!(heard(&mut client, "/public/1").await, (vec!["</a>".to_owned()], 200));
+        heard(&mut client, "/public/2").await.1
+    };
+    let (status, _asked) = tokio::join!(asking, app);
+    assert_eq!(status, 502);
 }

@@ -177,7 +177,7 @@ fn what_is_granted_is_said_first_and_settings_are_acknowledged() {
     let mut session = session();
     let said = frames(&written(&mut session));
     let granted: Vec<_> = frame::settings(&said[0].payload).unwrap().collect();
-    assert_eq!(granted, [(3, 4), (4, stream::WINDOW), (6, 2000)]);
+    assert_eq!(granted, [(3, 4), (4, stream::WINDOW), (6, 2000), (8, 1)]);
     assert_eq!((said[1].kind, said[1].number().unwrap()), (WINDOW_UPDATE, WINDOW - DEFAULT_WINDOW));
     end_of_bytes(&mut session, &[PREFACE, &of(SETTINGS, 0, 0, &[])].concat());
     let said = frames(&written(&mut session));

@@ -1,0 +1,110 @@
+//! The contract's endpoints: what the provider polls, and what clients of the earlier generations ask and publish.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use nexushub_applib::{Identity, Refusal};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::{
+    Admin, Administrator,
+    events::{Change, client_id},
+    store,
+};
+
+/// How long a poll is held.
+const HELD: Duration = Duration::from_secs(50);
+/// Polls held at once; one more is answered at once.
+pub(crate) const POLLS: usize = 256;
+
+/// `GET /api/applications`: for whoever the platform let in, the provider first.
+pub(crate) async fn applications(
+    State(admin): State<Arc<Admin>>,
+    _: Identity,
+) -> Result<Json<Value>, Refusal> {
+    let all = admin.db.run(|tx| Ok::<_, Refusal>(store::applications(tx)?)).await?;
+    Ok(Json(json!({ "applications": all })))
+}
+
+/// What is waited for: text, so that what is no number is refused in our words.
+#[derive(Deserialize)]
+pub(crate) struct Poll {
+    #[serde(default)]
+    e: String,
+}
+
+/// `GET /api/poll?e=N`: the number of the last event as soon as it is N; 304 when that takes long.
+pub(crate) async fn poll(
+    State(admin): State<Arc<Admin>>,
+    _: Identity,
+    Query(poll): Query<Poll>,
+) -> Result<Response, Refusal> {
+    let wanted: i64 =
+        poll.e.parse().map_err(|_| Refusal::bad("e is the number of the event that is waited for"))?;
+    let reached = |last: &i64| *last >= wanted;
+    let mut last = admin.last.subscribe();
+    if let Ok(_turn) = admin.polls.try_acquire() {
+        // What comes of it is read below: nothing in time is an answer, too.
+        let _ = timeout(HELD, last.wait_for(reached)).await;
+    }
+    let id = admin.db.run(|tx| Ok::<_, Refusal>(store::last_event(tx)?)).await?;
+    if !reached(&id) {
+        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    }
+    Ok(Json(json!({ "id": id, "version": env!("CARGO_PKG_VERSION") })).into_response())
+}
+
+/// The client's id of an event.
+#[derive(Deserialize)]
+pub(crate) struct Cid {
+    #[serde(default)]
+    cid: String,
+}
+
+/// `POST /api/publish?cid=ID`: one event; the same id twice is one event.
+pub(crate) async fn publish(
+    State(admin): State<Arc<Admin>>,
+    who: Administrator,
+    Query(Cid { cid }): Query<Cid>,
+    Json(event): Json<Value>,
+) -> Result<Json<Value>, Refusal> {
+    let cid = client_id(&cid)?;
+    let change: Change =
+        serde_json::from_value(event).map_err(|error| Refusal::bad(format!("this is no event: {error}")))?;
+    let done = admin.publish(cid.clone(), &who.0.name, change).await?;
+    let status = if done.duplicate { "duplicate" } else { "success" };
+    Ok(Json(json!({ "status": status, "id": done.id, "clientId": cid })))
+}
+
+/// `GET /api/users`
+pub(crate) async fn users(State(admin): State<Arc<Admin>>, _: Administrator) -> Result<Json<Value>, Refusal> {
+    let users = admin.db.run(|tx| Ok::<_, Refusal>(store::users(tx)?)).await?;
+    let users: Vec<Value> =
+        users.iter().map(|user| json!({ "id": user.id, "username": user.name })).collect();
+    Ok(Json(json!({ "users": users })))
+}
+
+/// Of which application.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Of {
+    application_id: Option<String>,
+}
+
+/// `GET /api/user-access-rules[?applicationId=ID]`
+pub(crate) async fn rules(
+    State(admin): State<Arc<Admin>>,
+    _: Administrator,
+    Query(of): Query<Of>,
+) -> Result<Json<Value>, Refusal> {
+    let of = of.application_id.filter(|id| !id.is_empty());
+    let rules = admin.db.run(move |tx| Ok::<_, Refusal>(store::rules(tx, of.as_deref())?)).await?;
+    Ok(Json(json!({ "rules": rules })))
+}

@@ -1,0 +1,325 @@
+//! Changes come as events: one transaction each, with a number that others wait for, and once only by the id that the client
+//! gave it. The web interface makes its changes the same way.
+
+use nexushub_applib::{Refusal, db, time::Unix};
+use rusqlite::{Transaction, params};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Admin, names, password,
+    rules::{RuleType, SubjectType},
+    store::{self, Event},
+};
+
+/// Most of each kind.
+const APPLICATIONS: i64 = 10_000;
+const USERS: i64 = 10_000;
+const RULES: i64 = 50_000;
+/// Characters of a client's id of an event.
+const CID_MAX: usize = 128;
+
+/// A change, as it is asked for.
+#[derive(Deserialize, Clone)]
+#[serde(tag = "type", rename_all_fields = "camelCase")]
+pub(crate) enum Change {
+    CreateApplication {
+        app_id: String,
+        #[serde(default)]
+        display_name: String,
+        host_name: String,
+    },
+    UpdateApplication {
+        instance_id: String,
+        app_id: String,
+        #[serde(default)]
+        display_name: String,
+        host_name: String,
+    },
+    DeleteApplication {
+        instance_id: String,
+    },
+    AddUser {
+        username: String,
+        password: String,
+    },
+    UpdateUser {
+        user_id: i64,
+        username: String,
+    },
+    UpdateUserPassword {
+        user_id: i64,
+        password: String,
+    },
+    DeleteUser {
+        user_id: i64,
+    },
+    CreateUserAccessRule {
+        application_id: String,
+        rule_type: RuleType,
+        subject_type: SubjectType,
+        #[serde(default)]
+        subject_id: i64,
+    },
+    DeleteUserAccessRule {
+        rule_id: i64,
+    },
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub id: i64,
+    /// Whether it had been carried out before.
+    pub duplicate: bool,
+    /// The id of what was made, if anything was.
+    pub made: String,
+}
+
+/// A client's id of an event.
+pub(crate) fn client_id(text: &str) -> Result<String, Refusal> {
+    let whole = (1..=CID_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    whole
+        .then(|| text.to_owned())
+        .ok_or_else(|| Refusal::bad("cid is missing: an id of your own for this event"))
+}
+
+impl Admin {
+    /// Carries out a change, unless it was before; `by` is who asks for it.
+    pub(crate) async fn publish(&self, cid: String, by: &str, change: Change) -> Result<Published, Refusal> {
+        let (now, base, by) = (self.now(), self.base.clone(), by.to_owned());
+        let hash = self.hash_for(&change, &cid).await?;
+        let gone = whose_access_ends(&change);
+        let done = self.db.run(move |tx| {
+            if let Some(id) = store::event_by(tx, &cid)? {
+                return Ok(Published { id, duplicate: true, made: String::new() });
+            }
+            let (what, said, made) = apply(tx, &change, hash.as_deref(), &base, now)?;
+            if takes_access(&change) && !store::has_administrator(tx)? {
+                let why =
+                    "then nobody could open this app any more; give somebody else access to Admin first";
+                return Err(Refusal::bad(why));
+            }
+            let event = Event { id: 0, what: what.to_owned(), at: now, by, said: said.to_string() };
+            Ok(Published { id: store::record(tx, &cid, &event)?, duplicate: false, made })
+        });
+        let done = done.await?;
+        if !done.duplicate {
+            self.last.send_replace(done.id);
+            if let Some(user) = gone {
+                self.sign_out(user);
+            }
+        }
+        Ok(done)
+    }
+
+    /// The hash of a change's password, made before the transaction, which would hold up all others meanwhile.
+    async fn hash_for(&self, change: &Change, cid: &str) -> Result<Option<String>, Refusal> {
+        let (user, password) = match change {
+            Change::AddUser { username, password } => (username.clone(), password.clone()),
+            Change::UpdateUserPassword { user_id, password } => {
+                let id = *user_id;
+                let user = self.db.run(move |tx| Ok::<_, Refusal>(store::user_of(tx, id)?)).await?;
+                (user.map(|(user, _)| user.name).unwrap_or_default(), password.clone())
+            }
+            _ => return Ok(None),
+        };
+        let cid = cid.to_owned();
+        if self.db.run(move |tx| Ok::<_, Refusal>(store::event_by(tx, &cid)?)).await?.is_some() {
+            return Ok(None); // a duplicate is answered as such, and makes no work
+        }
+        password::judge(&password, &user)?;
+        self.passwords.hash(password).await.map(Some)
+    }
+}
+
+/// Whether somebody may lose access by a change.
+fn takes_access(change: &Change) -> bool {
+    use Change::{CreateUserAccessRule, DeleteUser, DeleteUserAccessRule};
+    matches!(change, DeleteUser { .. } | CreateUserAccessRule { .. } | DeleteUserAccessRule { .. })
+}
+
+/// The user who has to sign in anew after a change.
+fn whose_access_ends(change: &Change) -> Option<i64> {
+    match change {
+        Change::UpdateUserPassword { user_id, .. } | Change::DeleteUser { user_id } => Some(*user_id),
+        Change::CreateUserAccessRule {
+            rule_type: RuleType::Deny,
+            subject_type: SubjectType::User,
+            subject_id,
+            ..
+        } => Some(*subject_id),
+        _ => None,
+    }
+}
+
+type Applied = (&'static str, Value, String);
+
+fn apply(
+    tx: &Transaction<'_>,
+    change: &Change,
+    hash: Option<&str>,
+    base: &str,
+    now: Unix,
+) -> Result<Applied, Refusal> {
+    match change {
+        Change::CreateApplication { app_id, display_name, host_name } => {
+            create_application(tx, [app_id, display_name, host_name], base)
+        }
+        Change::UpdateApplication { instance_id, app_id, display_name, host_name } => {
+            update_application(tx, instance_id, [app_id, display_name, host_name], base)
+        }
+        Change::DeleteApplication { instance_id } => delete_application(tx, instance_id),
+        Change::AddUser { username, .. } => add_user(tx, username, hash.unwrap_or_default(), now),
+        Change::UpdateUser { user_id, username } => rename_user(tx, *user_id, username),
+        Change::UpdateUserPassword { user_id, .. } => {
+            let found = store::set_hash(tx, *user_id, hash.unwrap_or_default())?;
+            found.then_some(()).ok_or_else(no_user)?;
+            Ok(("UpdateUserPassword", json!({ "userId": user_id }), String::new()))
+        }
+        Change::DeleteUser { user_id } => delete_user(tx, *user_id),
+        Change::CreateUserAccessRule { application_id, rule_type, subject_type, subject_id } => {
+            create_rule(tx, application_id, *rule_type, (*subject_type, *subject_id), now)
+        }
+        Change::DeleteUserAccessRule { rule_id } => delete_rule(tx, *rule_id),
+    }
+}
+
+fn no_user() -> Refusal {
+    Refusal::missing("there is no such user")
+}
+
+fn no_application() -> Refusal {
+    Refusal::missing("there is no such application")
+}
+
+fn bounded(tx: &Transaction<'_>, table: &str, most: i64) -> Result<(), Refusal> {
+    let count: i64 = tx.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+    (count < most).then_some(()).ok_or_else(|| Refusal::bad(format!("there may be at most {most} of them")))
+}
+
+/// What a constraint forbids is the asker's business, anything else is not.
+fn taken(error: rusqlite::Error, why: impl FnOnce() -> String) -> Refusal {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Refusal::new(axum::http::StatusCode::CONFLICT, why())
+        }
+        _ => db::Error::from(error).into(),
+    }
+}
+
+fn judged(written: [&str; 3], base: &str) -> Result<[String; 3], Refusal> {
+    let [app_id, display_name, host_name] = written;
+    let app_id = names::app_id(app_id)?;
+    let display_name = names::display_name(display_name, &app_id)?;
+    Ok([app_id, display_name, names::host_name(host_name, base)?])
+}
+
+fn create_application(tx: &Transaction<'_>, written: [&String; 3], base: &str) -> Result<Applied, Refusal> {
+    bounded(tx, "application", APPLICATIONS)?;
+    let [app_id, display_name, host_name] = judged(written.map(String::as_str), base)?;
+    let id = uuid::Uuid::new_v4().to_string();
+    tx.execute(
+        "INSERT INTO application VALUES (?1, ?2, ?3, ?4)",
+        params![id, app_id, display_name, host_name],
+    )
+    .map_err(|error| {
+        taken(error, || format!("the host name `{host_name}` is taken by another application"))
+    })?;
+    let said =
+        json!({ "instanceId": id, "appId": app_id, "displayName": display_name, "hostName": host_name });
+    Ok(("CreateApplication", said, id))
+}
+
+fn update_application(
+    tx: &Transaction<'_>,
+    id: &str,
+    written: [&String; 3],
+    base: &str,
+) -> Result<Applied, Refusal> {
+    let there = store::application_of(tx, id)?.ok_or_else(no_application)?;
+    if there.is_own() {
+        return Err(Refusal::bad("login and admin belong to the platform and can't be changed"));
+    }
+    let [app_id, display_name, host_name] = judged(written.map(String::as_str), base)?;
+    let update =
+        "UPDATE application SET app_id = ?2, display_name = ?3, host_name = ?4 WHERE instance_id = ?1";
+    tx.execute(update, params![id, app_id, display_name, host_name]).map_err(|error| {
+        taken(error, || format!("the host name `{host_name}` is taken by another application"))
+    })?;
+    let said =
+        json!({ "instanceId": id, "appId": app_id, "displayName": display_name, "hostName": host_name });
+    Ok(("UpdateApplication", said, id.to_owned()))
+}
+
+fn delete_application(tx: &Transaction<'_>, id: &str) -> Result<Applied, Refusal> {
+    let there = store::application_of(tx, id)?.ok_or_else(no_application)?;
+    if there.is_own() {
+        return Err(Refusal::bad("login and admin belong to the platform and can't be removed"));
+    }
+    tx.execute("DELETE FROM application WHERE instance_id = ?1", [id])?;
+    tx.execute("DELETE FROM rule WHERE application_id = ?1", [id])?;
+    Ok(("DeleteApplication", json!({ "instanceId": id, "displayName": there.display_name }), String::new()))
+}
+
+fn add_user(tx: &Transaction<'_>, name: &str, hash: &str, now: Unix) -> Result<Applied, Refusal> {
+    bounded(tx, "user", USERS)?;
+    let name = names::user_name(name)?;
+    if store::user_named(tx, &name)?.is_some() {
+        return Err(Refusal::new(
+            axum::http::StatusCode::CONFLICT,
+            format!("there is a user `{name}` already"),
+        ));
+    }
+    let id = store::add_user(tx, &name, hash, now, false)?;
+    Ok(("AddUser", json!({ "userId": id, "username": name }), id.to_string()))
+}
+
+fn rename_user(tx: &Transaction<'_>, id: i64, name: &str) -> Result<Applied, Refusal> {
+    let name = names::user_name(name)?;
+    let update = "UPDATE user SET name = ?2, folded = ?3 WHERE id = ?1";
+    let found = tx
+        .execute(update, params![id, name, store::fold(&name)])
+        .map_err(|error| taken(error, || format!("there is a user `{name}` already")))?;
+    (found > 0).then_some(()).ok_or_else(no_user)?;
+    Ok(("UpdateUser", json!({ "userId": id, "username": name }), id.to_string()))
+}
+
+fn delete_user(tx: &Transaction<'_>, id: i64) -> Result<Applied, Refusal> {
+    let (user, _) = store::user_of(tx, id)?.ok_or_else(no_user)?;
+    tx.execute("DELETE FROM user WHERE id = ?1", [id])?;
+    tx.execute("DELETE FROM rule WHERE subject_type = 'USER' AND subject_id = ?1", [id])?;
+    Ok(("DeleteUser", json!({ "userId": id, "username": user.name }), String::new()))
+}
+
+fn create_rule(
+    tx: &Transaction<'_>,
+    app: &str,
+    rule: RuleType,
+    (subject, id): (SubjectType, i64),
+    now: Unix,
+) -> Result<Applied, Refusal> {
+    bounded(tx, "rule", RULES)?;
+    // Of an instance that is not in the table, as a static one, too: who may open it is decided here.
+    let app = app.trim();
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if !(1..=64).contains(&app.len()) || !app.bytes().all(good) {
+        return Err(no_application());
+    }
+    let id = if subject == SubjectType::Group { 0 } else { id };
+    if subject == SubjectType::User && store::user_of(tx, id)?.is_none() {
+        return Err(no_user());
+    }
+    let insert = "INSERT INTO rule (application_id, rule_type, subject_type, subject_id, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.execute(insert, params![app, store::kept(rule), store::kept(subject), id, now])
+        .map_err(|error| taken(error, || "there is such a rule already".to_owned()))?;
+    let made = tx.last_insert_rowid();
+    let said = json!({ "ruleId": made, "applicationId": app, "ruleType": rule, "subjectType": subject, "subjectId": id });
+    Ok(("CreateUserAccessRule", said, made.to_string()))
+}
+
+fn delete_rule(tx: &Transaction<'_>, id: i64) -> Result<Applied, Refusal> {
+    let found = tx.execute("DELETE FROM rule WHERE id = ?1", [id])?;
+    (found > 0).then_some(()).ok_or_else(|| Refusal::missing("there is no such rule"))?;
+    Ok(("DeleteUserAccessRule", json!({ "ruleId": id }), String::new()))
+}

@@ -1,0 +1,214 @@
+//! The admin app: which applications there are and who may open them is decided here; what they are doing is asked of the
+//! platform (`platform.rs`) and never kept.
+//!
+//! ```text
+//! people ── pages (ui.rs) ──┐                        ┌── /api/applications, /api/poll ── provider
+//! clients ── /api/publish ──┴─> events.rs ─> store.rs ─┴── /internal/dologin, checkAccess ── login
+//! ```
+//! Who gets here at all is the proxy's to say; who gets anything is said here once more, by the rules of this moment
+//! (`Administrator`), so that access that was taken is gone at once.
+
+mod api;
+mod events;
+mod internal;
+mod names;
+mod password;
+mod platform;
+mod rules;
+mod store;
+mod ui;
+
+use std::{
+    env,
+    io::{self, BufRead},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use axum::{
+    Router,
+    extract::{FromRef, FromRequestParts},
+    http::{Method, request::Parts},
+    routing::{get, post},
+};
+use nexushub_applib::{
+    Identity, Refusal, Settings, User,
+    calls::{Call, Entrance},
+    csrf::Csrf,
+    db::Db,
+    serve,
+    time::{self, Clock, Unix},
+};
+use serde_json::json;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    password::Passwords,
+    platform::Platform,
+    rules::{RuleType, SubjectType},
+    store::{ADMIN, LOGIN},
+};
+
+/// What every request needs.
+pub(crate) struct Admin {
+    pub db: Db,
+    pub platform: Platform,
+    pub passwords: Passwords,
+    pub csrf: Csrf,
+    /// The number of the last event.
+    pub last: watch::Sender<i64>,
+    pub polls: Semaphore,
+    clock: Clock,
+    /// Host names are relative to it.
+    pub base: String,
+    /// Where the login app's pages are, as `https://login.<base>:<port>`.
+    pub login: String,
+    /// What follows an app's host name in its address: the base domain and the port.
+    pub suffix: String,
+}
+
+impl Admin {
+    pub(crate) async fn new(
+        db: Db,
+        entrance: Entrance,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Result<Arc<Self>, Refusal> {
+        let suffix =
+            settings.host.split_once('.').map_or(settings.host.as_str(), |(_, rest)| rest).to_owned();
+        let last = db.run(|tx| Ok::<_, Refusal>(store::last_event(tx)?)).await?;
+        Ok(Arc::new(Self {
+            db,
+            platform: Platform(entrance),
+            passwords: Passwords::new()?,
+            csrf: Csrf::of(&settings.secret),
+            last: watch::Sender::new(last),
+            polls: Semaphore::new(api::POLLS),
+            clock,
+            base: suffix.split(':').next().unwrap_or_default().to_owned(),
+            login: format!("https://login.{suffix}"),
+            suffix,
+        }))
+    }
+
+    pub(crate) fn now(&self) -> Unix {
+        (self.clock)()
+    }
+
+    /// Has login end every session of a user, soon: their access tokens would end by themselves within ten minutes.
+    pub(crate) fn sign_out(&self, user: i64) {
+        let call = Call::new(Some(LOGIN), Method::POST, "/internal/revoke").json(&json!({ "UserID": user }));
+        let entrance = self.platform.0.clone();
+        tokio::spawn(async move {
+            if let Err(error) = entrance.call(call).await {
+                eprintln!("login was not told to end a user's sessions: {error}");
+            }
+        });
+    }
+
+    /// Makes the first administrator, if there is nobody at all: with the password of this hash, or in the development profile
+    /// with one that everybody knows, and that every page warns of.
+    async fn first_administrator(&self, hash: Option<String>, development: bool) -> Result<(), Refusal> {
+        let hash = match hash.filter(|hash| password::is_hash(hash)) {
+            Some(hash) => Some((hash, false)),
+            None if development => Some((self.passwords.hash("admin".into()).await?, true)),
+            None => None,
+        };
+        let now = self.now();
+        self.db
+            .run(move |tx| {
+                if !store::users(tx)?.is_empty() {
+                    return Ok(());
+                }
+                let Some((hash, shipped)) = hash else {
+                    eprintln!("there is nobody who could sign in: set ADMIN_PASSWORD_HASH (nexushub-admin hash-password)");
+                    return Ok(());
+                };
+                let id = store::add_user(tx, "admin", &hash, now, shipped)?;
+                for app in [LOGIN, ADMIN] {
+                    let columns = "INSERT INTO rule (application_id, rule_type, subject_type, subject_id, at)";
+                    let words = (store::kept(RuleType::Accept), store::kept(SubjectType::User));
+                    let values = (app, words.0, words.1, id, now);
+                    tx.execute(&format!("{columns} VALUES (?1, ?2, ?3, ?4, ?5)"), values)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// A person whom this app's own rules let in, at this moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Administrator(pub User);
+
+impl<S: Send + Sync> FromRequestParts<S> for Administrator
+where
+    Arc<Admin>: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let who = <Identity as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        let (admin, user) = (Arc::<Admin>::from_ref(state), who.person()?.clone());
+        let id = user.id;
+        let may = admin.db.run(move |tx| Ok::<_, Refusal>(store::may_open(tx, id, ADMIN)?)).await?;
+        may.then_some(Self(user)).ok_or_else(|| Refusal::forbidden("you may not open this app any more"))
+    }
+}
+
+/// Everything that the app answers.
+pub(crate) fn routes(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/api/applications", get(api::applications))
+        .route("/api/poll", get(api::poll))
+        .route("/api/publish", post(api::publish))
+        .route("/api/users", get(api::users))
+        .route("/api/user-access-rules", get(api::rules))
+        .route("/internal/dologin", post(internal::do_login))
+        .route("/internal/checkAccess", post(internal::check_access))
+        .route("/internal/setPassword", post(internal::set_password))
+        .merge(ui::routes())
+        .with_state(admin)
+}
+
+/// Runs the app until it is told to stop.
+///
+/// # Errors
+/// When its database or its port can't be had.
+pub fn run() -> io::Result<()> {
+    let variable = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
+    let hash = variable("ADMIN_PASSWORD_HASH");
+    // By the platform, or in the instance's own entry, which may set no name that begins with the platform's.
+    let profiles = ["NEXUSHUB_PROFILE", "ADMIN_PROFILE"].map(variable);
+    let development = profiles.iter().flatten().any(|profile| profile == "development");
+    serve(Settings::from_env()?, async |settings| {
+        let db = Db::open(&settings.data.join("admin.sqlite"), store::STEPS).map_err(io::Error::other)?;
+        let entrance = Entrance::from_env(&settings)?;
+        let admin = Admin::new(db, entrance, &settings, time::clock()).await.map_err(io::Error::other)?;
+        admin.first_administrator(hash, development).await.map_err(io::Error::other)?;
+        Ok(routes(admin))
+    })
+}
+
+/// Reads a password from the standard input and prints its hash: what `ADMIN_PASSWORD_HASH` takes.
+///
+/// # Errors
+/// When the standard input can't be read.
+pub fn hash_password() -> io::Result<ExitCode> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    match password::judge(password, "admin").and_then(|()| password::hash(password)) {
+        Ok(hash) => {
+            println!("{hash}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(refusal) => {
+            eprintln!("nexushub-admin: {refusal}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

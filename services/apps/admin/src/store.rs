@@ -1,0 +1,211 @@
+//! What admin keeps: applications, users, rules, and the events by which they came about. Every function is a part of one
+//! transaction.
+
+use nexushub_applib::time::{Unix, rfc3339};
+use rusqlite::{OptionalExtension, Row, Transaction, params, types::Type};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::rules::{Rule, granted};
+
+pub(crate) type Result<T> = std::result::Result<T, rusqlite::Error>;
+
+/// The login app's instance id.
+pub(crate) const LOGIN: &str = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9";
+/// The admin app's own.
+pub(crate) const ADMIN: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
+
+/// The database, step by step. Events are kept as the record of who did what; passwords are not among it.
+pub(crate) const STEPS: &[&str] = &["
+CREATE TABLE event (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, cid TEXT NOT NULL UNIQUE, what TEXT NOT NULL, at INTEGER NOT NULL,
+  by TEXT NOT NULL, said TEXT NOT NULL
+) STRICT;
+CREATE TABLE application (
+  instance_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, display_name TEXT NOT NULL, host_name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE user (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, folded TEXT NOT NULL UNIQUE, hash TEXT NOT NULL,
+  since INTEGER NOT NULL, shipped INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE rule (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, application_id TEXT NOT NULL, rule_type TEXT NOT NULL, subject_type TEXT NOT NULL,
+  subject_id INTEGER NOT NULL, at INTEGER NOT NULL,
+  UNIQUE (application_id, rule_type, subject_type, subject_id)
+) STRICT;
+INSERT INTO event (cid, what, at, by, said) VALUES ('init', 'Init', 0, '', '{}');
+INSERT INTO application VALUES ('3bf3e3c0-6e51-482a-b180-00f6aa568ee9', 'login', 'Login', 'login');
+INSERT INTO application VALUES ('18736e4f-93f9-4606-a7be-863c7986ea5b', 'admin', 'Admin', 'admin');
+"];
+
+/// An application instance that should run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Application {
+    pub instance_id: String,
+    pub app_id: String,
+    pub display_name: String,
+    pub host_name: String,
+}
+
+impl Application {
+    /// Whether it belongs to the platform, and can be neither changed nor removed.
+    pub(crate) fn is_own(&self) -> bool {
+        [LOGIN, ADMIN].contains(&self.instance_id.as_str())
+    }
+}
+
+/// Somebody who can sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    pub id: i64,
+    pub name: String,
+    pub since: Unix,
+}
+
+/// A line of the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub id: i64,
+    pub what: String,
+    pub at: Unix,
+    pub by: String,
+    pub said: String,
+}
+
+fn word<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T> {
+    let text = serde_json::Value::String(row.get(at)?);
+    serde_json::from_value(text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, error.into()))
+}
+
+/// A word as it is kept.
+pub(crate) fn kept(word: impl Serialize) -> String {
+    serde_json::to_value(word).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Every application, by instance id.
+pub(crate) fn applications(tx: &Transaction<'_>) -> Result<Vec<Application>> {
+    let mut query =
+        tx.prepare_cached("SELECT instance_id, app_id, display_name, host_name FROM application ORDER BY 1")?;
+    query.query_map([], application)?.collect()
+}
+
+fn application(row: &Row<'_>) -> Result<Application> {
+    Ok(Application {
+        instance_id: row.get(0)?,
+        app_id: row.get(1)?,
+        display_name: row.get(2)?,
+        host_name: row.get(3)?,
+    })
+}
+
+/// One application.
+pub(crate) fn application_of(tx: &Transaction<'_>, id: &str) -> Result<Option<Application>> {
+    let query = "SELECT instance_id, app_id, display_name, host_name FROM application WHERE instance_id = ?1";
+    tx.query_row(query, [id], application).optional()
+}
+
+/// Every user, by name.
+pub(crate) fn users(tx: &Transaction<'_>) -> Result<Vec<User>> {
+    let mut query = tx.prepare_cached("SELECT id, name, since FROM user ORDER BY folded")?;
+    query.query_map([], |row| Ok(User { id: row.get(0)?, name: row.get(1)?, since: row.get(2)? }))?.collect()
+}
+
+/// A user and the hash of their password, by name.
+pub(crate) fn user_named(tx: &Transaction<'_>, name: &str) -> Result<Option<(User, String)>> {
+    user_where(tx, "folded = ?1", fold(name))
+}
+
+/// The same by id.
+pub(crate) fn user_of(tx: &Transaction<'_>, id: i64) -> Result<Option<(User, String)>> {
+    user_where(tx, "id = ?1", id)
+}
+
+fn user_where(
+    tx: &Transaction<'_>,
+    which: &str,
+    key: impl rusqlite::ToSql,
+) -> Result<Option<(User, String)>> {
+    let query = format!("SELECT id, name, since, hash FROM user WHERE {which}");
+    let read =
+        |row: &Row<'_>| Ok((User { id: row.get(0)?, name: row.get(1)?, since: row.get(2)? }, row.get(3)?));
+    tx.query_row(&query, [key], read).optional()
+}
+
+/// A name as it is compared.
+pub(crate) fn fold(name: &str) -> String {
+    name.trim().to_lowercase()
+}
+
+/// Adds a user; `shipped` is one whose password everybody knows.
+pub(crate) fn add_user(tx: &Transaction<'_>, name: &str, hash: &str, at: Unix, shipped: bool) -> Result<i64> {
+    let insert = "INSERT INTO user (name, folded, hash, since, shipped) VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.execute(insert, params![name, fold(name), hash, at, shipped])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// Gives a user another password; false when there is no such user.
+pub(crate) fn set_hash(tx: &Transaction<'_>, user: i64, hash: &str) -> Result<bool> {
+    Ok(tx.execute("UPDATE user SET hash = ?2, shipped = 0 WHERE id = ?1", params![user, hash])? > 0)
+}
+
+/// Whether somebody still has the password that everybody knows.
+pub(crate) fn has_shipped(tx: &Transaction<'_>) -> Result<bool> {
+    tx.query_row("SELECT EXISTS (SELECT 1 FROM user WHERE shipped = 1)", [], |row| row.get(0))
+}
+
+/// The rules, of one application or of all.
+pub(crate) fn rules(tx: &Transaction<'_>, app: Option<&str>) -> Result<Vec<Rule>> {
+    let query = "SELECT id, application_id, rule_type, subject_type, subject_id, at FROM rule \
+                 WHERE ?1 IS NULL OR application_id = ?1 ORDER BY id";
+    let mut query = tx.prepare_cached(query)?;
+    let read = |row: &Row<'_>| {
+        Ok(Rule {
+            id: row.get(0)?,
+            application_id: row.get(1)?,
+            rule_type: word(row, 2)?,
+            subject_type: word(row, 3)?,
+            subject_id: row.get(4)?,
+            created_at: rfc3339(row.get(5)?),
+        })
+    };
+    query.query_map([app], read)?.collect()
+}
+
+/// Whether a user, who exists, may open an application.
+pub(crate) fn may_open(tx: &Transaction<'_>, user: i64, app: &str) -> Result<bool> {
+    Ok(user_of(tx, user)?.is_some() && granted(&rules(tx, Some(app))?.iter(), user))
+}
+
+/// Whether anybody could still open this app.
+pub(crate) fn has_administrator(tx: &Transaction<'_>) -> Result<bool> {
+    let rules = rules(tx, Some(ADMIN))?;
+    Ok(users(tx)?.iter().any(|user| granted(&rules.iter(), user.id)))
+}
+
+/// The number of the last event.
+pub(crate) fn last_event(tx: &Transaction<'_>) -> Result<i64> {
+    tx.query_row("SELECT max(id) FROM event", [], |row| row.get(0))
+}
+
+/// The event that a client sent under this id of its own.
+pub(crate) fn event_by(tx: &Transaction<'_>, cid: &str) -> Result<Option<i64>> {
+    tx.query_row("SELECT id FROM event WHERE cid = ?1", [cid], |row| row.get(0)).optional()
+}
+
+/// Writes a line of the record.
+pub(crate) fn record(tx: &Transaction<'_>, cid: &str, event: &Event) -> Result<i64> {
+    let insert = "INSERT INTO event (cid, what, at, by, said) VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.execute(insert, params![cid, event.what, event.at, event.by, event.said])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// The last lines of the record, the newest first.
+pub(crate) fn events(tx: &Transaction<'_>, lines: i64) -> Result<Vec<Event>> {
+    let mut query =
+        tx.prepare_cached("SELECT id, what, at, by, said FROM event ORDER BY id DESC LIMIT ?1")?;
+    let read = |row: &Row<'_>| {
+        Ok(Event { id: row.get(0)?, what: row.get(1)?, at: row.get(2)?, by: row.get(3)?, said: row.get(4)? })
+    };
+    query.query_map([lines], read)?.collect()
+}

@@ -1,0 +1,372 @@
+//! The whole app in one process, with a platform that is played.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod facade;
+mod pages;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode, request::Builder},
+};
+use nexushub_applib::{Identity, guard, identity::Key, text::percent};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use facade::Facade;
+
+const SECRET: &str = "admin's own";
+const PASSWORD: &str = "correct horse battery";
+
+/// What an answer was.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{}: {}", self.status, self.text))
+    }
+
+    fn location(&self) -> &str {
+        self.headers["location"].to_str().unwrap()
+    }
+
+    fn csrf(&self) -> String {
+        let (_, rest) =
+            self.text.split_once("name=\"csrf\" value=\"").unwrap_or_else(|| panic!("{}", self.text));
+        rest.split('"').next().unwrap().to_owned()
+    }
+}
+
+struct World {
+    app: Router,
+    admin: Arc<Admin>,
+    now: Arc<AtomicI64>,
+    facade: Facade,
+    _folder: tempfile::TempDir,
+}
+
+/// With one user, `admin` (1), as `dist/up` makes one.
+async fn world() -> World {
+    let hash = password::hash(PASSWORD).unwrap();
+    world_with(Some(hash), false).await
+}
+
+async fn world_with(hash: Option<String>, development: bool) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let facade = Facade::play().await;
+    let now = Arc::new(AtomicI64::new(1_700_000_000));
+    let told = Arc::clone(&now);
+    let clock: Clock = Arc::new(move || told.load(Ordering::Relaxed));
+    let host = "admin.x.localhost:8443".into();
+    let settings = Settings { port: 0, host, secret: SECRET.into(), data: folder.path().into() };
+    let db = Db::open(&folder.path().join("admin.sqlite"), store::STEPS).unwrap();
+    let entrance = Entrance::played_by(facade.port, SECRET);
+    let admin = Admin::new(db, entrance, &settings, Arc::clone(&clock)).await.unwrap();
+    admin.first_administrator(hash, development).await.unwrap();
+    let app = guard(routes(Arc::clone(&admin)), SECRET, clock);
+    World { app, admin, now, facade, _folder: folder }
+}
+
+fn user(id: i64, name: &str) -> Identity {
+    Identity { user: Some(User { id, name: name.into(), session: "s".into() }), caller: None }
+}
+
+fn caller(id: &str) -> Identity {
+    Identity { user: None, caller: Some(id.into()) }
+}
+
+impl World {
+    async fn send(&self, who: &Identity, request: Builder, body: impl Into<Body>) -> Answer {
+        let proof = Key::of(SECRET).prove(who, self.admin.now());
+        let request = request.header("x-nexushub-identity", proof).body(body.into()).unwrap();
+        let answer = self.app.clone().oneshot(request).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
+        Answer { status: head.status, headers: head.headers, text }
+    }
+
+    async fn get(&self, who: &Identity, path: &str) -> Answer {
+        self.send(who, Request::get(path), Body::empty()).await
+    }
+
+    async fn post(&self, who: &Identity, path: &str, body: Value) -> Answer {
+        self.send(who, Request::post(path).header("content-type", "application/json"), body.to_string()).await
+    }
+
+    async fn publish(&self, cid: &str, event: Value) -> Answer {
+        self.post(&user(1, "admin"), &format!("/api/publish?cid={cid}"), event).await
+    }
+
+    /// A form as the admin's browser sends it, with the token of its pages.
+    async fn form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let csrf = self.get(&user(1, "admin"), "/users").await.csrf();
+        self.form_with(&csrf, path, fields).await
+    }
+
+    async fn form_with(&self, csrf: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let all = [fields, &[("csrf", csrf)]].concat();
+        let pairs = all.iter().map(|(name, value)| format!("{name}={}", percent(value)));
+        let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+        self.send(&user(1, "admin"), request, pairs.collect::<Vec<_>>().join("&")).await
+    }
+
+    async fn login(&self, name: &str, password: &str) -> Value {
+        let asked = json!({ "Username": name, "Password": password });
+        self.post(&caller(LOGIN), "/internal/dologin", asked).await.json()
+    }
+
+    async fn may(&self, user: i64, app: &str) -> bool {
+        let asked = json!({ "UserID": user, "ApplicationID": app });
+        self.post(&caller(LOGIN), "/internal/checkAccess", asked).await.json()["AccessGranted"] == true
+    }
+
+    async fn shop(&self) -> String {
+        let event = json!({ "type": "CreateApplication", "appId": "shop", "displayName": "Shop", "hostName": "shop" });
+        self.publish(&uuid::Uuid::new_v4().to_string(), event).await;
+        let list = self.get(&caller("@provider"), "/api/applications").await.json();
+        let apps = list["applications"].as_array().unwrap();
+        let shop = apps.iter().find(|app| app["hostName"] == "shop").unwrap();
+        shop["instanceId"].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn the_provider_gets_the_list_as_the_contract_has_it() {
+    let world = world().await;
+    let list = world.get(&caller("@provider"), "/api/applications").await.json();
+    assert_eq!(
+        list,
+        json!({ "applications": [
+            { "instanceId": ADMIN, "appId": "admin", "displayName": "Admin", "hostName": "admin" },
+            { "instanceId": LOGIN, "appId": "login", "displayName": "Login", "hostName": "login" },
+        ] })
+    );
+    let id = world.shop().await;
+    let list = world.get(&caller("@provider"), "/api/applications").await.json();
+    let ids: Vec<&str> = list["applications"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|app| app["instanceId"].as_str().unwrap())
+        .collect();
+    assert!(ids.contains(&id.as_str()) && ids.is_sorted());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_for_an_event_that_does_not_come_is_held_for_a_while_and_answered_304() {
+    let world = world().await;
+    let begun = tokio::time::Instant::now();
+    let quiet = world.get(&caller("@provider"), "/api/poll?e=2").await;
+    assert_eq!((quiet.status, quiet.text.as_str()), (StatusCode::NOT_MODIFIED, ""));
+    assert_eq!(begun.elapsed().as_secs(), 50);
+}
+
+#[tokio::test]
+async fn a_poll_is_answered_at_once_when_the_event_is_there_and_else_as_soon_as_it_is() {
+    let world = world().await;
+    let provider = caller("@provider");
+    let first = world.get(&provider, "/api/poll?e=1").await;
+    assert_eq!((first.status, first.json()["id"].as_i64()), (StatusCode::OK, Some(1)));
+    for bad in ["", "?e=", "?e=x"] {
+        assert_eq!(world.get(&provider, &format!("/api/poll{bad}")).await.status, StatusCode::BAD_REQUEST);
+    }
+    let mut waiting = std::pin::pin!(world.get(&provider, "/api/poll?e=2"));
+    let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending()));
+    assert!(pending.await);
+    world.shop().await;
+    assert_eq!(waiting.await.json()["id"], 2);
+}
+
+#[tokio::test]
+async fn an_event_is_carried_out_once_however_often_it_is_sent() {
+    let world = world().await;
+    let event = json!({ "type": "CreateApplication", "timestamp": 1, "appId": "shop", "displayName": "", "hostName": "Shop" });
+    let first = world.publish("c1", event.clone()).await.json();
+    assert_eq!(first, json!({ "status": "success", "id": 2, "clientId": "c1" }));
+    let second = world.publish("c1", event.clone()).await;
+    assert_eq!(
+        (second.status, second.json()),
+        (StatusCode::OK, json!({ "status": "duplicate", "id": 2, "clientId": "c1" }))
+    );
+    let taken = world.publish("c2", event.clone()).await;
+    assert_eq!(taken.status, StatusCode::CONFLICT);
+    assert!(taken.text.contains("`shop` is taken"));
+    assert_eq!(world.publish("", event).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        world.get(&caller("@provider"), "/api/poll?e=2").await.json()["id"],
+        2,
+        "what failed has no number"
+    );
+}
+
+#[tokio::test]
+async fn applications_are_changed_and_removed_but_for_the_platforms_own() {
+    let world = world().await;
+    let id = world.shop().await;
+    let update = |id: &str, host: &str| json!({ "type": "UpdateApplication", "instanceId": id, "appId": "shop2", "displayName": "S", "hostName": host });
+    assert_eq!(world.publish("u", update(&id, "store.x.localhost:8443")).await.status, StatusCode::OK);
+    let list = world.get(&caller("@provider"), "/api/applications").await.text;
+    assert!(list.contains("\"hostName\":\"store\"") && list.contains("shop2"), "{list}");
+    for host in ["login", "admin", "internal", "a b", "x.debug"] {
+        assert_eq!(world.publish("b", update(&id, host)).await.status, StatusCode::BAD_REQUEST, "{host}");
+    }
+    for own in [LOGIN, ADMIN] {
+        assert_eq!(world.publish("o", update(own, "x")).await.status, StatusCode::BAD_REQUEST);
+        let delete = json!({ "type": "DeleteApplication", "instanceId": own });
+        assert_eq!(world.publish("d", delete).await.status, StatusCode::BAD_REQUEST);
+    }
+    let delete = json!({ "type": "DeleteApplication", "instanceId": id });
+    assert_eq!(world.publish("x", delete.clone()).await.status, StatusCode::OK);
+    assert_eq!(world.publish("y", delete).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_refused() {
+    let world = world().await;
+    for event in [json!({}), json!([]), json!({ "type": "Nonsense" }), json!({ "type": "CreateApplication" })]
+    {
+        assert_eq!(world.publish("c", event.clone()).await.status, StatusCode::BAD_REQUEST, "{event}");
+    }
+}
+
+#[tokio::test]
+async fn users_sign_in_with_their_password_and_nobody_else() {
+    let world = world().await;
+    let add = json!({ "type": "AddUser", "username": "Zoe", "password": "a long enough one" });
+    assert_eq!(world.publish("a", add).await.status, StatusCode::OK);
+    assert_eq!(
+        world.login("zoe", "a long enough one").await,
+        json!({ "Success": true, "UserID": 2, "UserName": "Zoe" })
+    );
+    for (name, password) in [("zoe", "guess"), ("nobody", "a long enough one"), ("zoe", ""), ("", "")] {
+        assert_eq!(world.login(name, password).await["Success"], false, "{name}");
+    }
+    let lower = json!({ "username": "admin", "password": PASSWORD });
+    assert_eq!(world.post(&caller(LOGIN), "/internal/dologin", lower).await.json()["UserID"], 1);
+    let users = world.get(&user(1, "admin"), "/api/users").await.json();
+    assert_eq!(users, json!({ "users": [{ "id": 1, "username": "admin" }, { "id": 2, "username": "Zoe" }] }));
+    let twice = json!({ "type": "AddUser", "username": "ZOE", "password": "a long enough one" });
+    assert_eq!(world.publish("b", twice).await.status, StatusCode::CONFLICT);
+    let weak = json!({ "type": "AddUser", "username": "bob", "password": "short" });
+    assert_eq!(world.publish("c", weak).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_password_is_changed_by_who_knows_the_present_one_and_no_password_is_kept_as_it_is() {
+    let world = world().await;
+    let set = |old: &str, new: &str| json!({ "UserID": 1, "Old": old, "New": new });
+    for (old, new, why) in [
+        ("guess", "another long one", "present password is wrong"),
+        (PASSWORD, "short", "12 characters"),
+        (PASSWORD, PASSWORD, "is the present one"),
+    ] {
+        let answer = world.post(&caller(LOGIN), "/internal/setPassword", set(old, new)).await;
+        assert!(answer.status == StatusCode::BAD_REQUEST && answer.text.contains(why), "{}", answer.text);
+    }
+    let done = world.post(&caller(LOGIN), "/internal/setPassword", set(PASSWORD, "another long one")).await;
+    assert_eq!(done.status, StatusCode::OK);
+    assert_eq!(world.login("admin", PASSWORD).await["Success"], false);
+    assert_eq!(world.login("admin", "another long one").await["Success"], true);
+    let events = world.admin.db.run(|tx| Ok::<_, Refusal>(store::events(tx, 99)?)).await.unwrap();
+    assert!(!format!("{events:?}").contains("another long one"));
+}
+
+#[tokio::test]
+async fn rules_say_who_may_open_what_and_the_last_administrator_stays() {
+    let world = world().await;
+    let id = world.shop().await;
+    let rule = |app: &str, what: &str, subject: &str, who: i64| json!({ "type": "CreateUserAccessRule", "applicationId": app, "ruleType": what, "subjectType": subject, "subjectId": who });
+    assert!(world.may(1, ADMIN).await && world.may(1, LOGIN).await && !world.may(1, &id).await, "as shipped");
+    world.publish("1", rule(&id, "ACCEPT", "GROUP", 9)).await;
+    assert!(world.may(1, &id).await && !world.may(77, &id).await, "who does not exist is nobody");
+    world.publish("2", rule(&id, "DENY", "USER", 1)).await;
+    assert!(!world.may(1, &id).await);
+    let rules =
+        world.get(&user(1, "admin"), &format!("/api/user-access-rules?applicationId={id}")).await.json();
+    let rules = rules["rules"].as_array().unwrap();
+    assert_eq!((rules.len(), &rules[0]["subjectId"], &rules[1]["ruleType"]), (2, &json!(0), &json!("DENY")));
+    assert_eq!(rules[0]["createdAt"], "2023-11-14T22:13:20Z");
+    let delete = json!({ "type": "DeleteUserAccessRule", "ruleId": rules[1]["id"] });
+    assert_eq!(world.publish("3", delete).await.status, StatusCode::OK);
+    assert!(world.may(1, &id).await);
+    for (cid, event) in [
+        ("4", rule(ADMIN, "DENY", "USER", 1)),
+        ("5", json!({ "type": "DeleteUser", "userId": 1 })),
+        ("6", json!({ "type": "DeleteUserAccessRule", "ruleId": 2 })),
+    ] {
+        let answer = world.publish(cid, event).await;
+        assert!(
+            answer.status == StatusCode::BAD_REQUEST && answer.text.contains("nobody"),
+            "{}",
+            answer.text
+        );
+    }
+    assert_eq!(world.publish("7", rule(&id, "ACCEPT", "USER", 77)).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_user_who_is_removed_or_refused_is_signed_out_and_open_nothing_at_once() {
+    let world = world().await;
+    world
+        .publish("a", json!({ "type": "AddUser", "username": "zoe", "password": "a long enough one" }))
+        .await;
+    let rule = json!({ "type": "CreateUserAccessRule", "applicationId": ADMIN, "ruleType": "ACCEPT", "subjectType": "USER", "subjectId": 2 });
+    world.publish("b", rule).await;
+    assert_eq!(world.get(&user(2, "zoe"), "/api/users").await.status, StatusCode::OK);
+    world.publish("c", json!({ "type": "DeleteUser", "userId": 2 })).await;
+    assert_eq!(world.get(&user(2, "zoe"), "/api/users").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(world.facade.revoked().await, 2);
+}
+
+#[tokio::test]
+async fn what_is_for_login_or_for_administrators_is_refused_to_others() {
+    let world = world().await;
+    for path in ["/internal/dologin", "/internal/checkAccess", "/internal/setPassword"] {
+        let body = json!({ "Username": "admin", "Password": PASSWORD, "UserID": 1, "ApplicationID": ADMIN, "Old": PASSWORD, "New": PASSWORD });
+        for who in [caller("shop"), caller("@provider"), user(1, "admin")] {
+            assert_eq!(world.post(&who, path, body.clone()).await.status, StatusCode::FORBIDDEN, "{path}");
+        }
+    }
+    for path in ["/api/users", "/api/user-access-rules", "/", "/users", "/audit", "/live"] {
+        for who in [caller("shop"), caller("@provider"), user(9, "stranger")] {
+            assert_eq!(world.get(&who, path).await.status, StatusCode::FORBIDDEN, "{path}");
+        }
+        let nobody =
+            world.app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_administrator_has_the_password_that_was_made_for_them() {
+    let world = world().await;
+    assert_eq!(world.login("admin", PASSWORD).await["UserID"], 1);
+    assert_eq!(world.login("admin", "admin").await["Success"], false);
+    world.admin.first_administrator(Some(password::hash("yet another one").unwrap()), false).await.unwrap();
+    assert_eq!(world.login("admin", PASSWORD).await["Success"], true, "only where there is nobody at all");
+    let nobody = world_with(Some("no hash".into()), false).await;
+    assert_eq!(nobody.login("admin", "admin").await["Success"], false);
+}
+
+#[tokio::test]
+async fn the_password_that_everybody_knows_is_the_development_profiles_and_every_page_says_so() {
+    let world = world_with(None, true).await;
+    assert_eq!(world.login("admin", "admin").await["Success"], true);
+    for path in ["/", "/users", "/audit"] {
+        assert!(world.get(&user(1, "admin"), path).await.text.contains("everybody knows"), "{path}");
+    }
+    let change = json!({ "type": "UpdateUserPassword", "userId": 1, "password": "a long enough one" });
+    assert_eq!(world.publish("p", change).await.status, StatusCode::OK);
+    assert!(!world.get(&user(1, "admin"), "/").await.text.contains("everybody knows"));
+    assert!(!self::world().await.get(&user(1, "admin"), "/").await.text.contains("everybody knows"));
+}

@@ -1,0 +1,241 @@
+//! What people see and send.
+
+use super::*;
+
+#[tokio::test]
+async fn the_list_shows_what_each_app_is_doing_and_so_does_what_the_script_asks_for() {
+    let world = world().await;
+    let id = world.shop().await;
+    world.facade.heard.lock().unwrap().running = vec![id.clone(), "static-1".into()];
+    let page = world.get(&user(1, "admin"), "/").await;
+    for part in ["Shop", "running", "1\u{202f}234", "3.0 MiB", "2 h", "r7", "static-1", "Sign out"] {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    assert!(!page.text.contains("No app of your own yet"));
+    let live = world.get(&user(1, "admin"), "/live").await.json();
+    assert_eq!(
+        (&live["away"], &live["apps"][&id]["class"], &live["apps"][&id]["memory"]),
+        (&json!(false), &json!("good"), &json!("3.0 MiB"))
+    );
+}
+
+#[tokio::test]
+async fn with_the_platforms_part_away_the_pages_say_so_and_go_on() {
+    let world = world().await;
+    let id = world.shop().await;
+    world.facade.heard.lock().unwrap().away = true;
+    let page = world.get(&user(1, "admin"), "/").await;
+    assert!(
+        page.status == StatusCode::OK
+            && page.text.contains("does not say what is running")
+            && page.text.contains("Shop")
+    );
+    let page = world.get(&user(1, "admin"), &format!("/apps/{id}")).await;
+    assert!(
+        page.status == StatusCode::OK && page.text.contains("does not say what is running"),
+        "{}",
+        page.text
+    );
+    assert_eq!(world.get(&user(1, "admin"), "/live").await.json()["away"], true);
+    let done = world.form("/apps", &[("appId", "b"), ("hostName", "b")]).await;
+    assert_eq!(done.status, StatusCode::SEE_OTHER, "what is changed counts all the same");
+}
+
+#[tokio::test]
+async fn an_app_is_made_changed_and_removed_in_the_pages() {
+    let world = world().await;
+    assert!(world.get(&user(1, "admin"), "/").await.text.contains("No app of your own yet"));
+    let made = world.form("/apps", &[("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")]).await;
+    let path = made.location().split('?').next().unwrap().to_owned();
+    let page = world.get(&user(1, "admin"), made.location()).await;
+    assert!(page.text.contains("Push its package") && page.text.contains("Shop"), "{}", page.text);
+    let twice =
+        world.form("/apps", &[("displayName", "<Two>"), ("appId", "shop"), ("hostName", "shop")]).await;
+    assert_eq!(twice.status, StatusCode::CONFLICT);
+    assert!(
+        twice.text.contains("is taken") && twice.text.contains("value=\"&lt;Two&gt;\""),
+        "what was typed is kept"
+    );
+    let changed =
+        world.form(&path, &[("displayName", "Store"), ("appId", "shop"), ("hostName", "store")]).await;
+    assert_eq!(changed.location(), format!("{path}?done=updated"));
+    assert_eq!(world.form(&format!("{path}/delete"), &[]).await.location(), "/?done=deleted");
+    assert_eq!(world.get(&user(1, "admin"), &path).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_form_without_its_token_does_nothing() {
+    let world = world().await;
+    let (fields, other) = ([("appId", "a"), ("hostName", "a")], world.admin.csrf.token("2 s"));
+    for csrf in ["", "wrong", &other] {
+        let answer = world.form_with(csrf, "/apps", &fields).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    }
+    let zip =
+        Request::post("/apps/x/package").header("x-csrf-token", "wrong").header("accept", "application/json");
+    assert_eq!(world.send(&user(1, "admin"), zip, "PK").await.status, StatusCode::FORBIDDEN);
+    assert!(world.facade.orders().is_empty());
+    assert!(!world.get(&caller("@provider"), "/api/applications").await.text.contains("\"a\""));
+}
+
+#[tokio::test]
+async fn a_package_goes_through_and_what_becomes_of_it_is_said() {
+    let world = world().await;
+    let id = world.shop().await;
+    let csrf = world.get(&user(1, "admin"), "/users").await.csrf();
+    let send = async |zip: &'static str| {
+        let request = Request::post(format!("/apps/{id}/package")).header("accept", "application/json");
+        world
+            .send(
+                &user(1, "admin"),
+                request.header("x-csrf-token", &csrf).header("content-type", "application/zip"),
+                zip,
+            )
+            .await
+    };
+    let good = send("PK good").await;
+    assert_eq!((good.status, &good.json()["good"]), (StatusCode::OK, &json!(true)));
+    let bad = send("broken").await.json();
+    assert_eq!((&bad["good"], &bad["log"][0]), (&json!(false), &json!("panicked at <main>")));
+    assert!(
+        bad["text"].as_str().unwrap().contains("exit code 3")
+            && bad["text"].as_str().unwrap().contains("goes on")
+    );
+    let refused = send("no zip").await;
+    assert!(
+        refused.status == StatusCode::BAD_REQUEST && refused.text.contains("this is no zip"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(world.facade.orders()[0], (format!("package {id}"), "admin".into(), "PK good".into()));
+}
+
+#[tokio::test]
+async fn a_browser_without_script_deploys_too() {
+    let world = world().await;
+    let id = world.shop().await;
+    world.facade.heard.lock().unwrap().running = vec![id.clone()];
+    let csrf = world.get(&user(1, "admin"), "/users").await.csrf();
+    for (zip, said) in [("PK good", "r8 runs"), ("broken", "panicked at &lt;main&gt;")] {
+        let part = |name: &str, rest: &str, text: &str| {
+            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"{rest}\r\n\r\n{text}\r\n")
+        };
+        let body =
+            [part("csrf", "", &csrf), part("zip", "; filename=\"a.zip\"", zip), "--b--\r\n".to_owned()]
+                .concat();
+        let request = Request::post(format!("/apps/{id}/package"))
+            .header("content-type", "multipart/form-data; boundary=b");
+        let answer = world.send(&user(1, "admin"), request, body).await;
+        assert!(answer.status == StatusCode::OK && answer.text.contains(said), "{}", answer.text);
+        assert_eq!(world.facade.orders().last().unwrap().2, zip);
+    }
+}
+
+#[tokio::test]
+async fn orders_reach_the_platform_in_the_name_of_who_gave_them() {
+    let world = world().await;
+    let id = world.shop().await;
+    for order in ["restart", "pause", "resume"] {
+        let done = world.form(&format!("/apps/{id}/order"), &[("order", order)]).await;
+        assert_eq!(done.location(), format!("/apps/{id}?done={order}"));
+    }
+    assert_eq!(
+        world.form(&format!("/apps/{id}/order"), &[("order", "package")]).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    let back = world.form(&format!("/apps/{id}/rollback"), &[("release", "r6")]).await;
+    assert_eq!(back.location(), format!("/apps/{id}?done=released"));
+    world.facade.heard.lock().unwrap().held = true;
+    assert!(world.get(&user(1, "admin"), "/").await.text.contains("gone-2"));
+    assert_eq!(world.form("/held/confirm", &[]).await.location(), "/?done=confirmed");
+    let orders: Vec<String> =
+        world.facade.orders().into_iter().map(|(path, who, _)| format!("{who}: {path}")).collect();
+    let expected = ["restart", "pause", "resume", "rollback"].map(|order| format!("admin: {order} {id}"));
+    assert_eq!(orders[..4], expected);
+    assert_eq!(orders[4], "admin: confirm");
+}
+
+#[tokio::test]
+async fn the_log_comes_through_from_where_the_browser_left_off() {
+    let world = world().await;
+    let request = Request::get("/apps/a1/logs").header("last-event-id", "c0");
+    let log = world.send(&user(1, "admin"), request, Body::empty()).await;
+    assert_eq!(log.headers["content-type"], "text/event-stream");
+    assert!(log.text.starts_with("id: c1\n") && log.text.contains("a1 after c0"), "{}", log.text);
+    let anew = world.get(&user(1, "admin"), "/apps/a1/logs?after=c%201").await;
+    assert!(anew.text.contains("a1 after c 1"), "{}", anew.text);
+}
+
+#[tokio::test]
+async fn users_and_rules_are_managed_in_the_pages() {
+    let world = world().await;
+    let id = world.shop().await;
+    let added = world.form("/users", &[("username", "zoe"), ("password", "a long enough one")]).await;
+    assert_eq!(added.location(), "/users?done=added");
+    let weak = world.form("/users", &[("username", "bob"), ("password", "short")]).await;
+    assert!(weak.status == StatusCode::BAD_REQUEST && weak.text.contains("12 characters"));
+    let rule = [("applicationId", id.as_str()), ("subject", "2"), ("ruleType", "ACCEPT")];
+    assert_eq!(world.form("/rules", &rule).await.location(), "/users?done=rule");
+    assert!(world.may(2, &id).await);
+    let page = world.get(&user(1, "admin"), &format!("/apps/{id}")).await;
+    assert!(
+        page.text.contains("zoe") && page.text.contains(&format!("value=\"/apps/{id}\"")),
+        "{}",
+        page.text
+    );
+    let gone = world.form("/rules/delete", &[("id", "3"), ("back", &format!("/apps/{id}"))]).await;
+    assert_eq!(gone.location(), format!("/apps/{id}?done=ruled"));
+    assert!(!world.may(2, &id).await);
+    for back in ["//evil.example", "https://evil.example", "/apps//evil"] {
+        world.form("/rules", &rule).await;
+        let rules =
+            world.get(&user(1, "admin"), &format!("/api/user-access-rules?applicationId={id}")).await.json();
+        let rule = rules["rules"][0]["id"].to_string();
+        let to = world.form("/rules/delete", &[("id", &rule), ("back", back)]).await.location().to_owned();
+        assert_eq!(to, "/users?done=ruled", "{back}");
+    }
+    assert_eq!(world.form("/users/2", &[("username", "zoë")]).await.location(), "/users?done=renamed");
+    let own = world.form("/users/1/delete", &[]).await;
+    assert!(own.status == StatusCode::BAD_REQUEST && own.text.contains("removes themselves"), "{}", own.text);
+    assert_eq!(world.form("/users/2/signout", &[]).await.location(), "/users?done=signout");
+    assert_eq!(world.facade.revoked().await, 2);
+    assert_eq!(world.form("/users/2/delete", &[]).await.location(), "/users?done=deleted");
+}
+
+#[tokio::test]
+async fn the_audit_page_tells_what_was_done_here_and_by_the_platform() {
+    let world = world().await;
+    world.now.fetch_add(60, Ordering::Relaxed);
+    world.shop().await;
+    let page = world.get(&user(1, "admin"), "/audit").await;
+    for part in ["new app", "Shop at shop", "install", "192.0.2.1"] {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn pages_run_no_script_but_their_own_and_forms_lead_home_or_to_login() {
+    let world = world().await;
+    let page = world.get(&user(1, "admin"), "/").await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(
+        policy.contains("script-src 'self'")
+            && policy.ends_with("form-action 'self' https://login.x.localhost:8443"),
+        "{policy}"
+    );
+    assert!(
+        !page.text.contains("onclick") && !page.text.contains("style=\"") && !page.text.contains("<script>")
+    );
+    for (mark, kind) in
+        [("src=\"/public/script.js", "text/javascript"), ("href=\"/public/style.css", "text/css")]
+    {
+        let (_, rest) = page.text.split_once(mark).unwrap();
+        let path = format!("{}{}", mark.split('"').nth(1).unwrap(), rest.split('"').next().unwrap());
+        assert!(
+            world.get(&user(1, "admin"), &path).await.headers["content-type"]
+                .to_str()
+                .unwrap()
+                .starts_with(kind)
+        );
+    }
+}

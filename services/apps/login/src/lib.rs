@@ -1,0 +1,167 @@
+//! The login app: who is signed in where. It owns sessions and refresh tokens; the proxy signs access tokens once login has
+//! confirmed; the admin app knows passwords and who may open what.
+//!
+//! ```text
+//! browser or client ── /public/login, /signin ──> login ── /internal/dologin, checkAccess ──> admin
+//! proxy ── /internal/access_token, redeem, logout ──> login ── revocations (outbox.rs) ──> proxy
+//! ```
+//! `family.rs` (what a refresh token is worth) and `guesses.rs` (who has to wait) are pure; `store.rs` is what is kept.
+
+mod account;
+mod config;
+mod directory;
+mod family;
+mod guesses;
+mod internal;
+mod outbox;
+mod public;
+mod signin;
+mod store;
+mod view;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderMap, header},
+    response::Response,
+    routing::{get, post},
+};
+use nexushub_applib::{
+    Settings,
+    calls::Entrance,
+    csrf::Csrf,
+    db::Db,
+    page, serve, text,
+    time::{self, Clock, Unix},
+};
+use tokio::sync::Notify;
+
+use crate::{directory::Directory, guesses::Guesses, store::Origin};
+
+/// Bytes of any request's body: names and passwords.
+const BODY_MAX: usize = 16 * 1024;
+/// Bytes of what a browser calls itself that are kept.
+const AGENT_MAX: usize = 200;
+
+/// What every request needs.
+pub(crate) struct Login {
+    pub db: Db,
+    pub directory: Directory,
+    pub csrf: Csrf,
+    guesses: Mutex<Guesses>,
+    clock: Clock,
+    /// Its own host name, where a request doesn't tell another.
+    pub host: String,
+    /// Something new is in the outbox.
+    pub news: Notify,
+}
+
+impl Login {
+    pub(crate) fn new(db: Db, entrance: Entrance, settings: &Settings, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            db,
+            directory: Directory(entrance),
+            csrf: Csrf::of(&settings.secret),
+            guesses: Mutex::default(),
+            clock,
+            host: settings.host_name().to_owned(),
+            news: Notify::new(),
+        })
+    }
+
+    pub(crate) fn now(&self) -> Unix {
+        (self.clock)()
+    }
+
+    pub(crate) fn guesses(&self) -> MutexGuard<'_, Guesses> {
+        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything that the app answers.
+pub(crate) fn routes(login: Arc<Login>) -> Router {
+    Router::new()
+        .route("/public/login", post(public::login))
+        .route("/internal/access_token", post(internal::access_token))
+        .route("/internal/redeem", post(internal::redeem))
+        .route("/internal/logout", post(internal::logout))
+        .route("/internal/revoke", post(internal::revoke))
+        .route("/signin", get(signin::show).post(signin::submit))
+        .route("/signout", post(account::sign_out))
+        .route("/", get(account::show))
+        .route("/session/end", post(account::end_session))
+        .route("/everywhere", post(account::end_everywhere))
+        .route("/password", post(account::change_password))
+        .route("/public/style.css", get(async || page::file("text/css; charset=utf-8", page::STYLE)))
+        .fallback(account::missing)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(login)
+}
+
+/// Runs the app until it is told to stop.
+///
+/// # Errors
+/// When its database or its port can't be had.
+pub fn run() -> io::Result<()> {
+    serve(Settings::from_env()?, async |settings| {
+        let db = Db::open(&settings.data.join("login.sqlite"), store::STEPS).map_err(io::Error::other)?;
+        let login = Login::new(db, Entrance::from_env(&settings)?, &settings, time::clock());
+        tokio::spawn(outbox::deliver(Arc::clone(&login)));
+        Ok(routes(login))
+    })
+}
+
+/// Where a request came from, as the proxy says.
+pub(crate) fn origin(headers: &HeaderMap) -> Origin {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let address = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim().to_owned();
+    let agent = text(header::USER_AGENT.as_str()).chars().take(AGENT_MAX).collect();
+    Origin { address, agent }
+}
+
+/// The host that was asked, without the port.
+pub(crate) fn asked_host<'a>(headers: &'a HeaderMap, otherwise: &'a str) -> &'a str {
+    let authority =
+        headers.get("x-forwarded-host").and_then(|value| value.to_str().ok()).unwrap_or(otherwise);
+    authority.split(':').next().unwrap_or_default()
+}
+
+/// Whether another site had a browser send this: what a form or a script of that site may send without asking.
+pub(crate) fn is_foreign(headers: &HeaderMap, otherwise: &str) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if text("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
+        return true;
+    }
+    let host = text("x-forwarded-host").unwrap_or(otherwise);
+    text("origin").is_some_and(|origin| origin.strip_prefix("https://") != Some(host))
+}
+
+/// The refresh token that a browser or a client holds.
+pub(crate) fn refresh_cookie(headers: &HeaderMap) -> Option<&str> {
+    text::cookie(headers, "YRT").filter(|token| !token.is_empty())
+}
+
+/// Has a browser hold a refresh token, for this host alone.
+pub(crate) fn set_refresh_cookie(response: &mut Response, token: &str) {
+    let life = family::LIFE;
+    add_cookie(response, &format!("YRT={token}; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age={life}"));
+}
+
+/// Has a browser forget it.
+pub(crate) fn clear_refresh_cookie(response: &mut Response) {
+    add_cookie(response, "YRT=; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=0");
+}
+
+pub(crate) fn add_cookie(response: &mut Response, cookie: &str) {
+    if let Ok(value) = cookie.parse() {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! `POST /public/login`, as clients of both earlier generations ask it, and what it shares with the page: who may try, and how
+//! often.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use nexushub_applib::Refusal;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    Login, asked_host, directory, is_foreign, origin, refresh_cookie, set_refresh_cookie,
+    store::{self, Entry, Granted, Origin},
+};
+
+/// Characters of a name that is asked about; a longer one is nobody's.
+const NAME_MAX: usize = 128;
+/// Bytes of a password; a longer one is wrong.
+const PASSWORD_MAX: usize = 1024;
+
+/// What somebody claims.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(crate) struct Credentials {
+    pub username: String,
+    pub password: String,
+}
+
+/// Why somebody is not let in.
+#[derive(Debug)]
+pub(crate) enum No {
+    /// Wrong name or password.
+    Wrong,
+    /// Too many of that: so many seconds to wait.
+    Wait(i64),
+    /// Nobody can tell just now.
+    Refused(Refusal),
+}
+
+impl IntoResponse for No {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Wrong => (StatusCode::UNAUTHORIZED, "invalid username or password\n").into_response(),
+            Self::Wait(seconds) => {
+                let text = format!("too many attempts; try again in {seconds} s\n");
+                (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds.to_string())], text).into_response()
+            }
+            Self::Refused(refusal) => {
+                let retry = [(RETRY_AFTER, "2".to_owned())];
+                (retry, refusal).into_response()
+            }
+        }
+    }
+}
+
+/// Checks what somebody claims, and begins a session.
+pub(crate) async fn authenticate(
+    login: &Login,
+    claimed: &Credentials,
+    origin: Origin,
+) -> Result<Granted, No> {
+    let now = login.now();
+    let name: String = claimed.username.trim().to_owned();
+    let attempt = login.guesses().begin(&name, &origin.address, now).map_err(No::Wait)?;
+    let plausible = name.chars().count() <= NAME_MAX && claimed.password.len() <= PASSWORD_MAX;
+    let known = if plausible { login.directory.who(&name, &claimed.password).await } else { Ok(None) };
+    let known = known.map_err(|error| {
+        login.guesses().take_back(&attempt);
+        No::Refused(directory::away(&error))
+    })?;
+    let mut entry = Entry { at: now, name, address: origin.address.clone(), ..Entry::default() };
+    let Some(person) = known else {
+        entry.what = "refusal".into();
+        entry.detail = "wrong name or password".into();
+        entry.name.truncate(entry.name.char_indices().nth(NAME_MAX).map_or(entry.name.len(), |(at, _)| at));
+        login.db.run(move |tx| Ok(store::audit(tx, &entry)?)).await.map_err(No::Refused)?;
+        return Err(No::Wrong);
+    };
+    login.guesses().right(&attempt);
+    entry.what = "login".into();
+    (entry.user, entry.name) = (Some(person.id), person.name.clone());
+    let begun = login.db.run(move |tx| {
+        store::audit(tx, &entry)?;
+        Ok(store::begin(tx, &person, &origin, now)?)
+    });
+    begun.await.map_err(No::Refused)
+}
+
+/// `POST /public/login {"username","password"}`. Who names nobody and holds a good token already goes on with that.
+pub(crate) async fn login(State(login): State<Arc<Login>>, headers: HeaderMap, body: Bytes) -> Response {
+    if is_foreign(&headers, &login.host) {
+        return (StatusCode::FORBIDDEN, "not from another site\n").into_response();
+    }
+    let claimed: Option<Credentials> =
+        if body.is_empty() { Some(Credentials::default()) } else { serde_json::from_slice(&body).ok() };
+    let Some(claimed) = claimed else {
+        return (StatusCode::BAD_REQUEST, "the body is no JSON with username and password\n").into_response();
+    };
+    let held =
+        refresh_cookie(&headers).filter(|_| claimed.username.is_empty() && claimed.password.is_empty());
+    let granted = match held {
+        Some(token) => go_on(&login, token.to_owned()).await,
+        None => authenticate(&login, &claimed, origin(&headers)).await,
+    };
+    match granted {
+        Ok(granted) => {
+            // The earlier generation's apps were handed a token here, in a URL; what opens an app now is the cookie.
+            let inert = uuid::Uuid::new_v4().to_string();
+            let domain = asked_host(&headers, &login.host);
+            let mut answer = Json(json!({ "domain": domain, "app_refresh_token": inert })).into_response();
+            set_refresh_cookie(&mut answer, &granted.token);
+            answer
+        }
+        Err(no) => no.into_response(),
+    }
+}
+
+async fn go_on(login: &Login, token: String) -> Result<Granted, No> {
+    let now = login.now();
+    let next =
+        login.db.run(move |tx| Ok(store::rotate(tx, &token, None, now)?)).await.map_err(No::Refused)?;
+    next.map_err(|_| No::Wrong)
+}

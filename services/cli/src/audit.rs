@@ -1,0 +1,115 @@
+//! `nexushub audit`: who did what on the platform, from the daemons' own logs; and whether those are what was written.
+
+use clap::{Args, Subcommand};
+use nexushub_chassis::audit::{self, Break, Chain, Entry};
+
+use crate::{
+    args::Output,
+    failure::{Failure, OK},
+    out,
+    place::Place,
+    table::{one_line, render},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    command: Option<Verify>,
+    /// Only the newest so many entries
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    tail: usize,
+    /// How to write them; `json` is a line for each
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verify {
+    /// See whether every entry is what was written, and none is missing between others
+    ///
+    /// Prints the digest of each log's last entry. Keep it elsewhere: it tells later whether entries were cut off at the end.
+    /// Exit code 1 when a log is not what was written, with its file and line.
+    Verify,
+}
+
+/// `nexushub audit`
+pub(crate) fn run(place: &Place, args: &Audit) -> Result<u8, Failure> {
+    let folder = audit::folder(&place.state);
+    let unread = |error: std::io::Error| {
+        let hint = "run this as the user that the platform runs as, or as root";
+        Failure::new(format!("could not read the audit logs in {}: {error}", folder.display()), hint)
+    };
+    if let Some(Verify::Verify) = args.command {
+        return told(&audit::verify(&folder).map_err(unread)?);
+    }
+    let entries = audit::tail(&folder, args.tail).map_err(unread)?;
+    match args.output {
+        Output::Json => entries
+            .iter()
+            .try_for_each(|entry| out::say(&serde_json::to_string(entry).unwrap_or_default()))?,
+        Output::Table if entries.is_empty() => out::tell("nothing was noted yet"),
+        Output::Table => out::say(&people(&entries))?,
+    }
+    Ok(OK)
+}
+
+fn people(entries: &[Entry]) -> String {
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            let Entry { ts, daemon, who, what, object, from, result, detail, .. } = entry;
+            [ts, daemon, who, what, object, from, result, detail].map(|text| one_line(text))
+        })
+        .collect();
+    render(["WHEN", "DAEMON", "WHO", "WHAT", "TO", "FROM", "RESULT", "DETAIL"], &rows)
+}
+
+fn told(chains: &[Chain]) -> Result<u8, Failure> {
+    for chain in chains.iter().filter(|chain| chain.broken.is_none()) {
+        out::say(&sound(chain))?;
+    }
+    let broken: Vec<String> = chains.iter().filter_map(|chain| chain.broken.as_ref()).map(place_of).collect();
+    if broken.is_empty() {
+        return Ok(OK);
+    }
+    let hint = "what stands before that line is proven; compare the rest with a copy from elsewhere";
+    Err(Failure::new(format!("the audit log is not what was written: {}", broken.join("; ")), hint))
+}
+
+fn sound(chain: &Chain) -> String {
+    let Chain { daemon, entries, last, from_start, torn, .. } = chain;
+    let since = if *from_start { "from the first one on" } else { "older ones were deleted in time" };
+    let end = if *torn > 0 { ", and one that is not finished" } else { "" };
+    format!("{daemon}: {entries} entries{end}, {since}; the last one is {last}")
+}
+
+fn place_of(broken: &Break) -> String {
+    format!("{}:{}: {}", broken.file.display(), broken.line, broken.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(broken: Option<Break>) -> Chain {
+        let (daemon, last) = ("provider".into(), "ab".into());
+        Chain { daemon, entries: 3, last, from_start: true, torn: 0, broken }
+    }
+
+    #[test]
+    fn a_sound_log_is_told_with_its_last_digest_and_a_broken_one_with_file_and_line() {
+        assert_eq!(sound(&chain(None)), "provider: 3 entries, from the first one on; the last one is ab");
+        let torn = Chain { torn: 5, from_start: false, ..chain(None) };
+        assert!(sound(&torn).contains("one that is not finished, older ones were deleted"));
+        let broken = Break { file: "/s/audit/provider.log".into(), line: 7, why: "it is no text" };
+        let failure = told(&[chain(None), chain(Some(broken))]).expect_err("one is broken");
+        assert!(failure.message.contains("/s/audit/provider.log:7: it is no text"), "{}", failure.message);
+    }
+
+    #[test]
+    fn nothing_that_was_noted_moves_the_terminal() {
+        let entry = Entry { who: "a\u{1b}[2J".into(), what: "application.stop".into(), ..Entry::default() };
+        let text = people(&[entry]);
+        assert!(text.contains("a [2J") && text.contains("application.stop") && !text.contains('\u{1b}'));
+    }
+}

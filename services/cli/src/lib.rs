@@ -1,0 +1,37 @@
+//! `nexushub`: the command people type. A client like any other, by gRPC and HTTPS; only `up` starts anything.
+
+mod args;
+mod audit;
+mod board;
+mod certs;
+mod check;
+mod command;
+mod doctor;
+mod down;
+mod failure;
+mod https;
+mod instances;
+mod keeper;
+mod logs;
+mod man;
+mod metrics;
+mod out;
+mod package;
+mod pause;
+mod place;
+mod plan;
+mod process;
+mod push;
+mod restart;
+mod rpc;
+mod status;
+mod systemd;
+mod table;
+mod up;
+mod upload;
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    command::main()
+}

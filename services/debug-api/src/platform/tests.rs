@@ -1,0 +1,419 @@
+//! The admin app's calls against the daemon without its sockets: provider, procmgr and the proxy are one that does as it is told.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use axum::body::Body;
+use http::Method;
+use http_body_util::BodyExt;
+use nexushub_chassis::names::ADMIN_INSTANCE;
+use nexushub_proto::{
+    procmgr::{InstanceStatus, NextGeneration, State as Stands},
+    provider::{self, Application, ListInstancesResponse, Origin},
+};
+use serde_json::Value;
+use tokio_stream::StreamExt;
+use tonic::Status;
+
+use super::*;
+use crate::{
+    auth::{CALLER, PROXY_TOKEN},
+    config::Config,
+    peers::Call,
+    testing::{Fakes, World},
+    unpack::tests::zip_of,
+};
+
+/// Provider as far as packages go, procmgr's orders, and the proxy's counts.
+pub(crate) struct FakeHouse {
+    fakes: Arc<Fakes>,
+    pub(crate) wanted: Mutex<ListInstancesResponse>,
+    shelf: Mutex<Vec<provider::Release>>,
+    /// Whether what is released comes up.
+    breaks: Mutex<bool>,
+    /// What was ordered.
+    orders: Mutex<Vec<String>>,
+}
+
+impl FakeHouse {
+    pub(crate) fn new(fakes: Arc<Fakes>) -> Arc<Self> {
+        Arc::new(Self {
+            fakes,
+            wanted: Mutex::default(),
+            shelf: Mutex::default(),
+            breaks: Mutex::default(),
+            orders: Mutex::default(),
+        })
+    }
+
+    fn order(&self, order: String) -> Call<'_, ()> {
+        let unknown = order.ends_with(" none");
+        self.orders.lock().unwrap().push(order);
+        Box::pin(
+            async move { if unknown { Err(Status::not_found("there is none of that id")) } else { Ok(()) } },
+        )
+    }
+
+    fn orders(&self) -> Vec<String> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What procmgr says once `path` is to run in the place of what does.
+    fn becomes(&self, path: &str) -> InstanceStatus {
+        let was = self.shelf.lock().unwrap().iter().find(|one| one.current).map(|one| one.path.clone());
+        let up = InstanceStatus {
+            id: "shop".into(),
+            state: Stands::Running.into(),
+            release: path.to_owned(),
+            generation: 1,
+            ..InstanceStatus::default()
+        };
+        if !*self.breaks.lock().unwrap() {
+            return up;
+        }
+        let (state, reason) = (Stands::Failed.into(), "exited with code 3".to_owned());
+        let next = NextGeneration {
+            state,
+            reason,
+            restarts: 2,
+            release: path.into(),
+            generation: 2,
+            ..Default::default()
+        };
+        InstanceStatus { release: was.unwrap_or_default(), next: Some(next), ..up }
+    }
+}
+
+impl House for FakeHouse {
+    fn wanted(&self) -> Call<'_, ListInstancesResponse> {
+        Box::pin(async { Ok(self.wanted.lock().unwrap().clone()) })
+    }
+
+    fn instances(&self) -> Call<'_, Vec<InstanceStatus>> {
+        Box::pin(async { Err(Status::unavailable("procmgr is away")) })
+    }
+
+    fn metrics(&self) -> Call<'_, String> {
+        let line = "nexushub_proxy_route_responses_total{instance=\"shop\",host=\"shop\",class=\"5xx\"} 4\n";
+        Box::pin(async { Ok(line.to_owned()) })
+    }
+
+    fn releases(&self, app_id: String) -> Call<'_, Vec<Application>> {
+        let releases = self.shelf.lock().unwrap().clone();
+        Box::pin(async { Ok(vec![Application { app_id, releases }]) })
+    }
+
+    fn set_release(&self, app_id: String, release: provider::Release) -> Call<'_, ()> {
+        assert_eq!(app_id, "shop-app");
+        let status = self.becomes(&release.path);
+        let mut shelf = self.shelf.lock().unwrap();
+        shelf.retain(|other| other.path != release.path);
+        shelf.iter_mut().for_each(|other| other.current = false);
+        shelf.insert(0, provider::Release { current: true, failed: String::new(), ..release });
+        self.fakes.says(status);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn revert_release(&self, _: String, path: String, reason: String) -> Call<'_, ()> {
+        for release in self.shelf.lock().unwrap().iter_mut() {
+            let failed = release.path == path;
+            release.current = !failed && release.failed.is_empty();
+            if failed {
+                release.failed.clone_from(&reason);
+            }
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn confirm(&self, ids: Vec<String>) -> Call<'_, ()> {
+        self.order(format!("confirm {}", ids.join(",")))
+    }
+
+    fn restart(&self, id: String) -> Call<'_, ()> {
+        self.order(format!("restart {id}"))
+    }
+
+    fn pause(&self, id: String) -> Call<'_, ()> {
+        self.order(format!("pause {id}"))
+    }
+
+    fn resume(&self, id: String) -> Call<'_, ()> {
+        self.order(format!("resume {id}"))
+    }
+}
+
+fn wanted(id: &str, origin: Origin) -> provider::Instance {
+    let (id, app_id, host_name) = (id.to_owned(), format!("{id}-app"), id.to_owned());
+    provider::Instance { id, app_id, host_name, origin: origin.into(), ..Default::default() }
+}
+
+/// A world in which the admin app lists a shop.
+fn world() -> World {
+    let world = World::new(Config { max_package_bytes: 10_000, ..Config::default() });
+    *world.house.wanted.lock().unwrap() = ListInstancesResponse {
+        instances: vec![wanted("fixed", Origin::Static)],
+        waiting: vec![wanted("shop", Origin::Dynamic)],
+        ..ListInstancesResponse::default()
+    };
+    world
+}
+
+/// What the admin app sends through the proxy.
+async fn send(world: &World, method: Method, path: &str, body: impl Into<Body>) -> Response {
+    let request = http::Request::builder().method(method).uri(format!("/internal/platform/{path}"));
+    let request = request
+        .header(PROXY_TOKEN, &world.proxy_token)
+        .header(CALLER, ADMIN_INSTANCE)
+        .header("x-acting-user", "ada")
+        .body(body.into());
+    world.send(request.unwrap()).await
+}
+
+async fn read(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+async fn read_all(response: Response) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+async fn get(world: &World, path: &str) -> (u16, Value) {
+    read(send(world, Method::GET, path, "").await).await
+}
+
+async fn post(world: &World, path: &str, body: impl Into<Body>) -> (u16, Value) {
+    read(send(world, Method::POST, path, body).await).await
+}
+
+fn package(content: &str) -> Vec<u8> {
+    zip_of(&[("bin/app", content.as_bytes(), 0o755)])
+}
+
+#[tokio::test]
+async fn only_the_admin_app_is_served_and_only_through_the_proxy() {
+    let world = world();
+    let asked = |token: &str, callers: &[&str]| {
+        let mut request = http::Request::get("/internal/platform/instances").header(PROXY_TOKEN, token);
+        for caller in callers {
+            request = request.header(CALLER, *caller);
+        }
+        request
+            .header("authorization", format!("Bearer {}", world.operator_token))
+            .body(Body::empty())
+            .unwrap()
+    };
+    let good = world.send(asked(&world.proxy_token, &[ADMIN_INSTANCE])).await;
+    assert_eq!(good.status(), StatusCode::OK);
+    let callers: [&[&str]; 4] = [&[], &["another"], &["@provider"], &["another", ADMIN_INSTANCE]];
+    for callers in callers {
+        let refused = world.send(asked(&world.proxy_token, callers)).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{callers:?}");
+    }
+    let direct = world.send(asked(&world.operator_token, &[ADMIN_INSTANCE])).await;
+    assert_eq!(direct.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_package_comes_up_and_a_broken_one_leaves_it_running_and_says_why() {
+    let world = world();
+    let (status, first) = post(&world, "instances/shop/package", package("one")).await;
+    assert_eq!((status, first["state"].as_str()), (200, Some("running")), "{first}");
+    let place = world.hub.folders.packages().join(first["release"].as_str().unwrap());
+    assert_eq!(std::fs::read_to_string(place.join("bin/app")).unwrap(), "one");
+
+    *world.house.breaks.lock().unwrap() = true;
+    let says = |generation, line: &str| nexushub_proto::procmgr::LogEntry {
+        generation,
+        cursor: generation,
+        line: line.into(),
+        ..Default::default()
+    };
+    *world.fakes.log.lock().unwrap() = vec![says(1, "all is well"), says(2, "no such table")];
+    let (status, second) = post(&world, "instances/shop/package", package("two")).await;
+    assert_eq!((status, second["state"].as_str()), (200, Some("failed")), "{second}");
+    assert_eq!(second["reason"], "exited with code 3");
+    assert_eq!(second["log"], serde_json::json!(["no such table"]), "its own last words and nobody else's");
+
+    let (_, told) = get(&world, "instances/shop/releases").await;
+    let states: BTreeMap<_, _> = told["releases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|release| {
+            (
+                release["id"].as_str().unwrap(),
+                (release["state"].as_str().unwrap(), release["by"].as_str().unwrap()),
+            )
+        })
+        .collect();
+    assert_eq!(states[first["release"].as_str().unwrap()], ("current", "ada"));
+    assert_eq!(states[second["release"].as_str().unwrap()].0, "failed");
+}
+
+#[tokio::test]
+async fn there_is_a_way_back_to_the_last_good_package_or_to_the_one_that_is_named() {
+    let world = world();
+    let mut releases = Vec::new();
+    for content in ["one", "two", "three"] {
+        releases.push(post(&world, "instances/shop/package", package(content)).await.1["release"].clone());
+    }
+    let (status, back) = post(&world, "instances/shop/rollback", "").await;
+    assert_eq!((status, &back["release"]), (200, &releases[1]));
+    let body = serde_json::json!({"release": releases[0]}).to_string();
+    assert_eq!(post(&world, "instances/shop/rollback", body).await.1["release"], releases[0]);
+    assert_eq!(post(&world, "instances/shop/rollback", r#"{"release":"none"}"#).await.0, 404);
+    assert_eq!(post(&world, "instances/shop/rollback", "{").await.0, 400);
+}
+
+#[tokio::test]
+async fn the_same_package_again_is_one_folder_and_what_nobody_knows_is_removed() {
+    let world = world();
+    let packages = world.hub.folders.packages();
+    std::fs::create_dir_all(packages.join("stranger/bin")).unwrap();
+    let first = post(&world, "instances/shop/package", package("one")).await.1;
+    let again = post(&world, "instances/shop/package", package("one")).await.1;
+    assert_eq!(first, again);
+    assert_eq!(crate::testing::names(&packages), [first["release"].as_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn one_package_of_an_application_is_on_its_way_at_a_time() {
+    let world = world();
+    let (sender, body) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(1);
+    let slow = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(body));
+    let uploads = async {
+        let finish = async {
+            while world.hub.uploads.available_permits() == world.hub.config.max_uploads {
+                tokio::task::yield_now().await;
+            }
+            let (status, said) = post(&world, "instances/shop/package", package("two")).await;
+            assert_eq!(status, 409, "{said}");
+            sender.send(Ok(package("one"))).await.unwrap();
+            drop(sender);
+        };
+        tokio::join!(post(&world, "instances/shop/package", slow), finish).0
+    };
+    assert_eq!(uploads.await.1["state"], "running");
+    assert_eq!(post(&world, "instances/shop/package", package("two")).await.0, 200, "and then the next");
+}
+
+#[tokio::test]
+async fn what_is_no_package_is_refused_and_leaves_nothing_behind() {
+    let world = world();
+    let cases = [
+        (b"garbage".to_vec(), 422),
+        (zip_of(&[("static/index.html", b"x", 0o644)]), 422),
+        (zip_of(&[("../bin/app", b"x", 0o755)]), 422),
+        (vec![0; 10_001], 413),
+    ];
+    for (body, expected) in cases {
+        let (status, said) = post(&world, "instances/shop/package", body).await;
+        assert_eq!(status, expected, "{said}");
+        assert!(!said["error"].as_str().unwrap().is_empty());
+    }
+    assert!(world.house.shelf.lock().unwrap().is_empty());
+    let folders = &world.hub.folders;
+    assert!(
+        crate::testing::names(&folders.tmp()).is_empty()
+            && crate::testing::names(&folders.packages()).is_empty()
+    );
+}
+
+#[tokio::test]
+async fn only_what_the_admin_app_gave_is_changed_here() {
+    let world = world();
+    let conflict =
+        provider::Conflict { id: "lost".into(), reason: "its name is taken".into(), ..Default::default() };
+    world.house.wanted.lock().unwrap().conflicts.push(conflict);
+    for (id, expected) in [("fixed", 409), ("lost", 409), ("nobody", 404), ("..%2Fx", 404)] {
+        assert_eq!(post(&world, &format!("instances/{id}/package"), package("x")).await.0, expected, "{id}");
+        assert_eq!(post(&world, &format!("instances/{id}/rollback"), "").await.0, expected, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_is_told_with_its_state_its_counts_and_its_history() {
+    let world = world();
+    assert_eq!(get(&world, "instances/shop").await.1["state"], "no package yet");
+    let shop = wanted("shop", Origin::Dynamic);
+    *world.house.wanted.lock().unwrap() =
+        ListInstancesResponse { instances: vec![shop], ..ListInstancesResponse::default() };
+    let release = post(&world, "instances/shop/package", package("one")).await.1["release"].clone();
+    let (status, told) = get(&world, "instances/shop").await;
+    assert_eq!(
+        (status, told["state"].as_str(), told["healthy"].as_bool()),
+        (200, Some("running"), Some(true))
+    );
+    assert_eq!((told["errors"].as_u64(), &told["release"]), (Some(4), &release));
+    assert_eq!(told["history"][0]["state"], "running", "{told}");
+    assert_eq!(get(&world, "instances/nobody").await.0, 404);
+}
+
+#[tokio::test]
+async fn orders_are_passed_on_and_their_refusals_are_told() {
+    let world = world();
+    world.house.wanted.lock().unwrap().admin =
+        Some(provider::Admin { held: vec![wanted("gone", Origin::Dynamic)], ..Default::default() });
+    for call in ["restart", "pause", "resume"] {
+        assert_eq!(post(&world, &format!("instances/shop/{call}"), "").await.0, 204);
+    }
+    assert_eq!(post(&world, "held/confirm", "").await.0, 204);
+    assert_eq!(world.house.orders(), ["restart shop", "pause shop", "resume shop", "confirm gone"]);
+    let (status, said) = post(&world, "instances/none/restart", "").await;
+    assert_eq!((status, said["error"].as_str()), (404, Some("there is none of that id")));
+    assert_eq!(post(&world, "instances/shop/fly", "").await.0, 404);
+    assert_eq!(get(&world, "instances/shop/restart").await.0, 405);
+    let noted = [
+        ("instance.restart", "none", "failed"),
+        ("removals.confirm", "gone", "ok"),
+        ("instance.resume", "shop", "ok"),
+        ("instance.pause", "shop", "ok"),
+        ("instance.restart", "shop", "ok"),
+    ];
+    let noted = noted.map(|(what, object, result)| serde_json::json!([what, object, result]));
+    loop {
+        let (status, told) = get(&world, "audit?tail=9").await; // it is written after the answer
+        let entries = told["entries"].as_array().unwrap().iter();
+        let entries: Vec<_> =
+            entries.map(|one| serde_json::json!([one["what"], one["object"], one["result"]])).collect();
+        if entries.len() == noted.len() {
+            assert_eq!((status, entries.as_slice()), (200, noted.as_slice()));
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_ends_or_goes_on_and_is_resumed_where_the_client_left_off() {
+    let world = world();
+    assert_eq!(get(&world, "instances/shop/logs").await.0, 404);
+    world.fakes.logged(1, 5);
+    let mut first = send(&world, Method::GET, "instances/shop/logs?tail=2&follow=1", "").await;
+    assert_eq!(first.headers()["content-type"], "text/event-stream");
+    assert!(!first.headers().contains_key("access-control-allow-origin"));
+    let mut frames = std::mem::take(first.body_mut()).into_data_stream();
+    let frame = frames.next().await.unwrap().unwrap();
+    let frame = std::str::from_utf8(&frame).unwrap();
+    let (id, data) = frame.split_once("\ndata: ").unwrap();
+    assert_eq!(id, "id: 1:4");
+    let line: Value = serde_json::from_str(data).unwrap();
+    let whole = read_all(send(&world, Method::GET, "instances/shop/logs?tail=2", "").await).await;
+    assert_eq!(whole.matches("\n\n").count(), 2, "it ends without being followed: {whole}");
+    assert_eq!((line["level"].as_str(), line["source"].as_str()), (Some("info"), Some("stdout")));
+    assert_eq!(line["message"], "line 4");
+    let request = http::Request::get("/internal/platform/instances/shop/logs?follow=1")
+        .header(PROXY_TOKEN, &world.proxy_token)
+        .header(CALLER, ADMIN_INSTANCE)
+        .header("last-event-id", "1:4");
+    let resumed = world.send(request.body(Body::empty()).unwrap()).await;
+    let frame = resumed.into_body().into_data_stream().next().await.unwrap().unwrap();
+    assert!(frame.starts_with(b"id: 1:5\n"), "{frame:?}");
+}

@@ -1,0 +1,158 @@
+//! What of the admin app's lists is in force: the last one, and besides it instances that are missing in it but are too many to
+//! vanish unseen. Pure.
+//!
+//! ```text
+//! in force = listed + held      next list: missing = in force - listed
+//!                               few missing ──▶ they go      many ──▶ they are held ──(confirmed, or listed again)──▶ no more
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nexushub_chassis::names::InstanceId;
+
+use crate::{admin::list::List, instance::Entry};
+
+type ById = BTreeMap<InstanceId, Entry>;
+
+/// When missing instances are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Only if they are more than so many percent of those in force.
+    pub share_percent: u32,
+    /// Only if they are at least so many.
+    pub least: usize,
+}
+
+impl Hold {
+    fn holds(self, missing: usize, of: usize) -> bool {
+        let share = usize::try_from(self.share_percent).unwrap_or(usize::MAX);
+        missing > 0 && missing >= self.least && missing.saturating_mul(100) > of.saturating_mul(share)
+    }
+}
+
+/// What is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// As listed last.
+    pub listed: ById,
+    /// No longer listed, and kept.
+    pub held: ById,
+    /// What was left out of the last list, for people.
+    pub refused: Vec<String>,
+}
+
+impl Listing {
+    /// All that is in force.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.listed.values().chain(self.held.values())
+    }
+
+    /// After this list. An instance of which it says what can't be stays as it was.
+    #[must_use]
+    pub fn after(&self, list: List, hold: Hold) -> Self {
+        let List { entries: mut listed, garbled, refused } = list;
+        for id in garbled {
+            if let Some(known) = self.listed.get(&id).or_else(|| self.held.get(&id)) {
+                listed.entry(id).or_insert_with(|| known.clone());
+            }
+        }
+        let known = || self.listed.iter().chain(&self.held);
+        let missing: ById = known()
+            .filter(|(id, _)| !listed.contains_key(*id))
+            .map(|(id, entry)| (id.clone(), entry.clone()))
+            .collect();
+        let held = if hold.holds(missing.len(), known().count()) { missing } else { ById::new() };
+        Self { listed, held, refused }
+    }
+
+    /// Without those of these that are held, and which they were; none when there is none.
+    #[must_use]
+    pub fn confirmed(&self, ids: &BTreeSet<InstanceId>) -> Option<(Self, Vec<InstanceId>)> {
+        let mut next = self.clone();
+        let removed: Vec<InstanceId> =
+            next.held.extract_if(.., |id, _| ids.contains(id)).map(|(id, _)| id).collect();
+        (!removed.is_empty()).then_some((next, removed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::instance::{Fields, Source};
+
+    const HOLD: Hold = Hold { share_percent: 50, least: 3 };
+
+    fn id(n: u32) -> InstanceId {
+        InstanceId::parse(&format!("i{n}")).unwrap()
+    }
+
+    fn list(ids: impl IntoIterator<Item = u32>) -> List {
+        let entry = |n| Entry {
+            id: id(n),
+            fields: Fields::default(),
+            pins: BTreeSet::new(),
+            source: Source::Dynamic,
+        };
+        List { entries: ids.into_iter().map(|n| (id(n), entry(n))).collect(), ..List::default() }
+    }
+
+    fn first(count: u32) -> Listing {
+        Listing::default().after(list(0..count), HOLD)
+    }
+
+    fn sizes(listing: &Listing) -> (usize, usize) {
+        (listing.listed.len(), listing.held.len())
+    }
+
+    #[test]
+    fn a_few_go_at_once_and_many_are_held() {
+        assert_eq!(sizes(&first(10).after(list(0..5), HOLD)), (5, 0), "half is not more than half");
+        assert_eq!(sizes(&first(10).after(list(0..4), HOLD)), (4, 6));
+        assert_eq!(sizes(&first(10).after(list([]), HOLD)), (0, 10));
+        assert_eq!(sizes(&first(2).after(list([]), HOLD)), (0, 0), "fewer than three are few");
+        assert_eq!(sizes(&first(10).after(list(100..110), HOLD)), (10, 10), "new ones don't hide it");
+        let never = Hold { share_percent: 100, least: 1 };
+        assert_eq!(sizes(&first(10).after(list([]), never)), (0, 0), "more than all is never");
+    }
+
+    #[test]
+    fn what_is_held_stays_held_until_it_is_listed_again_or_confirmed() {
+        let held = first(10).after(list(0..2), HOLD);
+        assert_eq!(sizes(&held.after(list(0..2), HOLD)), (2, 8), "the same list again");
+        assert_eq!(sizes(&held.after(list(0..10), HOLD)), (10, 0), "it was a mistake");
+        let (confirmed, removed) = held.confirmed(&(0..6).map(id).collect()).unwrap();
+        assert_eq!((sizes(&confirmed), removed.len()), ((2, 4), 4));
+        assert!(
+            confirmed.confirmed(&(0..6).map(id).collect()).is_none(),
+            "what is listed is not confirmed away"
+        );
+        assert_eq!(confirmed.entries().count(), 6);
+    }
+
+    #[test]
+    fn an_instance_of_which_nonsense_is_said_stays_as_it_was() {
+        let garbled = List { garbled: vec![id(1), id(77)], ..list([0]) };
+        let after = first(2).after(garbled, HOLD);
+        assert!(after.listed.contains_key(&id(1)) && !after.listed.contains_key(&id(77)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_goes_unseen_that_is_many(
+            before in prop::collection::btree_set(0..20_u32, 0..20),
+            lists in prop::collection::vec(prop::collection::btree_set(0..20_u32, 0..20), 1..6),
+        ) {
+            let mut listing = Listing::default().after(list(before), HOLD);
+            for next in lists {
+                let known: BTreeSet<InstanceId> = listing.entries().map(|entry| entry.id.clone()).collect();
+                listing = listing.after(list(next), HOLD);
+                let kept = listing.entries().map(|entry| entry.id.clone()).collect::<BTreeSet<_>>();
+                let gone = known.difference(&kept).count();
+                prop_assert!(gone < HOLD.least || gone * 2 <= known.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What of access is worth a line that lasts: who was refused what, who signed in and out. Whoever wants may be refused as often as
+//! he likes, and must not push out of the log what others did: of what anybody may do without end so many are noted and the rest
+//! is counted.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use nexushub_chassis::audit::{self, Audit, Outcome};
+
+use crate::clock;
+
+/// Of those that are bounded so many are noted at once, and how many milliseconds later there is room for one more.
+const AT_ONCE: u64 = 60;
+const EACH_MS: u64 = 1000;
+
+/// A session's next access token, which its client may ask for as often as it likes.
+pub(crate) const REFRESH: &str = "token.refresh";
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) struct Event<'a> {
+    /// "access.refuse", "session.sign_in" and so on.
+    pub(crate) what: &'static str,
+    /// The user's or the caller's id, where one is known.
+    pub(crate) who: &'a str,
+    /// What it is about.
+    pub(crate) object: &'a str,
+    pub(crate) from: SocketAddr,
+    pub(crate) outcome: Outcome,
+    /// What else there is to say.
+    pub(crate) detail: &'a str,
+}
+
+/// The proxy's part of the audit log.
+#[derive(Debug, Default)]
+pub(crate) struct Trail {
+    audit: Audit,
+    /// When all room is there again, as milliseconds of `clock`.
+    whole_ms: AtomicU64,
+    /// Events that were not noted since the last one that was.
+    passed_over: AtomicU64,
+}
+
+impl Trail {
+    /// Notes in this log.
+    pub(crate) fn new(audit: Audit) -> Self {
+        Self { audit, ..Self::default() }
+    }
+
+    /// Notes it.
+    pub(crate) fn note(&self, event: &Event<'_>) {
+        let mut detail = event.detail.to_owned();
+        if event.outcome != Outcome::Done || event.what == REFRESH {
+            if !self.has_room(clock::about_ms()) {
+                self.passed_over.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            let passed_over = self.passed_over.swap(0, Ordering::Relaxed);
+            if passed_over > 0 {
+                detail.push_str(&format!(" ({passed_over} more before this one were not noted)"));
+            }
+        }
+        let Event { what, who, object, from, outcome, .. } = *event;
+        let (who, object, from) = (who.to_owned(), object.to_owned(), from.ip().to_canonical().to_string());
+        self.audit.note(audit::Event { who, what, object, from, outcome, detail });
+    }
+
+    /// Takes room for what is bounded, if there is some.
+    fn has_room(&self, now_ms: u64) -> bool {
+        let take = |whole: u64| {
+            let whole = whole.max(now_ms);
+            (whole + EACH_MS - now_ms <= AT_ONCE * EACH_MS).then_some(whole + EACH_MS)
+        };
+        self.whole_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_refusals_so_many_are_noted_and_then_one_a_second() {
+        let trail = Trail::default();
+        let noted = |now_ms: u64, asked: usize| (0..asked).filter(|_| trail.has_room(now_ms)).count();
+        assert_eq!(noted(10_000, 1000), 60);
+        assert_eq!(noted(10_999, 1000), 0);
+        assert_eq!(noted(12_000, 1000), 2);
+        assert_eq!(noted(1_000_000, 1000), 60, "after a while there is room for all again");
+    }
+
+    #[test]
+    fn what_was_passed_over_is_counted_in_the_next_that_is_noted_and_what_was_done_is_always_noted() {
+        let state = tempfile::tempdir().expect("a folder");
+        let audit = Audit::of(state.path(), "proxy");
+        let trail = Trail::new(audit);
+        let event = |outcome| Event {
+            what: "access.refuse",
+            who: "",
+            object: "shop",
+            from: SocketAddr::from(([192, 0, 2, 7], 1)),
+            outcome,
+            detail: "Unauthorized",
+        };
+        (0..100).for_each(|_| trail.note(&event(Outcome::Refused)));
+        trail.note(&event(Outcome::Done));
+        trail.whole_ms.store(0, Ordering::Relaxed);
+        trail.note(&event(Outcome::Refused));
+        drop(trail);
+        let told = audit::tail(&audit::folder(state.path()), 1000).expect("it is read");
+        assert_eq!(told.len(), 62);
+        assert_eq!(told[61].detail, "Unauthorized (40 more before this one were not noted)");
+    }
+}

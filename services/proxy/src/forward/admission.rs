@@ -1,0 +1,44 @@
+//! What a request shows, judged before anything is decided; and what becomes of who is refused: counted, noted, slowed down.
+
+use http::{HeaderValue, StatusCode};
+
+use super::{Exchange, too_fast};
+use crate::{
+    address::Client, clock, decide::unauthorized, door::Caller, identity::Identity, refusal::Refusal,
+    wellknown::LOGIN,
+};
+
+impl Exchange {
+    /// Judges the tokens that come with the request; what they open is decided later.
+    pub(super) fn judge_tokens(&mut self, authority: &HeaderValue) -> Result<(), Refusal> {
+        let gate = &self.proxy.gate;
+        (self.shown, self.bad) = gate.shown(&self.parts.headers, clock::about_unix_ms);
+        if let Some(uid) = self.link.uid {
+            let daemon = gate.daemon(&self.parts.headers, uid).ok_or_else(unauthorized);
+            self.daemon = Some(daemon.inspect_err(|refusal| self.note_refusal(refusal, authority))?);
+        }
+        Ok(())
+    }
+
+    /// Refuses who guesses passwords: of each client only so many are passed on, whoever they are for.
+    pub(super) fn pace_login(&mut self, by: &Identity) -> Result<(), Refusal> {
+        let Some(rates) = self.proxy.logins.as_ref().filter(|_| by.caller.is_none()) else { return Ok(()) };
+        rates.ask(Client::at(self.link.peer.ip()), clock::since_start()).map_err(|wait| {
+            self.proxy.counters.requests_limited.up();
+            self.audit("session.log_in", "", LOGIN, Some("too fast"));
+            too_fast(wait)
+        })
+    }
+
+    /// Notes who was refused for what was shown, or was not.
+    pub(super) fn note_refusal(&self, refusal: &Refusal, authority: &HeaderValue) {
+        if !matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return;
+        }
+        self.proxy.counters.access_refused.up();
+        let why = self.bad.map(|bad| bad.to_string());
+        let who = self.link.door().caller().map(Caller::id).unwrap_or_default();
+        let object = format!("{}{}", authority.to_str().unwrap_or_default(), self.parts.uri.path());
+        self.audit("access.refuse", who, &object, Some(why.as_deref().unwrap_or(&refusal.text)));
+    }
+}
