@@ -25,6 +25,8 @@ pub(crate) struct Site {
     pub(crate) bound: Option<SocketAddr>,
     /// The address of the listener that only redirects, if there is to be one.
     pub(crate) redirect: Option<SocketAddr>,
+    /// The address where metrics are told, if they are to be.
+    pub(crate) metrics: Option<SocketAddr>,
     handoff: Handoff,
 }
 
@@ -49,16 +51,17 @@ impl Site {
             _ => config.resolve(&settings.bin_dir),
         };
         let listen = handoff.listen.unwrap_or(platform.listen);
-        let redirect = platform.redirect();
-        Ok(Self { config, settings, run, state, listen, redirect, bound: None, handoff })
+        let (redirect, metrics) = (platform.redirect(), platform.metrics());
+        Ok(Self { config, settings, run, state, listen, redirect, metrics, bound: None, handoff })
     }
 
     /// The same place, as its configuration says now. What can't change while the platform runs is refused.
     pub(crate) fn reread(&self) -> Result<Self, Fault> {
         let new = Self { bound: self.bound, ..Self::find(self.handoff.clone())? };
         let (old_root, new_root) = (&self.config.root, &new.config.root);
-        let (old, addresses) = ((self.listen, self.redirect), (new.listen, new.redirect));
-        if (addresses, &new.run, &new.state, new_root) == (old, &self.run, &self.state, old_root) {
+        let addresses = |site: &Self| (site.listen, site.redirect, site.metrics);
+        let (old, listens) = (addresses(self), addresses(&new));
+        if (listens, &new.run, &new.state, new_root) == (old, &self.run, &self.state, old_root) {
             return Ok(new);
         }
         let object = new.config.path.unwrap_or_default().display().to_string();

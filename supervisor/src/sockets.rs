@@ -28,7 +28,8 @@ pub(crate) struct Socket {
     pub(crate) path: Option<PathBuf>,
 }
 
-/// Every socket of the platform. systemd's are known by their names: `https`, `http`, or a Unix socket's file name.
+/// Every socket of the platform. systemd's are known by their names: `https`, `http`, `metrics`, or a Unix
+/// socket's file name.
 pub(crate) fn open(site: &Site, mut inherited: Vec<(String, OwnedFd)>) -> Result<Vec<Socket>, Fault> {
     let mut sockets = Vec::new();
     for daemon in DAEMONS {
@@ -44,7 +45,8 @@ pub(crate) fn open(site: &Site, mut inherited: Vec<(String, OwnedFd)>) -> Result
             };
             add(name, (fd, address, path));
         }
-        for (public, wanted) in [("https", Some(site.listen)), ("http", site.redirect)] {
+        let public = [("https", Some(site.listen)), ("http", site.redirect), ("metrics", site.metrics)];
+        for (public, wanted) in public {
             let given = inherited.extract_if(.., |(name, _)| daemon.https && name == public);
             let mut listeners: Vec<_> = given.map(|(_, fd)| TcpListener::from(fd)).collect();
             if let Some(address) = wanted.filter(|_| daemon.https && listeners.is_empty()) {
@@ -88,7 +90,7 @@ fn failed(address: &str, error: &io::Error) -> Fault {
         io::ErrorKind::PermissionDenied => {
             ("port_forbidden", "use a port above 1023, or nexushub.socket of systemd")
         }
-        _ => ("socket_failed", "check platform.listen, platform.redirect_listen and the run folder"),
+        _ => ("socket_failed", "check platform.listen, redirect_listen, metrics_listen and the run folder"),
     };
     let port =
         address.rsplit(':').next().and_then(|port| port.parse().ok()).filter(|_| code == "port_in_use");

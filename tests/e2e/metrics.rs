@@ -1,16 +1,12 @@
 //! Monitoring reads the metrics by plain HTTP, where the configuration says, over upgrades of the proxy.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
-use nexushub_e2e::{App, Options, Platform, Signal, soon, workshop};
+use nexushub_e2e::{App, Options, Platform, Signal, home::free_address, soon, workshop};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
 
 async fn scraped(at: SocketAddr) -> String {
     let mut stream = TcpStream::connect(at).await.unwrap();
@@ -28,8 +24,8 @@ fn names(text: &str) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_scraped_by_http_and_an_upgrade_of_the_proxy_does_not_end_that() {
-    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let platform = Platform::start_with(&Options::with(&format!("[proxy]\nmetrics_listen = \"{at}\"\n")));
+    let at = free_address();
+    let platform = Platform::start_with(&Options::with(&format!("[platform]\nmetrics_listen = \"{at}\"\n")));
     platform.run_app(&App::named("hello")).await;
     let text = scraped(at).await;
     let up = "nexushub_proxy_route_up{instance=\"hello\",host=\"hello\"} 1";
@@ -38,10 +34,19 @@ async fn metrics_are_scraped_by_http_and_an_upgrade_of_the_proxy_does_not_end_th
     assert_eq!(names(&text), names(&String::from_utf8_lossy(&printed.stdout)), "as the command prints them");
     let old = platform.daemon("proxy").await;
     let config = std::fs::read_to_string(platform.home.config()).unwrap();
-    platform.home.configure(&config.replace("metrics_listen", "access_log = false\nmetrics_listen"));
+    platform.home.configure(&format!("{config}[proxy]\naccess_log = false\n"));
     platform.supervisor().signal(Signal::HUP);
-    platform.replaced("proxy", old.pid).await;
-    for _ in 0..10 {
-        scraped(at).await;
+    let replaced = platform.replaced("proxy", old.pid);
+    let scraping = async {
+        loop {
+            scraped(at).await;
+        }
+    };
+    tokio::select! {
+        _ = replaced => {}
+        () = scraping => {}
     }
+    scraped(at).await;
+    platform.kill("proxy").await;
+    scraped(at).await;
 }

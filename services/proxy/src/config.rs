@@ -1,7 +1,7 @@
 //! The `[proxy]` table of the configuration file: every key with its default and what it bounds.
 //! Durations are integers with their unit in the key; relative paths resolve against the project root.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -28,8 +28,6 @@ pub struct Config {
     pub access_log: bool,
     /// Of so many requests that went well one is written; those that did not are all.
     pub access_log_every: u32,
-    /// Where the metrics are told by plain HTTP, to whoever asks; none = nowhere.
-    pub metrics_listen: Option<SocketAddr>,
     /// How long browsers shall ask for these host names by HTTPS only (Strict-Transport-Security), in seconds; 0 = nothing is
     /// said. An app's own word goes before.
     pub hsts_seconds: u32,
@@ -125,7 +123,6 @@ impl Default for Config {
             require_login: false,
             access_log: true,
             access_log_every: 1,
-            metrics_listen: None,
             hsts_seconds: 0,
             workers: 0,
             max_connections: 4096,

@@ -43,16 +43,18 @@ pub(crate) async fn serve(front: Arc<Front>, listener: UnixListener, drain: Canc
 async fn converse(front: Arc<Front>, stream: UnixStream, place: Place) {
     let Ok(peer) = stream.peer_cred() else { return };
     let link = Link::new(NOWHERE, None, false, place).of_daemon(peer.uid()).trust(false);
-    let drained = async {
-        link.door().drain.cancelled().await;
-        sleep(DRAIN).await;
-    };
     tokio::select! {
         ended = front.speak_h1(stream, &link) => {
             if let Err(error) = ended {
                 tracing::debug!(uid = peer.uid(), error, "connection ended");
             }
         }
-        () = drained => {}
+        () = drained(&link.door().drain) => {}
     }
+}
+
+/// Waits for a drain, and a little longer.
+pub(crate) async fn drained(drain: &CancellationToken) {
+    drain.cancelled().await;
+    sleep(DRAIN).await;
 }

@@ -97,7 +97,6 @@ use uuid::Uuid;
 use crate::{
     audit::Trail,
     config::Config,
-    counters::Counters,
     decide::Policy,
     door::{Door, Outer},
     entrance::Entrances,
@@ -169,7 +168,7 @@ async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
     let front = Front::new(Arc::clone(&proxy), tls, &config);
     let door = Door::outside(config.outer_bounds(), Arc::clone(&proxy.counters), drain.clone());
     redirect_from(&mut chassis, &front, &listeners, &drain)?;
-    tell_metrics(&config, &table, &proxy.counters, &drain);
+    tell_metrics(&mut chassis, &proxy, &table, &drain)?;
     let number = workers::number(config.workers);
     let daemons = daemons_socket(&mut chassis)?;
     vital.spawn("the platform's own socket", daemons::serve(Arc::clone(&front), daemons, drain.clone()));
@@ -349,21 +348,21 @@ fn redirect_from(
     Ok(())
 }
 
-/// Listens for who collects metrics, if anybody is to. No request waits for that: where it can't be, the rest goes on without.
+/// Answers who collects metrics, where anybody is to.
 fn tell_metrics(
-    config: &Config,
+    chassis: &mut Chassis<Config>,
+    proxy: &Proxy,
     table: &watch::Receiver<Arc<Table>>,
-    counters: &Arc<Counters>,
     drain: &CancellationToken,
-) {
-    let Some(address) = config.metrics_listen else { return };
-    match scrape::listen(address) {
-        Ok(listener) => {
-            let scrape = Scrape { table: table.clone(), counters: Arc::clone(counters) };
-            tokio::spawn(scrape.serve(listener, drain.clone()));
-        }
-        Err(error) => tracing::error!(%address, %error, "nothing can listen for who collects metrics"),
+) -> Result<(), Fault> {
+    for listener in chassis.listeners.take_tcp("metrics") {
+        let listener = tokio::net::TcpListener::from_std(listener);
+        let listener = listener.map_err(|error| unusable("metrics", &error))?;
+        let (counters, tasks) = (Arc::clone(&proxy.counters), proxy.tasks.clone());
+        let scrape = Scrape { table: table.clone(), counters, tasks, drain: drain.clone() };
+        tokio::spawn(scrape.serve(listener));
     }
+    Ok(())
 }
 
 /// Where the platform's own daemons ask for apps.
@@ -373,7 +372,7 @@ fn daemons_socket(chassis: &mut Chassis<Config>) -> Result<UnixListener, Fault> 
 }
 
 fn unusable(name: &'static str, error: &std::io::Error) -> Fault {
-    let hint = "the sockets named https and http must be listening TCP sockets";
+    let hint = "the sockets named https, http and metrics must be listening TCP sockets";
     Fault::new("socket_unusable", format!("could not use an inherited listener: {error}"), name, hint)
 }
 

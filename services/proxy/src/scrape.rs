@@ -1,22 +1,23 @@
 //! The metrics for a monitoring system, by plain HTTP on a listener of their own: `GET /metrics`, one request a connection. Who asks
 //! is not asked who they are; where to listen is the configuration's to choose, and nowhere unless it does.
 //!
-//! Generations of the proxy overlap, so each listens for itself at the same address. One that drains listens no more.
+//! Generations of the proxy overlap and inherit the same listener; one that drains accepts no more and leaves the rest to the next.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{Method, StatusCode, request::Parts};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     counters::Counters,
+    daemons,
     h1::{Limits, Malformed, head, lines::Scan},
     linger, metrics,
     table::Table,
@@ -36,38 +37,32 @@ const LIMITS: Limits = Limits { head_bytes: 8192, fields: 64, target_bytes: 1024
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Listens beside another generation that does.
-pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.set_reuseport(true)?;
-    socket.bind(at)?;
-    socket.listen(64)
-}
-
 /// What the metrics are made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Scrape {
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) counters: Arc<Counters>,
+    /// What a drain waits for.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) drain: CancellationToken,
 }
 
 impl Scrape {
     /// Answers until the drain.
-    pub(crate) async fn serve(self, listener: TcpListener, drain: CancellationToken) {
-        drain.run_until_cancelled(self.accept(listener)).await;
+    pub(crate) async fn serve(self, listener: TcpListener) {
+        self.drain.run_until_cancelled(self.accept(listener)).await;
     }
 
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(&self, listener: TcpListener) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let scrape = self.clone();
-                    tokio::spawn(async move {
+                    self.tasks.spawn(async move {
                         let _place = place;
-                        let _ = timeout(PATIENCE, scrape.converse(stream)).await; // who breaks off is told nothing
+                        scrape.receive(stream).await;
                     });
                 }
                 Err(error) => {
@@ -75,6 +70,13 @@ impl Scrape {
                     sleep(RETRY).await;
                 }
             }
+        }
+    }
+
+    async fn receive(&self, stream: TcpStream) {
+        tokio::select! {
+            _ = timeout(PATIENCE, self.converse(stream)) => {} // who breaks off is told nothing
+            () = daemons::drained(&self.drain) => {}
         }
     }
 
@@ -135,24 +137,32 @@ fn head_of(status: StatusCode, kind: &str, length: usize, more: &str) -> String 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
     use crate::pool;
 
-    /// A generation that listens, and what ends it.
-    async fn generation(at: SocketAddr) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
-        let listener = listen(at).unwrap();
-        let (at, drain) = (listener.local_addr().unwrap(), CancellationToken::new());
+    /// A generation that accepts from a listener, and what ends it.
+    fn generation(listener: &std::net::TcpListener) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
         let (_, table) = watch::channel(Arc::new(Table::empty(pool::Limits::default())));
-        let counters = Arc::new(Counters::default());
+        let (counters, drain) = (Arc::new(Counters::default()), CancellationToken::new());
         counters.requests.add(7);
-        let serving = tokio::spawn(Scrape { table, counters }.serve(listener, drain.clone()));
-        (at, drain, serving)
+        let scrape = Scrape { table, counters, tasks: TaskTracker::new(), drain: drain.clone() };
+        (drain, tokio::spawn(scrape.serve(listener)))
+    }
+
+    fn listener() -> (SocketAddr, std::net::TcpListener) {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        (listener.local_addr().unwrap(), listener)
     }
 
     async fn say(at: SocketAddr, what: &str) -> String {
-        let mut stream = TcpStream::connect(at).await.unwrap();
+        exchange(TcpStream::connect(at).await.unwrap(), what).await
+    }
+
+    async fn exchange(mut stream: TcpStream, what: &str) -> String {
         stream.write_all(what.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut said = String::new();
@@ -162,7 +172,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_metrics_are_read_by_get_and_nothing_else_is_there() {
-        let (at, _drain, _serving) = generation((Ipv4Addr::LOCALHOST, 0).into()).await;
+        let (at, listener) = listener();
+        let _serving = generation(&listener);
         let told = say(at, "GET /metrics?a=b HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let (head, text) = told.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4"), "{head}");
@@ -185,20 +196,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_generations_listen_at_once_and_one_that_drains_no_more() {
-        let (at, old, ending) = generation((Ipv4Addr::LOCALHOST, 0).into()).await;
-        let (same, _new, _serving) = generation(at).await;
-        assert_eq!(same, at);
+    async fn who_waits_while_a_generation_ends_is_heard_by_the_next() {
+        let (at, listener) = listener();
+        let (old, ending) = generation(&listener);
         old.cancel();
         ending.await.unwrap();
-        for _ in 0..20 {
-            assert!(say(at, "GET /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 200"));
-        }
+        let waiting = TcpStream::connect(at).await.unwrap();
+        let _serving = generation(&listener);
+        assert!(exchange(waiting, "GET /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]
     async fn who_says_nothing_holds_up_nobody_but_the_bound() {
-        let (at, _drain, _serving) = generation((Ipv4Addr::LOCALHOST, 0).into()).await;
+        let (at, listener) = listener();
+        let _serving = generation(&listener);
         let mut mute = Vec::new();
         for _ in 0..AT_ONCE - 1 {
             mute.push(TcpStream::connect(at).await.unwrap());

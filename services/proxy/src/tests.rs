@@ -36,6 +36,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
+use crate::counters::Counters;
 use crate::table::{Change, Entry};
 
 /// The host name of the app that most tests ask.

@@ -39,6 +39,8 @@ pub struct Platform {
     pub listen: SocketAddr,
     /// Address of a plain HTTP listener that sends everybody to the other one; empty = there is none.
     pub redirect_listen: String,
+    /// Address where the proxy's metrics are told by plain HTTP, to whoever asks; empty = nowhere.
+    pub metrics_listen: String,
     /// Least level that is logged: error, warn, info, debug or trace. Empty = debug in development, else info.
     pub log_level: String,
     /// `$RUN`; empty = `/run/nexushub`.
@@ -56,6 +58,7 @@ impl Default for Platform {
             base_domain: "yesterday.localhost".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
             redirect_listen: String::new(),
+            metrics_listen: String::new(),
             log_level: String::new(),
             run_dir: PathBuf::new(),
             state_dir: PathBuf::new(),
@@ -81,6 +84,12 @@ impl Platform {
         self.redirect_listen.parse().ok()
     }
 
+    /// Address of the listener for who collects metrics, if there is to be one.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics_listen.parse().ok()
+    }
+
     fn judge(&self) -> Result<(), (&'static str, String, &'static str)> {
         if !PROFILES.contains(&self.profile.as_str()) {
             return Err((
@@ -96,9 +105,13 @@ impl Platform {
                 "error, warn, info, debug or trace",
             ));
         }
-        if !self.redirect_listen.is_empty() && self.redirect().is_none() {
-            let what = format!("no address with a port: `{}`", self.redirect_listen);
-            return Err(("platform.redirect_listen", what, "such as \"0.0.0.0:80\", or \"\" for none"));
+        for (key, address, sample) in [
+            ("platform.redirect_listen", &self.redirect_listen, "such as \"0.0.0.0:80\", or \"\" for none"),
+            ("platform.metrics_listen", &self.metrics_listen, "such as \"127.0.0.1:9090\", or \"\" for none"),
+        ] {
+            if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
+                return Err((key, format!("no address with a port: `{address}`"), sample));
+            }
         }
         let label = |label: &str| {
             (1..=63).contains(&label.len())
@@ -433,6 +446,7 @@ mod tests {
             "[platform]\nbase_domain='A b'\n",
             "[platform]\nlog_level='loud'\n",
             "[platform]\nredirect_listen='80'\n",
+            "[platform]\nmetrics_listen='localhost:9090'\n",
         ] {
             assert!(config(text).platform().is_err(), "{text:?}");
         }
