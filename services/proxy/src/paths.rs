@@ -58,7 +58,7 @@ pub(crate) fn classify(path: &str) -> Class {
 /// Whether a path can be read in one way only.
 pub(crate) fn is_unambiguous(path: &str) -> bool {
     let quiet = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
-    path.bytes().all(quiet) && !path.contains("//") && !path.contains("/.")
+    path.starts_with('/') && path.bytes().all(quiet) && !path.contains("//") && !path.contains("/.")
 }
 
 /// The class of a path that an app is asked for, and nobody else.
@@ -94,7 +94,7 @@ fn kind(path: &str) -> Class {
 fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
     let quiet = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/-_.".contains(byte);
-    bytes.iter().all(quiet) && !path.contains("//") && !path.contains("/.")
+    bytes.iter().all(quiet) && !path.contains("//") && !path.contains("/.") && !path.starts_with('.')
 }
 
 /// The path as a lenient app would read it: no leading slash, lower case.
@@ -188,6 +188,7 @@ mod tests {
             "/Internal/x",
             "//internal/x",
             "/./internal/x",
+            "./internal/x",
             "/public/../internal/x",
             "/public/%2e%2e/internal/x",
             "/public/..%2finternal/x",
