@@ -7,10 +7,11 @@
 //! Each line bears a digest of itself (`sum`) and that of the line before it (`prev`), over the ends of files too. So a line that
 //! was changed shows by itself, and one that was taken out, put in or moved by its neighbours. Lines cut off at the end show
 //! only to who has kept a later digest: `nexushub audit verify` prints the last one. `entry.rs` says what a line is, `writer.rs`
-//! appends, `reader.rs` tells and verifies.
+//! appends, `reader.rs` tells and verifies; `asked.rs` makes entries of calls.
 //!
 //! Invariant: noting never waits. What can't be written is counted, and the count is written when something can be.
 
+mod asked;
 mod entry;
 mod reader;
 mod writer;
@@ -28,6 +29,7 @@ use std::{
 
 use nexushub_launch::clock::rfc3339;
 
+pub use asked::Asker;
 pub use entry::Entry;
 pub use reader::{Break, Chain, tail, verify};
 use writer::{BOUNDS, Writer};

@@ -145,7 +145,7 @@ impl Daemon for Procmgr {
             (table, holders),
             events.clone(),
             place.instances(),
-            chassis.shutdown.clone(),
+            (chassis.shutdown.clone(), chassis.audit.clone()),
         );
         let mut server = tokio::spawn(chassis.grpc(ProcmgrServiceServer::new(service)));
         chassis.ready.ready(&format!("{instances} instances known on disk"));

@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
-use nexushub_chassis::{launch::clock::unix_ms, shutdown::Shutdown};
+use nexushub_chassis::{
+    audit::{Asker, Audit},
+    launch::clock::unix_ms,
+    shutdown::Shutdown,
+};
 use nexushub_proto::procmgr::{
     GetInstanceRequest, GetInstanceResponse, InstanceStatus, ListDriversRequest, ListDriversResponse,
     ListInstancesRequest, ListInstancesResponse, PauseInstanceRequest, PauseInstanceResponse, ReadLogRequest,
@@ -41,6 +45,7 @@ pub(crate) struct Service {
     events: mpsc::Sender<Event>,
     instances: PathBuf,
     shutdown: Shutdown,
+    audit: Audit,
     watchers: Bound,
     followers: Bound,
 }
@@ -73,7 +78,7 @@ impl Service {
         (table, holders): (Table, Holders),
         events: mpsc::Sender<Event>,
         instances: PathBuf,
-        shutdown: Shutdown,
+        (shutdown, audit): (Shutdown, Audit),
     ) -> Self {
         Self {
             table,
@@ -81,6 +86,7 @@ impl Service {
             events,
             instances,
             shutdown,
+            audit,
             watchers: Bound::new("watchers", "max_watchers", config.max_watchers),
             followers: Bound::new("log followers", "max_followers", config.max_followers),
         }
@@ -118,6 +124,11 @@ impl Service {
             statuses
         });
         reading.await.map_err(|_| ProcmgrError::Ending)
+    }
+
+    async fn restart(&self, id: &str) -> Result<(), ProcmgrError> {
+        let id = InstanceId::parse(id)?;
+        self.ask(|reply| Event::Restart { id, reply }).await?
     }
 
     /// Has an instance be paused, or be so no longer, and waits until that is kept. Whether it was.
@@ -197,8 +208,9 @@ impl ProcmgrService for Service {
         &self,
         request: Request<RestartInstanceRequest>,
     ) -> Result<Response<RestartInstanceResponse>, Status> {
-        let id = InstanceId::parse(&request.into_inner().id).map_err(ProcmgrError::from)?;
-        self.ask(|reply| Event::Restart { id, reply }).await??;
+        let (asker, id) = (Asker::of(&request), request.into_inner().id);
+        let restarted = self.restart(&id).await;
+        self.audit.noted(asker, ("instance.restart", &id), restarted, |()| String::new())?;
         Ok(Response::new(RestartInstanceResponse {}))
     }
 
@@ -238,12 +250,14 @@ impl ProcmgrService for Service {
         &self,
         request: Request<PauseInstanceRequest>,
     ) -> Result<Response<PauseInstanceResponse>, Status> {
-        let PauseInstanceRequest { id, message, closed } = request.into_inner();
+        let (asker, asked) = (Asker::of(&request), request.into_inner());
+        let PauseInstanceRequest { id, message, closed } = asked;
         if message.len() > MESSAGE_BYTES {
             return Err(ProcmgrError::LongMessage.into());
         }
-        let since_unix = unix_ms(SystemTime::now());
-        self.pause(&id, Some(Pause { message, closed, since_unix })).await?;
+        let (since_unix, said) = (unix_ms(SystemTime::now()), message.clone());
+        let paused = self.pause(&id, Some(Pause { message, closed, since_unix })).await;
+        self.audit.noted(asker, ("instance.pause", &id), paused, |_| said)?;
         Ok(Response::new(PauseInstanceResponse {}))
     }
 
@@ -251,7 +265,10 @@ impl ProcmgrService for Service {
         &self,
         request: Request<ResumeInstanceRequest>,
     ) -> Result<Response<ResumeInstanceResponse>, Status> {
-        let resumed = self.pause(&request.into_inner().id, None).await?;
+        let (asker, id) = (Asker::of(&request), request.into_inner().id);
+        let resumed = self.pause(&id, None).await;
+        let told = |was: &bool| if *was { "" } else { "it was not paused" }.to_owned();
+        let resumed = self.audit.noted(asker, ("instance.resume", &id), resumed, told)?;
         Ok(Response::new(ResumeInstanceResponse { resumed }))
     }
 
@@ -283,9 +300,11 @@ impl ProcmgrService for Service {
 
     async fn stop_all_instances(
         &self,
-        _: Request<StopAllInstancesRequest>,
+        request: Request<StopAllInstancesRequest>,
     ) -> Result<Response<StopAllInstancesResponse>, Status> {
-        let stopped = self.ask(Event::StopAll).await?;
+        let (asker, stopped) = (Asker::of(&request), self.ask(Event::StopAll).await);
+        let told = |stopped: &u32| format!("{stopped} stopped");
+        let stopped = self.audit.noted(asker, ("instance.stop_all", ""), stopped, told)?;
         Ok(Response::new(StopAllInstancesResponse { stopped }))
     }
 }
@@ -293,6 +312,7 @@ impl ProcmgrService for Service {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use nexushub_chassis::audit;
     use tonic::Code;
 
     use super::*;
@@ -308,7 +328,8 @@ mod tests {
         let (drain, shutdown) = Shutdown::by_hand();
         let (events, _) = mpsc::channel(1);
         let config = Config { max_watchers: 1, max_followers: 1, ..Config::default() };
-        let service = Service::new(&config, Default::default(), events, dir.path().into(), shutdown);
+        let ending = (shutdown, Audit::of(dir.path(), "procmgr"));
+        let service = Service::new(&config, Default::default(), events, dir.path().into(), ending);
         Stage { service, _dir: dir, _drain: drain }
     }
 
@@ -367,5 +388,20 @@ mod tests {
         let Stage { service, .. } = stage();
         let stopped = service.stop_all_instances(Request::new(StopAllInstancesRequest {})).await;
         assert_eq!(stopped.unwrap_err().code(), Code::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_noted_with_what_came_of_it() {
+        let Stage { service, _dir, _drain } = stage();
+        let restart = RestartInstanceRequest { id: "../x".into() };
+        service.restart_instance(Request::new(restart)).await.unwrap_err();
+        service.resume_instance(Request::new(ResumeInstanceRequest { id: "a".into() })).await.unwrap_err();
+        service.stop_all_instances(Request::new(StopAllInstancesRequest {})).await.unwrap_err();
+        drop(service);
+        let noted = audit::tail(&audit::folder(_dir.path()), 9).unwrap();
+        let told: Vec<_> = noted.iter().map(|entry| [&*entry.what, &*entry.object, &*entry.result]).collect();
+        let failed = "failed";
+        let pause = ["instance.resume", "a", failed];
+        assert_eq!(told, [["instance.restart", "../x", failed], pause, ["instance.stop_all", "", failed]]);
     }
 }

@@ -4,20 +4,18 @@ use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
 use nexushub_chassis::{
-    audit::{Audit, Event, Outcome},
-    chain,
-    credentials::Caller,
+    audit::{Asker, Audit},
     names::InstanceId,
 };
 use nexushub_proto::provider::{
     ConfirmRemovalsRequest, ConfirmRemovalsResponse, Instance, ListInstancesRequest, ListInstancesResponse,
-    ListReleasesRequest, ListReleasesResponse, PutInstanceRequest, PutInstanceResponse,
+    ListReleasesRequest, ListReleasesResponse, PutInstanceRequest, PutInstanceResponse, Release,
     RemoveInstanceRequest, RemoveInstanceResponse, RevertReleaseRequest, RevertReleaseResponse,
     SetReleaseRequest, SetReleaseResponse, WatchDesiredRequest, WatchDesiredResponse,
     provider_service_server::ProviderService,
 };
 use tokio::sync::watch;
-use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
+use tonic::{Request, Response, Status};
 
 use crate::{
     admin::follow::Contact,
@@ -55,32 +53,20 @@ impl Service {
         self.handle.put(entry).await
     }
 
+    async fn set(&self, app_id: &str, release: Release) -> Result<u64, Error> {
+        let (app_id, release) = wire::release(app_id.to_owned(), release, &self.judge).map_err(Error::Bad)?;
+        self.handle.set_release(app_id, release).await
+    }
+
+    async fn confirm(&self, ids: &[String]) -> Result<(u64, Vec<String>), Error> {
+        let ids = ids.iter().map(|text| id(text)).collect::<Result<_, _>>()?;
+        let (revision, removed) = self.handle.confirm(ids).await?;
+        Ok((revision, removed.iter().map(ToString::to_string).collect()))
+    }
+
     async fn remove(&self, instance: &str) -> Result<(u64, bool), Error> {
         self.handle.remove(id(instance)?).await
     }
-
-    /// Notes what was asked for, and hands on what came of it.
-    fn noted<T>(
-        &self,
-        (who, from): (String, String),
-        (what, object): (&'static str, String),
-        asked: Result<T, Error>,
-        detail: impl FnOnce(&T) -> String,
-    ) -> Result<T, Error> {
-        let (outcome, detail) = match &asked {
-            Ok(done) => (Outcome::Done, detail(done)),
-            Err(error) => (Outcome::Failed, chain(error)),
-        };
-        self.audit.note(Event { who, what, object, from, outcome, detail });
-        asked
-    }
-}
-
-/// Who calls, and from where: a daemon or an operator, by the socket, as this user.
-fn caller<T>(request: &Request<T>) -> (String, String) {
-    let who = request.extensions().get::<Caller>().map(|caller| caller.name.clone()).unwrap_or_default();
-    let uid = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
-    (who, uid.map_or_else(String::new, |cred| format!("uid {}", cred.uid())))
 }
 
 fn id(text: &str) -> Result<InstanceId, Error> {
@@ -93,11 +79,11 @@ impl ProviderService for Service {
         &self,
         request: Request<PutInstanceRequest>,
     ) -> Result<Response<PutInstanceResponse>, Status> {
-        let (asker, sent) = (caller(&request), request.into_inner().instance);
+        let (asker, sent) = (Asker::of(&request), request.into_inner().instance);
         let (id, release) =
             sent.as_ref().map(|sent| (sent.id.clone(), sent.release.clone())).unwrap_or_default();
         let put = self.put(sent).await;
-        let revision = self.noted(asker, ("instance.put", id), put, |_| release)?;
+        let revision = self.audit.noted(asker, ("instance.put", &id), put, |_| release)?;
         Ok(Response::new(PutInstanceResponse { revision }))
     }
 
@@ -105,10 +91,10 @@ impl ProviderService for Service {
         &self,
         request: Request<RemoveInstanceRequest>,
     ) -> Result<Response<RemoveInstanceResponse>, Status> {
-        let (asker, id) = (caller(&request), request.into_inner().id);
+        let (asker, id) = (Asker::of(&request), request.into_inner().id);
         let removed = self.remove(&id).await;
         let told = |(_, removed): &(u64, bool)| if *removed { "" } else { "there was none" }.to_owned();
-        let (revision, removed) = self.noted(asker, ("instance.remove", id), removed, told)?;
+        let (revision, removed) = self.audit.noted(asker, ("instance.remove", &id), removed, told)?;
         Ok(Response::new(RemoveInstanceResponse { revision, removed }))
     }
 
@@ -124,10 +110,11 @@ impl ProviderService for Service {
         &self,
         request: Request<SetReleaseRequest>,
     ) -> Result<Response<SetReleaseResponse>, Status> {
-        let SetReleaseRequest { app_id, release } = request.into_inner();
-        let (app_id, release) =
-            wire::release(app_id, release.unwrap_or_default(), &self.judge).map_err(Error::Bad)?;
-        let revision = self.handle.set_release(app_id, release).await?;
+        let (asker, SetReleaseRequest { app_id, release }) = (Asker::of(&request), request.into_inner());
+        let release = release.unwrap_or_default();
+        let path = release.path.clone();
+        let set = self.set(&app_id, release).await;
+        let revision = self.audit.noted(asker, ("release.set", &app_id), set, |_| path)?;
         Ok(Response::new(SetReleaseResponse { revision }))
     }
 
@@ -135,8 +122,11 @@ impl ProviderService for Service {
         &self,
         request: Request<RevertReleaseRequest>,
     ) -> Result<Response<RevertReleaseResponse>, Status> {
-        let RevertReleaseRequest { app_id, path, reason } = request.into_inner();
-        let revision = self.handle.revert_release(app_id.clone(), path.as_ref(), reason).await?;
+        let (asker, asked) = (Asker::of(&request), request.into_inner());
+        let RevertReleaseRequest { app_id, path, reason } = asked;
+        let detail = [path.as_str(), &reason].join(": ");
+        let reverted = self.handle.revert_release(app_id.clone(), path.as_ref(), reason).await;
+        let revision = self.audit.noted(asker, ("release.revert", &app_id), reverted, |_| detail)?;
         let current = self.state().releases.current(&app_id).map(|path| path.to_string_lossy().into_owned());
         Ok(Response::new(RevertReleaseResponse { revision, current: current.unwrap_or_default() }))
     }
@@ -157,10 +147,10 @@ impl ProviderService for Service {
         &self,
         request: Request<ConfirmRemovalsRequest>,
     ) -> Result<Response<ConfirmRemovalsResponse>, Status> {
-        let ids = request.into_inner().ids;
-        let ids = ids.iter().map(|text| id(text)).collect::<Result<_, _>>()?;
-        let (revision, removed) = self.handle.confirm(ids).await?;
-        let removed = removed.iter().map(ToString::to_string).collect();
+        let (asker, ids) = (Asker::of(&request), request.into_inner().ids);
+        let confirmed = self.confirm(&ids).await;
+        let told = |(_, removed): &(u64, Vec<String>)| removed.join(" ");
+        let (revision, removed) = self.audit.noted(asker, ("removals.confirm", ""), confirmed, told)?;
         Ok(Response::new(ConfirmRemovalsResponse { revision, removed }))
     }
 
@@ -297,11 +287,7 @@ mod tests {
     }
 
     fn with_path(path: &str) -> SetReleaseRequest {
-        let release = nexushub_proto::provider::Release {
-            path: path.into(),
-            version: "1".into(),
-            ..Default::default()
-        };
+        let release = Release { path: path.into(), version: "1".into(), ..Default::default() };
         SetReleaseRequest { app_id: "shop".into(), release: Some(release) }
     }
 
