@@ -30,6 +30,7 @@ use crate::{
     identity::Identity,
     paths::{self, Account, Class},
     refusal::{Refusal, printable},
+    rules::Rules,
     table::{Entry, Group, Route, Source, State, Table},
     tokens::Tokens,
     wellknown::{ADMIN, INTERNAL, LOGIN, PROVIDER},
@@ -457,6 +458,13 @@ fn by_host<'a>(table: &'a Table, host: &str, path: &str, base: &str) -> Result<&
         }
         None => Err(Miss::Unknown),
     }
+}
+
+/// The rules of who would get a request at this host and path, if anybody.
+pub(crate) fn rules_at(table: &Table, authority: &HeaderValue, path: &str, base: &str) -> Option<Rules> {
+    let host = host::parse(authority.to_str().ok()?).ok()?;
+    let group = by_host(table, &host, path, base).ok()?;
+    Some(group.first().entry.rules.clone())
 }
 
 fn not_found(what: &str, name: &str) -> Refusal {

@@ -167,7 +167,7 @@ pub(crate) async fn handle(
     };
     let mut response = match answered.and_then(|answer| exchange.believable(answer)) {
         Ok(response) => response.map(|body| body.until(whole)),
-        Err(refusal) => refusal.into_response(&reader),
+        Err(refusal) => exchange.open_refusal(refusal.into_response(&reader)),
     };
     let Exchange { proxy, id, link, mut record, .. } = exchange;
     response.headers_mut().insert(headers::REQUEST_ID, id);

@@ -1,9 +1,8 @@
 //! What of the platform has a name before anything is configured: the two apps that belong to it, and its own caller names.
 
-/// The app that owns users' sessions, by its instance id.
-pub(crate) const LOGIN: &str = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9";
-/// The app that owns applications, users and rules. Who may open it is an administrator.
-pub(crate) const ADMIN: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
+// Who may open the admin app is an administrator.
+pub(crate) use nexushub_chassis::names::{ADMIN_INSTANCE as ADMIN, LOGIN_INSTANCE as LOGIN};
+
 /// What an app is told who is asked by the proxy itself. No instance has an id like this.
 pub(crate) const PROXY: &str = "@proxy";
 /// Where in the platform internal calls are addressed to, relative to the base domain; no app's name.

@@ -1,10 +1,18 @@
 //! What a request shows, judged before anything is decided; and what becomes of who is refused: counted, noted, slowed down.
 
-use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode, header::ORIGIN};
 
 use super::{Exchange, too_fast};
 use crate::{
-    address::Client, clock, decide::unauthorized, door::Caller, identity::Identity, refusal::Refusal,
+    address::Client,
+    body::ResponseBody,
+    clock, cors,
+    decide::{authority, rules_at, unauthorized},
+    door::Caller,
+    identity::Identity,
+    refusal::Refusal,
     wellknown::LOGIN,
 };
 
@@ -28,6 +36,20 @@ impl Exchange {
             self.audit("session.log_in", "", LOGIN, Some("too fast"));
             too_fast(wait)
         })
+    }
+
+    /// Lets a script read why it was refused, where it might have read the answer.
+    pub(super) fn open_refusal(&self, mut refused: Response<ResponseBody>) -> Response<ResponseBody> {
+        if !self.parts.headers.contains_key(ORIGIN) {
+            return refused;
+        }
+        let (table, path) = (Arc::clone(&self.proxy.table.borrow()), self.parts.uri.path());
+        let base = &self.proxy.policy.base_domain;
+        let rules = authority(&self.parts).ok().and_then(|host| rules_at(&table, &host, path, base));
+        if let Some(rules) = rules.filter(|rules| !rules.cors.is_empty()) {
+            cors::say(refused.headers_mut(), cors::listed(&self.parts.headers, &rules));
+        }
+        refused
     }
 
     /// Notes who was refused for what was shown, or was not.

@@ -465,6 +465,19 @@ async fn scripts_of_listed_origins_may_ask_and_read_and_others_not() {
     app.head().await;
     app.write(&OK.replace("\r\n\r\n", "\r\nAccess-Control-Allow-Origin: *\r\n\r\n")).await;
     assert!(client.message().await.has("access-control-allow-origin: https://www.example"));
+    let rules =
+        Rules { callers: vec!["shop".into()], cors: vec!["https://www.example".into()], ..Rules::default() };
+    hub.route(vec![Entry { rules, ..running("h1", "hello", backend.port) }]);
+    for (origin, told) in
+        [("https://www.example", Some("https://www.example")), ("https://evil.example", None)]
+    {
+        let refused = hub.ask(&at("hello", "GET", "/api/x", &format!("Origin: {origin}\r\n"))).await;
+        assert_eq!(
+            (refused.status(), refused.field("access-control-allow-origin")),
+            (401, told),
+            "and why not"
+        );
+    }
 }
 
 #[tokio::test]
