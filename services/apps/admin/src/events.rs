@@ -100,15 +100,14 @@ impl Admin {
                     "then nobody could open this app any more; give somebody else access to Admin first";
                 return Err(Refusal::bad(why));
             }
+            gone.map_or(Ok(()), |user| store::revoke(tx, user))?;
             let event = Event { id: 0, what: what.to_owned(), at: now, by, said: said.to_string() };
             Ok(Published { id: store::record(tx, &cid, &event)?, duplicate: false, made })
         });
         let done = done.await?;
         if !done.duplicate {
             self.last.send_replace(done.id);
-            if let Some(user) = gone {
-                self.sign_out(user);
-            }
+            self.ended.notify_one();
         }
         Ok(done)
     }

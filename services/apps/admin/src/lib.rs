@@ -12,6 +12,7 @@ mod api;
 mod events;
 mod internal;
 mod names;
+mod outbox;
 mod password;
 mod platform;
 mod rules;
@@ -28,19 +29,18 @@ use std::{
 use axum::{
     Router,
     extract::{FromRef, FromRequestParts},
-    http::{Method, request::Parts},
+    http::request::Parts,
     routing::{get, post},
 };
 use nexushub_applib::{
     Identity, Refusal, Settings, User,
-    calls::{Call, Entrance},
+    calls::Entrance,
     csrf::Csrf,
     db::Db,
     serve,
     time::{self, Clock, Unix},
 };
-use serde_json::json;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     password::Passwords,
@@ -58,6 +58,8 @@ pub(crate) struct Admin {
     /// The number of the last event.
     pub last: watch::Sender<i64>,
     pub polls: Semaphore,
+    /// Somebody's sessions are to end.
+    pub ended: Notify,
     clock: Clock,
     /// Host names are relative to it.
     pub base: String,
@@ -84,6 +86,7 @@ impl Admin {
             csrf: Csrf::of(&settings.secret),
             last: watch::Sender::new(last),
             polls: Semaphore::new(api::POLLS),
+            ended: Notify::new(),
             clock,
             base: suffix.split(':').next().unwrap_or_default().to_owned(),
             login: format!("https://login.{suffix}"),
@@ -96,14 +99,10 @@ impl Admin {
     }
 
     /// Has login end every session of a user, soon: their access tokens would end by themselves within ten minutes.
-    pub(crate) fn sign_out(&self, user: i64) {
-        let call = Call::new(Some(LOGIN), Method::POST, "/internal/revoke").json(&json!({ "UserID": user }));
-        let entrance = self.platform.0.clone();
-        tokio::spawn(async move {
-            if let Err(error) = entrance.call(call).await {
-                eprintln!("login was not told to end a user's sessions: {error}");
-            }
-        });
+    pub(crate) async fn sign_out(&self, user: i64) -> Result<(), Refusal> {
+        self.db.run(move |tx| Ok::<_, Refusal>(store::revoke(tx, user)?)).await?;
+        self.ended.notify_one();
+        Ok(())
     }
 
     /// Makes the first administrator, if there is nobody at all: with the password of this hash, or in the development profile
@@ -186,6 +185,7 @@ pub fn run() -> io::Result<()> {
         let entrance = Entrance::from_env(&settings)?;
         let admin = Admin::new(db, entrance, &settings, time::clock()).await.map_err(io::Error::other)?;
         admin.first_administrator(hash, development).await.map_err(io::Error::other)?;
+        tokio::spawn(outbox::deliver(Arc::clone(&admin)));
         Ok(routes(admin))
     })
 }

@@ -35,6 +35,8 @@ CREATE TABLE rule (
 INSERT INTO event (cid, what, at, by, said) VALUES ('init', 'Init', 0, '', '{}');
 INSERT INTO application VALUES ('3bf3e3c0-6e51-482a-b180-00f6aa568ee9', 'login', 'Login', 'login');
 INSERT INTO application VALUES ('18736e4f-93f9-4606-a7be-863c7986ea5b', 'admin', 'Admin', 'admin');
+", "
+CREATE TABLE revocation (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER NOT NULL) STRICT;
 "];
 
 /// An application instance that should run.
@@ -70,6 +72,22 @@ pub(crate) struct Event {
     pub at: Unix,
     pub by: String,
     pub said: String,
+}
+
+/// Keeps that every session of a user is to end, until login has heard it.
+pub(crate) fn revoke(tx: &Transaction<'_>, user: i64) -> Result<()> {
+    tx.execute("INSERT INTO revocation (user_id) VALUES (?1)", [user]).map(drop)
+}
+
+/// The user who has waited longest for that, and under which number.
+pub(crate) fn next_revocation(tx: &Transaction<'_>) -> Result<Option<(i64, i64)>> {
+    let query = "SELECT id, user_id FROM revocation ORDER BY id LIMIT 1";
+    tx.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+/// Login has heard it.
+pub(crate) fn revoked(tx: &Transaction<'_>, number: i64) -> Result<()> {
+    tx.execute("DELETE FROM revocation WHERE id = ?1", [number]).map(drop)
 }
 
 fn word<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T> {

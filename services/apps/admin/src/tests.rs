@@ -73,6 +73,7 @@ async fn world_with(hash: Option<String>, development: bool) -> World {
     let entrance = Entrance::played_by(facade.port, SECRET);
     let admin = Admin::new(db, entrance, &settings, Arc::clone(&clock)).await.unwrap();
     admin.first_administrator(hash, development).await.unwrap();
+    tokio::spawn(outbox::deliver(Arc::clone(&admin)));
     let app = guard(routes(Arc::clone(&admin)), SECRET, clock);
     World { app, admin, now, facade, _folder: folder }
 }
@@ -323,6 +324,7 @@ async fn a_user_who_is_removed_or_refused_is_signed_out_and_open_nothing_at_once
     let rule = json!({ "type": "CreateUserAccessRule", "applicationId": ADMIN, "ruleType": "ACCEPT", "subjectType": "USER", "subjectId": 2 });
     world.publish("b", rule).await;
     assert_eq!(world.get(&user(2, "zoe"), "/api/users").await.status, StatusCode::OK);
+    world.facade.refuse_ends(1);
     world.publish("c", json!({ "type": "DeleteUser", "userId": 2 })).await;
     assert_eq!(world.get(&user(2, "zoe"), "/api/users").await.status, StatusCode::FORBIDDEN);
     assert_eq!(world.facade.revoked().await, 2);

@@ -39,6 +39,7 @@ pub mod csrf;
 pub mod db;
 pub mod error;
 pub mod identity;
+pub mod outbox;
 pub mod page;
 mod serve;
 pub mod text;

@@ -1,35 +1,19 @@
 //! Tells the proxy of sessions that ended, so that their access tokens end, too: kept in the database until the proxy has
 //! taken them, however long that is, and over restarts of both.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::http::Method;
-use nexushub_applib::{calls::Call, db};
+use nexushub_applib::{calls::Call, db, outbox};
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::{Login, store};
 
 /// Sessions told at once.
 const BATCH: i64 = 500;
-/// The first pause after a failure; doubles up to the longest.
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(30);
-
 /// Delivers for ever.
 pub(crate) async fn deliver(login: Arc<Login>) {
-    let mut pause = FIRST;
-    loop {
-        match round(&login).await {
-            Ok(true) => pause = FIRST,
-            Ok(false) => login.news.notified().await,
-            Err(error) => {
-                eprintln!("the proxy was not told which sessions ended, and will be: {error}");
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST);
-            }
-        }
-    }
+    outbox::deliver("the proxy was not told which sessions ended", &login.news, || round(&login)).await;
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! The platform's facade and the login app, played: a running app, a failed one, and releases that fail when they say so.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
+};
 
 use axum::{
     Json, Router,
@@ -27,6 +30,8 @@ pub(super) struct Facade {
     pub port: u16,
     pub heard: Arc<Mutex<Heard>>,
     revoked: watch::Receiver<i64>,
+    /// So many requests to end sessions are refused first.
+    refusals: Arc<AtomicU32>,
 }
 
 type Shared = Arc<Mutex<Heard>>;
@@ -109,8 +114,14 @@ impl Facade {
     pub(super) async fn play() -> Self {
         let heard = Shared::default();
         let (told, revoked) = watch::channel(0);
+        let refusals = Arc::new(AtomicU32::new(0));
+        let left = Arc::clone(&refusals);
         let revoke = post(async move |Json(asked): Json<Value>| {
+            if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                return StatusCode::SERVICE_UNAVAILABLE;
+            }
             told.send_replace(asked["UserID"].as_i64().unwrap());
+            StatusCode::OK
         });
         let confirm = post(async |State(heard): State<Shared>, headers: HeaderMap| {
             note(&heard, "confirm".into(), &headers, b"");
@@ -132,7 +143,12 @@ impl Facade {
         let port = listener.local_addr().unwrap().port();
         let routes = routes.with_state(Arc::clone(&heard));
         tokio::spawn(async { axum::serve(listener, routes).await });
-        Self { port, heard, revoked }
+        Self { port, heard, revoked, refusals }
+    }
+
+    /// Refuses the next so many requests to end sessions.
+    pub(super) fn refuse_ends(&self, requests: u32) {
+        self.refusals.store(requests, Ordering::SeqCst);
     }
 
     /// The user whom login was told to sign out.

@@ -253,9 +253,13 @@ pub(crate) async fn password(
 }
 
 /// `POST /users/{id}/signout`
-pub(crate) async fn sign_out(State(admin): State<Arc<Admin>>, Path(id): Path<i64>, _: Sent) -> Response {
-    admin.sign_out(id);
-    see_other("/users?done=signout")
+pub(crate) async fn sign_out(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<i64>,
+    _: Sent,
+) -> Result<Response, Refusal> {
+    admin.sign_out(id).await?;
+    Ok(see_other("/users?done=signout"))
 }
 
 /// `POST /users/{id}/delete`
