@@ -7,6 +7,7 @@ use nexushub_launch::daemon::DAEMONS as DAEMONS_OF_PLATFORM;
 
 use crate::{
     audit::Audit,
+    bootstrap::Bootstrap,
     doctor::Doctor,
     down::Down,
     logs::Logs,
@@ -116,6 +117,12 @@ pub(crate) enum Command {
     ///
     /// Keeps what is good: a CA is made once, the server's certificate again when it is about to expire.
     Certs(Certs),
+    /// Add the platform's own apps, login and admin, to its configuration
+    ///
+    /// Writes an instance for each into the folder that provider.apps_dir names, and prints the first administrator's password,
+    /// once. Where they are there already, only the release follows the installed programs. A running platform takes that up
+    /// with `nexushub restart provider`.
+    Bootstrap(Bootstrap),
     /// Write the manual pages
     #[command(hide = true)]
     Man(Man),

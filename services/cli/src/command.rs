@@ -6,7 +6,7 @@ use clap::Parser;
 
 use crate::{
     args::{Cli, Command, Global},
-    audit, certs, check, doctor, down,
+    audit, bootstrap, certs, check, doctor, down,
     failure::{Failure, OK},
     logs, man, metrics, out, pause,
     place::Place,
@@ -37,6 +37,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Up(args) => up::run(&Place::to_start(global)?, &args),
         Command::Keep(args) => up::keep(&Place::to_start(global)?, args.listen),
         Command::Certs(args) => certs::run(&args),
+        Command::Bootstrap(args) => bootstrap::run(&place(global)?, &args),
         Command::Man(args) => man::run(&args.dir),
         Command::Check => check::run(&place(global)?),
         Command::Down(args) => down::run(&place(global)?, &args),

@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod board;
+mod bootstrap;
 mod certs;
 mod check;
 mod command;
