@@ -1,7 +1,7 @@
 //! The figures that are reported with a result: how fast the platform is there, how fast it is there again, and what it
 //! costs while nothing happens. Measures the programs in `NEXUSHUB_BIN_DIR` and prints one table; asserts nothing.
 //!
-//! `--help` says what there is to ask for. `admin`: what following the admin app costs; `floods`: how a healthy client fares beside
+//! `--help` says what there is to ask for. `admin`: what following the admin app costs; `sign-in`: what that costs; `floods`: how a healthy client fares beside
 //! each flood; `proxy` is another matter: it measures others, too (`proxy.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a figure that can't be had ends the program, and the message says which
@@ -12,6 +12,7 @@ mod floods;
 mod krun;
 mod logs;
 mod proxy;
+mod sign_in;
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,7 @@ use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, processes, workshop};
 /// What there is to ask for.
 const USAGE: &str = "\
 nexushub-bench [KILLS] [--long] [PART...]   KILLS of each daemon (50); --long: everything at full size
-    PART: platform, logs, krun, boxes (start, reach, neighbour, again, idle), admin, floods
+    PART: platform, logs, krun, boxes (start, reach, neighbour, again, idle), admin, sign-in, floods
 nexushub-bench proxy [--rows NAME,...] [--runs N] [--seconds S]   beside nginx, HAProxy and Caddy
 Measures the programs in NEXUSHUB_BIN_DIR.
 ";
@@ -69,6 +70,9 @@ fn main() {
     }
     if named("admin") {
         runtime.block_on(admin::measure());
+    }
+    if named("sign-in") {
+        runtime.block_on(sign_in::measure());
     }
     if named("floods") {
         runtime.block_on(floods::measure());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{Answer, Options, Platform, Protocol, soon, workshop};
+use nexushub_e2e::{Answer, Options, Platform, Protocol, accounts::cookie, soon, workshop};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -72,7 +72,13 @@ async fn start() -> Platform {
 }
 
 /// One request with these headers.
-async fn ask(platform: &Platform, method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+pub(crate) async fn ask(
+    platform: &Platform,
+    method: &str,
+    host: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
     send(platform, Protocol::Http1, (method, host, path), headers, "").await
 }
 
@@ -96,12 +102,6 @@ fn cookies(answer: &Answer) -> Vec<&str> {
     answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect()
 }
 
-/// The name and value of a cookie that is set, as it is sent back.
-fn cookie(answer: &Answer, name: &str) -> String {
-    let set = cookies(answer).into_iter().find(|set| set.starts_with(&format!("{name}=")));
-    set.unwrap_or_else(|| panic!("no {name}: {:?}", answer.headers)).split(';').next().unwrap().to_owned()
-}
-
 /// Logs a program in at a host: its cookie.
 async fn log_in(platform: &Platform, host: &str, name: &str) -> String {
     let body = json!({ "username": name, "password": format!("{name}'s") }).to_string();
@@ -112,7 +112,7 @@ async fn log_in(platform: &Platform, host: &str, name: &str) -> String {
 }
 
 /// An access token, and the cookie for the next.
-async fn token(platform: &Platform, host: &str, path: &str, refresh: &str) -> (String, String) {
+pub(crate) async fn token(platform: &Platform, host: &str, path: &str, refresh: &str) -> (String, String) {
     let answer = ask(platform, "POST", host, path, &[("cookie", refresh)]).await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     assert!(

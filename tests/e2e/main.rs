@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod adoption;
 mod apps;
+mod attacks;
 mod audit;
 mod backends;
 mod bad_config;

@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a harness fails by panicking: the test's name and the message say where
 
+pub mod accounts;
 pub mod admin;
 pub mod app;
 pub mod board;

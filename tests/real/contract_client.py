@@ -132,8 +132,13 @@ def after_logout(story, client, path):
 
 
 def main():
-    authority, ca, user = sys.argv[1:4]
-    password = sys.argv[4] if len(sys.argv) > 4 else os.environ["NEXUSHUB_PASSWORD"]
+    words = sys.argv[1:]
+    if len(words) == 3:
+        words.append(os.environ.get("NEXUSHUB_PASSWORD", ""))
+    if len(words) != 4 or not words[3] or not words[0].rpartition(":")[2].isdigit():
+        print("usage:", __doc__.split("\n\n")[1].splitlines()[0].strip(), file=sys.stderr)
+        return 2
+    authority, ca, user, password = words
     story = Story()
     for path in ["/api/access_token", "/public/access_token"]:
         walk(story, Client(authority, ca), path, user, password)
