@@ -1,6 +1,6 @@
 //! One request's record: counted when it begins, counted and logged when its answer has ended or it was given up.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, Uri};
 
@@ -18,6 +18,8 @@ pub(crate) struct Record {
     counters: Arc<Counters>,
     link: Arc<Link>,
     id: HeaderValue,
+    /// Whom a trusted proxy passed it on for.
+    client: Option<IpAddr>,
     /// The trace that it belongs to, as `traceparent` says it.
     trace: Option<HeaderValue>,
     method: Method,
@@ -55,6 +57,7 @@ impl Record {
             counters,
             link,
             id,
+            client: None,
             trace: None,
             method,
             uri,
@@ -76,6 +79,11 @@ impl Record {
         let went_wrong = self.status >= 500 || !self.complete;
         let its_turn = |every: u32| self.number.is_multiple_of(every.into());
         self.error.is_some() || (self.log_every > 0 && (went_wrong || its_turn(self.log_every)))
+    }
+
+    /// Whose request it is.
+    pub(crate) fn came_from(&mut self, client: IpAddr) {
+        self.client = self.link.trusted.then_some(client);
     }
 
     /// The trace that it belongs to.
@@ -145,6 +153,7 @@ impl Drop for Record {
             instance = self.route.as_ref().map(|route| route.entry.id.as_str()),
             caller = self.link.door().caller().map(Caller::id),
             peer = %self.link.peer,
+            client = self.client.map(tracing::field::display),
             request_id = self.id.to_str().unwrap_or_default(),
             aborted = (!self.complete).then_some(true),
             error = self.error.as_deref(),

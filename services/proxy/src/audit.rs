@@ -3,7 +3,7 @@
 //! is counted.
 
 use std::{
-    net::SocketAddr,
+    net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Event<'a> {
     pub(crate) who: &'a str,
     /// What it is about.
     pub(crate) object: &'a str,
-    pub(crate) from: SocketAddr,
+    pub(crate) from: IpAddr,
     pub(crate) outcome: Outcome,
     /// What else there is to say.
     pub(crate) detail: &'a str,
@@ -63,7 +63,7 @@ impl Trail {
             }
         }
         let Event { what, who, object, from, outcome, .. } = *event;
-        let (who, object, from) = (who.to_owned(), object.to_owned(), from.ip().to_canonical().to_string());
+        let (who, object, from) = (who.to_owned(), object.to_owned(), from.to_string());
         self.audit.note(audit::Event { who, what, object, from, outcome, detail });
     }
 
@@ -100,7 +100,7 @@ mod tests {
             what: "access.refuse",
             who: "",
             object: "shop",
-            from: SocketAddr::from(([192, 0, 2, 7], 1)),
+            from: IpAddr::from([192, 0, 2, 7]),
             outcome,
             detail: "Unauthorized",
         };

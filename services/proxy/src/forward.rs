@@ -11,6 +11,7 @@ mod browser;
 mod debug;
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,6 +23,7 @@ use http::{
     request::Parts,
     response,
 };
+use ipnet::IpNet;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout, timeout_at},
@@ -100,6 +102,8 @@ pub(crate) struct Proxy {
     pub(crate) access_log_every: u32,
     /// How long browsers shall come by HTTPS only, as they are told.
     pub(crate) hsts: Option<HeaderValue>,
+    /// Proxies before this one, whose word about their clients is believed.
+    pub(crate) trusted: Vec<IpNet>,
     /// Everything that the drain waits for.
     pub(crate) tasks: TaskTracker,
     /// The drain's limit is reached.
@@ -139,7 +143,10 @@ pub(crate) async fn handle(
     );
     record.in_trace(headers::join_trace(&mut parts.headers, &id));
     let socket = websocket::take(&mut parts, &mut body);
+    let client = admission::client_of(&proxy, &link, &parts.headers);
+    record.came_from(client);
     let mut exchange = Exchange {
+        client,
         first_byte: proxy.timing.first_byte,
         proxy,
         link,
@@ -222,6 +229,8 @@ pub(crate) fn refuse(proxy: &Proxy, link: &Link, error: Malformed) -> Response<R
 struct Exchange {
     proxy: Arc<Proxy>,
     link: Arc<Link>,
+    /// Whose request it is.
+    client: IpAddr,
     id: HeaderValue,
     parts: Parts,
     body: RequestBody,
@@ -341,7 +350,7 @@ impl Exchange {
 
     /// Refuses a request that comes faster than its client may send them.
     fn pace(&self) -> Result<(), Refusal> {
-        self.link.door().pace(Client::at(self.link.peer.ip())).map_err(too_fast)
+        self.link.door().pace(Client::at(self.client)).map_err(too_fast)
     }
 
     /// Decides by the table as it is now, whose revision comes with the decision. The table itself is not kept: it holds on to
@@ -447,8 +456,8 @@ impl Exchange {
         keeps_cookies: bool,
     ) {
         let upgrade = self.upgrade.clone();
-        let (peer, trusted) = (&self.link.peer_value, self.link.trusted);
-        let edge = Edge { peer, trusted, authority, id: &self.id, by, keeps_cookies, upgrade, token };
+        let (peer, passed_on) = (&self.link.peer_value, self.link.trusted.then_some(self.client));
+        let edge = Edge { peer, passed_on, authority, id: &self.id, by, keeps_cookies, upgrade, token };
         headers::toward_backend(&mut self.parts.headers, edge);
     }
 

@@ -62,8 +62,6 @@ pub(crate) struct Front {
     handshake: Duration,
     /// Whose connections begin with the PROXY protocol.
     prefaced: Vec<IpNet>,
-    /// Proxies before this one, whose word about their clients is believed.
-    trusted: Vec<IpNet>,
 }
 
 impl Front {
@@ -88,7 +86,6 @@ impl Front {
             drain_idle_ms: config.drain_idle_ms,
             handshake: Duration::from_millis(config.tls_handshake_ms),
             prefaced: config.proxy_protocol_from.clone(),
-            trusted: config.trusted_proxies.clone(),
         })
     }
 
@@ -152,7 +149,7 @@ impl Front {
         let session = stream.get_ref().1;
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
-        let trusted = self.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let trusted = self.proxy.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
         let link = Link::new(peer, names, h2, place).verified(client).trust(trusted);
         let conversation: Pin<Box<dyn Future<Output = Result<(), Ended>> + Send>> = match link.is_h2() {
             true => Box::pin(self.speak_h2(stream, &link)),

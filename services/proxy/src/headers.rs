@@ -6,6 +6,8 @@
 
 mod asker;
 
+use std::net::IpAddr;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
@@ -15,6 +17,7 @@ use http::{
 };
 
 use self::asker::Asker;
+pub(crate) use self::asker::client;
 use crate::{cookies, guard::Verified, identity::Identity};
 
 /// The id of this request, ours, in requests to apps and in answers to clients.
@@ -32,6 +35,8 @@ pub(crate) const PROXY_TOKEN: HeaderName = HeaderName::from_static("nexushub-pro
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The client's address, where a trusted proxy passed its request on.
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Tells an app who its client proved to be in the handshake, and by which certificate.
 const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-certificate-subject");
@@ -91,10 +96,10 @@ const OURS: [&str; 19] = [
 
 /// What the proxy knows about a request and tells the backend.
 pub(crate) struct Edge<'a> {
-    /// The client's address.
+    /// The address at the other end.
     pub(crate) peer: &'a HeaderValue,
-    /// That is a proxy whose word about its own client is believed.
-    pub(crate) trusted: bool,
+    /// That is a proxy whose word about its own client is believed, and this is the client's address.
+    pub(crate) passed_on: Option<IpAddr>,
     /// The authority that the client asked for, as it wrote it.
     pub(crate) authority: &'a HeaderValue,
     /// The id of this request.
@@ -158,6 +163,9 @@ pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
     headers.insert(FORWARDED_HOST, edge.authority.clone());
     headers.insert(FORWARDED_PROTO, asker.scheme);
     headers.insert(FORWARDED, asker.forwarded);
+    if let Some(address) = edge.passed_on.and_then(|client| HeaderValue::try_from(client.to_string()).ok()) {
+        headers.insert(REAL_IP, address);
+    }
     headers.insert(REQUEST_ID, edge.id.clone());
     headers.insert(TRACE_ID, edge.id.clone());
     if let Some(token) = edge.token {
@@ -302,7 +310,7 @@ mod tests {
         let id = HeaderValue::from_static("the-id");
         let edge = Edge {
             peer: &peer,
-            trusted: false,
+            passed_on: None,
             authority: &authority,
             id: &id,
             by,
@@ -487,7 +495,7 @@ mod tests {
         let upgrade = Some(HeaderValue::from_static("websocket"));
         let edge = Edge {
             peer: &value,
-            trusted: false,
+            passed_on: None,
             authority: &value,
             id: &value,
             by: &Identity::default(),

@@ -285,6 +285,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         sleep,
         access_log_every: if config.access_log { config.access_log_every } else { 0 },
         hsts: (config.hsts_seconds > 0).then(|| hsts(config.hsts_seconds)),
+        trusted: config.trusted_proxies.clone(),
         tasks: TaskTracker::new(),
         end: CancellationToken::new(),
     })

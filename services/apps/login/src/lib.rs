@@ -119,7 +119,9 @@ pub fn run() -> io::Result<()> {
 /// Where a request came from, as the proxy says.
 pub(crate) fn origin(headers: &HeaderMap) -> Origin {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let address = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim().to_owned();
+    // Whom a proxy before the platform's passed it on for, if there is a trusted one; else who was at the other end.
+    let other_end = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim();
+    let address = Some(text("x-real-ip")).filter(|told| !told.is_empty()).unwrap_or(other_end).to_owned();
     let agent = text(header::USER_AGENT.as_str()).chars().take(AGENT_MAX).collect();
     Origin { address, agent }
 }

@@ -230,7 +230,7 @@ impl Exchange {
     /// Notes what was done, or why it was refused.
     pub(super) fn audit(&self, what: &'static str, who: &str, object: &str, refused: Option<&str>) {
         let outcome = if refused.is_some() { Outcome::Refused } else { Outcome::Done };
-        let (from, detail) = (self.link.peer, refused.unwrap_or_default());
+        let (from, detail) = (self.client, refused.unwrap_or_default());
         self.proxy.trail.note(&audit::Event { what, who, object, from, outcome, detail });
     }
 

@@ -1,20 +1,29 @@
 //! What a request shows, judged before anything is decided; and what becomes of who is refused: counted, noted, slowed down.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderValue, Response, StatusCode, header::ORIGIN};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::ORIGIN};
 
-use super::{Exchange, too_fast};
+use super::{Exchange, Proxy, too_fast};
 use crate::{
     address::Client,
     body::ResponseBody,
     clock, cors,
     decide::{authority, rules_at, unauthorized},
     door::Caller,
+    headers,
     identity::Identity,
+    link::Link,
     refusal::Refusal,
     wellknown::LOGIN,
 };
+
+/// The address of whose request it is: of the other end, or of whom a trusted proxy there passes it on for.
+pub(super) fn client_of(proxy: &Proxy, link: &Link, headers: &HeaderMap) -> IpAddr {
+    let peer = link.peer.ip().to_canonical();
+    let is_trusted = |hop: IpAddr| proxy.trusted.iter().any(|net| net.contains(&hop));
+    if link.trusted { headers::client(headers, is_trusted).unwrap_or(peer) } else { peer }
+}
 
 impl Exchange {
     /// Judges the tokens that come with the request; what they open is decided later.
@@ -31,7 +40,7 @@ impl Exchange {
     /// Refuses who guesses passwords: of each client only so many are passed on, whoever they are for.
     pub(super) fn pace_login(&mut self, by: &Identity) -> Result<(), Refusal> {
         let Some(rates) = self.proxy.logins.as_ref().filter(|_| by.caller.is_none()) else { return Ok(()) };
-        rates.ask(Client::at(self.link.peer.ip()), clock::since_start()).map_err(|wait| {
+        rates.ask(Client::at(self.client), clock::since_start()).map_err(|wait| {
             self.proxy.counters.requests_limited.up();
             self.audit("session.log_in", "", LOGIN, Some("too fast"));
             too_fast(wait)

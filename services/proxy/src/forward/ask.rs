@@ -125,6 +125,7 @@ impl Exchange {
         Self {
             proxy: Arc::clone(&self.proxy),
             link: Arc::clone(&self.link),
+            client: self.client,
             id: self.id.clone(),
             parts,
             body: RequestBody::Whole(Some(Bytes::from(question.to_string()))),

@@ -1,7 +1,7 @@
 //! Who asks: what an app is told of its client. It is taken from the socket; what comes from outside counts only from a proxy
 //! that the configuration names.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderValue};
 
@@ -21,7 +21,7 @@ impl Asker {
     /// As the socket says it, and a trusted proxy at its other end.
     pub(super) fn of(headers: &HeaderMap, edge: &Edge<'_>) -> Self {
         let (mut path, mut scheme) = (edge.peer.clone(), HeaderValue::from_static("https"));
-        if edge.trusted {
+        if edge.passed_on.is_some() {
             path = prolonged(headers, edge.peer);
             if headers.get(FORWARDED_PROTO).is_some_and(|told| told == "http") {
                 scheme = HeaderValue::from_static("http");
@@ -30,6 +30,17 @@ impl Asker {
         let forwarded = forwarded(&path, &scheme, edge.authority);
         Self { path, scheme, forwarded }
     }
+}
+
+/// Whose request it is that a trusted proxy passed on: of the addresses that it came through the last one that is not of such a
+/// proxy, too. Nothing where one before that is no address: what stands further from here, anybody may have written.
+pub(crate) fn client(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    let hops: Vec<&[u8]> = tokens(headers, &FORWARDED_FOR).collect();
+    let hops = hops.into_iter().rev().map(|hop| str::from_utf8(hop).ok()?.parse().ok());
+    hops.take_while(Option::is_some)
+        .flatten()
+        .map(|hop: IpAddr| hop.to_canonical())
+        .find(|hop| !is_trusted(*hop))
 }
 
 /// What a trusted proxy says about where the request came from, and that proxy itself.
@@ -79,6 +90,25 @@ mod tests {
         let (path, scheme) = (HeaderValue::from_static(path), HeaderValue::from_static("https"));
         let forwarded = forwarded(&path, &scheme, &HeaderValue::from_static(authority));
         forwarded.to_str().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_client_is_the_last_that_no_trusted_proxy_is_and_nobody_writes_itself_one() {
+        let trusted = |hop: IpAddr| hop.to_string().starts_with("10.");
+        for (told, expected) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("203.0.113.9, 192.0.2.7, 10.0.0.1", Some("192.0.2.7")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7")),
+            ("192.0.2.7, not an address, 10.0.0.1", None),
+            ("192.0.2.7:99", None),
+            ("10.0.0.2, 10.0.0.1", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(FORWARDED_FOR, HeaderValue::from_static(told))]);
+            let expected =
+                expected.map(|address| address.parse().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+            assert_eq!(client(&headers, trusted), expected, "{told}");
+        }
     }
 
     #[test]

@@ -515,3 +515,28 @@ async fn who_guesses_passwords_is_slowed_down_and_nobody_else() {
     app.write(OK).await;
     assert_eq!(client.message().await.status(), 200, "who only looks");
 }
+
+#[tokio::test]
+async fn who_guesses_by_way_of_a_trusted_proxy_is_slowed_down_and_not_everybody_behind_it() {
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let config = Config { address_logins_per_minute: 1, trusted_proxies, ..calm() };
+    let (login, hub) = (Backend::start().await, Hub::start(config).await);
+    hub.route(vec![running(LOGIN, "login", login.port)]);
+    let guess = |path: &str| {
+        at("login", "POST", "/public/login", &format!("Content-Length: 0\r\nX-Forwarded-For: {path}\r\n"))
+    };
+    let mut client = hub.client().await;
+    client.write(&guess("192.0.2.7")).await;
+    let mut app = login.accept().await;
+    assert_eq!(app.head().await.field("x-real-ip"), Some("192.0.2.7"));
+    app.write(OK).await;
+    assert_eq!(client.message().await.status(), 200);
+    for path in ["192.0.2.7", "6.6.6.6, 192.0.2.7", "192.0.2.7, 127.0.0.9"] {
+        client.write(&guess(path)).await;
+        assert_eq!(client.message().await.status(), 429, "{path}");
+    }
+    client.write(&guess("192.0.2.7, 192.0.2.8")).await;
+    assert_eq!(app.head().await.field("x-real-ip"), Some("192.0.2.8"));
+    app.write(OK).await;
+    assert_eq!(client.message().await.status(), 200, "somebody else");
+}
