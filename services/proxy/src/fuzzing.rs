@@ -84,6 +84,9 @@ fn path(bytes: &[u8]) {
     if segments.first() == Some(&"internal") {
         assert!(matches!(class, paths::Class::Internal | paths::Class::Debug), "{text:?} is {class:?}");
     }
+    if segments.first() != Some(&"public") {
+        assert_ne!(class, paths::Class::Public, "{text:?}");
+    }
     let escaped: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
     assert_eq!(paths::decode_bytes(&escaped), bytes);
 }

@@ -1,7 +1,8 @@
 //! What kind of path a request asks for. Pure.
 //!
-//! A path is judged as written and as an app might read it (decoded once, `.` and `..` resolved, doubled slashes and letter
-//! case ignored), and the stricter judgement counts: `/public/%2e%2e/Internal/x` needs what `/internal/x` needs.
+//! A path is judged as written and as apps read it: decoded, once or twice, `.` and `..` resolved or not, with `;parameters` or without,
+//! doubled slashes, backslashes and letter case ignored. The strictest judgement counts: `/public/%2e%2e/Internal/x` needs what
+//! `/internal/x` needs, and only what is public however it is read is public.
 
 use std::borrow::Cow;
 
@@ -67,17 +68,19 @@ pub(crate) fn of_app(path: &str) -> Class {
     if is_plain(path) {
         return written;
     }
-    stricter(written, kind(&normalise(path)))
+    let once = decode(path);
+    let twice = decode(&once);
+    let read = [&once, &twice].into_iter().flat_map(|decoded| readings(decoded));
+    let all: Vec<Class> = read.chain([written]).collect();
+    let order = [Class::Internal, Class::Api, Class::Other];
+    order.into_iter().find(|class| all.contains(class)).unwrap_or(Class::Public)
 }
 
 /// The class of a path of which the app is asked for this rest: what either of them needs.
 pub(crate) fn classify_rest(class: Class, rest: &str) -> Class {
-    stricter(class, of_app(rest))
-}
-
-fn stricter(one: Class, other: Class) -> Class {
-    let strict = [Class::Internal, Class::Api, Class::Public];
-    strict.into_iter().find(|strict| one == *strict || other == *strict).unwrap_or(Class::Other)
+    let both = [class, of_app(rest)];
+    let order = [Class::Internal, Class::Api, Class::Public];
+    order.into_iter().find(|class| both.contains(class)).unwrap_or(Class::Other)
 }
 
 fn kind(path: &str) -> Class {
@@ -90,27 +93,34 @@ fn kind(path: &str) -> Class {
     }
 }
 
-/// Nothing in it that a second reading could change.
+/// Nothing in it that a second reading could change the first segment by.
 fn is_plain(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    let quiet = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/-_.".contains(byte);
-    bytes.iter().all(quiet) && !path.contains("//") && !path.contains("/.") && !path.starts_with('.')
+    let Some(first) = path.strip_prefix('/').and_then(|rest| rest.split('/').next()) else { return false };
+    let quiet = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    let telling = |byte: u8| b"%\\;".contains(&byte);
+    first.bytes().all(quiet) && !path.bytes().any(telling) && !path.contains("//") && !path.contains("/.")
 }
 
-/// The path as a lenient app would read it: no leading slash, lower case.
-fn normalise(path: &str) -> String {
-    let decoded = decode(path).to_ascii_lowercase();
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split(['/', '\\']) {
-        match segment {
+/// What a decoded path is to apps that resolve its dots, with parameters or after they were cut off, and to one that does not.
+fn readings(decoded: &str) -> [Class; 3] {
+    let lower = decoded.to_ascii_lowercase();
+    let segments = || lower.split(['/', '\\']);
+    let cut = |segment: &'_ str| segment.split(';').next().unwrap_or_default().to_owned();
+    let first = segments().map(cut).find(|segment| !segment.is_empty()).unwrap_or_default();
+    [kind(&first), kind(&cut(&resolve(segments().map(str::to_owned)))), kind(&resolve(segments().map(cut)))]
+}
+
+/// The first segment that is left when `.` and `..` are resolved.
+fn resolve(segments: impl Iterator<Item = String>) -> String {
+    let mut left = Vec::new();
+    for segment in segments {
+        match segment.as_str() {
             "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            other => segments.push(other.split(';').next().unwrap_or(other)),
+            ".." => drop(left.pop()),
+            _ => left.push(segment),
         }
     }
-    segments.join("/")
+    left.into_iter().next().unwrap_or_default()
 }
 
 /// Percent-decodes once; what isn't a valid escape stays, what isn't UTF-8 is replaced.
@@ -215,6 +225,41 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reader_cuts_off_or_leaves_hides_nothing() {
+        for path in [
+            "/public/..;/internal/x",
+            "/public/..;a=b/internal/x",
+            "/.;/internal/x",
+            "/;/;/internal/x",
+            "/;x/internal/x",
+            "/%69nternal/../public/x",
+            "/public/%252e%252e/internal/x",
+            "/%2569nternal/x",
+            "/public/..%3b/internal/x",
+        ] {
+            assert_eq!(classify(path), Class::Internal, "{path}");
+        }
+        assert_eq!(classify("/;x/;y/api/x"), Class::Api);
+    }
+
+    #[test]
+    fn only_what_is_public_however_it_is_read_is_public() {
+        for path in [
+            "/public/../account",
+            "/public/%2e%2e/account",
+            "/x/../public/y",
+            "/Public/x",
+            "/./public/x",
+            "/public/..;/x",
+        ] {
+            assert_eq!(classify(path), Class::Other, "{path}");
+        }
+        for path in ["/public/a%20b", "/public//x", "/public/a;v=1", "/public/x/../y", "/public/%C3%A4"] {
+            assert_eq!(classify(path), Class::Public, "{path}");
+        }
+    }
+
+    #[test]
     fn broken_escapes_stay_as_they_are() {
         assert_eq!(decode_bytes("/%zz%4%41%"), b"/%zz%4A%");
     }
@@ -229,6 +274,12 @@ mod tests {
         fn whatever_resolves_to_internal_is_internal(prefix in "(/public|/x|/api)?", dots in "(/|%2f)(\\.\\.|%2e%2e|\\.%2E)(/|%2F|//)") {
             let path = format!("{prefix}{dots}internal/secret");
             prop_assert_eq!(classify(&path), Class::Internal);
+        }
+
+        #[test]
+        fn nothing_outside_is_public_because_it_begins_there(dots in "(/|%2f)(\\.\\.|%2e%2e|\\.%2E|\\.\\.;|\\.\\.;x=y)(/|%2F|//|\\\\)", rest in "[a-o]{1,5}") {
+            let path = format!("/public{dots}{rest}");
+            prop_assert_ne!(classify(&path), Class::Public);
         }
     }
 }
