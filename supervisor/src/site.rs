@@ -23,10 +23,8 @@ pub(crate) struct Site {
     pub(crate) listen: SocketAddr,
     /// ... and the one that we got.
     pub(crate) bound: Option<SocketAddr>,
-    /// The address of the listener that only redirects, if there is to be one.
-    pub(crate) redirect: Option<SocketAddr>,
-    /// The address where metrics are told, if they are to be.
-    pub(crate) metrics: Option<SocketAddr>,
+    /// The proxy's other listeners.
+    pub(crate) extra: [(&'static str, Option<SocketAddr>); 2],
     handoff: Handoff,
 }
 
@@ -51,17 +49,16 @@ impl Site {
             _ => config.resolve(&settings.bin_dir),
         };
         let listen = handoff.listen.unwrap_or(platform.listen);
-        let (redirect, metrics) = (platform.redirect(), platform.metrics());
-        Ok(Self { config, settings, run, state, listen, redirect, metrics, bound: None, handoff })
+        let extra = platform.extra_listeners();
+        Ok(Self { config, settings, run, state, listen, extra, bound: None, handoff })
     }
 
     /// The same place, as its configuration says now. What can't change while the platform runs is refused.
     pub(crate) fn reread(&self) -> Result<Self, Fault> {
         let new = Self { bound: self.bound, ..Self::find(self.handoff.clone())? };
         let (old_root, new_root) = (&self.config.root, &new.config.root);
-        let addresses = |site: &Self| (site.listen, site.redirect, site.metrics);
-        let (old, listens) = (addresses(self), addresses(&new));
-        if (listens, &new.run, &new.state, new_root) == (old, &self.run, &self.state, old_root) {
+        let (old, addresses) = ((self.listen, self.extra), (new.listen, new.extra));
+        if (addresses, &new.run, &new.state, new_root) == (old, &self.run, &self.state, old_root) {
             return Ok(new);
         }
         let object = new.config.path.unwrap_or_default().display().to_string();

@@ -45,8 +45,7 @@ pub(crate) fn open(site: &Site, mut inherited: Vec<(String, OwnedFd)>) -> Result
             };
             add(name, (fd, address, path));
         }
-        let public = [("https", Some(site.listen)), ("http", site.redirect), ("metrics", site.metrics)];
-        for (public, wanted) in public {
+        for (public, wanted) in [("https", Some(site.listen))].into_iter().chain(site.extra) {
             let given = inherited.extract_if(.., |(name, _)| daemon.https && name == public);
             let mut listeners: Vec<_> = given.map(|(_, fd)| TcpListener::from(fd)).collect();
             if let Some(address) = wanted.filter(|_| daemon.https && listeners.is_empty()) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use nexushub_chassis::{
     Fault,
     launch::fault::EXIT_USAGE,
-    names::{ADMIN_INSTANCE, InstanceId, LOGIN_INSTANCE, is_name},
+    names::{InstanceId, is_name},
 };
 use serde::Deserialize;
 use toml::Spanned;
@@ -55,7 +55,12 @@ impl Default for Config {
             apps_dir: PathBuf::from("apps.d"),
             max_debug_instances: 64,
             follow_admin: true,
-            reserved_instances: [LOGIN_INSTANCE, ADMIN_INSTANCE].map(id).to_vec(),
+            reserved_instances: [
+                "3bf3e3c0-6e51-482a-b180-00f6aa568ee9",
+                "18736e4f-93f9-4606-a7be-863c7986ea5b",
+            ]
+            .map(id)
+            .to_vec(),
             reserved_hosts: ["login", "admin"].map(str::to_owned).to_vec(),
             hold_share_percent: 50,
             hold_least: 3,

@@ -78,16 +78,10 @@ impl Platform {
         }
     }
 
-    /// Address of the listener that only redirects, if there is to be one.
+    /// The proxy's listeners besides that for HTTPS, by name, each with its address if there is to be one.
     #[must_use]
-    pub fn redirect(&self) -> Option<SocketAddr> {
-        self.redirect_listen.parse().ok()
-    }
-
-    /// Address of the listener for who collects metrics, if there is to be one.
-    #[must_use]
-    pub fn metrics(&self) -> Option<SocketAddr> {
-        self.metrics_listen.parse().ok()
+    pub fn extra_listeners(&self) -> [(&'static str, Option<SocketAddr>); 2] {
+        [("http", self.redirect_listen.parse().ok()), ("metrics", self.metrics_listen.parse().ok())]
     }
 
     fn judge(&self) -> Result<(), (&'static str, String, &'static str)> {
