@@ -11,9 +11,12 @@ use nexushub_chassis::audit::{self, Audit, Outcome};
 
 use crate::clock;
 
-/// Of those that are bounded so many are noted at once, and how many milliseconds later there is room for one more.
+/// Of refusals, and of sessions that go on, so many of each are noted at once, and how many milliseconds later there is room for
+/// one more.
 const AT_ONCE: u64 = 60;
-const EACH_MS: u64 = 1000;
+const EACH_MS: u64 = 10_000;
+/// Of what somebody was refused so many bytes are noted: what is refused, anybody may write.
+const OBJECT: usize = 120;
 
 /// A session's next access token, which its client may ask for as often as it likes.
 pub(crate) const REFRESH: &str = "token.refresh";
@@ -37,7 +40,14 @@ pub(crate) struct Event<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Trail {
     audit: Audit,
-    /// When all room is there again, as milliseconds of `clock`.
+    refusals: Room,
+    refreshes: Room,
+}
+
+/// Room for what is bounded.
+#[derive(Debug, Default)]
+struct Room {
+    /// When all of it is there again, as milliseconds of `clock`.
     whole_ms: AtomicU64,
     /// Events that were not noted since the last one that was.
     passed_over: AtomicU64,
@@ -51,29 +61,41 @@ impl Trail {
 
     /// Notes it.
     pub(crate) fn note(&self, event: &Event<'_>) {
-        let mut detail = event.detail.to_owned();
-        if event.outcome != Outcome::Done || event.what == REFRESH {
-            if !self.has_room(clock::about_ms()) {
-                self.passed_over.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            let passed_over = self.passed_over.swap(0, Ordering::Relaxed);
+        let (mut detail, mut object) = (event.detail.to_owned(), event.object);
+        if let Some(room) = self.room(event) {
+            let Some(passed_over) = room.take(clock::about_ms()) else { return };
             if passed_over > 0 {
                 detail.push_str(&format!(" ({passed_over} more before this one were not noted)"));
             }
+            object = &object[..object.floor_char_boundary(OBJECT)];
         }
-        let Event { what, who, object, from, outcome, .. } = *event;
+        let Event { what, who, from, outcome, .. } = *event;
         let (who, object, from) = (who.to_owned(), object.to_owned(), from.to_string());
         self.audit.note(audit::Event { who, what, object, from, outcome, detail });
     }
 
-    /// Takes room for what is bounded, if there is some.
-    fn has_room(&self, now_ms: u64) -> bool {
+    /// The room that this kind of event needs, if it is one that anybody may cause without end.
+    fn room(&self, event: &Event<'_>) -> Option<&Room> {
+        match event.outcome {
+            Outcome::Done if event.what == REFRESH => Some(&self.refreshes),
+            Outcome::Done => None,
+            _ => Some(&self.refusals),
+        }
+    }
+}
+
+impl Room {
+    /// Takes some, if there is any: how many before this one found none.
+    fn take(&self, now_ms: u64) -> Option<u64> {
         let take = |whole: u64| {
             let whole = whole.max(now_ms);
             (whole + EACH_MS - now_ms <= AT_ONCE * EACH_MS).then_some(whole + EACH_MS)
         };
-        self.whole_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        if self.whole_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            self.passed_over.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.passed_over.swap(0, Ordering::Relaxed))
     }
 }
 
@@ -82,12 +104,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_refusals_so_many_are_noted_and_then_one_a_second() {
-        let trail = Trail::default();
-        let noted = |now_ms: u64, asked: usize| (0..asked).filter(|_| trail.has_room(now_ms)).count();
+    fn of_refusals_so_many_are_noted_and_then_one_each_ten_seconds() {
+        let room = Room::default();
+        let noted = |now_ms: u64, asked: usize| (0..asked).filter(|_| room.take(now_ms).is_some()).count();
         assert_eq!(noted(10_000, 1000), 60);
-        assert_eq!(noted(10_999, 1000), 0);
-        assert_eq!(noted(12_000, 1000), 2);
+        assert_eq!(noted(19_999, 1000), 0);
+        assert_eq!(noted(30_000, 1000), 2);
         assert_eq!(noted(1_000_000, 1000), 60, "after a while there is room for all again");
     }
 
@@ -96,21 +118,27 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         let audit = Audit::of(state.path(), "proxy");
         let trail = Trail::new(audit);
+        let long = "shop/".repeat(100);
         let event = |outcome| Event {
             what: "access.refuse",
             who: "",
-            object: "shop",
+            object: &long,
             from: IpAddr::from([192, 0, 2, 7]),
             outcome,
             detail: "Unauthorized",
         };
         (0..100).for_each(|_| trail.note(&event(Outcome::Refused)));
         trail.note(&event(Outcome::Done));
-        trail.whole_ms.store(0, Ordering::Relaxed);
+        trail.refusals.whole_ms.store(0, Ordering::Relaxed);
         trail.note(&event(Outcome::Refused));
         drop(trail);
         let told = audit::tail(&audit::folder(state.path()), 1000).expect("it is read");
         assert_eq!(told.len(), 62);
         assert_eq!(told[61].detail, "Unauthorized (40 more before this one were not noted)");
+        assert_eq!(
+            (told[60].object.len(), told[61].object.len()),
+            (500, OBJECT),
+            "what anybody may write is short"
+        );
     }
 }

@@ -3,7 +3,10 @@
 //! Each is good for one host name only (no `Domain`). Browsers accept a name that begins with `__Host-` from that host alone, so
 //! no sibling host can plant one; `YRT` is what programs bring and what the login app gives out.
 
-use http::{HeaderMap, HeaderValue, header::COOKIE};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{COOKIE, SET_COOKIE},
+};
 use memchr::memmem;
 
 /// A refresh token, as programs keep it.
@@ -46,6 +49,21 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     match HeaderValue::from_bytes(&others.join(&b"; "[..])) {
         Ok(left) if !left.is_empty() => drop(headers.insert(COOKIE, left)),
         _ => drop(headers.remove(COOKIE)),
+    }
+}
+
+/// Takes ours out of what an app sets: no app may plant what a sibling host takes for its own.
+pub(crate) fn strip_set(headers: &mut HeaderMap) {
+    let is_ours = |field: &HeaderValue| {
+        let name =
+            field.as_bytes().split(|byte| b"=;".contains(byte)).next().unwrap_or_default().trim_ascii();
+        OURS.iter().any(|ours| ours.as_bytes() == name)
+    };
+    if headers.get_all(SET_COOKIE).iter().any(is_ours) {
+        let kept: Vec<HeaderValue> =
+            headers.get_all(SET_COOKIE).iter().filter(|field| !is_ours(field)).cloned().collect();
+        headers.remove(SET_COOKIE);
+        headers.extend(kept.into_iter().map(|field| (SET_COOKIE, field)));
     }
 }
 

@@ -185,8 +185,10 @@ impl<'a> Scene<'a> {
             }
         }
         if class == Class::Debug {
-            let boxed = self.origin.boxed.is_some();
-            return if boxed { Err(not_for_apps()) } else { Ok(Decision::Debug) };
+            if self.origin.boxed.is_some() {
+                return Err(not_for_apps());
+            }
+            return self.verified_for(ADMIN).map(|()| Decision::Debug);
         }
         if self.origin.names.is_some_and(|names| !names.covers(self.host)) {
             return Err(misdirected("the certificate of this connection does not cover host", self.host));
@@ -234,21 +236,32 @@ impl<'a> Scene<'a> {
             return Some(Err(cross_site()));
         }
         let method = &self.parts.method;
+        if let Err(refusal) = self.verified_for(LOGIN) {
+            return Some(Err(refusal));
+        }
         let public = account == Account::PublicToken;
         Some(match account {
             Account::Login => self.ready(Class::Public, Arc::clone(login), Identity::default()),
-            Account::ApiToken if method == Method::GET => Ok(Decision::Ours(self.token(public))),
+            Account::ApiToken if method == Method::GET => self.token(public),
             _ if method != Method::POST => Err(only("POST")),
             Account::Logout => Ok(Decision::Ours(Ours::Logout)),
-            Account::PublicToken | Account::ApiToken => Ok(Decision::Ours(self.token(public))),
+            Account::PublicToken | Account::ApiToken => self.token(public),
         })
     }
 
     /// An access token is asked for; at a host of nobody for the admin app, where the command line logs in.
-    fn token(&self, public: bool) -> Ours {
+    fn token(&self, public: bool) -> Result<Decision, Refusal> {
         let group = by_host(self.table, self.host, self.path(), &self.policy.base_domain);
         let audience = group.map_or(ADMIN, Group::audience).to_owned();
-        Ours::Token { audience, public }
+        self.verified_for(&audience)?;
+        Ok(Decision::Ours(Ours::Token { audience, public }))
+    }
+
+    /// What stands for an instance on any host needs the client's certificate, too, where that instance does.
+    fn verified_for(&self, id: &str) -> Result<(), Refusal> {
+        let route = self.table.by_id(id);
+        let ca = route.and_then(|route| route.entry.rules.client_ca.as_ref());
+        ca.map_or(Ok(()), |ca| is_verified(ca, self.origin, self.host))
     }
 
     /// The app that asks at the internal entrance for what is the platform's own.

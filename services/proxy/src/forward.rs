@@ -35,7 +35,7 @@ use crate::{
     address::{Client, Rates},
     audit::Trail,
     body::{RequestBody, ResponseBody},
-    clock, cors,
+    clock, cookies, cors,
     counters::Counters,
     decide::{Decision, Origin, Policy, Shown, authority, decide, unknown_yet, unready, waits},
     door::Caller,
@@ -111,6 +111,11 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// Whether this is a proxy whose word about its clients is believed.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&address.to_canonical()))
+    }
+
     /// Who issues the certificates that clients need who ask for this name in the handshake.
     pub(crate) fn client_ca(&self, name: &str) -> Option<PathBuf> {
         let name = name.to_ascii_lowercase();
@@ -143,10 +148,8 @@ pub(crate) async fn handle(
     );
     record.in_trace(headers::join_trace(&mut parts.headers, &id));
     let socket = websocket::take(&mut parts, &mut body);
-    let client = admission::client_of(&proxy, &link, &parts.headers);
-    record.came_from(client);
     let mut exchange = Exchange {
-        client,
+        client: admission::client_of(&proxy, &link, &parts.headers),
         first_byte: proxy.timing.first_byte,
         proxy,
         link,
@@ -265,6 +268,7 @@ struct Held {
 
 impl Exchange {
     async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
+        self.record.came_from(self.client);
         self.pace()?;
         websocket::judge(&self.parts)?;
         let authority = authority(&self.parts)?;
@@ -336,7 +340,11 @@ impl Exchange {
         self.prepare(authority, by, None, route.entry.id == LOGIN);
         by.tell(&mut self.parts.headers, route.entry.secret.as_ref(), clock::about_unix_ms);
         self.fit(route);
-        self.exchange(Some(route), pool, taken).await.map(Some)
+        let mut answer = self.exchange(Some(route), pool, taken).await?;
+        if route.entry.id != LOGIN {
+            cookies::strip_set(answer.headers_mut());
+        }
+        Ok(Some(answer))
     }
 
     /// Says with an answer which scripts may read it, where the app's rules do.

@@ -118,7 +118,8 @@ impl Front {
     }
 
     async fn receive(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr, place: Place, manner: Manner) {
-        let peer = match self.whose(&mut stream, peer).await {
+        let from_a_box = place.door.caller().is_some();
+        let peer = match self.whose(&mut stream, peer, from_a_box).await {
             Ok(peer) => peer,
             Err(error) => {
                 tracing::debug!(%peer, %error, "a connection without the PROXY protocol that was to begin it");
@@ -149,7 +150,7 @@ impl Front {
         let session = stream.get_ref().1;
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
-        let trusted = self.proxy.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let trusted = self.proxy.trusts(peer.ip()) && place.door.caller().is_none();
         let link = Link::new(peer, names, h2, place).verified(client).trust(trusted);
         let conversation: Pin<Box<dyn Future<Output = Result<(), Ended>> + Send>> = match link.is_h2() {
             true => Box::pin(self.speak_h2(stream, &link)),
@@ -181,10 +182,15 @@ impl Front {
         Ok(ended.transpose().map(drop)?)
     }
 
-    /// Whose connection it is: the peer's, unless that is one that passes others' on and says so.
-    async fn whose(&self, stream: &mut TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
+    /// Whose connection it is: the peer's, unless that is one that passes others' on and says so. No app is.
+    async fn whose(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+        from_a_box: bool,
+    ) -> io::Result<SocketAddr> {
         let address = peer.ip().to_canonical();
-        if !self.prefaced.iter().any(|net| net.contains(&address)) {
+        if from_a_box || !self.prefaced.iter().any(|net| net.contains(&address)) {
             return Ok(peer);
         }
         let said = timeout(self.handshake, preface::take(stream)).await;

@@ -52,6 +52,18 @@ impl List {
             || self.users.get(&access.user.id).is_some_and(after)
     }
 
+    /// Adds what another list has.
+    fn join(&mut self, other: &Self) {
+        self.floor_ms = self.floor_ms.max(other.floor_ms);
+        for (session, at) in &other.sessions {
+            self.sessions.entry(session.clone()).or_insert(*at);
+        }
+        for (user, at) in &other.users {
+            let known = self.users.entry(*user).or_insert(*at);
+            *known = (*known).max(*at);
+        }
+    }
+
     fn add(&mut self, sessions: Vec<String>, users: Vec<i64>, now_ms: i64) {
         let still = |at: &i64| *at + LONGEST_MS + LIFETIME_MS > now_ms;
         self.sessions.retain(|_, at| still(at));
@@ -100,6 +112,7 @@ impl Revoked {
         let turn = Lock::acquire_within(&self.path.with_extension("lock"), PATIENCE)?;
         let _turn = turn.ok_or_else(|| io::Error::other("another proxy writes it"))?;
         let mut list = kept(&self.path, now_ms);
+        list.join(&self.list.load());
         list.add(sessions, users, now_ms);
         durable::write(&self.path, &serde_json::to_vec(&list)?, 0o600)?;
         self.list.store(Arc::new(list));
@@ -125,7 +138,12 @@ impl Revoked {
 
     fn reread(&self) {
         let now_ms = clock::unix_ms(SystemTime::now());
-        self.list.store(Arc::new(kept(&self.path, now_ms)));
+        let read = kept(&self.path, now_ms);
+        self.list.rcu(|known| {
+            let mut next = read.clone();
+            next.join(known); // what could not be kept counts on
+            next
+        });
     }
 
     fn watch(&self) -> io::Result<Receiver> {

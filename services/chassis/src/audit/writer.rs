@@ -81,9 +81,10 @@ impl Writer {
                 .insert(0, self.own("audit.mended", format!("a torn line of {torn} bytes was taken away")));
         }
         open.append(entries)?;
-        if open.length >= self.bounds.bytes {
-            self.turn(&path)?;
-        } else {
+        let is_full = open.length >= self.bounds.bytes;
+        if is_full && let Err(error) = self.turn(&path) {
+            tracing::warn!(object = %path.display(), %error, "the audit log goes on in a file that is full"); // nothing of it is lost
+        } else if !is_full {
             self.open = Some(open);
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::{
     headers,
     identity::Identity,
     link::Link,
+    paths::{Class, classify},
     refusal::Refusal,
     wellknown::LOGIN,
 };
@@ -21,8 +22,7 @@ use crate::{
 /// The address of whose request it is: of the other end, or of whom a trusted proxy there passes it on for.
 pub(super) fn client_of(proxy: &Proxy, link: &Link, headers: &HeaderMap) -> IpAddr {
     let peer = link.peer.ip().to_canonical();
-    let is_trusted = |hop: IpAddr| proxy.trusted.iter().any(|net| net.contains(&hop));
-    if link.trusted { headers::client(headers, is_trusted).unwrap_or(peer) } else { peer }
+    if link.trusted { headers::client(headers, |hop| proxy.trusts(hop)).unwrap_or(peer) } else { peer }
 }
 
 impl Exchange {
@@ -37,8 +37,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// Refuses who guesses passwords: of each client only so many are passed on, whoever they are for.
+    /// Refuses who guesses passwords: of each client only so many are passed on, whoever they are for; of apps, which have nobody to
+    /// sign in, none.
     pub(super) fn pace_login(&mut self, by: &Identity) -> Result<(), Refusal> {
+        if self.link.door().caller().is_some() && classify(self.parts.uri.path()) != Class::Internal {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden"));
+        }
         let Some(rates) = self.proxy.logins.as_ref().filter(|_| by.caller.is_none()) else { return Ok(()) };
         rates.ask(Client::at(self.client), clock::since_start()).map_err(|wait| {
             self.proxy.counters.requests_limited.up();

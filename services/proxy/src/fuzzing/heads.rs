@@ -1,5 +1,7 @@
 //! Header sections, and what is decided or made of them.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue,
@@ -30,10 +32,12 @@ pub(super) fn asker(bytes: &[u8]) {
     let authority = HeaderValue::from_static("hello.yesterday.localhost:8443");
     let id = HeaderValue::from_static("f61746bd-b598-447d-813d-e51e6fd849b4");
     let trusted = first & 1 == 1;
+    let client = headers::client(&headers, |hop| hop.is_loopback());
+    let passed_on = trusted.then_some(client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
     let (peer_of, authority_of, id_of) = (&peer, &authority, &id);
     let edge = Edge {
         peer: peer_of,
-        trusted,
+        passed_on,
         authority: authority_of,
         id: id_of,
         by: &Identity::default(),
@@ -52,6 +56,8 @@ pub(super) fn asker(bytes: &[u8]) {
     assert_eq!(only("x-request-id"), id);
     let path = only("x-forwarded-for");
     assert!(path.as_bytes().ends_with(peer.as_bytes()) && (trusted || path == peer), "{path:?}");
+    let told = passed_on.map(|client| client.to_string());
+    assert_eq!(headers.get("x-real-ip").and_then(|told| told.to_str().ok()), told.as_deref());
     assert!(matches!(only("x-forwarded-proto").as_bytes(), b"https" | b"http"));
     assert!(quotes_are_paired(only("forwarded").as_bytes()));
     for gone in [TRANSFER_ENCODING, UPGRADE] {

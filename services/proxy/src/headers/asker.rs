@@ -1,7 +1,7 @@
 //! Who asks: what an app is told of its client. It is taken from the socket; what comes from outside counts only from a proxy
 //! that the configuration names.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderValue};
 
@@ -36,11 +36,16 @@ impl Asker {
 /// proxy, too. Nothing where one before that is no address: what stands further from here, anybody may have written.
 pub(crate) fn client(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let hops: Vec<&[u8]> = tokens(headers, &FORWARDED_FOR).collect();
-    let hops = hops.into_iter().rev().map(|hop| str::from_utf8(hop).ok()?.parse().ok());
+    let hops = hops.into_iter().rev().map(|hop| address(str::from_utf8(hop).ok()?));
     hops.take_while(Option::is_some)
         .flatten()
         .map(|hop: IpAddr| hop.to_canonical())
         .find(|hop| !is_trusted(*hop))
+}
+
+/// An address, which some proxies write with a port.
+fn address(hop: &str) -> Option<IpAddr> {
+    hop.parse().ok().or_else(|| hop.parse().ok().map(|hop: SocketAddr| hop.ip()))
 }
 
 /// What a trusted proxy says about where the request came from, and that proxy itself.
@@ -100,7 +105,8 @@ mod tests {
             ("203.0.113.9, 192.0.2.7, 10.0.0.1", Some("192.0.2.7")),
             ("::ffff:192.0.2.7", Some("192.0.2.7")),
             ("192.0.2.7, not an address, 10.0.0.1", None),
-            ("192.0.2.7:99", None),
+            ("192.0.2.7:99", Some("192.0.2.7")),
+            ("[2001:db8::7]:99", Some("2001:db8::7")),
             ("10.0.0.2, 10.0.0.1", None),
             ("", None),
         ] {
