@@ -58,6 +58,8 @@ struct Application {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     display_name: Option<String>,
     host_name: String,
+    #[serde(default)]
+    sign_in: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -143,6 +145,7 @@ impl From<&Entry> for Application {
             instance_id: id,
             display_name: fields.display_name.clone(),
             host_name: fields.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
+            sign_in: fields.route.as_ref().is_some_and(|route| route.sign_in),
         }
     }
 }
@@ -160,7 +163,7 @@ impl Applications {
     fn judged(self, judge: &Judge) -> Listing {
         let judged = |one: Application| {
             let id = one.instance_id.clone();
-            match judge.application(&id, one.app_id, one.display_name, &one.host_name) {
+            match judge.application(&id, one.app_id, one.display_name, (&one.host_name, one.sign_in)) {
                 Ok(entry) => Some((entry.id.clone(), entry)),
                 Err(bad) => {
                     error!(instance = id, error = %bad, "an application of the admin app is left out");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// Most applications that have packages though no instance belongs to them.
 pub const ORPHANS_MAX: usize = 100;
-/// Longest reason of a failure, in bytes: the last words of an app are in it.
+/// Longest reason of a failure, in bytes.
 const REASON_MAX: usize = 4096;
 
 /// One package.

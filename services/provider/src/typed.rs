@@ -170,7 +170,7 @@ impl Judge {
         id: &str,
         app_id: String,
         display_name: Option<String>,
-        host_name: &str,
+        (host_name, sign_in): (&str, bool),
     ) -> Result<Entry, BadField> {
         let bad = |key| move |why| BadField { key, why };
         let id = InstanceId::parse(id).map_err(|e| bad("instanceId")(e.to_string()))?;
@@ -179,6 +179,7 @@ impl Judge {
             app_id: Some(name(app_id).map_err(bad("appId"))?),
             display_name: display_name.map(name).transpose().map_err(bad("displayName"))?,
             host_name: Some(host_name),
+            route: sign_in.then(|| Route { sign_in, ..Route::default() }),
             ..Fields::default()
         };
         Ok(Entry { id, fields, pins: BTreeSet::new(), source: Source::Dynamic })

@@ -1,6 +1,8 @@
 //! Changes come as events: one transaction each, with a number that others wait for, and once only by the id that the client
 //! gave it. The web interface makes its changes the same way.
 
+use std::collections::BTreeSet;
+
 use nexushub_applib::{Refusal, db, time::Unix};
 use rusqlite::{Transaction, params};
 use serde::Deserialize;
@@ -8,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::{
     Admin, names, password,
-    rules::{RuleType, SubjectType},
-    store::{self, Event},
+    rules::{RuleType, SubjectType, granted},
+    store::{self, Application, Event},
 };
 
 /// Most of each kind.
@@ -19,22 +21,30 @@ const RULES: i64 = 50_000;
 /// Characters of a client's id of an event.
 const CID_MAX: usize = 128;
 
+/// An application, as somebody writes it.
+#[derive(Deserialize, Clone)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Written {
+    pub app_id: String,
+    #[serde(default)]
+    pub display_name: String,
+    pub host_name: String,
+    /// Whether it is for people who are signed in; not said = as it is, and of a new one no.
+    pub sign_in: Option<bool>,
+}
+
 /// A change, as it is asked for.
 #[derive(Deserialize, Clone)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
 pub(crate) enum Change {
     CreateApplication {
-        app_id: String,
-        #[serde(default)]
-        display_name: String,
-        host_name: String,
+        #[serde(flatten)]
+        written: Written,
     },
     UpdateApplication {
         instance_id: String,
-        app_id: String,
-        #[serde(default)]
-        display_name: String,
-        host_name: String,
+        #[serde(flatten)]
+        written: Written,
     },
     DeleteApplication {
         instance_id: String,
@@ -89,18 +99,22 @@ impl Admin {
     pub(crate) async fn publish(&self, cid: String, by: &str, change: Change) -> Result<Published, Refusal> {
         let (now, base, by) = (self.now(), self.base.clone(), by.to_owned());
         let hash = self.hash_for(&change, &cid).await?;
-        let gone = whose_access_ends(&change);
         let done = self.db.run(move |tx| {
             if let Some(id) = store::event_by(tx, &cid)? {
                 return Ok(Published { id, duplicate: true, made: String::new() });
             }
+            let app = changed_rules(tx, &change)?;
+            let before = app.as_deref().map_or(Ok(BTreeSet::new()), |app| who_may(tx, app))?;
             let (what, said, made) = apply(tx, &change, hash.as_deref(), &base, now)?;
             if takes_access(&change) && !store::has_administrator(tx)? {
                 let why =
                     "then nobody could open this app any more; give somebody else access to Admin first";
                 return Err(Refusal::bad(why));
             }
-            gone.map_or(Ok(()), |user| store::revoke(tx, user))?;
+            let after = app.as_deref().map_or(Ok(BTreeSet::new()), |app| who_may(tx, app))?;
+            for user in before.difference(&after).copied().chain(whose_sessions_end(&change)) {
+                store::revoke(tx, user)?;
+            }
             let event = Event { id: 0, what: what.to_owned(), at: now, by, said: said.to_string() };
             Ok(Published { id: store::record(tx, &cid, &event)?, duplicate: false, made })
         });
@@ -138,18 +152,28 @@ fn takes_access(change: &Change) -> bool {
     matches!(change, DeleteUser { .. } | CreateUserAccessRule { .. } | DeleteUserAccessRule { .. })
 }
 
-/// The user who has to sign in anew after a change.
-fn whose_access_ends(change: &Change) -> Option<i64> {
+/// The user who has to sign in anew after a change, whatever the rules say.
+fn whose_sessions_end(change: &Change) -> Option<i64> {
     match change {
         Change::UpdateUserPassword { user_id, .. } | Change::DeleteUser { user_id } => Some(*user_id),
-        Change::CreateUserAccessRule {
-            rule_type: RuleType::Deny,
-            subject_type: SubjectType::User,
-            subject_id,
-            ..
-        } => Some(*subject_id),
         _ => None,
     }
+}
+
+/// The application whose rules a change is about.
+fn changed_rules(tx: &Transaction<'_>, change: &Change) -> store::Result<Option<String>> {
+    match change {
+        Change::CreateUserAccessRule { application_id, .. } => Ok(Some(application_id.clone())),
+        Change::DeleteUserAccessRule { rule_id } => store::application_ruled(tx, *rule_id),
+        _ => Ok(None),
+    }
+}
+
+/// Everybody who may open an application.
+fn who_may(tx: &Transaction<'_>, app: &str) -> store::Result<BTreeSet<i64>> {
+    let rules = store::rules(tx, Some(app))?;
+    let users = store::users(tx)?.into_iter().map(|user| user.id);
+    Ok(users.filter(|user| granted(&rules.iter(), *user)).collect())
 }
 
 type Applied = (&'static str, Value, String);
@@ -162,11 +186,9 @@ fn apply(
     now: Unix,
 ) -> Result<Applied, Refusal> {
     match change {
-        Change::CreateApplication { app_id, display_name, host_name } => {
-            create_application(tx, [app_id, display_name, host_name], base)
-        }
-        Change::UpdateApplication { instance_id, app_id, display_name, host_name } => {
-            update_application(tx, instance_id, [app_id, display_name, host_name], base)
+        Change::CreateApplication { written } => create_application(tx, written, base),
+        Change::UpdateApplication { instance_id, written } => {
+            update_application(tx, instance_id, written, base)
         }
         Change::DeleteApplication { instance_id } => delete_application(tx, instance_id),
         Change::AddUser { username, .. } => add_user(tx, username, hash.unwrap_or_default(), now),
@@ -207,48 +229,39 @@ fn taken(error: rusqlite::Error, why: impl FnOnce() -> String) -> Refusal {
     }
 }
 
-fn judged(written: [&str; 3], base: &str) -> Result<[String; 3], Refusal> {
-    let [app_id, display_name, host_name] = written;
-    let app_id = names::app_id(app_id)?;
-    let display_name = names::display_name(display_name, &app_id)?;
-    Ok([app_id, display_name, names::host_name(host_name, base)?])
+/// What is kept of it, once it was judged.
+fn judged(id: &str, written: &Written, base: &str, before: bool) -> Result<Application, Refusal> {
+    let app_id = names::app_id(&written.app_id)?;
+    let display_name = names::display_name(&written.display_name, &app_id)?;
+    let host_name = names::host_name(&written.host_name, base)?;
+    let sign_in = written.sign_in.unwrap_or(before);
+    Ok(Application { instance_id: id.to_owned(), app_id, display_name, host_name, sign_in })
 }
 
-fn create_application(tx: &Transaction<'_>, written: [&String; 3], base: &str) -> Result<Applied, Refusal> {
+fn create_application(tx: &Transaction<'_>, written: &Written, base: &str) -> Result<Applied, Refusal> {
     bounded(tx, "application", APPLICATIONS)?;
-    let [app_id, display_name, host_name] = judged(written.map(String::as_str), base)?;
-    let id = uuid::Uuid::new_v4().to_string();
-    tx.execute(
-        "INSERT INTO application VALUES (?1, ?2, ?3, ?4)",
-        params![id, app_id, display_name, host_name],
-    )
-    .map_err(|error| {
-        taken(error, || format!("the host name `{host_name}` is taken by another application"))
-    })?;
-    let said =
-        json!({ "instanceId": id, "appId": app_id, "displayName": display_name, "hostName": host_name });
-    Ok(("CreateApplication", said, id))
+    let app = judged(&uuid::Uuid::new_v4().to_string(), written, base, false)?;
+    store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
+    Ok(("CreateApplication", json!(app), app.instance_id))
 }
 
 fn update_application(
     tx: &Transaction<'_>,
     id: &str,
-    written: [&String; 3],
+    written: &Written,
     base: &str,
 ) -> Result<Applied, Refusal> {
     let there = store::application_of(tx, id)?.ok_or_else(no_application)?;
     if there.is_own() {
         return Err(Refusal::bad("login and admin belong to the platform and can't be changed"));
     }
-    let [app_id, display_name, host_name] = judged(written.map(String::as_str), base)?;
-    let update =
-        "UPDATE application SET app_id = ?2, display_name = ?3, host_name = ?4 WHERE instance_id = ?1";
-    tx.execute(update, params![id, app_id, display_name, host_name]).map_err(|error| {
-        taken(error, || format!("the host name `{host_name}` is taken by another application"))
-    })?;
-    let said =
-        json!({ "instanceId": id, "appId": app_id, "displayName": display_name, "hostName": host_name });
-    Ok(("UpdateApplication", said, id.to_owned()))
+    let app = judged(id, written, base, there.sign_in)?;
+    store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
+    Ok(("UpdateApplication", json!(app), app.instance_id))
+}
+
+fn host_taken(error: rusqlite::Error, app: &Application) -> Refusal {
+    taken(error, || format!("the host name `{}` is taken by another application", app.host_name))
 }
 
 fn delete_application(tx: &Transaction<'_>, id: &str) -> Result<Applied, Refusal> {
@@ -270,7 +283,7 @@ fn add_user(tx: &Transaction<'_>, name: &str, hash: &str, now: Unix) -> Result<A
             format!("there is a user `{name}` already"),
         ));
     }
-    let id = store::add_user(tx, &name, hash, now, false)?;
+    let id = store::add_user(tx, &name, hash, now)?;
     Ok(("AddUser", json!({ "userId": id, "username": name }), id.to_string()))
 }
 

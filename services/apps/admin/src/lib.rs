@@ -105,25 +105,20 @@ impl Admin {
         Ok(())
     }
 
-    /// Makes the first administrator, if there is nobody at all: with the password of this hash, or in the development profile
-    /// with one that everybody knows, and that every page warns of.
-    async fn first_administrator(&self, hash: Option<String>, development: bool) -> Result<(), Refusal> {
-        let hash = match hash.filter(|hash| password::is_hash(hash)) {
-            Some(hash) => Some((hash, false)),
-            None if development => Some((self.passwords.hash("admin".into()).await?, true)),
-            None => None,
-        };
+    /// Makes the first administrator, if there is nobody at all, with the password of this hash.
+    async fn first_administrator(&self, hash: Option<String>) -> Result<(), Refusal> {
+        let hash = hash.filter(|hash| password::is_hash(hash));
         let now = self.now();
         self.db
             .run(move |tx| {
                 if !store::users(tx)?.is_empty() {
                     return Ok(());
                 }
-                let Some((hash, shipped)) = hash else {
+                let Some(hash) = hash else {
                     eprintln!("there is nobody who could sign in: set ADMIN_PASSWORD_HASH (nexushub-admin hash-password)");
                     return Ok(());
                 };
-                let id = store::add_user(tx, "admin", &hash, now, shipped)?;
+                let id = store::add_user(tx, "admin", &hash, now)?;
                 for app in [LOGIN, ADMIN] {
                     let columns = "INSERT INTO rule (application_id, rule_type, subject_type, subject_id, at)";
                     let words = (store::kept(RuleType::Accept), store::kept(SubjectType::User));
@@ -175,16 +170,12 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
 /// # Errors
 /// When its database or its port can't be had.
 pub fn run() -> io::Result<()> {
-    let variable = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
-    let hash = variable("ADMIN_PASSWORD_HASH");
-    // By the platform, or in the instance's own entry, which may set no name that begins with the platform's.
-    let profiles = ["NEXUSHUB_PROFILE", "ADMIN_PROFILE"].map(variable);
-    let development = profiles.iter().flatten().any(|profile| profile == "development");
+    let hash = env::var("ADMIN_PASSWORD_HASH").ok();
     serve(Settings::from_env()?, async |settings| {
         let db = Db::open(&settings.data.join("admin.sqlite"), store::STEPS).map_err(io::Error::other)?;
         let entrance = Entrance::from_env(&settings)?;
         let admin = Admin::new(db, entrance, &settings, time::clock()).await.map_err(io::Error::other)?;
-        admin.first_administrator(hash, development).await.map_err(io::Error::other)?;
+        admin.first_administrator(hash).await.map_err(io::Error::other)?;
         tokio::spawn(outbox::deliver(Arc::clone(&admin)));
         Ok(routes(admin))
     })

@@ -21,11 +21,12 @@ CREATE TABLE event (
   by TEXT NOT NULL, said TEXT NOT NULL
 ) STRICT;
 CREATE TABLE application (
-  instance_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, display_name TEXT NOT NULL, host_name TEXT NOT NULL UNIQUE
+  instance_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, display_name TEXT NOT NULL, host_name TEXT NOT NULL UNIQUE,
+  sign_in INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE user (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, folded TEXT NOT NULL UNIQUE, hash TEXT NOT NULL,
-  since INTEGER NOT NULL, shipped INTEGER NOT NULL DEFAULT 0
+  since INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE rule (
   id INTEGER PRIMARY KEY AUTOINCREMENT, application_id TEXT NOT NULL, rule_type TEXT NOT NULL, subject_type TEXT NOT NULL,
@@ -33,9 +34,10 @@ CREATE TABLE rule (
   UNIQUE (application_id, rule_type, subject_type, subject_id)
 ) STRICT;
 INSERT INTO event (cid, what, at, by, said) VALUES ('init', 'Init', 0, '', '{}');
-INSERT INTO application VALUES ('3bf3e3c0-6e51-482a-b180-00f6aa568ee9', 'login', 'Login', 'login');
-INSERT INTO application VALUES ('18736e4f-93f9-4606-a7be-863c7986ea5b', 'admin', 'Admin', 'admin');
-", "
+INSERT INTO application (instance_id, app_id, display_name, host_name)
+  VALUES ('3bf3e3c0-6e51-482a-b180-00f6aa568ee9', 'login', 'Login', 'login');
+INSERT INTO application (instance_id, app_id, display_name, host_name)
+  VALUES ('18736e4f-93f9-4606-a7be-863c7986ea5b', 'admin', 'Admin', 'admin');
 CREATE TABLE revocation (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER NOT NULL) STRICT;
 "];
 
@@ -47,6 +49,8 @@ pub(crate) struct Application {
     pub app_id: String,
     pub display_name: String,
     pub host_name: String,
+    /// It is for people who are signed in and may open it.
+    pub sign_in: bool,
 }
 
 impl Application {
@@ -103,8 +107,9 @@ pub(crate) fn kept(word: impl Serialize) -> String {
 
 /// Every application, by instance id.
 pub(crate) fn applications(tx: &Transaction<'_>) -> Result<Vec<Application>> {
-    let mut query =
-        tx.prepare_cached("SELECT instance_id, app_id, display_name, host_name FROM application ORDER BY 1")?;
+    let mut query = tx.prepare_cached(
+        "SELECT instance_id, app_id, display_name, host_name, sign_in FROM application ORDER BY 1",
+    )?;
     query.query_map([], application)?.collect()
 }
 
@@ -114,13 +119,22 @@ fn application(row: &Row<'_>) -> Result<Application> {
         app_id: row.get(1)?,
         display_name: row.get(2)?,
         host_name: row.get(3)?,
+        sign_in: row.get(4)?,
     })
 }
 
 /// One application.
 pub(crate) fn application_of(tx: &Transaction<'_>, id: &str) -> Result<Option<Application>> {
-    let query = "SELECT instance_id, app_id, display_name, host_name FROM application WHERE instance_id = ?1";
+    let query = "SELECT instance_id, app_id, display_name, host_name, sign_in FROM application WHERE instance_id = ?1";
     tx.query_row(query, [id], application).optional()
+}
+
+/// Keeps an application, a new one or one that there is.
+pub(crate) fn put_application(tx: &Transaction<'_>, app: &Application) -> Result<()> {
+    let put = "INSERT INTO application (instance_id, app_id, display_name, host_name, sign_in) VALUES (?1, ?2, ?3, ?4, ?5) \
+               ON CONFLICT (instance_id) DO UPDATE SET app_id = ?2, display_name = ?3, host_name = ?4, sign_in = ?5";
+    let Application { instance_id, app_id, display_name, host_name, sign_in } = app;
+    tx.execute(put, params![instance_id, app_id, display_name, host_name, sign_in]).map(drop)
 }
 
 /// Every user, by name.
@@ -155,21 +169,16 @@ pub(crate) fn fold(name: &str) -> String {
     name.trim().to_lowercase()
 }
 
-/// Adds a user; `shipped` is one whose password everybody knows.
-pub(crate) fn add_user(tx: &Transaction<'_>, name: &str, hash: &str, at: Unix, shipped: bool) -> Result<i64> {
-    let insert = "INSERT INTO user (name, folded, hash, since, shipped) VALUES (?1, ?2, ?3, ?4, ?5)";
-    tx.execute(insert, params![name, fold(name), hash, at, shipped])?;
+/// Adds a user.
+pub(crate) fn add_user(tx: &Transaction<'_>, name: &str, hash: &str, at: Unix) -> Result<i64> {
+    let insert = "INSERT INTO user (name, folded, hash, since) VALUES (?1, ?2, ?3, ?4)";
+    tx.execute(insert, params![name, fold(name), hash, at])?;
     Ok(tx.last_insert_rowid())
 }
 
 /// Gives a user another password; false when there is no such user.
 pub(crate) fn set_hash(tx: &Transaction<'_>, user: i64, hash: &str) -> Result<bool> {
-    Ok(tx.execute("UPDATE user SET hash = ?2, shipped = 0 WHERE id = ?1", params![user, hash])? > 0)
-}
-
-/// Whether somebody still has the password that everybody knows.
-pub(crate) fn has_shipped(tx: &Transaction<'_>) -> Result<bool> {
-    tx.query_row("SELECT EXISTS (SELECT 1 FROM user WHERE shipped = 1)", [], |row| row.get(0))
+    Ok(tx.execute("UPDATE user SET hash = ?2 WHERE id = ?1", params![user, hash])? > 0)
 }
 
 /// The rules, of one application or of all.
@@ -188,6 +197,11 @@ pub(crate) fn rules(tx: &Transaction<'_>, app: Option<&str>) -> Result<Vec<Rule>
         })
     };
     query.query_map([app], read)?.collect()
+}
+
+/// The application that a rule is about.
+pub(crate) fn application_ruled(tx: &Transaction<'_>, rule: i64) -> Result<Option<String>> {
+    tx.query_row("SELECT application_id FROM rule WHERE id = ?1", [rule], |row| row.get(0)).optional()
 }
 
 /// Whether a user, who exists, may open an application.

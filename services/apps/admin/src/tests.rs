@@ -58,10 +58,10 @@ struct World {
 /// With one user, `admin` (1), as `dist/up` makes one.
 async fn world() -> World {
     let hash = password::hash(PASSWORD).unwrap();
-    world_with(Some(hash), false).await
+    world_with(Some(hash)).await
 }
 
-async fn world_with(hash: Option<String>, development: bool) -> World {
+async fn world_with(hash: Option<String>) -> World {
     let folder = tempfile::tempdir().unwrap();
     let facade = Facade::play().await;
     let now = Arc::new(AtomicI64::new(1_700_000_000));
@@ -72,8 +72,7 @@ async fn world_with(hash: Option<String>, development: bool) -> World {
     let db = Db::open(&folder.path().join("admin.sqlite"), store::STEPS).unwrap();
     let entrance = Entrance::played_by(facade.port, SECRET);
     let admin = Admin::new(db, entrance, &settings, Arc::clone(&clock)).await.unwrap();
-    admin.first_administrator(hash, development).await.unwrap();
-    tokio::spawn(outbox::deliver(Arc::clone(&admin)));
+    admin.first_administrator(hash).await.unwrap();
     let app = guard(routes(Arc::clone(&admin)), SECRET, clock);
     World { app, admin, now, facade, _folder: folder }
 }
@@ -87,6 +86,11 @@ fn caller(id: &str) -> Identity {
 }
 
 impl World {
+    /// Tells login what it is to be told.
+    fn deliver(&self) {
+        tokio::spawn(outbox::deliver(Arc::clone(&self.admin)));
+    }
+
     async fn send(&self, who: &Identity, request: Builder, body: impl Into<Body>) -> Answer {
         let proof = Key::of(SECRET).prove(who, self.admin.now());
         let request = request.header("x-nexushub-identity", proof).body(body.into()).unwrap();
@@ -148,8 +152,8 @@ async fn the_provider_gets_the_list_as_the_contract_has_it() {
     assert_eq!(
         list,
         json!({ "applications": [
-            { "instanceId": ADMIN, "appId": "admin", "displayName": "Admin", "hostName": "admin" },
-            { "instanceId": LOGIN, "appId": "login", "displayName": "Login", "hostName": "login" },
+            { "instanceId": ADMIN, "appId": "admin", "displayName": "Admin", "hostName": "admin", "signIn": false },
+            { "instanceId": LOGIN, "appId": "login", "displayName": "Login", "hostName": "login", "signIn": false },
         ] })
     );
     let id = world.shop().await;
@@ -325,9 +329,36 @@ async fn a_user_who_is_removed_or_refused_is_signed_out_and_open_nothing_at_once
     world.publish("b", rule).await;
     assert_eq!(world.get(&user(2, "zoe"), "/api/users").await.status, StatusCode::OK);
     world.facade.refuse_ends(1);
+    world.deliver();
     world.publish("c", json!({ "type": "DeleteUser", "userId": 2 })).await;
     assert_eq!(world.get(&user(2, "zoe"), "/api/users").await.status, StatusCode::FORBIDDEN);
     assert_eq!(world.facade.revoked().await, 2);
+}
+
+#[tokio::test]
+async fn who_may_open_an_app_no_more_by_whatever_change_is_signed_out() {
+    let world = world().await;
+    world.deliver();
+    let (app, add) = (
+        world.shop().await,
+        |name: &str| json!({ "type": "AddUser", "username": name, "password": "a long enough one" }),
+    );
+    let rule = |kind: &str, subject: &str, id: i64| json!({ "type": "CreateUserAccessRule", "applicationId": app, "ruleType": kind, "subjectType": subject, "subjectId": id });
+    for (cid, event) in [
+        ("a", add("zoe")),
+        ("b", add("yan")),
+        ("c", rule("ACCEPT", "USER", 2)),
+        ("d", rule("ACCEPT", "GROUP", 0)),
+    ] {
+        assert_eq!(world.publish(cid, event).await.status, StatusCode::OK, "{cid}");
+    }
+    let denied = world.publish("e", rule("DENY", "USER", 3)).await;
+    assert_eq!(denied.status, StatusCode::OK, "{}", denied.text);
+    assert_eq!(world.facade.revoked_next(3).await, 3);
+    world.publish("f", json!({ "type": "DeleteUserAccessRule", "ruleId": 4 })).await;
+    assert_eq!(world.facade.revoked_next(1).await, 1, "zoe has a rule of her own");
+    world.publish("g", json!({ "type": "DeleteUserAccessRule", "ruleId": 3 })).await;
+    assert_eq!(world.facade.revoked_next(2).await, 2);
 }
 
 #[tokio::test]
@@ -354,21 +385,8 @@ async fn the_first_administrator_has_the_password_that_was_made_for_them() {
     let world = world().await;
     assert_eq!(world.login("admin", PASSWORD).await["UserID"], 1);
     assert_eq!(world.login("admin", "admin").await["Success"], false);
-    world.admin.first_administrator(Some(password::hash("yet another one").unwrap()), false).await.unwrap();
+    world.admin.first_administrator(Some(password::hash("yet another one").unwrap())).await.unwrap();
     assert_eq!(world.login("admin", PASSWORD).await["Success"], true, "only where there is nobody at all");
-    let nobody = world_with(Some("no hash".into()), false).await;
+    let nobody = world_with(Some("no hash".into())).await;
     assert_eq!(nobody.login("admin", "admin").await["Success"], false);
-}
-
-#[tokio::test]
-async fn the_password_that_everybody_knows_is_the_development_profiles_and_every_page_says_so() {
-    let world = world_with(None, true).await;
-    assert_eq!(world.login("admin", "admin").await["Success"], true);
-    for path in ["/", "/users", "/audit"] {
-        assert!(world.get(&user(1, "admin"), path).await.text.contains("everybody knows"), "{path}");
-    }
-    let change = json!({ "type": "UpdateUserPassword", "userId": 1, "password": "a long enough one" });
-    assert_eq!(world.publish("p", change).await.status, StatusCode::OK);
-    assert!(!world.get(&user(1, "admin"), "/").await.text.contains("everybody knows"));
-    assert!(!self::world().await.get(&user(1, "admin"), "/").await.text.contains("everybody knows"));
 }

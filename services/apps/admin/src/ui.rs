@@ -23,7 +23,7 @@ use nexushub_applib::{
     page::{self, Page, STYLE, file_name},
 };
 
-use crate::{Admin, Administrator, store};
+use crate::{Admin, Administrator};
 
 const SCRIPT: &str = include_str!("ui/script.js");
 
@@ -60,8 +60,6 @@ pub(crate) fn routes() -> Router<Arc<Admin>> {
 pub(crate) struct Visitor {
     pub user: User,
     pub csrf: String,
-    /// Whether somebody has the password that everybody knows.
-    pub shipped: bool,
     pub login: String,
 }
 
@@ -75,10 +73,8 @@ where
         let admin = Arc::<Admin>::from_ref(state);
         let Administrator(user) =
             Administrator::from_request_parts(parts, state).await.map_err(|no| stray(&no))?;
-        let shipped =
-            admin.db.run(|tx| Ok::<_, Refusal>(store::has_shipped(tx)?)).await.map_err(|no| stray(&no))?;
         let csrf = admin.csrf.token(&visit(&user));
-        Ok(Self { user, csrf, shipped, login: admin.login.clone() })
+        Ok(Self { user, csrf, login: admin.login.clone() })
     }
 }
 
@@ -164,12 +160,6 @@ impl Visitor {
                 (head(title))
                 body {
                     a.skip href="#content" { "To the content" }
-                    @if self.shipped {
-                        p.notice.banner role="alert" {
-                            "Development profile: somebody still has the password that everybody knows. "
-                            a href="/users" { "Change it" } "."
-                        }
-                    }
                     header.top {
                         a.brand href="/" { span.mark aria-hidden="true" {} "NexusHub" }
                         nav aria-label="Main" {

@@ -1,16 +1,21 @@
-//! Who guesses passwords waits, longer each time: by the name that is tried and by the address that tries. An attempt counts
-//! before its answer is known, so that many at once are no way around; one that was right is taken back.
+//! Who guesses passwords waits, longer each time: by the name that is tried from an address, and by the address for whatever name. For
+//! one name from wherever they come attempts wait, too, but only once they are many, and never long: else anybody could keep
+//! somebody out. An attempt counts before its answer is known, so that many at once are no way around; one that was right is taken back.
 
 use std::{collections::HashMap, net::IpAddr};
 
 use nexushub_applib::time::Unix;
 
-/// Wrong attempts for one name that cost nothing: people mistype.
-const FREE_NAME: u32 = 4;
+/// Wrong attempts for one name from one address that cost nothing: people mistype.
+const FREE_PAIR: u32 = 4;
 /// The same from one address, behind which there may be many people.
 const FREE_ADDRESS: u32 = 20;
+/// The same for one name from anywhere.
+const FREE_NAME: u32 = 50;
 /// The longest wait, in seconds.
 const LONGEST: Unix = 900;
+/// The longest because of what others tried.
+const LONGEST_NAME: Unix = 15;
 /// After so many quiet seconds an entry is forgotten.
 const FORGOTTEN: Unix = 3600;
 /// Entries; with one more the quietest is forgotten.
@@ -18,8 +23,20 @@ const ENTRIES: usize = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
-    Name(String),
+    Pair(String, String),
     Address(String),
+    Name(String),
+}
+
+impl Key {
+    /// Attempts that cost nothing, and the longest wait.
+    fn terms(&self) -> (u32, Unix) {
+        match self {
+            Self::Pair(..) => (FREE_PAIR, LONGEST),
+            Self::Address(_) => (FREE_ADDRESS, LONGEST),
+            Self::Name(_) => (FREE_NAME, LONGEST_NAME),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,12 +52,13 @@ pub(crate) struct Guesses(HashMap<Key, Entry>);
 
 /// An attempt that was let through.
 #[derive(Debug)]
-pub(crate) struct Attempt([Key; 2]);
+pub(crate) struct Attempt([Key; 3]);
 
 impl Guesses {
     /// An attempt begins, unless it has to wait so many seconds.
     pub(crate) fn begin(&mut self, name: &str, address: &str, now: Unix) -> Result<Attempt, Unix> {
-        let keys = [Key::Name(name.trim().to_lowercase()), Key::Address(network(address))];
+        let (name, network) = (name.trim().to_lowercase(), network(address));
+        let keys = [Key::Pair(name.clone(), network.clone()), Key::Address(network), Key::Name(name)];
         let waits = keys.iter().filter_map(|key| self.0.get(key)).map(|entry| entry.until - now);
         if let Some(wait) = waits.max().filter(|wait| *wait > 0) {
             return Err(wait);
@@ -51,7 +69,7 @@ impl Guesses {
         Ok(Attempt(keys))
     }
 
-    /// The password was right. The name begins anew; of the address only this attempt is taken back, or whoever has one
+    /// The password was right. The name begins anew there; of the address only this attempt is taken back, or whoever has one
     /// account could guess at all others.
     pub(crate) fn right(&mut self, attempt: &Attempt) {
         self.take_back(attempt);
@@ -72,7 +90,7 @@ impl Guesses {
         if self.0.len() >= ENTRIES && !self.0.contains_key(&key) {
             self.make_room(now);
         }
-        let free = if matches!(key, Key::Name(_)) { FREE_NAME } else { FREE_ADDRESS };
+        let (free, longest) = key.terms();
         let entry = self.0.entry(key).or_default();
         if now - entry.last > FORGOTTEN {
             *entry = Entry::default();
@@ -81,14 +99,16 @@ impl Guesses {
         entry.last = now;
         if entry.attempts > free {
             let doublings = (entry.attempts - free - 1).min(10);
-            entry.until = now + (1 << doublings).min(LONGEST);
+            entry.until = now + (1 << doublings).min(longest);
         }
     }
 
     fn make_room(&mut self, now: Unix) {
         self.0.retain(|_, entry| now - entry.last <= FORGOTTEN);
         if self.0.len() >= ENTRIES {
-            let quietest = self.0.iter().min_by_key(|(_, entry)| entry.last).map(|(key, _)| key.clone());
+            // Who waits is forgotten last, or making many others would be a way out.
+            let order = |(_, entry): &(&Key, &Entry)| (entry.until > now, entry.last);
+            let quietest = self.0.iter().min_by_key(order).map(|(key, _)| key.clone());
             quietest.map(|key| self.0.remove(&key));
         }
     }
@@ -110,18 +130,42 @@ mod tests {
     #[test]
     fn guessing_at_a_name_waits_twice_as_long_each_time_up_to_a_quarter_of_an_hour() {
         let (mut guesses, mut now, mut waits) = (Guesses::default(), 1000, Vec::new());
-        for number in 0..20 {
-            match guesses.begin("Zoe ", &format!("192.0.2.{number}"), now) {
-                Ok(_) => {}
-                Err(wait) => {
-                    waits.push(wait);
-                    now += wait;
-                    guesses.begin("zoe", &format!("198.51.100.{number}"), now).unwrap();
-                }
+        for _ in 0..20 {
+            if let Err(wait) = guesses.begin("Zoe ", "192.0.2.1", now) {
+                waits.push(wait);
+                now += wait;
+                guesses.begin("zoe", "192.0.2.1", now).unwrap();
             }
         }
         assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32]);
         assert_eq!(*waits.iter().max().unwrap(), LONGEST);
+    }
+
+    #[test]
+    fn who_is_guessed_at_from_everywhere_waits_a_moment_and_is_not_kept_out() {
+        let mut guesses = Guesses::default();
+        for number in 0..FREE_NAME {
+            guesses.begin("zoe", &format!("192.0.2.{number}"), 0).unwrap();
+        }
+        assert!(guesses.begin("zoe", "198.51.100.1", 0).is_ok());
+        let (mut longest, mut now) = (0, 0);
+        for number in 0..100 {
+            if let Err(wait) = guesses.begin("zoe", &format!("203.0.113.{number}"), now) {
+                (longest, now) = (longest.max(wait), now + wait);
+                guesses.begin("zoe", &format!("203.0.113.{number}"), now).unwrap();
+            }
+        }
+        assert!((1..=LONGEST_NAME).contains(&longest), "{longest}");
+    }
+
+    #[test]
+    fn who_waits_is_not_forgotten_for_those_who_do_not() {
+        let mut guesses = Guesses::default();
+        while guesses.begin("zoe", "192.0.2.1", 0).is_ok() {}
+        for number in 0..ENTRIES {
+            guesses.begin(&format!("n{number}"), &format!("a{number}"), 0).unwrap();
+        }
+        assert!(guesses.begin("zoe", "192.0.2.1", 0).is_err());
     }
 
     #[test]
@@ -151,7 +195,7 @@ mod tests {
         }
         let address = &guesses.0[&Key::Address("192.0.2.1".into())];
         assert!(address.attempts >= 5, "{address:?}");
-        assert!(!guesses.0.contains_key(&Key::Name("own".into())));
+        assert!(!guesses.0.contains_key(&Key::Pair("own".into(), "192.0.2.1".into())));
     }
 
     #[test]
@@ -164,6 +208,6 @@ mod tests {
         }
         assert!(guesses.0.len() <= ENTRIES);
         guesses.begin("x", "y", 10_000).unwrap();
-        assert_eq!(guesses.0.len(), 2);
+        assert_eq!(guesses.0.len(), 3);
     }
 }

@@ -58,7 +58,8 @@ fn only(who: &Identity, callers: &[&str]) -> Result<(), Refusal> {
     known.then_some(()).ok_or_else(|| Refusal::forbidden("not for this caller"))
 }
 
-fn worthless(why: Worthless) -> Response {
+fn worthless(login: &Login, why: Worthless) -> Response {
+    login.news.notify_one(); // that it was used may have ended its session
     (StatusCode::UNAUTHORIZED, Json(json!({ "error": why.word() }))).into_response()
 }
 
@@ -110,7 +111,7 @@ pub(crate) async fn access_token(
     let held = login.db.run(move |tx| Ok::<_, Refusal>(store::look(tx, &held, Some(&wanted), now)?)).await?;
     let session = match held {
         Ok(session) => session,
-        Err(why) => return Ok(worthless(why)),
+        Err(why) => return Ok(worthless(&login, why)),
     };
     if let Some(answer) = refused(&login, &session.person, &app).await? {
         return Ok(answer);
@@ -123,7 +124,7 @@ pub(crate) async fn access_token(
         }
         Ok::<_, Refusal>(next)
     });
-    Ok(next.await?.map_or_else(worthless, |next| granted(&next, &app, now)))
+    Ok(next.await?.map_or_else(|why| worthless(&login, why), |next| granted(&next, &app, now)))
 }
 
 /// `POST /internal/redeem`: a code, which is gone then, against the first token of a family for one app.
@@ -138,7 +139,7 @@ pub(crate) async fn redeem(
         login.db.run(move |tx| Ok::<_, Refusal>(store::take(tx, &code, &wanted, &state, now)?)).await?;
     let (session, person) = match taken {
         Ok(taken) => taken,
-        Err(why) => return Ok(worthless(why)),
+        Err(why) => return Ok(worthless(&login, why)),
     };
     if let Some(answer) = refused(&login, &person, &app).await? {
         return Ok(answer);
@@ -174,7 +175,8 @@ pub(crate) async fn logout(
     });
     let ended = ended.await?;
     login.news.notify_one();
-    Ok(ended.map_or_else(worthless, |ids| Json(json!({ "SessionIDs": ids })).into_response()))
+    Ok(ended
+        .map_or_else(|why| worthless(&login, why), |ids| Json(json!({ "SessionIDs": ids })).into_response()))
 }
 
 /// `POST /internal/revoke`: all sessions of a user end, because admin says so.

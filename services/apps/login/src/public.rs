@@ -1,4 +1,4 @@
-//! `POST /public/login`, as clients of both earlier generations ask it, and what it shares with the page: who may try, and how
+//! `POST /public/login`, as clients of the HTTP contract ask it, and what it shares with the page: who may try, and how
 //! often.
 
 use std::sync::Arc;
@@ -67,10 +67,11 @@ pub(crate) async fn authenticate(
 ) -> Result<Granted, No> {
     let now = login.now();
     let name: String = claimed.username.trim().to_owned();
+    if name.chars().count() > NAME_MAX || claimed.password.len() > PASSWORD_MAX {
+        return Err(No::Wrong); // nobody's, which costs nothing to know
+    }
     let attempt = login.guesses().begin(&name, &origin.address, now).map_err(No::Wait)?;
-    let plausible = name.chars().count() <= NAME_MAX && claimed.password.len() <= PASSWORD_MAX;
-    let known = if plausible { login.directory.who(&name, &claimed.password).await } else { Ok(None) };
-    let known = known.map_err(|error| {
+    let known = login.directory.who(&name, &claimed.password).await.map_err(|error| {
         login.guesses().take_back(&attempt);
         No::Refused(directory::away(&error))
     })?;
@@ -78,7 +79,6 @@ pub(crate) async fn authenticate(
     let Some(person) = known else {
         entry.what = "refusal".into();
         entry.detail = "wrong name or password".into();
-        entry.name.truncate(entry.name.char_indices().nth(NAME_MAX).map_or(entry.name.len(), |(at, _)| at));
         login.db.run(move |tx| Ok(store::audit(tx, &entry)?)).await.map_err(No::Refused)?;
         return Err(No::Wrong);
     };
@@ -89,7 +89,9 @@ pub(crate) async fn authenticate(
         store::audit(tx, &entry)?;
         Ok(store::begin(tx, &person, &origin, now)?)
     });
-    begun.await.map_err(No::Refused)
+    let begun = begun.await.map_err(No::Refused);
+    login.news.notify_one(); // it may be one session too many, of which the oldest ends
+    begun
 }
 
 /// `POST /public/login {"username","password"}`. Who names nobody and holds a good token already goes on with that.
@@ -110,7 +112,7 @@ pub(crate) async fn login(State(login): State<Arc<Login>>, headers: HeaderMap, b
     };
     match granted {
         Ok(granted) => {
-            // The earlier generation's apps were handed a token here, in a URL; what opens an app now is the cookie.
+            // Clients expect this field; what opens an app is the cookie.
             let inert = uuid::Uuid::new_v4().to_string();
             let domain = asked_host(&headers, &login.host);
             let mut answer = Json(json!({ "domain": domain, "app_refresh_token": inert })).into_response();
@@ -125,5 +127,6 @@ async fn go_on(login: &Login, token: String) -> Result<Granted, No> {
     let now = login.now();
     let next =
         login.db.run(move |tx| Ok(store::rotate(tx, &token, None, now)?)).await.map_err(No::Refused)?;
+    login.news.notify_one(); // a token that was too old ended its session
     next.map_err(|_| No::Wrong)
 }

@@ -45,6 +45,10 @@ const CODE_LIFE: Unix = 60;
 const SESSIONS: i64 = 100;
 /// Generations of a family whose tokens are still known; an older one is unknown, which is as useless.
 const GENERATIONS: i64 = 500;
+/// Families of one session for one app: of a browser whose cookies were lost, say. The oldest go.
+const FAMILIES: i64 = 20;
+/// Tokens of one generation of a family besides the newest: of tabs that asked at once.
+const TWINS: i64 = 8;
 /// Lines of the audit trail.
 const AUDIT: i64 = 100_000;
 
@@ -138,6 +142,9 @@ pub(crate) fn found(tx: &Transaction<'_>, session: &str, app: Option<&str>, now:
     let columns = "INSERT INTO family (session, app, newest, since, expires) VALUES (?1, ?2, 0, ?3, ?4)";
     tx.execute(columns, params![session, app, now, expires])?;
     let token = give(tx, tx.last_insert_rowid(), 0)?;
+    let surplus = "DELETE FROM family WHERE id IN (SELECT id FROM family WHERE session = ?1 AND app IS ?2 ORDER BY id DESC \
+                   LIMIT -1 OFFSET ?3)";
+    tx.execute(surplus, params![session, app, FAMILIES])?;
     let (id, name) =
         tx.query_row("SELECT user_id, user_name FROM session WHERE id = ?1", [session], |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -150,6 +157,9 @@ fn give(tx: &Transaction<'_>, family: i64, generation: i64) -> Result<String> {
     tx.execute("INSERT INTO token VALUES (?1, ?2, ?3)", params![digest(&token), family, generation])?;
     let old = "DELETE FROM token WHERE family = ?1 AND generation < ?2";
     tx.execute(old, params![family, generation - GENERATIONS])?;
+    let surplus = "DELETE FROM token WHERE digest IN (SELECT digest FROM token WHERE family = ?1 AND generation = ?2 \
+                   AND digest <> ?3 LIMIT -1 OFFSET ?4)";
+    tx.execute(surplus, params![family, generation, digest(&token), TWINS])?;
     Ok(token)
 }
 
@@ -179,14 +189,10 @@ fn hold(tx: &Transaction<'_>, token: &str, now: Unix) -> Result<std::result::Res
         Verdict::Next(next) => Ok(Held { next, ..held }),
         Verdict::Expired => Err(Worthless::Expired),
         Verdict::Reused => {
-            tx.execute("DELETE FROM family WHERE id = ?1", [held.family])?;
-            let others = "SELECT count(*) FROM family WHERE session = ?1";
-            if tx.query_row(others, [&held.session.id], |row| row.get::<_, i64>(0))? == 0 {
-                end(tx, &held.session.id)?;
-            }
+            end(tx, &held.session.id)?; // access tokens say of which session they are, not of which family
             let Person { id, name } = held.session.person;
             let app = held.app.unwrap_or_default();
-            let detail = "a token that another had followed was used: all of its family are void".to_owned();
+            let detail = "a token that another had followed was used: its session is over".to_owned();
             let entry = Entry {
                 at: now,
                 what: "reuse".into(),
@@ -289,6 +295,7 @@ pub(crate) fn issue(
     now: Unix,
 ) -> Result<String> {
     let code = random();
+    tx.execute("DELETE FROM code WHERE expires <= ?1", [now])?;
     tx.execute(
         "INSERT INTO code VALUES (?1, ?2, ?3, ?4, ?5)",
         params![digest(&code), session, app, state, now + CODE_LIFE],

@@ -51,6 +51,8 @@ struct Application {
     #[serde(default)]
     display_name: Option<String>,
     host_name: String,
+    #[serde(default)]
+    sign_in: bool,
 }
 
 /// Enough to tell which instance is meant.
@@ -102,9 +104,11 @@ impl List {
 }
 
 fn entry(application: Application, judge: &Judge) -> Result<Entry, String> {
-    let Application { instance_id, app_id, display_name, host_name } = application;
+    let Application { instance_id, app_id, display_name, host_name, sign_in } = application;
     let display_name = display_name.filter(|name| !name.is_empty());
-    judge.application(&instance_id, app_id, display_name, &host_name).map_err(|bad| bad.to_string())
+    judge
+        .application(&instance_id, app_id, display_name, (&host_name, sign_in))
+        .map_err(|bad| bad.to_string())
 }
 
 fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Row>, D::Error> {
@@ -148,7 +152,7 @@ mod tests {
     fn an_application_is_read_as_the_contract_has_it() {
         let list = listed(
             r#"{"applications":[{"instanceId":"i","appId":"shop","displayName":"The shop",
-                "hostName":"Shop.b.localhost:8443","debugPublishToken":"x"},
+                "hostName":"Shop.b.localhost:8443","debugPublishToken":"x","signIn":true},
                 {"instanceId":"j","appId":"j","displayName":"","hostName":"j"}],"more":1}"#,
         );
         let list = list.unwrap();
@@ -158,6 +162,7 @@ mod tests {
         assert_eq!(fields[0].display_name.as_deref(), Some("The shop"));
         assert_eq!(fields[0].host_name.as_ref().unwrap().as_str(), "shop");
         assert_eq!((fields[1].display_name.as_ref(), fields[0].release.as_ref()), (None, None));
+        assert!(fields[0].route.as_ref().unwrap().sign_in && fields[1].route.is_none());
     }
 
     #[test]

@@ -156,6 +156,11 @@ impl Facade {
         *self.revoked.clone().wait_for(|user| *user != 0).await.unwrap()
     }
 
+    /// Waits until login was told to sign out this user.
+    pub(super) async fn revoked_next(&self, wanted: i64) -> i64 {
+        *self.revoked.clone().wait_for(|user| *user == wanted).await.unwrap()
+    }
+
     pub(super) fn orders(&self) -> Vec<(String, String, String)> {
         self.heard.lock().unwrap().orders.clone()
     }

@@ -197,6 +197,7 @@ async fn users_and_rules_are_managed_in_the_pages() {
     assert_eq!(world.form("/users/2", &[("username", "zoë")]).await.location(), "/users?done=renamed");
     let own = world.form("/users/1/delete", &[]).await;
     assert!(own.status == StatusCode::BAD_REQUEST && own.text.contains("removes themselves"), "{}", own.text);
+    world.deliver();
     assert_eq!(world.form("/users/2/signout", &[]).await.location(), "/users?done=signout");
     assert_eq!(world.facade.revoked().await, 2);
     assert_eq!(world.form("/users/2/delete", &[]).await.location(), "/users?done=deleted");

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::{
     Notice, Sent, Tab, Visitor, again,
-    apps::{away, state},
+    apps::{away, for_people, state, written},
     package, people,
     words::{Live, when},
 };
@@ -94,9 +94,9 @@ pub(crate) struct After {
 fn done(after: &str) -> Option<Notice> {
     let text = match after {
         "created" => "Created. Push its package below, and it starts.",
-        "updated" => "Saved. A new host name counts at once; the app goes on meanwhile.",
-        "restart" => "A new process is coming up beside the old one.",
-        "pause" => "Paused: requests wait until it is resumed.",
+        "updated" => "Saved. A new address counts as soon as the platform has heard of it, within a second.",
+        "restart" => "It is being started anew; its state below says how far that is.",
+        "pause" => "Paused: requests wait a while for it to be resumed, and are told to come back then.",
         "resume" => "It goes on.",
         "rule" => "The rule counts from now on.",
         "ruled" => "The rule is gone.",
@@ -166,7 +166,7 @@ fn title(sight: &Sight, visitor: &Visitor, path: &str, admin: &Admin) -> Markup 
             div.actions {
                 (order("restart", "Restart", None))
                 @if paused { (order("resume", "Resume", None)) }
-                @else { (order("pause", "Pause", Some("Let its requests wait until it is resumed?"))) }
+                @else { (order("pause", "Pause", Some("Let its requests wait for a while?"))) }
                 a.button.primary.small href={ "https://" (sight.host()) "." (admin.suffix) "/" } { "Open" }
             }
         }
@@ -232,12 +232,13 @@ fn configuration(sight: &Sight, visitor: &Visitor, path: &str, admin: &Admin) ->
                 input #appid name="appId" value=(app.app_id) required maxlength="128" autocapitalize="none" spellcheck="false";
                 label for="host" { "Host name " small { "." (admin.base) } }
                 input #host name="hostName" value=(app.host_name) required autocapitalize="none" spellcheck="false";
+                (for_people(app.sign_in))
                 p.hint { "Instance " code { (sight.id) } }
                 button.primary.wide { "Save" }
             }
             details {
                 summary { "Remove this app" }
-                p.quiet { "It is stopped, and its address answers no more. Its data are kept on the machine." }
+                p.quiet { "It is stopped, and its address answers no more. Its data are kept on the machine, below its instance id; an app made anew begins without them." }
                 form method="post" action={ (path) "/delete" } data-confirm={ "Remove " (app.display_name) "?" } {
                     (visitor.token())
                     button.danger { "Remove " (app.display_name) }
@@ -251,6 +252,12 @@ fn access(sight: &Sight, visitor: &Visitor, path: &str) -> Markup {
     html! {
         section.card #access {
             h2 { "Who may open it" }
+            @if sight.ours.as_ref().is_some_and(|app| !app.sign_in && !app.is_own()) {
+                p.notice.warn {
+                    "Whoever reaches its address may: these rules count for access tokens, and for its pages once it is "
+                    "“only for people who sign in” (Configuration)."
+                }
+            }
             (people::rule_rows(&sight.rules, &sight.users, None, visitor, path))
             form method="post" action={ (path) "/rules" } {
                 (visitor.token())
@@ -258,8 +265,7 @@ fn access(sight: &Sight, visitor: &Visitor, path: &str) -> Markup {
                 button.wide { "Add the rule" }
             }
             p.hint {
-                "A rule for a user goes before one for everybody; without any, nobody may. It counts for apps that ask for a sign-in "
-                "(" code { "sign_in" } ") and for access tokens."
+                "A rule for a user goes before one for everybody; without any, nobody may."
             }
         }
     }
@@ -302,12 +308,7 @@ pub(crate) async fn update(
     Path(id): Path<String>,
     sent: Sent,
 ) -> Result<Response, Response> {
-    let change = Change::UpdateApplication {
-        instance_id: id.clone(),
-        app_id: sent.field("appId").to_owned(),
-        display_name: sent.field("displayName").to_owned(),
-        host_name: sent.field("hostName").to_owned(),
-    };
+    let change = Change::UpdateApplication { instance_id: id.clone(), written: written(&sent) };
     let done = admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.user.name, change).await;
     answer(&admin, &sent, &id, done.map(|_| "updated")).await
 }

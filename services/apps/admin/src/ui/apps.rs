@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{Notice, Sent, Tab, Visitor, again, words::Live};
 use crate::{
     Admin,
-    events::Change,
+    events::{Change, Written},
     platform::{Held, Instance, Instances},
     store::{self, Application},
 };
@@ -99,7 +99,7 @@ pub(crate) async fn show(
     Query(after): Query<After>,
 ) -> Result<Page, Refusal> {
     let notice = match after.done.as_str() {
-        "deleted" => Some(Notice::Good("The app is removed. Its data are kept on the machine.".into())),
+        "deleted" => Some(Notice::Good("The app is removed. Its data are kept on the machine, below its instance id; an app made anew begins without them.".into())),
         "confirmed" => Some(Notice::Good("Confirmed: the removals are carried out now.".into())),
         _ => None,
     };
@@ -212,6 +212,7 @@ fn new_app(visitor: &Visitor, draft: &Draft<'_>, admin: &Admin) -> Markup {
                     input #host name="hostName" value=(draft.host) required maxlength="253" placeholder="shop"
                         autocapitalize="none" spellcheck="false";
                 }
+                (for_people(false))
                 div.end { button.primary { "Create" } }
             }
             p.hint { "Several apps may share an app id: they run the same package, each at its own host name, with data of its own." }
@@ -219,13 +220,29 @@ fn new_app(visitor: &Visitor, draft: &Draft<'_>, admin: &Admin) -> Markup {
     }
 }
 
-/// `POST /apps`
-pub(crate) async fn create(State(admin): State<Arc<Admin>>, sent: Sent) -> Result<Response, Response> {
-    let change = Change::CreateApplication {
+/// Whether an app is for people who sign in.
+pub(crate) fn for_people(sign_in: bool) -> Markup {
+    html! {
+        label.check {
+            input type="checkbox" name="signIn" value="yes" checked[sign_in];
+            "Only for people who sign in and may open it"
+        }
+    }
+}
+
+/// An application, as a form says it.
+pub(crate) fn written(sent: &Sent) -> Written {
+    Written {
         app_id: sent.field("appId").to_owned(),
         display_name: sent.field("displayName").to_owned(),
         host_name: sent.field("hostName").to_owned(),
-    };
+        sign_in: Some(sent.field("signIn") == "yes"),
+    }
+}
+
+/// `POST /apps`
+pub(crate) async fn create(State(admin): State<Arc<Admin>>, sent: Sent) -> Result<Response, Response> {
+    let change = Change::CreateApplication { written: written(&sent) };
     match admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.user.name, change).await {
         Ok(done) => Ok(see_other(&format!("/apps/{}?done=created", done.made))),
         Err(refusal) => {
