@@ -36,7 +36,9 @@ pub(crate) const DAEMONS: [&str; DAEMONS_OF_PLATFORM.len()] = {
 /// platform in /run/nexushub and /var/lib/nexushub, which systemd runs.
 #[derive(Debug, Parser)]
 #[command(name = "nexushub", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage; `plan` and `up` have more, see their help."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -76,12 +78,13 @@ pub(crate) enum Command {
     /// Print what the proxy counts, as Prometheus reads it
     ///
     /// Requests, answers by class, times and bytes of each app, connections, refusals; since the proxy was started. To have it
-    /// scraped, write it where a collector of text files looks.
+    /// scraped, set platform.metrics_listen: GET /metrics there, by plain HTTP and without a login.
     Metrics,
     /// Show who did what on the platform, or verify that record
     ///
     /// Each daemon notes the changes that are asked of it: who asked, from where, what came of it. Each entry bears the digest
-    /// of the one before it.
+    /// of the one before it, so what was changed or taken out between two others shows. Changes of users, rules and applications
+    /// are on the admin app's page Audit, sign-ins on each user's own page.
     Audit(Audit),
     /// Replace a daemon, or start an app anew
     ///
@@ -99,7 +102,7 @@ pub(crate) enum Command {
     /// Instances that vanished from its list in great number go on until their removal is confirmed (nexushub apply). Exit
     /// code 0 when nothing is held, 1 when that can't be told, 2 when something is.
     Plan(Plan),
-    /// Confirm what is held back
+    /// Stop what is held back: instances that the admin app no longer lists
     Apply(Apply),
     /// Upload an app, install it, and wait until it answers
     ///
