@@ -16,7 +16,7 @@
 
 use std::{
     collections::VecDeque,
-    env, fs, io,
+    env, io,
     net::Ipv4Addr,
     path::Path,
     pin::Pin,
@@ -32,17 +32,16 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::RootCertStore;
+use rustls_pki_types::ServerName;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::{Refusal, Settings};
+use crate::{
+    Refusal, Settings,
+    tls::{self, Duplex},
+};
 
 /// Where the entrance is, where the platform does not say.
 const ENTRANCE: &str = "internal.yesterday.localhost:8443";
@@ -220,14 +219,10 @@ impl Entrance {
         let name =
             ServerName::try_from(name.to_owned()).map_err(|_| invalid("NEXUSHUB_ENTRANCE has no name"))?;
         let roots = match env::var_os("SSL_CERT_FILE") {
-            Some(path) => roots(Path::new(&path))?,
+            Some(path) => tls::authorities(Path::new(&path))?,
             None => RootCertStore::empty(),
         };
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let config = config.with_root_certificates(roots).with_no_client_auth();
-        Ok(Self::over(Way::Tls(TlsConnector::from(Arc::new(config)), name, port), at, &settings.secret))
+        Ok(Self::over(Way::Tls(tls::connector(roots)?, name, port), at, &settings.secret))
     }
 
     /// A server on this machine that plays the entrance without TLS: for tests of apps.
@@ -350,18 +345,6 @@ impl Connection {
             kept.push_back(Kept { sender, since: Instant::now() });
         }
     }
-}
-
-/// Both directions of a connection.
-trait Duplex: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
-
-fn roots(path: &Path) -> io::Result<RootCertStore> {
-    let pem = fs::read(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
-    Ok(roots)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@
 //! | a folder that outlives it | `NEXUSHUB_DATA` (`/db` in a box) | [`db::Db`] (feature `sqlite`) |
 //! | who asks | headers that only the platform can have written | [`Identity`] |
 //! | a way to other apps | the internal entrance, with its own `INTERNAL_SECRET` | [`calls::Entrance`] (feature `calls`) |
+//! | a way out, with `egress = "internet"` | its box | [`web::Web`] (feature `calls`) |
 //!
 //! What nobody can do for it: refuse what a caller may not. `/public/*` is for everybody; `/api/*` and, of an app with
 //! `sign_in = true`, every other path is asked for by whom the platform let in; `/internal/*` by the apps that its rules name.
@@ -44,6 +45,10 @@ pub mod page;
 mod serve;
 pub mod text;
 pub mod time;
+#[cfg(feature = "calls")]
+mod tls;
+#[cfg(feature = "calls")]
+pub mod web;
 
 pub use error::Refusal;
 pub use identity::{Identity, User};
