@@ -1,4 +1,5 @@
-//! What login asks: whether a name and a password go together, who may open what, and another password for somebody.
+//! What login asks: whether a name and a password go together, whose a name is, who may open what, and another password for
+//! somebody.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Admin, password,
-    store::{self, ADMIN, Event, LOGIN},
+    store::{self, ADMIN, Event, LOGIN, User},
 };
 
 /// A name and a password, in the earlier generation's letters or in lower case.
@@ -19,6 +20,13 @@ pub(crate) struct Claim {
     name: String,
     #[serde(rename = "Password", alias = "password")]
     password: String,
+}
+
+/// A name alone.
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    #[serde(rename = "Username")]
+    name: String,
 }
 
 /// Somebody and an app.
@@ -56,10 +64,25 @@ pub(crate) async fn do_login(
     let found = admin.db.run(move |tx| Ok::<_, Refusal>(store::user_named(tx, &name)?)).await?;
     let (user, hash) = found.unzip();
     let good = admin.passwords.verify(hash, password).await?;
-    Ok(Json(match user.filter(|_| good) {
+    Ok(found_or_not(user.filter(|_| good)))
+}
+
+/// `POST /internal/user`: for login, where an identity provider says who somebody is.
+pub(crate) async fn user(
+    State(admin): State<Arc<Admin>>,
+    who: Identity,
+    Json(Named { name }): Json<Named>,
+) -> Result<Json<Value>, Refusal> {
+    only_login(&who)?;
+    let found = admin.db.run(move |tx| Ok::<_, Refusal>(store::user_named(tx, &name)?)).await?;
+    Ok(found_or_not(found.map(|(user, _)| user)))
+}
+
+fn found_or_not(user: Option<User>) -> Json<Value> {
+    Json(match user {
         Some(user) => json!({ "Success": true, "UserID": user.id, "UserName": user.name }),
         None => json!({ "Success": false, "UserID": 0, "UserName": "" }),
-    }))
+    })
 }
 
 /// `POST /internal/checkAccess`

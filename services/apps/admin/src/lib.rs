@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! people ── pages (ui.rs) ──┐                        ┌── /api/applications, /api/poll ── provider
-//! clients ── /api/publish ──┴─> events.rs ─> store.rs ─┴── /internal/dologin, checkAccess ── login
+//! clients ── /api/publish ──┴─> events.rs ─> store.rs ─┴── /internal/dologin, user, checkAccess ── login
 //! ```
 //! Who gets here at all is the proxy's to say; who gets anything is said here once more, by the rules of this moment
 //! (`Administrator`), so that access that was taken is gone at once.
@@ -159,6 +159,7 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
         .route("/api/users", get(api::users))
         .route("/api/user-access-rules", get(api::rules))
         .route("/internal/dologin", post(internal::do_login))
+        .route("/internal/user", post(internal::user))
         .route("/internal/checkAccess", post(internal::check_access))
         .route("/internal/setPassword", post(internal::set_password))
         .merge(ui::routes())

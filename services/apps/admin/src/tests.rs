@@ -267,6 +267,18 @@ async fn users_sign_in_with_their_password_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_user_is_found_by_name_alone_for_login() {
+    let world = world().await;
+    for (name, known) in [
+        ("Admin", json!({ "Success": true, "UserID": 1, "UserName": "admin" })),
+        ("nobody", json!({ "Success": false, "UserID": 0, "UserName": "" })),
+    ] {
+        let asked = json!({ "Username": name });
+        assert_eq!(world.post(&caller(LOGIN), "/internal/user", asked).await.json(), known);
+    }
+}
+
+#[tokio::test]
 async fn a_password_is_changed_by_who_knows_the_present_one_and_no_password_is_kept_as_it_is() {
     let world = world().await;
     let set = |old: &str, new: &str| json!({ "UserID": 1, "Old": old, "New": new });
@@ -364,7 +376,7 @@ async fn who_may_open_an_app_no_more_by_whatever_change_is_signed_out() {
 #[tokio::test]
 async fn what_is_for_login_or_for_administrators_is_refused_to_others() {
     let world = world().await;
-    for path in ["/internal/dologin", "/internal/checkAccess", "/internal/setPassword"] {
+    for path in ["/internal/dologin", "/internal/user", "/internal/checkAccess", "/internal/setPassword"] {
         let body = json!({ "Username": "admin", "Password": PASSWORD, "UserID": 1, "ApplicationID": ADMIN, "Old": PASSWORD, "New": PASSWORD });
         for who in [caller("shop"), caller("@provider"), user(1, "admin")] {
             assert_eq!(world.post(&who, path, body.clone()).await.status, StatusCode::FORBIDDEN, "{path}");
