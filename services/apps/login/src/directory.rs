@@ -39,6 +39,12 @@ impl Directory {
         Ok(known.success.then_some(Person { id: known.user_id, name: spelt }))
     }
 
+    /// Who has this name, of whom somebody else knows that it is them.
+    pub(crate) async fn named(&self, name: &str) -> Result<Option<Person>, Error> {
+        let known: Known = self.0.ask(post("/internal/user").json(&json!({ "Username": name }))).await?;
+        Ok(known.success.then_some(Person { id: known.user_id, name: known.user_name }))
+    }
+
     /// Whether a user may open an app.
     pub(crate) async fn may_open(&self, user: i64, app: &str) -> Result<bool, Error> {
         let call = post("/internal/checkAccess").json(&json!({ "UserID": user, "ApplicationID": app }));

@@ -115,7 +115,7 @@ impl Guesses {
 }
 
 /// An address as it is counted: of IPv6 the network of a household.
-fn network(address: &str) -> String {
+pub(crate) fn network(address: &str) -> String {
     match address.parse() {
         Ok(IpAddr::V6(v6)) => format!("{:x?}", &v6.segments()[..4]),
         _ => address.to_owned(),

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! browser or client ── /public/login, /signin ──> login ── /internal/dologin, checkAccess ──> admin
+//! browser ── /public/oidc/... (oidc.rs) ──> login ── an identity provider, then /internal/user ──> admin
 //! proxy ── /internal/access_token, redeem, logout ──> login ── revocations (outbox.rs) ──> proxy
 //! ```
 //! `family.rs` (what a refresh token is worth) and `guesses.rs` (who has to wait) are pure; `store.rs` is what is kept.
@@ -13,6 +14,7 @@ mod directory;
 mod family;
 mod guesses;
 mod internal;
+mod oidc;
 mod outbox;
 mod public;
 mod signin;
@@ -41,7 +43,7 @@ use nexushub_applib::{
 };
 use tokio::sync::Notify;
 
-use crate::{directory::Directory, guesses::Guesses, store::Origin};
+use crate::{directory::Directory, guesses::Guesses, oidc::Issuer, store::Origin};
 
 /// Bytes of any request's body: names and passwords.
 const BODY_MAX: usize = 16 * 1024;
@@ -53,6 +55,8 @@ pub(crate) struct Login {
     pub db: Db,
     pub directory: Directory,
     pub csrf: Csrf,
+    /// Who else may say who somebody is.
+    pub issuer: Option<Issuer>,
     guesses: Mutex<Guesses>,
     clock: Clock,
     /// Its own host name, where a request doesn't tell another.
@@ -62,11 +66,18 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    pub(crate) fn new(db: Db, entrance: Entrance, settings: &Settings, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        db: Db,
+        entrance: Entrance,
+        issuer: Option<Issuer>,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Arc<Self> {
         Arc::new(Self {
             db,
             directory: Directory(entrance),
             csrf: Csrf::of(&settings.secret),
+            issuer,
             guesses: Mutex::default(),
             clock,
             host: settings.host_name().to_owned(),
@@ -87,6 +98,8 @@ impl Login {
 pub(crate) fn routes(login: Arc<Login>) -> Router {
     Router::new()
         .route("/public/login", post(public::login))
+        .route("/public/oidc/start", get(oidc::start))
+        .route("/public/oidc/return", get(oidc::back))
         .route("/internal/access_token", post(internal::access_token))
         .route("/internal/redeem", post(internal::redeem))
         .route("/internal/logout", post(internal::logout))
@@ -110,7 +123,8 @@ pub(crate) fn routes(login: Arc<Login>) -> Router {
 pub fn run() -> io::Result<()> {
     serve(Settings::from_env()?, async |settings| {
         let db = Db::open(&settings.data.join("login.sqlite"), store::STEPS).map_err(io::Error::other)?;
-        let login = Login::new(db, Entrance::from_env(&settings)?, &settings, time::clock());
+        let (entrance, issuer) = (Entrance::from_env(&settings)?, oidc::from_env(&settings));
+        let login = Login::new(db, entrance, issuer, &settings, time::clock());
         tokio::spawn(outbox::deliver(Arc::clone(&login)));
         Ok(routes(login))
     })

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     Login, asked_host, directory, is_foreign, origin, refresh_cookie, set_refresh_cookie,
-    store::{self, Entry, Granted, Origin},
+    store::{self, Entry, Granted, Origin, Person},
 };
 
 /// Characters of a name that is asked about; a longer one is nobody's.
@@ -75,21 +75,38 @@ pub(crate) async fn authenticate(
         login.guesses().take_back(&attempt);
         No::Refused(directory::away(&error))
     })?;
-    let mut entry = Entry { at: now, name, address: origin.address.clone(), ..Entry::default() };
     let Some(person) = known else {
-        entry.what = "refusal".into();
-        entry.detail = "wrong name or password".into();
+        let (what, detail) = ("refusal".into(), "wrong name or password".into());
+        let entry = Entry { at: now, what, name, address: origin.address, detail, ..Entry::default() };
         login.db.run(move |tx| Ok(store::audit(tx, &entry)?)).await.map_err(No::Refused)?;
         return Err(No::Wrong);
     };
     login.guesses().right(&attempt);
-    entry.what = "login".into();
-    (entry.user, entry.name) = (Some(person.id), person.name.clone());
+    admit(login, person, origin, "").await.map_err(No::Refused)
+}
+
+/// Begins a session of somebody who proved who they are; `how`, if not by a password.
+pub(crate) async fn admit(
+    login: &Login,
+    person: Person,
+    origin: Origin,
+    how: &str,
+) -> Result<Granted, Refusal> {
+    let now = login.now();
+    let entry = Entry {
+        at: now,
+        what: "login".into(),
+        user: Some(person.id),
+        name: person.name.clone(),
+        address: origin.address.clone(),
+        detail: how.to_owned(),
+        ..Entry::default()
+    };
     let begun = login.db.run(move |tx| {
         store::audit(tx, &entry)?;
         Ok(store::begin(tx, &person, &origin, now)?)
     });
-    let begun = begun.await.map_err(No::Refused);
+    let begun = begun.await;
     login.news.notify_one(); // it may be one session too many, of which the oldest ends
     begun
 }

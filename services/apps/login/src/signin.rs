@@ -23,10 +23,12 @@ use serde::Deserialize;
 use crate::{
     Login, add_cookie,
     config::is_instance,
-    directory, is_foreign, origin,
+    directory, is_foreign,
+    oidc::Issuer,
+    origin,
     public::{Credentials, No, authenticate},
     refresh_cookie, set_refresh_cookie,
-    store::{self, Session},
+    store::{self, Granted, Session},
     view,
 };
 
@@ -36,7 +38,7 @@ const VISITOR: &str = "__Host-YCS";
 const NAME_MAX: usize = 64;
 
 /// The app that somebody comes from, as the proxy wrote it into the URL.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Errand {
     pub app: String,
@@ -46,7 +48,7 @@ pub(crate) struct Errand {
 
 impl Errand {
     /// Nowhere, or an app with a state.
-    fn judged(mut self) -> Result<Self, Refusal> {
+    pub(crate) fn judged(mut self) -> Result<Self, Refusal> {
         self.name = self.name.chars().filter(|char| !char.is_control()).take(NAME_MAX).collect();
         let is_state = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         let whole = is_instance(&self.app)
@@ -64,11 +66,20 @@ impl Errand {
 
     /// Where the same is asked again.
     pub(crate) fn path(&self) -> String {
+        self.below("/signin")
+    }
+
+    /// Where a provider is asked who somebody is.
+    pub(crate) fn start(&self) -> String {
+        self.below("/public/oidc/start")
+    }
+
+    fn below(&self, path: &str) -> String {
         if self.is_none() {
-            return "/signin".to_owned();
+            return path.to_owned();
         }
         let Self { app, state, name } = self;
-        format!("/signin?app={}&state={}&name={}", percent(app), percent(state), percent(name))
+        format!("{path}?app={}&state={}&name={}", percent(app), percent(state), percent(name))
     }
 }
 
@@ -166,19 +177,27 @@ pub(crate) async fn submit(
     let before = session(&login, &headers).await.map_err(trouble)?;
     let claimed = Credentials { username: filled.username, password: filled.password };
     match authenticate(&login, &claimed, origin(&headers)).await {
-        Ok(granted) => {
-            if let Some((_, old)) = before {
-                login.db.run(move |tx| Ok(store::end(tx, &old.id)?)).await.map_err(trouble)?;
-                login.news.notify_one();
-            }
-            // A page that goes on by itself, not a redirect: a browser lets a form lead to its own site only, and the way
-            // back to the app leads further.
-            let mut answer = view::going_on(&errand.path()).into_response();
-            set_refresh_cookie(&mut answer, &granted.token);
-            Ok(answer)
-        }
+        Ok(granted) => welcome(&login, before, &granted, &errand).await.map_err(trouble),
         Err(no) => Ok(told(&login, &headers, &errand, &claimed.username, no)),
     }
+}
+
+/// Leads somebody on who is signed in now; the session that they had before ends.
+pub(crate) async fn welcome(
+    login: &Login,
+    before: Option<(String, Session)>,
+    granted: &Granted,
+    errand: &Errand,
+) -> Result<Response, Refusal> {
+    if let Some((_, old)) = before {
+        login.db.run(move |tx| Ok::<_, Refusal>(store::end(tx, &old.id)?)).await?;
+        login.news.notify_one();
+    }
+    // A page that goes on by itself, not a redirect: a browser lets a form lead to its own site only, and the way back to the
+    // app leads further.
+    let mut answer = view::going_on(&errand.path()).into_response();
+    set_refresh_cookie(&mut answer, &granted.token);
+    Ok(answer)
 }
 
 fn told(login: &Login, headers: &HeaderMap, errand: &Errand, name: &str, no: No) -> Response {
@@ -206,7 +225,9 @@ fn form(
 ) -> Response {
     let known = cookie(headers, VISITOR).filter(|visitor| visitor.len() == 43);
     let visitor = known.map_or_else(random, str::to_owned);
-    let page = view::sign_in(errand, name, wrong.map(|(text, _)| text), &login.csrf.token(&visitor));
+    let provider = login.issuer.as_ref().map(Issuer::name);
+    let page =
+        view::sign_in(errand, name, wrong.map(|(text, _)| text), &login.csrf.token(&visitor), provider);
     let mut answer = page.status(wrong.map_or(StatusCode::OK, |(_, status)| status)).into_response();
     if known.is_none() {
         add_cookie(&mut answer, &format!("{VISITOR}={visitor}; Path=/; HttpOnly; Secure; SameSite=Lax"));

@@ -1,6 +1,8 @@
 //! What login keeps: sessions, their families of refresh tokens, codes that wait to be redeemed, the audit trail, and what
 //! the proxy has yet to be told. Every function is a part of one transaction; the clock is the caller's.
 
+pub(crate) mod departures;
+
 use nexushub_applib::{
     text::{digest, random},
     time::Unix,
@@ -37,6 +39,13 @@ CREATE TABLE audit (
 ) STRICT;
 CREATE INDEX audit_user ON audit (user_id, id);
 CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL) STRICT;
+", "
+CREATE TABLE departure (
+  digest BLOB PRIMARY KEY, browser BLOB NOT NULL, network TEXT NOT NULL, nonce TEXT NOT NULL, verifier TEXT NOT NULL,
+  app TEXT NOT NULL, app_state TEXT NOT NULL, app_name TEXT NOT NULL, expires INTEGER NOT NULL
+) STRICT;
+CREATE INDEX departure_network ON departure (network);
+CREATE INDEX departure_expires ON departure (expires);
 "];
 
 /// Seconds that a code may be redeemed for.

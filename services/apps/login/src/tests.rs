@@ -21,28 +21,28 @@ use super::*;
 use crate::config::{ADMIN, PROXY};
 
 const SECRET: &str = "login's own";
-const STATE: &str = "a-state-of-forty-three-characters-or-so-0001";
-const APP: &str = "app-1";
+pub(crate) const STATE: &str = "a-state-of-forty-three-characters-or-so-0001";
+pub(crate) const APP: &str = "app-1";
 
 /// What an answer was.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    text: String,
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{}: {}", self.status, self.text))
     }
 
-    fn cookie(&self, name: &str) -> Option<String> {
+    pub(crate) fn cookie(&self, name: &str) -> Option<String> {
         let lines = self.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap());
         let found = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).next_back()?;
         Some(found.split(';').next().unwrap().to_owned())
     }
 
-    fn location(&self) -> &str {
+    pub(crate) fn location(&self) -> &str {
         self.headers["location"].to_str().unwrap()
     }
 
@@ -54,15 +54,15 @@ impl Answer {
     }
 }
 
-struct World {
+pub(crate) struct World {
     app: Router,
-    login: Arc<Login>,
+    pub login: Arc<Login>,
     now: Arc<AtomicI64>,
     revoked: Arc<Mutex<Vec<Value>>>,
     _folder: tempfile::TempDir,
 }
 
-/// zoe (7) and bob (8) may open `app-1`; nobody may open `closed`.
+/// zoe (7) and bob (8) may open `app-1`; nobody may open `closed`. Names are found as admin finds them, in small letters.
 async fn played(revoked: Arc<Mutex<Vec<Value>>>) -> u16 {
     let who = post(async |Json(asked): Json<Value>| {
         let id = ["zoe", "bob"]
@@ -71,6 +71,11 @@ async fn played(revoked: Arc<Mutex<Vec<Value>>>) -> u16 {
         Json(
             json!({ "Success": id.is_some(), "UserID": id.map_or(0, |id| id + 7), "UserName": asked["Username"] }),
         )
+    });
+    let named = post(async |Json(asked): Json<Value>| {
+        let folded = asked["Username"].as_str().unwrap().to_lowercase();
+        let id = ["zoe", "kim@example.org"].iter().position(|name| *name == folded);
+        Json(json!({ "Success": id.is_some(), "UserID": id.map_or(0, |id| id + 7), "UserName": folded }))
     });
     let may = post(async |Json(asked): Json<Value>| {
         Json(json!({ "AccessGranted": asked["ApplicationID"] == APP }))
@@ -85,6 +90,7 @@ async fn played(revoked: Arc<Mutex<Vec<Value>>>) -> u16 {
     let take = post(async move |Json(asked): Json<Value>| revoked.lock().unwrap().push(asked));
     let routes = Router::new()
         .route("/internal/dologin", who)
+        .route("/internal/user", named)
         .route("/internal/checkAccess", may)
         .route("/internal/setPassword", set)
         .route("/internal/platform/revocations", take);
@@ -95,13 +101,23 @@ async fn played(revoked: Arc<Mutex<Vec<Value>>>) -> u16 {
 }
 
 async fn world() -> World {
+    world_by(None).await
+}
+
+/// With an identity provider.
+pub(crate) async fn world_by(issuer: Option<Issuer>) -> World {
     let folder = tempfile::tempdir().unwrap();
     let revoked = Arc::default();
     let entrance = Entrance::played_by(played(Arc::clone(&revoked)).await, SECRET);
-    world_with(entrance, revoked, folder)
+    world_with(entrance, issuer, revoked, folder)
 }
 
-fn world_with(entrance: Entrance, revoked: Arc<Mutex<Vec<Value>>>, folder: tempfile::TempDir) -> World {
+fn world_with(
+    entrance: Entrance,
+    issuer: Option<Issuer>,
+    revoked: Arc<Mutex<Vec<Value>>>,
+    folder: tempfile::TempDir,
+) -> World {
     let now = Arc::new(AtomicI64::new(1_700_000_000));
     let told = Arc::clone(&now);
     let clock: Clock = Arc::new(move || told.load(Ordering::Relaxed));
@@ -112,13 +128,13 @@ fn world_with(entrance: Entrance, revoked: Arc<Mutex<Vec<Value>>>, folder: tempf
         data: folder.path().into(),
     };
     let db = Db::open(&folder.path().join("login.sqlite"), store::STEPS).unwrap();
-    let login = Login::new(db, entrance, &settings, Arc::clone(&clock));
+    let login = Login::new(db, entrance, issuer, &settings, Arc::clone(&clock));
     let app = guard(routes(Arc::clone(&login)), SECRET, clock);
     World { app, login, now, revoked, _folder: folder }
 }
 
 impl World {
-    fn pass(&self, seconds: i64) {
+    pub(crate) fn pass(&self, seconds: i64) {
         self.now.fetch_add(seconds, Ordering::Relaxed);
     }
 
@@ -144,16 +160,16 @@ impl World {
         self.send(request, json!({ "username": name, "password": password }).to_string()).await
     }
 
-    async fn token(&self) -> String {
+    pub(crate) async fn token(&self) -> String {
         self.login("zoe", "zoe's").await.cookie("YRT").unwrap()
     }
 
-    async fn refresh(&self, token: &str, app: &str) -> Answer {
+    pub(crate) async fn refresh(&self, token: &str, app: &str) -> Answer {
         self.internal(PROXY, "/internal/access_token", json!({ "RefreshToken": token, "ApplicationID": app }))
             .await
     }
 
-    async fn get(&self, path: &str, cookies: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str, cookies: &str) -> Answer {
         self.send(Request::get(path).header("cookie", cookies), String::new()).await
     }
 
@@ -303,7 +319,8 @@ async fn admin_can_end_a_users_sessions() {
 
 #[tokio::test]
 async fn what_the_proxy_could_not_be_told_is_kept_for_later() {
-    let world = world_with(Entrance::played_by(1, SECRET), Arc::default(), tempfile::tempdir().unwrap());
+    let world =
+        world_with(Entrance::played_by(1, SECRET), None, Arc::default(), tempfile::tempdir().unwrap());
     let person = store::Person { id: 7, name: "zoe".into() };
     let ended = world.login.db.run(move |tx| {
         let granted = store::begin(tx, &person, &Origin::default(), 1000)?;
@@ -317,7 +334,8 @@ async fn what_the_proxy_could_not_be_told_is_kept_for_later() {
 
 #[tokio::test]
 async fn without_admin_nobody_is_let_in_and_nobody_is_blamed() {
-    let world = world_with(Entrance::played_by(1, SECRET), Arc::default(), tempfile::tempdir().unwrap());
+    let world =
+        world_with(Entrance::played_by(1, SECRET), None, Arc::default(), tempfile::tempdir().unwrap());
     for _ in 0..8 {
         let answer = world.login("zoe", "zoe's").await;
         assert_eq!(

@@ -56,8 +56,14 @@ fn notice(notice: Option<&Notice<'_>>) -> Markup {
     }
 }
 
-/// The form.
-pub(crate) fn sign_in(errand: &Errand, name: &str, wrong: Option<&str>, csrf: &str) -> Page {
+/// The form, and the way by an identity provider if there is one.
+pub(crate) fn sign_in(
+    errand: &Errand,
+    name: &str,
+    wrong: Option<&str>,
+    csrf: &str,
+    provider: Option<&str>,
+) -> Page {
     let wrong = wrong.map(Notice::Bad);
     let content = html! {
         h1 { "Sign in" }
@@ -79,6 +85,9 @@ pub(crate) fn sign_in(errand: &Errand, name: &str, wrong: Option<&str>, csrf: &s
             input #password name="password" type="password" autocomplete="current-password" required
                 autofocus[!name.is_empty()];
             button.primary.wide { "Sign in" }
+        }
+        @if let Some(provider) = provider {
+            a.button.wide href=(errand.start()) { "Sign in with " (provider) }
         }
     };
     card("Sign in", &html! {}, &content)
@@ -107,6 +116,16 @@ pub(crate) fn denied(errand: &Errand, person: &str, csrf: &str) -> Page {
         }
     };
     card("No access", &html! {}, &content)
+}
+
+/// Not signed in by the identity provider.
+pub(crate) fn not_signed_in(errand: &Errand, why: &str) -> Page {
+    let content = html! {
+        h1 { "Not signed in" }
+        p role="alert" { (why) }
+        p { a.button.wide href=(errand.path()) { "Back to signing in" } }
+    };
+    card("Not signed in", &html! {}, &content)
 }
 
 /// Something went wrong.
@@ -311,7 +330,7 @@ mod tests {
     #[test]
     fn what_others_wrote_stays_text() {
         let errand = Errand { app: "a".into(), state: "s".into(), name: "<script>\"".into() };
-        let page = format!("{:?}", sign_in(&errand, "<b>", Some("<i>"), "c"));
-        assert!(!page.contains("<script>") && !page.contains("<b>") && !page.contains("<i>"), "{page}");
+        let page = format!("{:?}", sign_in(&errand, "<b>", Some("<i>"), "c", Some("<u>")));
+        assert!(!["<script>", "<b>", "<i>", "<u>"].iter().any(|tag| page.contains(tag)), "{page}");
     }
 }

@@ -8,10 +8,10 @@ use rusqlite::Connection;
 use super::*;
 use crate::family::GRACE;
 
-fn database() -> Connection {
+pub(super) fn database() -> Connection {
     let connection = Connection::open_in_memory().unwrap();
     connection.pragma_update(None, "foreign_keys", true).unwrap();
-    connection.execute_batch(STEPS[0]).unwrap();
+    connection.execute_batch(&STEPS.concat()).unwrap();
     connection
 }
 
@@ -19,7 +19,7 @@ fn zoe() -> Person {
     Person { id: 7, name: "zoe".into() }
 }
 
-fn count(tx: &Transaction<'_>, table: &str) -> i64 {
+pub(super) fn count(tx: &Transaction<'_>, table: &str) -> i64 {
     tx.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
 
