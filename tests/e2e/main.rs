@@ -26,6 +26,7 @@ mod kills;
 mod logs;
 mod metrics;
 mod neighbours;
+mod oidc;
 mod overlap;
 mod packages;
 mod pauses;
