@@ -26,6 +26,8 @@ enum Key {
     Pair(String, String),
     Address(String),
     Name(String),
+    /// Of those who come back from an identity provider.
+    Return(String),
 }
 
 impl Key {
@@ -33,7 +35,7 @@ impl Key {
     fn terms(&self) -> (u32, Unix) {
         match self {
             Self::Pair(..) => (FREE_PAIR, LONGEST),
-            Self::Address(_) => (FREE_ADDRESS, LONGEST),
+            Self::Address(_) | Self::Return(_) => (FREE_ADDRESS, LONGEST),
             Self::Name(_) => (FREE_NAME, LONGEST_NAME),
         }
     }
@@ -52,13 +54,23 @@ pub(crate) struct Guesses(HashMap<Key, Entry>);
 
 /// An attempt that was let through.
 #[derive(Debug)]
-pub(crate) struct Attempt([Key; 3]);
+pub(crate) struct Attempt(Vec<Key>);
 
 impl Guesses {
     /// An attempt begins, unless it has to wait so many seconds.
     pub(crate) fn begin(&mut self, name: &str, address: &str, now: Unix) -> Result<Attempt, Unix> {
         let (name, network) = (name.trim().to_lowercase(), network(address));
-        let keys = [Key::Pair(name.clone(), network.clone()), Key::Address(network), Key::Name(name)];
+        let keys = vec![Key::Pair(name.clone(), network.clone()), Key::Address(network), Key::Name(name)];
+        self.attempt(keys, now)
+    }
+
+    /// Somebody comes back from an identity provider, to whom nothing is to be guessed, but who could fill the audit trail. Counted
+    /// apart from passwords, so that a provider in trouble keeps nobody from those.
+    pub(crate) fn begin_return(&mut self, address: &str, now: Unix) -> Result<Attempt, Unix> {
+        self.attempt(vec![Key::Return(network(address))], now)
+    }
+
+    fn attempt(&mut self, keys: Vec<Key>, now: Unix) -> Result<Attempt, Unix> {
         let waits = keys.iter().filter_map(|key| self.0.get(key)).map(|entry| entry.until - now);
         if let Some(wait) = waits.max().filter(|wait| *wait > 0) {
             return Err(wait);
@@ -73,7 +85,9 @@ impl Guesses {
     /// account could guess at all others.
     pub(crate) fn right(&mut self, attempt: &Attempt) {
         self.take_back(attempt);
-        self.0.remove(&attempt.0[0]);
+        for name in attempt.0.iter().filter(|key| matches!(key, Key::Name(_))) {
+            self.0.remove(name);
+        }
     }
 
     /// Nobody could tell whether it was right.
@@ -176,6 +190,20 @@ mod tests {
         }
         assert_eq!(guesses.begin("another", "2001:db8::ffff", 0).unwrap_err(), 1);
         assert!(guesses.begin("another", "2001:db8:0:1::1", 0).is_ok());
+    }
+
+    #[test]
+    fn who_comes_back_again_and_again_for_nothing_waits_but_not_with_a_password() {
+        let mut guesses = Guesses::default();
+        for _ in 0..=FREE_ADDRESS {
+            guesses.begin_return("192.0.2.1", 0).unwrap();
+        }
+        assert_eq!(guesses.begin_return("192.0.2.1", 0).unwrap_err(), 1);
+        assert!(guesses.begin("zoe", "192.0.2.1", 0).is_ok() && guesses.begin_return("192.0.2.2", 0).is_ok());
+        for _ in 0..FREE_ADDRESS * 2 {
+            let attempt = guesses.begin_return("192.0.2.3", 0).unwrap();
+            guesses.right(&attempt);
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ enum No {
     Trouble(Trouble),
     /// The provider knows them, admin doesn't.
     Stranger(String),
+    /// Too much of that from their address: so many seconds to wait.
+    Wait(i64),
     /// Nobody can tell just now.
     Refused(Refusal),
 }
@@ -143,8 +145,13 @@ pub(crate) async fn back(
             .status(StatusCode::FORBIDDEN)
             .into_response());
     };
+    let attempt = login.guesses().begin_return(&origin(&headers).address, now);
+    let attempt = attempt.map_err(|wait| said(issuer, &left.errand, &No::Wait(wait)))?;
     match arrived(&login, issuer, &headers, &back, &left).await {
-        Ok(answer) => Ok(answer),
+        Ok(answer) => {
+            login.guesses().right(&attempt);
+            Ok(answer)
+        }
         Err(no) => {
             note(&login, issuer, &headers, &left, &no).await.map_err(trouble)?;
             Err(said(issuer, &left.errand, &no))
@@ -186,10 +193,13 @@ async fn note(
     no: &No,
 ) -> Result<(), Refusal> {
     let (name, why) = match no {
-        No::Declined(word) if word.is_empty() => ("", "it sent back neither a code nor an error".to_owned()),
+        No::Declined(word) if word.is_empty() => {
+            ("", "it sent back neither an error nor a code that can be used".to_owned())
+        }
         No::Declined(word) => ("", format!("it declined: {word}")),
         No::Trouble(trouble) => ("", trouble.to_string()),
         No::Stranger(name) => (name.as_str(), "there is no user of this name".to_owned()),
+        No::Wait(seconds) => ("", format!("too many attempts; {seconds} s to wait")),
         No::Refused(refusal) => ("", refusal.text.clone()),
     };
     eprintln!("nobody was signed in by {}: {why}", issuer.name());
@@ -226,6 +236,10 @@ fn said(issuer: &Issuer, errand: &Errand, no: &No) -> Response {
                 "{by} knows you as {name}, but there is no such user here. An administrator can add one."
             );
             (StatusCode::FORBIDDEN, text)
+        }
+        No::Wait(seconds) => {
+            let text = format!("Too many attempts. Please wait {} and try again.", view::duration(*seconds));
+            (StatusCode::TOO_MANY_REQUESTS, text)
         }
         No::Refused(refusal) => (refusal.status, format!("Sorry: {}.", refusal.text)),
     };

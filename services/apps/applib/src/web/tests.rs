@@ -69,6 +69,7 @@ fn what_is_no_such_url_is_refused() {
         "http://192.0.2.1/",
         "http://127.0.0.1.evil.example/",
         "https://user@op.example/",
+        "https://user@op.example:443/",
         "https://127.0.0.1@evil.example/",
         "https://op.example/#x",
         "https://op.example:/",

@@ -285,9 +285,9 @@ async fn what_the_provider_says_instead_of_a_code_is_told_and_written_down() {
         ("&error=access_denied&error_description=%3Cb%3E", "it declined: access_denied"),
         ("&error=server_error&code=c", "it declined: server_error"),
         ("&error=a%0d%0ab%20%3Cscript%3E", "it declined: abscript"),
-        ("", "neither a code nor an error"),
-        (&long, "neither a code nor an error"),
-        (&wrong, "neither a code nor an error"),
+        ("", "neither an error nor a code that can be used"),
+        (&long, "neither an error nor a code that can be used"),
+        (&wrong, "neither an error nor a code that can be used"),
     ] {
         let left = story.leave("").await;
         let answer = story.come_back_with(&left, with).await;
@@ -385,6 +385,22 @@ async fn only_so_many_wait_for_the_provider_at_once() {
     drop(places);
     let left = story.leave("").await;
     assert_eq!(story.come_back(&left).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_comes_back_for_nothing_too_often_waits_and_is_noted_no_more() {
+    let story = story().await;
+    let mut answer = story.come_back_with(&story.leave("").await, "&error=x").await;
+    let mut times = 0;
+    while answer.status == StatusCode::FORBIDDEN && times < 100 {
+        times += 1;
+        answer = story.come_back_with(&story.leave("").await, &format!("&error=x{times}")).await;
+    }
+    assert_eq!((answer.status, times), (StatusCode::TOO_MANY_REQUESTS, 21), "{}", answer.text);
+    assert!(answer.text.contains("Please wait"), "{}", answer.text);
+    assert!(story.noted().await.2.ends_with("x20"));
+    story.world.pass(1);
+    assert_eq!(story.come_back(&story.leave("").await).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
