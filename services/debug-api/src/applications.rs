@@ -2,7 +2,7 @@
 //! the last chunk, installing, stopping, deleting) happens under its `work` lock, one at a time; reading never waits.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +26,7 @@ use crate::{
     peers::Peers,
     record::{Record, Wanted},
     status::{self, Standing},
+    transfer::Transfer,
     upload::Session,
 };
 
@@ -55,15 +56,25 @@ impl Drop for Settling<'_> {
 pub(crate) struct AppState {
     pub(crate) record: Record,
     pub(crate) upload: Option<Session>,
+    /// When its last chunk came.
+    pub(crate) received: Instant,
+    /// Its resumable uploads, those that became the package included until they are forgotten.
+    pub(crate) transfers: BTreeMap<String, Arc<Transfer>>,
     /// When somebody last cared.
     pub(crate) active: Instant,
 }
 
 impl App {
-    pub(crate) fn new(record: Record, upload: Option<Session>) -> Arc<Self> {
+    pub(crate) fn new(
+        record: Record,
+        upload: Option<Session>,
+        transfers: impl IntoIterator<Item = Arc<Transfer>>,
+    ) -> Arc<Self> {
+        let transfers = transfers.into_iter().map(|transfer| (transfer.id.clone(), transfer)).collect();
+        let now = Instant::now();
         Arc::new(Self {
             id: record.id.clone(),
-            state: Mutex::new(AppState { record, upload, active: Instant::now() }),
+            state: Mutex::new(AppState { record, upload, received: now, transfers, active: now }),
             work: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),
             unsettled: Notify::new(),
@@ -118,6 +129,10 @@ pub(crate) struct Hub {
     pub(crate) streams: Arc<Semaphore>,
     /// Something may expire earlier than thought.
     pub(crate) expiry: Notify,
+    /// The same of an upload.
+    pub(crate) sweep: Notify,
+    /// One resumable upload begins at a time: their number and their share of the disk are counted.
+    pub(crate) opening: tokio::sync::Mutex<()>,
     apps: Mutex<HashMap<String, Arc<App>>>,
     /// One create at a time: two of the same appId must not both stay.
     creating: tokio::sync::Mutex<()>,
@@ -140,6 +155,8 @@ impl Hub {
             uploads: Arc::new(Semaphore::new(parts.config.max_uploads)),
             streams: Arc::new(Semaphore::new(parts.config.max_log_streams)),
             expiry: Notify::new(),
+            sweep: Notify::new(),
+            opening: tokio::sync::Mutex::new(()),
             apps: Mutex::new(apps.into_iter().map(|app| (app.id.clone(), app)).collect()),
             creating: tokio::sync::Mutex::new(()),
             config: parts.config,
@@ -187,9 +204,8 @@ impl Hub {
     }
 
     async fn save(&self, record: &Record) -> Result<(), StorageError> {
-        let path = self.folders.record(&record.id);
-        let text = serde_json::to_vec_pretty(record).expect("a record has nothing that JSON can't say");
-        blocking(move || durable::write(&path, &text, 0o600).map_err(StorageError::of("write", &path))).await
+        let (path, record) = (self.folders.record(&record.id), record.clone());
+        blocking(move || record.keep(&path)).await
     }
 
     /// A new application; one of the same appId is removed first.
@@ -218,7 +234,7 @@ impl Hub {
         let record = Record::new(uuid::Uuid::new_v4().to_string(), description);
         self.save(&record).await?;
         tracing::info!(instance = record.id, app_id = %record.description.app_id, host = %record.description.host_name, "application created");
-        let app = App::new(record, None);
+        let app = App::new(record, None, None);
         self.apps().insert(app.id.clone(), Arc::clone(&app));
         self.expiry.notify_one();
         Ok(app)

@@ -6,6 +6,9 @@ use nexushub_chassis::Fault;
 use nexushub_proto::provider::{Driver, Egress};
 use serde::Deserialize;
 
+/// A year: what an upload's life may be at most.
+const MAX_LIFE_S: u64 = 366 * 86_400;
+
 /// `[debug-api]`. Durations carry their unit in the key, sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +31,14 @@ pub struct Config {
     pub max_uploads: usize,
     /// How long an upload may be silent.
     pub upload_idle_ms: u64,
+    /// Unfinished resumable uploads of one application.
+    pub max_transfers_per_application: usize,
+    /// Unfinished resumable uploads of all applications.
+    pub max_transfers: usize,
+    /// An unfinished upload of which nobody heard for so long is removed.
+    pub upload_life_s: u64,
+    /// The share of the disk space that would be free without them that unfinished uploads may take.
+    pub max_upload_disk_percent: u8,
     /// All files of a package, unpacked.
     pub max_unpacked_bytes: u64,
     /// Files and folders in a package.
@@ -68,6 +79,10 @@ impl Default for Config {
             max_chunks: 16_384,
             max_uploads: 8,
             upload_idle_ms: 60_000,
+            max_transfers_per_application: 4,
+            max_transfers: 64,
+            upload_life_s: 86_400,
+            max_upload_disk_percent: 80,
             max_unpacked_bytes: 2 << 30,
             max_entries: 20_000,
             max_ratio: 200,
@@ -110,6 +125,10 @@ impl Config {
         (self.expiry_s > 0).then(|| Duration::from_secs(self.expiry_s))
     }
 
+    pub(crate) fn upload_life(&self) -> Duration {
+        Duration::from_secs(self.upload_life_s)
+    }
+
     /// Whether the table makes sense; what `--check` says about it.
     pub(crate) fn judge(&self) -> Result<(), Fault> {
         let wrong = |key: &str, msg: String, hint: &str| {
@@ -132,6 +151,10 @@ impl Config {
             ("max_chunks", self.max_chunks.into()),
             ("max_uploads", self.max_uploads as u64),
             ("upload_idle_ms", self.upload_idle_ms),
+            ("max_transfers_per_application", self.max_transfers_per_application as u64),
+            ("max_transfers", self.max_transfers as u64),
+            ("upload_life_s", self.upload_life_s),
+            ("max_upload_disk_percent", self.max_upload_disk_percent.into()),
             ("max_unpacked_bytes", self.max_unpacked_bytes),
             ("max_entries", self.max_entries.into()),
             ("max_ratio", self.max_ratio),
@@ -144,12 +167,13 @@ impl Config {
         if let Some((key, _)) = bounds.iter().find(|(_, value)| *value == 0) {
             return wrong(key, format!("`{key}` is 0"), "a bound must be at least 1");
         }
-        if self.max_entries > 65_000 {
-            return wrong(
-                "max_entries",
-                format!("{} is more than 65000", self.max_entries),
-                "use at most 65000",
-            );
+        let most = [
+            ("max_entries", self.max_entries.into(), 65_000),
+            ("upload_life_s", self.upload_life_s, MAX_LIFE_S),
+            ("max_upload_disk_percent", self.max_upload_disk_percent.into(), 100),
+        ];
+        if let Some((key, value, most)) = most.iter().find(|(_, value, most)| value > most) {
+            return wrong(key, format!("{value} is more than {most}"), &format!("use at most {most}"));
         }
         Ok(())
     }
@@ -169,6 +193,13 @@ mod tests {
         assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.egress"));
         let fault = Config { max_chunks: 0, ..Config::default() }.judge().unwrap_err();
         assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.max_chunks"));
-        assert!(Config { max_entries: 70_000, ..Config::default() }.judge().is_err());
+        for config in [
+            Config { max_entries: 70_000, ..Config::default() },
+            Config { upload_life_s: 0, ..Config::default() },
+            Config { upload_life_s: u64::MAX, ..Config::default() },
+            Config { max_upload_disk_percent: 101, ..Config::default() },
+        ] {
+            assert!(config.judge().is_err());
+        }
     }
 }

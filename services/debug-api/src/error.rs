@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use nexushub_chassis::chain;
 use tonic::{Code, Status};
 
-use crate::{names::NameError, unpack::UnpackError};
+use crate::{digests::Algorithm, names::NameError, unpack::UnpackError};
 
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,40 @@ pub(crate) enum ApiError {
     Chunk(#[source] ChunkError),
     #[error("Upload session not found")]
     NoSession,
+    #[error("Upload not found; it has ended, was removed, or never was: begin another")]
+    NoTransfer,
+    #[error("Invalid {0}")]
+    Field(&'static str),
+    #[error("Missing {0}")]
+    NoField(&'static str),
+    #[error("Unsupported protocol: say Tus-Resumable: 1.0.0, or Upload-Draft-Interop-Version: 8")]
+    Protocol,
+    #[error("Unsupported checksum: use one of {}", Algorithm::NAMES)]
+    Algorithm,
+    #[error("Invalid Content-Type: use {0}")]
+    Media(&'static str),
+    #[error("Upload-Offset is {said}, but the upload has {ours} bytes; go on from there")]
+    Offset { ours: u64, said: u64 },
+    #[error("Upload-Length is {said}, but {known} bytes were announced or are there")]
+    Length { known: u64, said: u64 },
+    #[error("Upload has more bytes than the {0} that were announced")]
+    Longer(u64),
+    #[error("Upload is said to end after {has} bytes, but {length} were announced")]
+    Shorter { has: u64, length: u64 },
+    #[error("Upload is complete already")]
+    Whole,
+    #[error("Checksum of the request's bytes does not match; none of them was kept")]
+    Checksum,
+    #[error("SHA-256 of the uploaded file is {found}, not {expected}; nothing was kept: upload it again")]
+    Digest { found: String, expected: String },
+    #[error("Upload broke off; what came was kept")]
+    BrokeOff,
+    #[error("Upload was taken over by a later request")]
+    TakenOver,
+    #[error("Too many unfinished uploads{of}: the limit is {limit}; finish or delete one first")]
+    TooManyTransfers { of: &'static str, limit: usize },
+    #[error("Not enough disk space for uploads: unfinished ones may take {0} % of what is free without them")]
+    NoRoom(u8),
     #[error("No package uploaded for this application")]
     NoPackage,
     #[error("Package file not found")]
@@ -81,8 +115,8 @@ pub(crate) enum ApiError {
 pub(crate) enum ChunkError {
     #[error("chunk {0} belongs to another file than the one being uploaded")]
     Foreign(u32),
-    #[error("MD5 of the assembled file is {found}, not {expected}")]
-    Digest { found: String, expected: String },
+    #[error("{what} of the assembled file is {found}, not {expected}")]
+    Digest { what: &'static str, found: String, expected: String },
     #[error("upload was cancelled")]
     Cancelled,
     #[error(transparent)]
@@ -138,19 +172,37 @@ impl ApiError {
             | Self::Hash
             | Self::NoChunk
             | Self::NoPackage
+            | Self::Field(_)
+            | Self::NoField(_)
+            | Self::Algorithm
+            | Self::Length { .. }
+            | Self::Longer(_)
+            | Self::Shorter { .. }
+            | Self::Whole
+            | Self::BrokeOff
             | Self::NotRunning => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFromProxy => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NoApplication | Self::NoSession | Self::NoPackageFile | Self::NoLog => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotFound
+            | Self::NoApplication
+            | Self::NoSession
+            | Self::NoTransfer
+            | Self::NoPackageFile
+            | Self::NoLog => StatusCode::NOT_FOUND,
+            Self::Protocol => StatusCode::PRECONDITION_FAILED,
+            Self::Media(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Checksum => checksum_mismatch(),
+            Self::Digest { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::HostTaken { .. } | Self::Taken(_) | Self::Name(NameError::Reserved(_)) => {
-                StatusCode::CONFLICT
-            }
+            Self::HostTaken { .. }
+            | Self::Taken(_)
+            | Self::Offset { .. }
+            | Self::TakenOver
+            | Self::Name(NameError::Reserved(_)) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany(_) | Self::TooManyTransfers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Login(_) | Self::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Chunk(_) | Self::Preparation(_) | Self::Installation(_) | Self::Storage(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -166,11 +218,22 @@ impl IntoResponse for ApiError {
             tracing::warn!(error = chain(&self), "request failed");
         }
         let mut response = text(status, &self.to_string());
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        match self {
+            Self::Unauthorized => {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::Offset { ours, .. } => {
+                response.headers_mut().insert("upload-offset", ours.into());
+            }
+            _ => {}
         }
         response
     }
+}
+
+/// The status that tus has for it.
+fn checksum_mismatch() -> StatusCode {
+    StatusCode::from_u16(460).expect("it has three digits")
 }
 
 /// An answer in words, as the contract sends all of them.

@@ -3,6 +3,7 @@
 //! ```text
 //! applications/<id>.json          the record; written last when something begins, and first when it ends
 //! uploads/<id>/chunks/<index>     chunks of the session, with session.json
+//! uploads/<id>/transfers/<id>.*   resumable uploads: what is known of each, and its bytes
 //! uploads/<id>/package.zip        the assembled package, until it is installed
 //! apps/<id>/releases/<md5>-<n>/   immutable; the newest two, and whatever is in use
 //! apps/<id>/db/                   the app's own data; survives releases
@@ -82,6 +83,10 @@ impl Folders {
 
     pub(crate) fn chunks(&self, id: &str) -> PathBuf {
         self.upload(id).join("chunks")
+    }
+
+    pub(crate) fn transfers(&self, id: &str) -> PathBuf {
+        self.upload(id).join("transfers")
     }
 
     pub(crate) fn package(&self, id: &str) -> PathBuf {

@@ -19,6 +19,7 @@ use crate::{
     audit::Asker,
     auth,
     error::ApiError,
+    files,
     folders::unhurried,
     install, logs,
     names::Asked,
@@ -39,6 +40,8 @@ pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) 
         .route(one, get(show).delete(delete))
         .route(&of("upload"), post(upload).layer(DefaultBodyLimit::disable()))
         .route(&of("upload/status"), get(upload_status))
+        .route(&of("files"), any(files::place))
+        .route(&of("files/{upload}"), any(files::one))
         .route(&of("install"), post(install))
         .route(&of("install-dev"), post(install))
         .route(&of("status"), get(status))
@@ -57,7 +60,7 @@ pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) 
 }
 
 /// The application that the path names, by the server's id or by the client's.
-struct Target(Arc<App>);
+pub(crate) struct Target(pub(crate) Arc<App>);
 
 impl FromRequestParts<Arc<Hub>> for Target {
     type Rejection = ApiError;
@@ -105,10 +108,18 @@ struct Applications {
     applications: Vec<Application>,
 }
 
+/// What is said of bytes that came.
 #[derive(Serialize)]
-struct ChunkReply {
+pub(crate) struct ChunkReply {
     message: &'static str,
     status: &'static str,
+}
+
+impl ChunkReply {
+    const RECEIVED: Self = Self { message: "Chunk received successfully", status: "received" };
+    /// The package is whole.
+    pub(crate) const COMPLETED: Self =
+        Self { message: "Package upload completed successfully", status: "completed" };
 }
 
 #[derive(Serialize)]
@@ -180,10 +191,8 @@ async fn upload(
         done => asker.noted(&hub.audit, ("application.upload", &app.id), done, |_| app.package()),
     };
     let reply = match received? {
-        Received::One => ChunkReply { message: "Chunk received successfully", status: "received" },
-        Received::Completed => {
-            ChunkReply { message: "Package upload completed successfully", status: "completed" }
-        }
+        Received::One => ChunkReply::RECEIVED,
+        Received::Completed => ChunkReply::COMPLETED,
     };
     Ok(json(StatusCode::OK, &reply))
 }
@@ -242,7 +251,7 @@ async fn stop(State(hub): State<Arc<Hub>>, Target(app): Target, asker: Asker) ->
 }
 
 /// JSON with a newline at its end, as the contract's encoder writes it.
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut text = serde_json::to_vec(value).expect("these replies are text and numbers");
     text.push(b'\n');
     let mut response = (status, text).into_response();

@@ -68,7 +68,7 @@ async fn plan(hub: &Hub, app: &App) -> Result<Plan, ApiError> {
     };
     let file = record.package.filter(|_| whole).ok_or(ApiError::NoPackage)?;
     let (folders, id) = (hub.folders.clone(), app.id.clone());
-    blocking(move || match record.release.filter(|release| release.file.hash == file.hash) {
+    blocking(move || match record.release.filter(|release| release.file.same_bytes(&file)) {
         Some(release) if folders.release(&id, &release.name).join(unpack::APP).is_file() => {
             Ok(Plan::Confirm(release))
         }

@@ -1,9 +1,10 @@
-//! debug-api: developers create an application, upload its package in chunks, install it, watch it and read its log, over
+//! debug-api: developers create an application, upload its package, install it, watch it and read its log, over
 //! plain HTTP behind the proxy; operators list applications over gRPC.
 //!
 //! ```text
 //! proxy ──HTTP──▶ serve ▶ auth ▶ http ─┬─▶ applications   create, list, delete        record.rs on disk
 //!                                      ├─▶ receive        chunks ▶ disk ▶ package     upload.rs (pure)
+//!                                      ├─▶ files          tus.rs, draft.rs ▶ transfers ▶ transfer.rs (its files)
 //!                                      ├─▶ install        unpack ▶ release ▶ provider  unpack.rs
 //!                                      ├─▶ status         what procmgr says (live.rs)  status.rs (pure)
 //!                                      ├─▶ logs           procmgr's log as events
@@ -20,9 +21,14 @@ mod applications;
 mod audit;
 mod auth;
 mod config;
+mod digests;
+mod disk;
+mod draft;
 mod duties;
 mod error;
 mod expiry;
+mod fields;
+mod files;
 mod folders;
 mod http;
 mod install;
@@ -40,6 +46,9 @@ mod service;
 mod status;
 #[cfg(test)]
 mod testing;
+mod transfer;
+mod transfers;
+mod tus;
 mod unpack;
 mod upload;
 
@@ -102,6 +111,7 @@ impl Daemon for DebugApi {
         let hub = applications::Hub::new(parts, recover::present(&revived));
         vital.spawn("recovery", recover::resume_all(Arc::clone(&hub), revived));
         vital.spawn("expiry", expiry::watch(Arc::clone(&hub)));
+        vital.spawn("sweep", transfers::sweep(Arc::clone(&hub)));
         let service = service::Service(Arc::clone(&hub));
         let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
         chassis.ready.ready("takes uploads");

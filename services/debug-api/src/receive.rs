@@ -17,16 +17,21 @@ use axum::{
     extract::{FromRequest, Multipart, Request, multipart::Field},
 };
 use futures_util::Stream;
-use md5::{Digest, Md5};
+use http::header;
 use nexushub_chassis::launch::durable;
-use tokio::{io::AsyncWriteExt, time::Sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, Sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     applications::{App, Hub},
     config::Config,
+    digests::{Digests, Sha256Hex},
     error::{ApiError, ChunkError, StorageError},
     folders::{Folders, blocking, private, remove_all, unhurried},
+    transfers,
     upload::{self, Claim, Md5Hex, Progress, Session, Verdict},
 };
 
@@ -49,6 +54,7 @@ struct Form {
     index: Option<String>,
     total: Option<String>,
     hash: Option<String>,
+    sha256: Option<String>,
     chunk: Option<Scratch>,
 }
 
@@ -68,6 +74,7 @@ impl Drop for Scratch {
 pub(crate) async fn chunk(hub: Arc<Hub>, app: Arc<App>, request: Request) -> Result<Received, ApiError> {
     let place = Arc::clone(&hub.uploads).acquire_owned().await.expect("the semaphore is never closed");
     app.touch();
+    transfers::room(&hub, expected(&hub, &request)).await?;
     let gone = app.gone.clone();
     let form = tokio::select! {
         form = read_form(&hub, request) => form?,
@@ -83,6 +90,12 @@ pub(crate) async fn chunk(hub: Arc<Hub>, app: Arc<App>, request: Request) -> Res
     .await
 }
 
+/// How many bytes it brings, as far as it says so.
+fn expected(hub: &Hub, request: &Request) -> u64 {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0).min(hub.config.max_chunk_bytes)
+}
+
 /// Whole numbers as the contract's clients write them; anything else is refused by its own text.
 fn claim(form: &Form, max_chunks: u32) -> Result<Claim, ApiError> {
     let filled =
@@ -94,7 +107,9 @@ fn claim(form: &Form, max_chunks: u32) -> Result<Claim, ApiError> {
         u32::try_from(total).ok().filter(|total| (1..=max_chunks).contains(total)).ok_or(ApiError::Total)?;
     let index = u32::try_from(index).ok().filter(|index| *index < total).ok_or(ApiError::Index)?;
     let hash = Md5Hex::parse(hash.trim()).ok_or(ApiError::Hash)?;
-    Ok(Claim { index, file: upload::File { hash, total } })
+    let sha256 = form.sha256.as_deref().filter(|text| !text.is_empty());
+    let sha256 = sha256.map(|text| Sha256Hex::parse(text.trim()).ok_or(ApiError::Hash)).transpose()?;
+    Ok(Claim { index, file: upload::File { hash, sha256, total } })
 }
 
 async fn read_form(hub: &Hub, request: Request) -> Result<Form, ApiError> {
@@ -111,6 +126,7 @@ async fn read_form(hub: &Hub, request: Request) -> Result<Form, ApiError> {
                 Some("chunkIndex") => &mut form.index,
                 Some("totalChunks") => &mut form.total,
                 Some("fileHash") => &mut form.hash,
+                Some("fileSha256") => &mut form.sha256,
                 Some("chunk") => {
                     form.chunk = Some(to_disk(field, &hub.folders, config.max_chunk_bytes).await?);
                     continue;
@@ -165,6 +181,8 @@ async fn to_disk(mut field: Field<'_>, folders: &Folders, max: u64) -> Result<Sc
 async fn keep(hub: &Hub, app: &App, claim: Claim, chunk: Scratch) -> Result<Received, ApiError> {
     let _working = app.work.lock().await;
     app.present()?;
+    app.state().received = Instant::now();
+    hub.sweep.notify_one();
     let verdict = upload::judge(app.state().upload.as_ref(), &claim);
     match verdict {
         Verdict::Superfluous => return Ok(Received::Completed),
@@ -210,22 +228,51 @@ pub(crate) async fn complete(hub: &Hub, app: &App) -> Result<(), ChunkError> {
     let (folders, id, wanted, gone) = (hub.folders.clone(), app.id.clone(), file.clone(), app.gone.clone());
     let assembled = blocking(move || assemble(&folders, &id, &wanted, &gone)).await;
     let assembled = match assembled {
-        Ok(()) => {
-            hub.change(app, |record| record.package = Some(file.clone())).await.map(drop).map_err(Into::into)
+        Ok(file) => {
+            let changed = hub.change(app, |record| record.package = Some(file.clone())).await;
+            changed.map(|_| file).map_err(Into::into)
         }
         refused => refused,
     };
-    match &assembled {
-        Ok(()) => {
+    match assembled {
+        Ok(file) => {
+            tracing::info!(instance = app.id, md5 = %file.hash, chunks = file.total, "package uploaded");
             if let Some(session) = app.state().upload.as_mut() {
-                session.finish();
+                session.finish(file);
             }
             clear_chunks(hub, app).await;
-            tracing::info!(instance = app.id, md5 = %file.hash, chunks = file.total, "package uploaded");
+            Ok(())
         }
-        Err(error) => give_up(hub, app, error.to_string()).await,
+        Err(error) => {
+            give_up(hub, app, error.to_string()).await;
+            Err(error)
+        }
     }
-    assembled
+}
+
+/// Gives up chunks that wait for others for too long; until when the others have time, if they have.
+pub(crate) async fn sweep(hub: &Hub, app: &App, now: Instant) -> Option<Instant> {
+    let due = || {
+        let state = app.state();
+        let receiving = state.upload.as_ref().is_some_and(Session::is_receiving);
+        receiving.then(|| state.received + hub.config.upload_life())
+    };
+    if due()? > now {
+        return due();
+    }
+    let _working = app.work.lock().await;
+    if due()? <= now {
+        give_up(hub, app, format!("no chunk came for {} s", hub.config.upload_life_s)).await;
+    }
+    None
+}
+
+/// What was uploaded otherwise is not the package, and neither is what was there before.
+pub(crate) async fn fail(hub: &Hub, app: &App, file: upload::File, why: &ApiError) {
+    clear_chunks(hub, app).await;
+    let mut session = Session::new(file);
+    session.fail(nexushub_chassis::chain(why));
+    app.state().upload = Some(session);
 }
 
 async fn give_up(hub: &Hub, app: &App, why: String) {
@@ -235,7 +282,7 @@ async fn give_up(hub: &Hub, app: &App, why: String) {
     clear_chunks(hub, app).await;
 }
 
-async fn clear_chunks(hub: &Hub, app: &App) {
+pub(crate) async fn clear_chunks(hub: &Hub, app: &App) {
     let chunks = hub.folders.chunks(&app.id);
     if let Err(error) = blocking(move || remove_all(&chunks)).await {
         tracing::warn!(
@@ -251,13 +298,13 @@ fn assemble(
     id: &str,
     file: &upload::File,
     gone: &CancellationToken,
-) -> Result<(), ChunkError> {
+) -> Result<upload::File, ChunkError> {
     let (chunks, package) = (folders.chunks(id), folders.package(id));
     let whole = Scratch { path: folders.scratch(), bytes: 0 };
     let unwritten = |error| StorageError::of("write", &whole.path)(error);
     let mut out =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&whole.path).map_err(unwritten)?;
-    let (mut md5, mut buffer) = (Md5::new(), vec![0; BUFFER]);
+    let (mut digests, mut buffer) = (Digests::default(), vec![0; BUFFER]);
     for index in 0..file.total {
         let path = chunks.join(index.to_string());
         let unread = |error| StorageError::of("read", &path)(error);
@@ -270,18 +317,28 @@ fn assemble(
             if read == 0 {
                 break;
             }
-            md5.update(&buffer[..read]);
+            digests.update(&buffer[..read]);
             out.write_all(&buffer[..read]).map_err(unwritten)?;
         }
     }
-    let found = Md5Hex::of(&md5.finalize());
-    if found != file.hash {
-        return Err(ChunkError::Digest { found: found.to_string(), expected: file.hash.to_string() });
-    }
+    let (hash, sha256) = digests.finish();
+    let found = upload::File { hash, sha256: Some(sha256), total: file.total };
+    judge_digests(&found, file)?;
     out.sync_all().map_err(unwritten)?;
     fs::rename(&whole.path, &package).map_err(StorageError::of("write", &package))?;
     durable::sync_dir(&folders.upload(id)).map_err(StorageError::of("sync", &package))?;
-    Ok(())
+    Ok(found)
+}
+
+fn judge_digests(found: &upload::File, said: &upload::File) -> Result<(), ChunkError> {
+    let digest = |what, found: &dyn ToString, expected: &dyn ToString| {
+        Err(ChunkError::Digest { what, found: found.to_string(), expected: expected.to_string() })
+    };
+    match (&found.sha256, &said.sha256) {
+        _ if found.hash != said.hash => digest("MD5", &found.hash, &said.hash),
+        (Some(found), Some(said)) if found != said => digest("SHA-256", found, said),
+        _ => Ok(()),
+    }
 }
 
 /// A body that hands out one frame at a time, however fast they come (the form's parser would hoard them in memory), and
@@ -329,7 +386,7 @@ impl Stream for Paced {
         match Pin::new(&mut self.body).poll_next(cx) {
             Poll::Ready(Some(Ok(bytes))) => {
                 self.yielded = true;
-                let deadline = tokio::time::Instant::now() + self.idle;
+                let deadline = Instant::now() + self.idle;
                 self.silence.as_mut().reset(deadline);
                 let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
                     return self.fail(ApiError::TooLarge(self.max));

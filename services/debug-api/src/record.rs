@@ -8,12 +8,15 @@
 //! ```
 //! Every arrow is one durable write; start-up goes on from whichever was the last.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use nexushub_chassis::launch::clock;
+use nexushub_chassis::launch::{clock, durable};
 use serde::{Deserialize, Serialize};
 
-use crate::{names::Description, upload::File};
+use crate::{error::StorageError, names::Description, upload::File};
 
 /// What the developer wants of the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +122,12 @@ impl Record {
         Ok(Self { version: VERSION, ..serde_json::from_slice(text)? })
     }
 
+    /// Makes it what is known, durably. Blocking.
+    pub(crate) fn keep(&self, path: &Path) -> Result<(), StorageError> {
+        let text = serde_json::to_vec_pretty(self).expect("a record has nothing that JSON can't say");
+        durable::write(path, &text, 0o600).map_err(StorageError::of("write", path))
+    }
+
     /// The new release is in its place; provider is to be told.
     pub(crate) fn adopt(&mut self, release: Release) {
         let undo = Undo { release: self.release.clone(), wanted: self.wanted };
@@ -196,7 +205,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn release(name: &str) -> Release {
-        let file = File { hash: Md5Hex::of(&[7; 16]), total: 1 };
+        let file = File { hash: Md5Hex::of(&[7; 16]), sha256: None, total: 1 };
         Release { name: name.to_owned(), file, installed_unix_ms: 5 }
     }
 

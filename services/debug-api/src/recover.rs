@@ -1,7 +1,12 @@
 //! What the last process left behind: records are read, half-done things finished or thrown away, and provider is told
 //! again what should run. Nothing here waits for another daemon.
 
-use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+    sync::Arc,
+};
 
 use futures_util::future::join_all;
 use nexushub_chassis::chain;
@@ -12,6 +17,8 @@ use crate::{
     folders::{Folders, remove_all},
     install, receive,
     record::{Record, Wanted},
+    transfer::{self, Sheet, Stage, Transfer},
+    transfers,
     upload::{self, Progress, Session},
 };
 
@@ -19,6 +26,7 @@ use crate::{
 pub(crate) struct Found {
     pub(crate) record: Record,
     upload: Option<Session>,
+    transfers: Vec<Arc<Transfer>>,
     /// All chunks are there, but the package is not known to be.
     whole: bool,
 }
@@ -35,7 +43,10 @@ pub(crate) fn read(folders: &Folders, max_bytes: u64) -> Result<Vec<Found>, Stor
         known.insert(id.to_owned());
         let record = fs::read(&path).and_then(|text| Record::read(&text).map_err(io::Error::other));
         match record {
-            Ok(record) if record.id == id => found.push(with_upload(folders, record, max_bytes)),
+            Ok(mut record) if record.id == id => {
+                let transfers = transfers_of(folders, &mut record)?;
+                found.push(Found { transfers, ..with_upload(folders, record, max_bytes) });
+            }
             Ok(_) => {
                 tracing::error!(path = %path.display(), "a record is not the one its name says; its files are left alone");
             }
@@ -68,7 +79,7 @@ fn with_upload(folders: &Folders, record: Record, max_bytes: u64) -> Found {
     let file = file.and_then(|text| serde_json::from_slice::<upload::File>(&text).ok());
     let Some(file) = file else {
         let upload = record.package.clone().map(Session::complete);
-        return Found { record, upload, whole: false };
+        return Found { record, upload, transfers: Vec::new(), whole: false };
     };
     let mut session = Session::new(file);
     let mut whole = false;
@@ -78,7 +89,40 @@ fn with_upload(folders: &Folders, record: Record, max_bytes: u64) -> Found {
             whole |= session.receive(index, size, max_bytes) == Progress::Whole;
         }
     }
-    Found { record, upload: Some(session), whole }
+    Found { record, upload: Some(session), transfers: Vec::new(), whole }
+}
+
+/// The resumable uploads of an application. One whose bytes were about to be the package is that now; what can't be gone on with
+/// is removed.
+fn transfers_of(folders: &Folders, record: &mut Record) -> Result<Vec<Arc<Transfer>>, StorageError> {
+    let folder = folders.transfers(&record.id);
+    let (names, mut found) = (names(&folder).unwrap_or_default(), BTreeMap::new());
+    for id in names.iter().filter_map(|name| transfer::id_of(name)) {
+        match Sheet::read(&folder, id) {
+            Ok(Some(mut sheet)) => {
+                take_place(folders, record, &mut sheet)?;
+                found.insert(id, Transfer::new(id.to_owned(), sheet));
+            }
+            Ok(None) => tracing::warn!(instance = record.id, upload = id, "an upload can't be gone on with"),
+            Err(error) => {
+                tracing::warn!(instance = record.id, error = chain(&error), "an upload can't be read");
+            }
+        }
+    }
+    let known = |name: &&String| name.rsplit_once('.').is_some_and(|(id, _)| found.contains_key(id));
+    for stray in names.iter().filter(|name| !known(name)) {
+        let _ = fs::remove_file(folder.join(stray));
+    }
+    Ok(found.into_values().collect())
+}
+
+fn take_place(folders: &Folders, record: &mut Record, sheet: &mut Sheet) -> Result<(), StorageError> {
+    let Stage::Placing(file) = sheet.about.stage.clone() else { return Ok(()) };
+    sheet.take_place(&folders.package(&record.id))?;
+    record.package = Some(file);
+    record.keep(&folders.record(&record.id))?;
+    remove_all(&folders.chunks(&record.id))?;
+    sheet.placed()
 }
 
 /// An application and whether its upload is to be assembled.
@@ -91,7 +135,10 @@ pub(crate) struct Revived {
 pub(crate) fn revive(found: Vec<Found>) -> Vec<Revived> {
     found
         .into_iter()
-        .map(|found| Revived { app: App::new(found.record, found.upload), whole: found.whole })
+        .map(|found| Revived {
+            app: App::new(found.record, found.upload, found.transfers),
+            whole: found.whole,
+        })
         .collect()
 }
 
@@ -125,6 +172,7 @@ async fn resume(hub: Arc<Hub>, Revived { app, whole }: Revived) {
             tracing::warn!(instance = app.id, error = chain(&error), "could not take up an install");
         }
     }
+    transfers::finish_all(&hub, &app).await;
     install::prune(&hub, &app).await;
     if record.installing.is_some() {
         match install::install(&hub, &app).await {
@@ -183,7 +231,7 @@ mod tests {
         let folders = Folders::create(state.path()).unwrap();
         write(&folders, &record("a"));
         private(&folders.chunks("id-1")).unwrap();
-        let file = upload::File { hash: Md5Hex::of(&[1; 16]), total: 2 };
+        let file = upload::File { hash: Md5Hex::of(&[1; 16]), sha256: None, total: 2 };
         fs::write(folders.chunks("id-1").join("session.json"), serde_json::to_vec(&file).unwrap()).unwrap();
         fs::write(folders.chunks("id-1").join("1"), "xx").unwrap();
         let found = read(&folders, 100).unwrap();

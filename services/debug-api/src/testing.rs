@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{Extension, Router, body::Body, response::Response};
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use md5::{Digest, Md5};
 use nexushub_chassis::{
@@ -27,6 +27,7 @@ use nexushub_proto::{
     },
     provider::Instance,
 };
+use sha2::Sha256;
 use tempfile::TempDir;
 use tokio::sync::{broadcast, watch};
 use tokio_stream::{StreamExt, wrappers::BroadcastStream};
@@ -37,6 +38,7 @@ use crate::{
     applications::{Hub, Parts},
     auth::{PROXY_TOKEN, Peer},
     config::Config,
+    digests::Sha256Hex,
     folders::Folders,
     http::router,
     live,
@@ -46,7 +48,7 @@ use crate::{
         history::{self, Histories},
         tests::FakeHouse,
     },
-    recover,
+    recover, transfers,
     upload::Md5Hex,
 };
 
@@ -168,6 +170,20 @@ impl Peers for Fakes {
     }
 }
 
+/// An answer with its header fields.
+pub(crate) struct Ask {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Ask {
+    /// One field's text; empty when it is not there.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
 /// The daemon without its sockets.
 pub(crate) struct World {
     pub(crate) state: TempDir,
@@ -212,6 +228,7 @@ impl World {
         let hub = Hub::new(parts, recover::present(&revived));
         tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));
+        tokio::spawn(transfers::sweep(Arc::clone(&hub)));
         let (proxy_token, operator_token) =
             (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));
         let house = FakeHouse::new(Arc::clone(&fakes));
@@ -241,6 +258,31 @@ impl World {
     pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
         let response = self.send(self.request(method, path).body(body.into()).unwrap()).await;
         read(response).await
+    }
+
+    /// Sends it with these header fields and says all of the answer.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Ask {
+        let body = body.into();
+        let mut request = self.request(method, path);
+        if let Some(bytes) = axum::body::HttpBody::size_hint(&body).exact() {
+            request = request.header("content-length", bytes);
+        }
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = self.send(request.body(body).unwrap()).await;
+        let headers = response.headers().clone();
+        let (status, text) = read(response).await;
+        Ask { status, headers, text }
+    }
+
+    /// Installs what was uploaded.
+    pub(crate) async fn install(&self, id: &str) -> (StatusCode, String) {
+        self.call("POST", &format!("/debug/application/{id}/install"), "").await
     }
 
     /// Creates an application and says its id.
@@ -327,6 +369,15 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 
 pub(crate) fn md5(bytes: &[u8]) -> String {
     Md5Hex::of(&Md5::digest(bytes)).to_string()
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256Hex::of(&digest(bytes)).unwrap().to_string()
+}
+
+/// SHA-256.
+pub(crate) fn digest(bytes: &[u8]) -> Vec<u8> {
+    Sha256::digest(bytes).to_vec()
 }
 
 pub(crate) fn json(text: &str) -> serde_json::Value {

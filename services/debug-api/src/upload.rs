@@ -16,6 +16,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use crate::digests::Sha256Hex;
+
 /// An MD5 digest as the contract writes it: 32 lower-case hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -38,11 +40,22 @@ impl fmt::Display for Md5Hex {
     }
 }
 
-/// Which file: its digest, and into how many chunks it was cut.
+/// Which file: its digests, and into how many chunks it was cut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct File {
     pub(crate) hash: Md5Hex,
+    /// Of a package always; of what a client announces only if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sha256: Option<Sha256Hex>,
     pub(crate) total: u32,
+}
+
+impl File {
+    /// Whether both have the same bytes, as far as is known of them.
+    pub(crate) fn same_bytes(&self, other: &Self) -> bool {
+        let differ = |(one, another): (&Sha256Hex, &Sha256Hex)| one != another;
+        self.hash == other.hash && !self.sha256.as_ref().zip(other.sha256.as_ref()).is_some_and(differ)
+    }
 }
 
 /// What a chunk says of itself; its index is below its total.
@@ -103,13 +116,15 @@ pub(crate) struct Report {
     pub(crate) completed: bool,
     pub(crate) file_hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }
 
 /// What a chunk means to an app without or with a session.
 pub(crate) fn judge(session: Option<&Session>, claim: &Claim) -> Verdict {
     let Some(session) = session else { return Verdict::StartOver };
-    let same = session.file == claim.file;
+    let same = session.file.total == claim.file.total && session.file.same_bytes(&claim.file);
     match (&session.phase, same) {
         (Phase::Receiving, true) => Verdict::Take,
         (Phase::Complete | Phase::Assembling, true) => Verdict::Superfluous,
@@ -131,6 +146,16 @@ impl Session {
 
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Bytes that it has on the disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.chunks.values().sum()
+    }
+
+    /// Whether it still waits for chunks.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.phase == Phase::Receiving
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -155,10 +180,9 @@ impl Session {
         Progress::Whole
     }
 
-    /// The file was assembled and its digest is right.
-    pub(crate) fn finish(&mut self) {
-        self.chunks.clear();
-        self.phase = Phase::Complete;
+    /// The file was assembled and its digests are right: this one it is.
+    pub(crate) fn finish(&mut self, file: File) {
+        *self = Self::complete(file);
     }
 
     /// The file was not assembled; the next chunk starts over.
@@ -181,6 +205,7 @@ impl Session {
             progress: f64::from(received) * 100.0 / f64::from(self.file.total.max(1)),
             completed,
             file_hash: self.file.hash.to_string(),
+            file_sha256: self.file.sha256.as_ref().map(ToString::to_string),
             error,
         }
     }
@@ -200,7 +225,7 @@ mod tests {
     const NO_LIMIT: u64 = u64::MAX;
 
     fn file(fill: char, total: u32) -> File {
-        File { hash: Md5Hex::parse(&fill.to_string().repeat(32)).unwrap(), total }
+        File { hash: Md5Hex::parse(&fill.to_string().repeat(32)).unwrap(), sha256: None, total }
     }
 
     fn claim(index: u32, file: &File) -> Claim {
@@ -217,6 +242,15 @@ mod tests {
         for text in ["", "a", &"g".repeat(32), &"a".repeat(33), "../../../../../../../../../../../"] {
             assert!(Md5Hex::parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn files_of_the_same_md5_are_the_same_unless_their_sha_256_says_otherwise() {
+        let with = |fill: &str| File { sha256: Sha256Hex::parse(&fill.repeat(64)), ..file('a', 1) };
+        assert!(file('a', 1).same_bytes(&with("1")) && with("1").same_bytes(&with("1")));
+        assert!(!with("1").same_bytes(&with("2")) && !file('a', 1).same_bytes(&file('b', 1)));
+        assert_eq!(judge(Some(&completed(&with("1"))), &claim(0, &file('a', 1))), Verdict::Superfluous);
+        assert_eq!(judge(Some(&completed(&with("1"))), &claim(0, &with("2"))), Verdict::StartOver);
     }
 
     #[test]
@@ -278,7 +312,7 @@ mod tests {
                 prop_assert!(!report.completed, "complete before its digest was verified");
             }
             prop_assert_eq!(wholes, 1);
-            session.finish();
+            session.finish(session.file().clone());
             prop_assert_eq!(session.report("id").received_chunks, total);
         }
 
@@ -304,7 +338,7 @@ mod tests {
                 if current.receive(index, 1, NO_LIMIT) == Progress::Whole {
                     prop_assert_eq!(held.len(), 4);
                     prop_assert!(held.iter().all(|(from, _)| *from == which));
-                    current.finish();
+                    current.finish(current.file().clone());
                 }
             }
         }

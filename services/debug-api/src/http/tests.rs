@@ -8,8 +8,11 @@ use tokio_stream::StreamExt;
 use tonic::Status;
 use tower::ServiceExt;
 
+mod draft;
 mod installs;
 mod logs;
+mod transfers;
+mod tus;
 mod uploads;
 
 use super::*;

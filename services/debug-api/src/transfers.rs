@@ -1,0 +1,478 @@
+//! The one engine below both protocols of resumable uploads: they begin, go on, end and expire here, within the bounds of
+//! `config.rs`; `tus.rs` and `draft.rs` only say how a client asks and is answered.
+//!
+//! ```text
+//! request ──▶ claim (ends who is at it) ──▶ place among `max_uploads` ──▶ sheet ──▶ judged ──▶ body ═▶ thread ═▶ disk
+//!                                                                                          whole ──▶ digests ──▶ package
+//! ```
+//! The contract's chunks are beside it, not on it: they come in any order and of any size, so until the last is there they have
+//! no offset that could be told. They share what comes after: digests, the package's place, the record, the disk's share.
+//!
+//! Locks are taken in this order: an upload's sheet, the application's `work`, `opening`.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use axum::body::{Body, BodyDataStream};
+use futures_util::StreamExt;
+use nexushub_chassis::chain;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    applications::{App, Hub},
+    digests::Checksum,
+    disk::{self, Held},
+    error::{ApiError, StorageError},
+    folders::{blocking, private, unhurried},
+    receive,
+    transfer::{self, About, Piece, Sheet, Transfer, Turn, Unkept},
+    upload::{File, Md5Hex, Session},
+};
+
+/// Pieces on their way to the disk; with what one read of the connection brings at most, a bound on memory.
+const PIECES: usize = 16;
+/// Where nobody said how much there will be, the disk's share is judged again each time so much has come.
+const ROOM_EVERY: u64 = 8 << 20;
+/// When nothing is there to be swept; what begins wakes the watch earlier.
+const IDLE: Duration = Duration::from_secs(86_400);
+
+/// What a request wants to add.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    /// Where it begins.
+    pub(crate) offset: u64,
+    /// How many bytes it has, if that is known.
+    pub(crate) bytes: Option<u64>,
+    /// How many the whole upload has, if the client says so now.
+    pub(crate) length: Option<u64>,
+    /// It is the last, where the client is the one to say so.
+    pub(crate) last: bool,
+    pub(crate) checksum: Option<Checksum>,
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Came {
+    pub(crate) offset: u64,
+    /// It is the application's package now.
+    pub(crate) placed: bool,
+}
+
+/// How an upload stands.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) offset: u64,
+    pub(crate) about: About,
+}
+
+/// Refuses what would take more of the disk than uploads may have.
+pub(crate) async fn room(hub: &Hub, more: u64) -> Result<(), ApiError> {
+    let folder = hub.folders.uploads();
+    let free = blocking(move || disk::free(&folder).map_err(StorageError::of("measure", &folder))).await?;
+    let percent = hub.config.max_upload_disk_percent;
+    if disk::admits(free, held(hub), more, percent) { Ok(()) } else { Err(ApiError::NoRoom(percent)) }
+}
+
+/// What all uploads under way have. Chunks are copied when they are assembled, so they need their bytes twice.
+fn held(hub: &Hub) -> Held {
+    let of = |app: &Arc<App>| {
+        let state = app.state();
+        let chunks = state.upload.as_ref().map_or(0, Session::bytes);
+        let chunks = Held { written: chunks, promised: chunks.saturating_mul(2) };
+        state.transfers.values().map(|transfer| transfer.held()).fold(chunks, Held::and)
+    };
+    hub.list().iter().map(of).fold(Held::default(), Held::and)
+}
+
+/// Begins an upload.
+pub(crate) async fn open(hub: &Arc<Hub>, app: &Arc<App>, about: About) -> Result<Arc<Transfer>, ApiError> {
+    let most = hub.config.max_package_bytes;
+    if about.length.is_some_and(|length| length > most) {
+        return Err(ApiError::TooLarge(most));
+    }
+    app.touch();
+    let (hub, app) = (Arc::clone(hub), Arc::clone(app));
+    unhurried(async move {
+        let _working = app.work.lock().await;
+        app.present()?;
+        let _opening = hub.opening.lock().await;
+        count(&hub, &app)?;
+        room(&hub, about.length.unwrap_or(1)).await?;
+        let (folder, id) = (hub.folders.transfers(&app.id), uuid::Uuid::new_v4().to_string());
+        let name = id.clone();
+        let sheet = blocking(move || {
+            private(&folder).map_err(StorageError::of("create", &folder))?;
+            Sheet::create(&folder, &name, about)
+        });
+        let transfer = Transfer::new(id.clone(), sheet.await?);
+        app.state().transfers.insert(id, Arc::clone(&transfer));
+        hub.sweep.notify_one();
+        Ok(transfer)
+    })
+    .await
+}
+
+/// Refuses one more than there may be.
+fn count(hub: &Hub, app: &App) -> Result<(), ApiError> {
+    let of = |app: &App| app.state().transfers.values().filter(|transfer| transfer.is_open()).count();
+    let bounds = [
+        (of(app), " of this application", hub.config.max_transfers_per_application),
+        (hub.list().iter().map(|app| of(app)).sum(), "", hub.config.max_transfers),
+    ];
+    match bounds.into_iter().find(|(there, _, limit)| there >= limit) {
+        Some((_, of, limit)) => Err(ApiError::TooManyTransfers { of, limit }),
+        None => Ok(()),
+    }
+}
+
+/// An upload by its id.
+pub(crate) fn find(app: &App, id: &str) -> Result<Arc<Transfer>, ApiError> {
+    app.state().transfers.get(id).cloned().ok_or(ApiError::NoTransfer)
+}
+
+/// How it stands, once nobody is at it any more.
+pub(crate) async fn standing(
+    hub: &Arc<Hub>,
+    app: &Arc<App>,
+    transfer: &Arc<Transfer>,
+) -> Result<Standing, ApiError> {
+    let mut sheet = turn(transfer).await?;
+    transfer.touch();
+    app.touch();
+    if sheet.is_whole() {
+        let (hub, app, transfer) = (Arc::clone(hub), Arc::clone(app), Arc::clone(transfer));
+        let (left, finished) = unhurried(async move { finish(&hub, &app, &transfer, sheet).await }).await;
+        finished?;
+        sheet = left;
+    }
+    Ok(Standing { offset: sheet.length(), about: sheet.about.clone() })
+}
+
+/// The sheet, for whoever needs it and ends who has it.
+async fn turn(transfer: &Transfer) -> Result<Turn, ApiError> {
+    transfer.claim();
+    let sheet = transfer.sheet().await;
+    if sheet.is_removed() { Err(ApiError::NoTransfer) } else { Ok(sheet) }
+}
+
+/// File work on a sheet.
+async fn on<T: Send + 'static>(
+    mut sheet: Turn,
+    work: impl FnOnce(&mut Sheet) -> T + Send + 'static,
+) -> (Turn, T) {
+    blocking(move || {
+        let done = work(&mut sheet);
+        (sheet, done)
+    })
+    .await
+}
+
+/// Removes an upload and all that came of it; a package that it became stays.
+pub(crate) async fn end(hub: &Hub, app: &App, transfer: &Transfer) -> Result<(), ApiError> {
+    let sheet = turn(transfer).await?;
+    app.touch();
+    hub.sweep.notify_one();
+    remove(app, transfer, sheet).await
+}
+
+async fn remove(app: &App, transfer: &Transfer, sheet: Turn) -> Result<(), ApiError> {
+    app.state().transfers.remove(&transfer.id);
+    Ok(on(sheet, Sheet::remove).await.1?)
+}
+
+/// Goes on with an upload. What has begun comes to its end though the client has gone.
+pub(crate) async fn append(
+    hub: &Arc<Hub>,
+    app: &Arc<App>,
+    transfer: &Arc<Transfer>,
+    part: Part,
+    body: Body,
+) -> Result<Came, ApiError> {
+    let (hub, app, transfer) = (Arc::clone(hub), Arc::clone(app), Arc::clone(transfer));
+    unhurried(async move {
+        let claim = transfer.claim();
+        let place = tokio::select! {
+            place = Arc::clone(&hub.uploads).acquire_owned() => place,
+            () = claim.cancelled() => return Err(ApiError::TakenOver),
+            () = app.gone.cancelled() => return Err(ApiError::NoApplication),
+        };
+        let _place = place.expect("the semaphore is never closed");
+        let sheet = transfer.sheet().await;
+        app.present()?;
+        app.touch();
+        let sheet = admit(&hub, &transfer, sheet, &part).await?;
+        let inflow = Inflow { hub: &hub, app: &app, claim };
+        let (sheet, came) = inflow.take_down(sheet, part.checksum, body).await;
+        transfer.note(&sheet);
+        hub.sweep.notify_one();
+        app.touch();
+        if let Err(ApiError::Longer(length)) = came {
+            remove(&app, &transfer, sheet).await?; // it is not what it was said to be, and never will
+            return Err(ApiError::Longer(length));
+        }
+        came?;
+        let (offset, length) = (sheet.length(), sheet.about.length);
+        if let Some(length) = length.filter(|length| part.last && *length != offset) {
+            return Err(ApiError::Shorter { has: offset, length });
+        }
+        let placed = part.last || sheet.is_whole();
+        if placed {
+            finish(&hub, &app, &transfer, sheet).await.1?;
+        }
+        Ok(Came { offset, placed })
+    })
+    .await
+}
+
+/// Refuses what can't follow what is there; what the part says of the whole is noted.
+async fn admit(hub: &Hub, transfer: &Transfer, sheet: Turn, part: &Part) -> Result<Turn, ApiError> {
+    let length = judge(&sheet, part, hub.config.max_package_bytes)?;
+    if sheet.about.length == length {
+        return Ok(sheet);
+    }
+    let _opening = hub.opening.lock().await;
+    room(hub, length.unwrap_or(0).saturating_sub(sheet.length())).await?;
+    let (sheet, kept) = on(sheet, move |sheet| {
+        sheet.about.length = length;
+        sheet.keep_about()
+    })
+    .await;
+    kept?;
+    transfer.note(&sheet);
+    Ok(sheet)
+}
+
+/// Whether a part follows what is there, and how many bytes the whole has if it does. Pure.
+fn judge(sheet: &Sheet, part: &Part, most: u64) -> Result<Option<u64>, ApiError> {
+    let there = sheet.length();
+    if sheet.is_removed() {
+        return Err(ApiError::NoTransfer);
+    }
+    if !sheet.is_open() {
+        return Err(ApiError::Whole);
+    }
+    if part.offset != there {
+        return Err(ApiError::Offset { ours: there, said: part.offset });
+    }
+    let after = part.bytes.map(|bytes| there.saturating_add(bytes));
+    let mut length = sheet.about.length;
+    for said in [part.length, after.filter(|_| part.last)].into_iter().flatten() {
+        match length {
+            Some(known) if known != said => return Err(ApiError::Length { known, said }),
+            None if said < there => return Err(ApiError::Length { known: there, said }),
+            _ => length = Some(said),
+        }
+    }
+    match (length, after) {
+        (Some(length), Some(after)) if after > length => Err(ApiError::Longer(length)),
+        (Some(bytes), _) | (None, Some(bytes)) if bytes > most => Err(ApiError::TooLarge(most)),
+        _ => Ok(length),
+    }
+}
+
+/// What a request's body is read for.
+struct Inflow<'a> {
+    hub: &'a Hub,
+    app: &'a App,
+    claim: CancellationToken,
+}
+
+impl Inflow<'_> {
+    /// Reads the body here and writes it in a thread of its own, at most `PIECES` behind.
+    async fn take_down(
+        &self,
+        sheet: Turn,
+        checksum: Option<Checksum>,
+        body: Body,
+    ) -> (Turn, Result<(), ApiError>) {
+        let (there, length) = (sheet.length(), sheet.about.length);
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let writing = on(sheet, move |sheet| sheet.take_down(pieces, checksum));
+        let reading = async move {
+            let came = self.read(body.into_data_stream(), &sender, (there, length)).await;
+            if came.is_ok() {
+                let _ = sender.send(Piece::End).await; // a thread that has ended says why
+            }
+            came
+        };
+        let ((sheet, kept), came) = tokio::join!(writing, reading);
+        let kept = kept.map_err(|unkept| match unkept {
+            Unkept::Checksum => ApiError::Checksum,
+            Unkept::Storage(error) if error.cause.kind() == io::ErrorKind::StorageFull => {
+                ApiError::NoRoom(self.hub.config.max_upload_disk_percent)
+            }
+            Unkept::Storage(error) => error.into(),
+        });
+        (sheet, came.and(kept)) // what broke off has no right checksum either
+    }
+
+    async fn read(
+        &self,
+        mut body: BodyDataStream,
+        pieces: &mpsc::Sender<Piece>,
+        (mut at, length): (u64, Option<u64>),
+    ) -> Result<(), ApiError> {
+        let config = &self.hub.config;
+        let idle = Duration::from_millis(config.upload_idle_ms);
+        let mut judged = at;
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = self.claim.cancelled() => return Err(ApiError::TakenOver),
+                () = self.app.gone.cancelled() => return Err(ApiError::NoApplication),
+                next = timeout(idle, body.next()) => next,
+            };
+            let next = next.map_err(|_| ApiError::Stalled(config.upload_idle_ms))?;
+            let Some(bytes) = next else { return Ok(()) };
+            let bytes = bytes.map_err(|_| ApiError::BrokeOff)?;
+            at = at.saturating_add(bytes.len() as u64);
+            match length {
+                Some(length) if at > length => return Err(ApiError::Longer(length)),
+                None if at > config.max_package_bytes => {
+                    return Err(ApiError::TooLarge(config.max_package_bytes));
+                }
+                None if at - judged >= ROOM_EVERY => {
+                    room(self.hub, at - judged).await?;
+                    judged = at;
+                }
+                _ => {}
+            }
+            if pieces.send(Piece::Bytes(bytes)).await.is_err() {
+                return Ok(()); // the thread has ended, and says why
+            }
+        }
+    }
+}
+
+/// All bytes are there: if they are those that were announced, they are the package now.
+pub(crate) async fn finish(
+    hub: &Hub,
+    app: &App,
+    transfer: &Transfer,
+    sheet: Turn,
+) -> (Turn, Result<(), ApiError>) {
+    let _working = app.work.lock().await;
+    if let Err(gone) = app.present() {
+        return (sheet, Err(gone));
+    }
+    let (package, gone) = (hub.folders.package(&app.id), app.gone.clone());
+    let (sheet, placed) = on(sheet, move |sheet| place(sheet, &package, &gone)).await;
+    let (sheet, done) = match placed {
+        Ok(file) => adopt(hub, app, transfer, (sheet, file)).await,
+        Err(refused) => (sheet, Err(refused)),
+    };
+    transfer.note(&sheet);
+    if sheet.is_removed() {
+        app.state().transfers.remove(&transfer.id);
+    }
+    if let Err((file, error)) = done {
+        receive::fail(hub, app, file, &error).await;
+        return (sheet, Err(error));
+    }
+    (sheet, Ok(()))
+}
+
+/// Finishes those whose last byte came just before the last process ended.
+pub(crate) async fn finish_all(hub: &Hub, app: &App) {
+    let transfers: Vec<_> = app.state().transfers.values().cloned().collect();
+    for transfer in transfers {
+        let sheet = transfer.sheet().await;
+        if sheet.is_whole()
+            && let Err(error) = finish(hub, app, &transfer, sheet).await.1
+        {
+            tracing::warn!(instance = app.id, error = chain(&error), "could not finish an upload");
+        }
+    }
+}
+
+/// What a file that isn't the package is, and why it is not.
+type Refused = (File, ApiError);
+
+fn place(sheet: &mut Sheet, package: &Path, gone: &CancellationToken) -> Result<File, Refused> {
+    let nothing = || File { hash: Md5Hex::of(&[0; 16]), sha256: None, total: 1 };
+    let digests = sheet.digests(&|| gone.is_cancelled()).map_err(|error| (nothing(), error.into()))?;
+    let (hash, sha256) = digests.ok_or_else(|| (nothing(), ApiError::NoApplication))?;
+    let (found, expected) = (sha256.to_string(), sheet.about.sha256.clone());
+    let file = File { hash, sha256: Some(sha256), total: 1 };
+    if let Some(expected) = expected.filter(|expected| Some(expected) != file.sha256.as_ref()) {
+        let removed = sheet.remove().map_err(ApiError::from);
+        let differs = ApiError::Digest { found, expected: expected.to_string() };
+        return Err((file, removed.err().unwrap_or(differs)));
+    }
+    sheet.place(file.clone(), package).map_err(|error| (file.clone(), error.into()))?;
+    Ok(file)
+}
+
+/// The record learns of the package, and of what was there before nothing stays.
+async fn adopt(
+    hub: &Hub,
+    app: &App,
+    transfer: &Transfer,
+    (sheet, file): (Turn, File),
+) -> (Turn, Result<(), Refused>) {
+    let package = file.clone();
+    if let Err(error) = hub.change(app, |record| record.package = Some(package)).await {
+        return (sheet, Err((file, error.into())));
+    }
+    let (sheet, kept) = on(sheet, Sheet::placed).await;
+    if let Err(error) = kept {
+        return (sheet, Err((file, error.into())));
+    }
+    receive::clear_chunks(hub, app).await;
+    tracing::info!(instance = app.id, md5 = %file.hash, bytes = sheet.length(), "package uploaded");
+    let mut earlier = Vec::new();
+    {
+        let mut state = app.state();
+        state.upload = Some(Session::complete(file));
+        state.transfers.retain(|id, other| {
+            let stays = *id == transfer.id || other.is_open();
+            earlier.extend((!stays).then(|| id.clone()));
+            stays
+        });
+    }
+    let folder = hub.folders.transfers(&app.id);
+    let forgotten = move || earlier.iter().try_for_each(|id| transfer::forget(&folder, id));
+    if let Err(error) = blocking(forgotten).await {
+        tracing::warn!(instance = app.id, error = chain(&error), "could not forget an earlier upload");
+    }
+    (sheet, Ok(()))
+}
+
+/// Removes uploads that nobody went on with for too long, until the drain.
+pub(crate) async fn sweep(hub: Arc<Hub>) {
+    let life = hub.config.upload_life();
+    while !hub.shutdown.is_draining() {
+        let now = Instant::now();
+        let mut next = now + IDLE;
+        for app in hub.list() {
+            let transfers: Vec<_> = app.state().transfers.values().cloned().collect();
+            for transfer in transfers {
+                match transfer.due(life) {
+                    due if due > now => next = next.min(due),
+                    _ => expire(&app, &transfer, now, life).await,
+                }
+            }
+            next = receive::sweep(&hub, &app, now).await.unwrap_or(next).min(next);
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = hub.sweep.notified() => {}
+            () = hub.shutdown.draining() => {}
+        }
+    }
+}
+
+/// Somebody who is at it right now notes that when it ends, and wakes the watch.
+async fn expire(app: &App, transfer: &Transfer, now: Instant, life: Duration) {
+    let Some(sheet) = transfer.idle() else { return };
+    if transfer.due(life) > now {
+        return;
+    }
+    tracing::info!(instance = app.id, upload = transfer.id, "upload expired");
+    if let Err(error) = remove(app, transfer, sheet).await {
+        tracing::warn!(instance = app.id, error = chain(&error), "could not remove an expired upload");
+    }
+}
