@@ -37,7 +37,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("nexushub-login", &["nexushub-applib"]),
     ("nexushub-admin", &["nexushub-applib"]),
     ("nexushub-e2e", &["nexushub-proto", "nexushub-launch"]),
-    ("nexushub-fuzz", &["nexushub-chassis", "nexushub-proxy", "nexushub-shim"]),
+    ("nexushub-fuzz", &["nexushub-chassis", "nexushub-debug-api", "nexushub-proxy", "nexushub-shim"]),
 ];
 
 /// What small rooms may use from outside, and nothing else.

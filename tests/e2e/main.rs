@@ -42,4 +42,5 @@ mod sleeps;
 mod storm;
 mod streams;
 mod torn;
+mod uploads;
 mod websockets;

@@ -14,11 +14,11 @@ use nexushub_e2e::{
 use nexushub_proto::procmgr::{InstanceStatus, State};
 
 /// A package of several pieces, with a page that tells it apart.
-fn package(page: &str) -> Vec<u8> {
+pub(crate) fn package(page: &str) -> Vec<u8> {
     Package::probe().file("static/page.txt", page.as_bytes()).file("ballast", &noise(9, 5 << 20)).bytes()
 }
 
-async fn runs_at(platform: &Platform, host: &str, not: Option<u32>) -> InstanceStatus {
+pub(crate) async fn runs_at(platform: &Platform, host: &str, not: Option<u32>) -> InstanceStatus {
     let there =
         |status: &InstanceStatus| status.host_name == host && status.routed && Some(status.pid) != not;
     let all =

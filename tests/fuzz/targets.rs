@@ -12,7 +12,8 @@ pub use nexushub_proxy::fuzzing::Target;
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<(&'static str, Target)> {
-    nexushub_proxy::fuzzing::TARGETS.into_iter().chain(ours::TARGETS).collect()
+    let daemons = nexushub_proxy::fuzzing::TARGETS.into_iter().chain(nexushub_debug_api::fuzzing::TARGETS);
+    daemons.chain(ours::TARGETS).collect()
 }
 
 /// Where the corpus of a target is kept.

@@ -98,3 +98,9 @@ fn options(mode: u32) -> SimpleFileOptions {
 pub fn md5(bytes: &[u8]) -> String {
     Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// SHA-256, as resumable uploads announce it.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Vec<u8> {
+    sha2::Sha256::digest(bytes).to_vec()
+}

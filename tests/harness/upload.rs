@@ -4,8 +4,10 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_rustls::client::TlsStream;
 
-use crate::{Answer, Https, Platform, Protocol, package::md5};
+use crate::{Answer, Failure, Https, Platform, Protocol, package::md5};
 
 /// Largest piece of an upload.
 pub const CHUNK: usize = 2 << 20;
@@ -46,6 +48,59 @@ impl Developer {
         }
         let answer = self.https.send(Protocol::Http1, "", request).await;
         answer.unwrap_or_else(|failure| panic!("no answer from {path}: {failure:?}"))
+    }
+
+    /// A request below `/debug` with header fields of its own.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    ///
+    /// # Panics
+    /// When a field is none.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, Failure> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.https.send(Protocol::Http1, "", request.body(Full::new(body.into())).unwrap()).await
+    }
+
+    /// A request of which only the first bytes of its body are sent. It goes on with what is written to the stream, and breaks
+    /// off when that is dropped.
+    ///
+    /// # Errors
+    /// When there is no connection, or it is lost before all is written.
+    pub async fn begin(
+        &self,
+        (method, path): (&str, &str),
+        fields: &[(&str, &str)],
+        (bytes, announced): (&[u8], usize),
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {announced}\r\n",
+            self.https.authority("")
+        );
+        let token = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        let bearer = token.as_deref().map(|token| ("authorization", token));
+        for (name, value) in fields.iter().copied().chain(bearer) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        let mut stream = self.https.tls("", &[b"http/1.1"]).await?;
+        let lost = |error: std::io::Error| Failure::InFlight(error.to_string());
+        stream.write_all(head.as_bytes()).await.map_err(lost)?;
+        stream.write_all(bytes).await.map_err(lost)?;
+        stream.flush().await.map_err(lost)?;
+        Ok(stream)
     }
 
     /// GET below an application.

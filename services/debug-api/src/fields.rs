@@ -94,7 +94,8 @@ pub(crate) fn http_date(unix_ms: i64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let since = Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0));
+    const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
+    let since = Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0)).min(YEAR_9999);
     let text = clock::rfc3339(UNIX_EPOCH + since);
     let weekday = DAYS[usize::try_from(since.as_secs() / 86_400 % 7).unwrap_or(0)];
     let month = MONTHS[text[5..7].parse::<usize>().map_or(0, |month| (month - 1) % 12)];
@@ -312,5 +313,6 @@ mod tests {
         assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(http_date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(http_date(951_782_400_123), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(http_date(i64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
     }
 }

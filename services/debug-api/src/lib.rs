@@ -30,6 +30,8 @@ mod expiry;
 mod fields;
 mod files;
 mod folders;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod install;
 mod linger;
