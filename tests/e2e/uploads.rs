@@ -10,6 +10,7 @@ use nexushub_e2e::{
     raw::noise,
     rounds, soon,
     upload::Developer,
+    workshop,
 };
 
 use crate::push::{package, runs_at};
@@ -302,4 +303,40 @@ async fn an_upload_that_nobody_goes_on_with_expires() {
         soon("the upload expires", expired).await;
         assert_eq!(upload.ask("HEAD").await.status, 404);
     }
+}
+
+/// Bytes that all uploads under way have on the disk.
+fn all_kept(platform: &Platform) -> u64 {
+    let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let uploads = below(platform.state().join("debug-api/uploads"));
+    let files = uploads.flat_map(|upload| below(upload.path().join("transfers")));
+    let data = files.filter(|file| file.path().extension().is_some_and(|kind| kind == "data"));
+    data.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_goes_on_with_its_upload_though_daemons_are_killed_amid_it() {
+    let platform = Platform::start_with(&Options::with(FORGIVING));
+    let source = platform.release("source");
+    fs::write(source.join("ballast"), noise(9, 64 << 20)).unwrap();
+    let home = platform.home.path().to_owned();
+    let words = ["push".to_owned(), source.display().to_string(), "--name".to_owned(), "shop".to_owned()];
+    let pushing = tokio::task::spawn_blocking(move || {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        workshop::nexushub(&home, &words)
+    });
+    let mut before = 0;
+    for victim in ["debug-api", "proxy"] {
+        let moved = async {
+            while all_kept(&platform) <= before && !pushing.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the upload moves on", moved).await;
+        before = all_kept(&platform);
+        platform.kill(victim).await;
+    }
+    let output = pushing.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(platform.https().get("shop", "/").await.status, 200);
 }

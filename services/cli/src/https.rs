@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    Method, Request, StatusCode,
+    HeaderMap, Method, Request, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt, Full, Limited};
@@ -61,6 +61,7 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -72,11 +73,14 @@ impl Answer {
 }
 
 /// What is asked.
+#[derive(Clone)]
 pub(crate) struct Ask<'a> {
     pub(crate) method: Method,
     pub(crate) path: &'a str,
     /// Empty = no body.
     pub(crate) content_type: &'a str,
+    /// Further header fields.
+    pub(crate) fields: &'a [(&'a str, &'a str)],
     pub(crate) body: Bytes,
 }
 
@@ -141,15 +145,13 @@ impl Client {
         if !ask.content_type.is_empty() {
             request = request.header(CONTENT_TYPE, ask.content_type);
         }
+        request = ask.fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(Full::new(ask.body)).map_err(|error| said(&error))?;
         let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(|error| error.to_string())?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
         driver.abort();
-        Ok(Answer { status, body: body.to_bytes() })
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
     async fn connect(&self) -> Result<TcpStream, String> {
@@ -223,8 +225,8 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         std::fs::write(&ca, made.cert.pem()).unwrap();
         let client = Client::new(target, &ca, "t").unwrap();
-        let ask =
-            Ask { method: Method::GET, path: "/debug/application", content_type: "", body: Bytes::new() };
+        let path = "/debug/application";
+        let ask = Ask { method: Method::GET, path, content_type: "", fields: &[], body: Bytes::new() };
         let failure = client.ask(ask).await.unwrap_err();
         assert!(
             failure.message.contains("GET https://localhost:1/debug/application: could not connect"),

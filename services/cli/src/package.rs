@@ -9,6 +9,8 @@ use std::{
 };
 
 use md5::{Digest, Md5};
+use nexushub_chassis::launch::secret::hex;
+use sha2::Sha256;
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 use crate::failure::Failure;
@@ -20,13 +22,15 @@ const ENTRIES_MAX: usize = 20_000;
 /// Deepest folder.
 const DEPTH_MAX: usize = 64;
 
-/// An archive, with its digest.
+/// An archive, with its digests.
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) file: File,
     pub(crate) len: u64,
     /// MD5 in lower-case hexadecimal digits: how the contract names an upload.
     pub(crate) hash: String,
+    /// SHA-256, written likewise: what the platform holds it to.
+    pub(crate) sha256: String,
 }
 
 impl Package {
@@ -43,8 +47,8 @@ impl Package {
         let failed = |error| Failure::io("read", path, &error);
         let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
         file.rewind().map_err(failed)?;
-        let hash = digest(&mut file).map_err(failed)?;
-        Ok(Self { file, len, hash })
+        let (hash, sha256) = digests(&mut file).map_err(failed)?;
+        Ok(Self { file, len, hash, sha256 })
     }
 
     /// A piece of it.
@@ -56,16 +60,19 @@ impl Package {
     }
 }
 
-fn digest(file: &mut File) -> io::Result<String> {
-    let mut md5 = Md5::new();
+fn digests(file: &mut File) -> io::Result<(String, String)> {
+    let (mut md5, mut sha256) = (Md5::new(), Sha256::new());
     let mut buffer = vec![0; 64 << 10];
     loop {
         match file.read(&mut buffer)? {
             0 => break,
-            length => md5.update(&buffer[..length]),
+            length => {
+                md5.update(&buffer[..length]);
+                sha256.update(&buffer[..length]);
+            }
         }
     }
-    Ok(md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok((hex(&md5.finalize()), hex(&sha256.finalize())))
 }
 
 fn judge_archive(path: &Path, file: &File) -> Result<(), Failure> {
@@ -245,9 +252,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         fs::write(&path, "0123456789").unwrap();
-        let mut package = Package { file: File::open(&path).unwrap(), len: 10, hash: String::new() };
+        let mut package =
+            Package { file: File::open(&path).unwrap(), len: 10, hash: String::new(), sha256: String::new() };
         assert_eq!(package.piece(8, 4).unwrap(), b"89");
         assert_eq!(package.piece(2, 3).unwrap(), b"234");
-        assert_eq!(digest(&mut File::open(&path).unwrap()).unwrap(), "781e5e245d69b566979b86e28d23f2c7");
+        let (hash, sha256) = digests(&mut File::open(&path).unwrap()).unwrap();
+        assert_eq!(hash, "781e5e245d69b566979b86e28d23f2c7");
+        assert_eq!(sha256, "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882");
     }
 }

@@ -1,9 +1,10 @@
-//! The contract's way of bringing an app onto a platform: create, upload in chunks, install, ask until it answers. Every step may be
-//! repeated; a step that meets a daemon on its way back is.
+//! How an app is brought onto a platform: create, upload, install, ask until it answers, as the contract has it but for the upload,
+//! which is tus, so that it goes on where it broke off. Every step may be repeated; a step that meets a daemon on its way back is.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use http::{Method, StatusCode};
 use nexushub_chassis::names::{HostName, Zone, is_label, shown};
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,10 @@ use crate::{
     table::one_line,
 };
 
-/// One chunk, as the contract's own client sends them.
-pub(crate) const CHUNK: u64 = 2 << 20;
+/// Bytes of one request of an upload: what is held in memory, and what the platform makes durable before it answers.
+const PART: u64 = 16 << 20;
+/// What tus says of every request.
+const TUS: (&str, &str) = ("tus-resumable", "1.0.0");
 /// Tries of each request, and the waits between them.
 const TRIES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// How often it is asked whether the app answers.
@@ -128,8 +131,9 @@ impl<'c> Remote<'c> {
             id: String,
         }
         let body = serde_json::to_vec(description).unwrap_or_default();
-        let answer =
-            send(client, &Method::POST, "/debug/application", "application/json", body.into()).await?;
+        let (path, content_type) = ("/debug/application", "application/json");
+        let ask = Ask { method: Method::POST, path, content_type, fields: &[], body: body.into() };
+        let answer = send(client, ask).await?;
         let answer = expect(answer, "create the application")?;
         let created: Created = serde_json::from_slice(&answer.body).map_err(|error| {
             Failure::new(
@@ -147,34 +151,81 @@ impl<'c> Remote<'c> {
 
     /// Whether this very file is there already; none when there is no such application any more.
     pub(crate) async fn holds(&self, hash: &str) -> Result<Option<bool>, Failure> {
-        if self.ask(&Method::GET, "status", "", Bytes::new()).await?.status == StatusCode::NOT_FOUND {
+        if self.ask(Method::GET, "status").await?.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let answer = self.ask(&Method::GET, "upload/status", "", Bytes::new()).await?;
+        let answer = self.ask(Method::GET, "upload/status").await?;
         let status: UploadStatus = serde_json::from_slice(&answer.body).unwrap_or_default();
         Ok(Some(answer.status.is_success() && status.completed && status.file_hash == hash))
     }
 
-    /// Sends the package, chunk by chunk.
+    /// Sends the package. Where that breaks off it goes on with what the platform doesn't have yet, and gives up only when tries
+    /// in a row bring nothing.
     pub(crate) async fn upload(&self, package: &mut Package) -> Result<(), Failure> {
-        let total = package.len.div_ceil(CHUNK).max(1);
-        for index in 0..total {
-            let piece = package.piece(index * CHUNK, CHUNK).map_err(|error| {
+        let path = self.begin(package).await?;
+        let (mut offset, mut waits) = (0, TRIES.iter());
+        while offset < package.len {
+            let part = package.piece(offset, PART).map_err(|error| {
                 Failure::new(
                     format!("could not read the package: {error}"),
                     "was it changed meanwhile? push again",
                 )
             })?;
-            let (content_type, body) = form(index, total, &package.hash, &piece);
-            let answer = self.ask(&Method::POST, "upload", &content_type, body).await?;
-            expect(answer, &format!("upload chunk {} of {total}", index + 1))?;
+            let after = offset + part.len() as u64;
+            let said = self.append(&path, offset, part.into()).await;
+            if said.as_ref().is_ok_and(|answer| answer.status.is_success()) {
+                (offset, waits) = (after, TRIES.iter());
+                continue;
+            }
+            let answer = said.as_ref().ok().filter(|answer| !may_pass(answer.status));
+            match (answer, waits.next()) {
+                (None, Some(wait)) => tokio::time::sleep(*wait).await,
+                _ => return expect(said?, &format!("upload the package from byte {offset} on")).map(drop),
+            }
+            let there = self.offset(&path).await?;
+            if there > offset {
+                waits = TRIES.iter();
+            }
+            offset = there;
         }
         Ok(())
     }
 
+    /// Where the upload is, once there is one.
+    async fn begin(&self, package: &Package) -> Result<String, Failure> {
+        let digest = format!("sha256 {}", BASE64.encode(package.sha256.as_bytes()));
+        let length = package.len.to_string();
+        let fields = [TUS, ("upload-length", &*length), ("upload-metadata", &*digest)];
+        let path = format!("/debug/application/{}/files", self.id);
+        let ask =
+            Ask { method: Method::POST, path: &path, content_type: "", fields: &fields, body: Bytes::new() };
+        let answer = expect(send(self.client, ask).await?, "begin the upload")?;
+        let place = answer.headers.get("location").and_then(|place| place.to_str().ok());
+        place.filter(|place| place.starts_with(&path)).map(str::to_owned).ok_or_else(|| {
+            Failure::new("the platform does not say where the upload is", "is it a NexusHub platform?")
+        })
+    }
+
+    /// Once, for whatever came of it is asked for before it is tried again.
+    async fn append(&self, path: &str, offset: u64, part: Bytes) -> Result<Answer, Failure> {
+        let fields = [TUS, ("upload-offset", &*offset.to_string())];
+        let content_type = "application/offset+octet-stream";
+        self.client.ask(Ask { method: Method::PATCH, path, content_type, fields: &fields, body: part }).await
+    }
+
+    /// How many bytes the platform has.
+    async fn offset(&self, path: &str) -> Result<u64, Failure> {
+        let ask = Ask { method: Method::HEAD, path, content_type: "", fields: &[TUS], body: Bytes::new() };
+        let answer = expect(send(self.client, ask).await?, "go on with the upload")?;
+        let offset = answer.headers.get("upload-offset").and_then(|offset| offset.to_str().ok());
+        offset.and_then(|offset| offset.parse().ok()).ok_or_else(|| {
+            Failure::new("the platform does not say how much it has", "is it a NexusHub platform?")
+        })
+    }
+
     /// Unpacks what was uploaded, and has it started.
     pub(crate) async fn install(&self) -> Result<(), Failure> {
-        let answer = self.ask(&Method::POST, "install", "", Bytes::new()).await?;
+        let answer = self.ask(Method::POST, "install").await?;
         expect(answer, "install the package").map(drop)
     }
 
@@ -182,7 +233,7 @@ impl<'c> Remote<'c> {
     pub(crate) async fn await_up(&self, patience: Duration) -> Result<(), Standing> {
         let began = Instant::now();
         loop {
-            let asked = self.ask(&Method::GET, "status", "", Bytes::new()).await;
+            let asked = self.ask(Method::GET, "status").await;
             let standing = match asked {
                 Ok(answer) if answer.status.is_success() => {
                     serde_json::from_slice(&answer.body).unwrap_or_default()
@@ -199,41 +250,34 @@ impl<'c> Remote<'c> {
         }
     }
 
-    async fn ask(
-        &self,
-        method: &Method,
-        what: &str,
-        content_type: &str,
-        body: Bytes,
-    ) -> Result<Answer, Failure> {
-        send(self.client, method, &format!("/debug/application/{}/{what}", self.id), content_type, body).await
+    async fn ask(&self, method: Method, what: &str) -> Result<Answer, Failure> {
+        let path = format!("/debug/application/{}/{what}", self.id);
+        send(self.client, Ask { method, path: &path, content_type: "", fields: &[], body: Bytes::new() })
+            .await
     }
 }
 
 /// Asks, and asks again while the platform can't answer.
-async fn send(
-    client: &Client,
-    method: &Method,
-    path: &str,
-    content_type: &str,
-    body: Bytes,
-) -> Result<Answer, Failure> {
+async fn send(client: &Client, ask: Ask<'_>) -> Result<Answer, Failure> {
     let mut waits = TRIES.iter();
     loop {
-        let ask = Ask { method: method.clone(), path, content_type, body: body.clone() };
-        let answer = client.ask(ask).await;
-        let away = match &answer {
-            Ok(answer) => matches!(
-                answer.status,
-                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-            ),
-            Err(_) => true,
-        };
+        let answer = client.ask(ask.clone()).await;
+        let away = answer.as_ref().map_or(true, |answer| is_away(answer.status));
         match waits.next().filter(|_| away) {
             Some(wait) => tokio::time::sleep(*wait).await,
             None => return answer,
         }
     }
+}
+
+/// What is said while a daemon is on its way back.
+fn is_away(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// A refusal of some bytes of an upload that says nothing against going on: it was silent, or is elsewhere than was thought.
+fn may_pass(status: StatusCode) -> bool {
+    is_away(status) || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT)
 }
 
 fn expect(answer: Answer, what: &str) -> Result<Answer, Failure> {
@@ -249,24 +293,6 @@ fn expect(answer: Answer, what: &str) -> Result<Answer, Failure> {
         _ => "",
     };
     Err(Failure::new(format!("could not {what}: {} ({})", answer.text(), answer.status.as_u16()), hint))
-}
-
-/// The contract's form: `chunkIndex`, `totalChunks`, `fileHash`, and the file part `chunk`.
-fn form(index: u64, total: u64, hash: &str, piece: &[u8]) -> (String, Bytes) {
-    let boundary = format!("nexushub-{}", uuid::Uuid::new_v4());
-    let mut body = Vec::with_capacity(piece.len() + 1024);
-    for (name, value) in
-        [("chunkIndex", index.to_string()), ("totalChunks", total.to_string()), ("fileHash", hash.to_owned())]
-    {
-        let part =
-            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
-        body.extend_from_slice(part.as_bytes());
-    }
-    let head = "Content-Disposition: form-data; name=\"chunk\"; filename=\"chunk\"\r\nContent-Type: application/octet-stream";
-    body.extend_from_slice(format!("--{boundary}\r\n{head}\r\n\r\n").as_bytes());
-    body.extend_from_slice(piece);
-    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    (format!("multipart/form-data; boundary={boundary}"), body.into())
 }
 
 #[cfg(test)]
@@ -315,21 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn the_form_has_the_contracts_fields() {
-        let (content_type, body) = form(1, 3, "abc", b"\r\n--data");
-        let boundary = content_type.strip_prefix("multipart/form-data; boundary=").unwrap();
-        let text = String::from_utf8(body.to_vec()).unwrap();
-        let parts: Vec<&str> = text.split(&format!("--{boundary}")).collect();
-        assert_eq!(parts.len(), 6);
-        for (part, expected) in parts[1..4].iter().zip([
-            "\"chunkIndex\"\r\n\r\n1\r\n",
-            "\"totalChunks\"\r\n\r\n3\r\n",
-            "\"fileHash\"\r\n\r\nabc\r\n",
-        ]) {
-            assert!(part.ends_with(expected), "{part}");
+    fn only_what_may_pass_is_tried_again() {
+        for status in [408, 409, 502, 503, 504] {
+            assert!(may_pass(StatusCode::from_u16(status).unwrap()), "{status}");
         }
-        assert!(parts[4].ends_with("\r\n\r\n\r\n--data\r\n"));
-        assert_eq!(parts[5], "--\r\n");
+        for status in [400, 404, 413, 422, 429, 500, 507] {
+            assert!(!may_pass(StatusCode::from_u16(status).unwrap()), "{status}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    disk::Gauge,
     error::{ApiError, StorageError},
     folders::{Folders, blocking, remove_all},
     live::Live,
@@ -124,6 +125,7 @@ pub(crate) struct Hub {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
     pub(crate) audit: Audit,
+    pub(crate) disk: Gauge,
     pub(crate) shutdown: Shutdown,
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
@@ -146,6 +148,7 @@ pub(crate) struct Parts {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
     pub(crate) audit: Audit,
+    pub(crate) disk: Gauge,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -165,6 +168,7 @@ impl Hub {
             peers: parts.peers,
             live: parts.live,
             audit: parts.audit,
+            disk: parts.disk,
             shutdown: parts.shutdown,
         })
     }

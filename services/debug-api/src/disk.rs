@@ -1,9 +1,12 @@
 //! How much of the disk uploads may take. Of the space that would be free without them they get a share; the rest stays free, so
 //! that an upload never takes what the running apps need.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use nix::sys::statvfs::statvfs;
+
+/// Says how many bytes are free for us on the disk of a folder.
+pub(crate) type Gauge = Arc<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>;
 
 /// What the uploads under way have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub(crate) fn admits(free: u64, held: Held, more: u64, percent: u8) -> bool {
     theirs * 100 <= all * u128::from(percent)
 }
 
-/// Bytes that are free for us on the disk of a folder.
+/// The system's own gauge.
 pub(crate) fn free(folder: &Path) -> io::Result<u64> {
     let stat = statvfs(folder)?;
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))

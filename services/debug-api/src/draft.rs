@@ -9,7 +9,6 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::{
-    applications::Hub,
     digests::Checksum,
     error::ApiError,
     fields,
@@ -34,15 +33,15 @@ const LIMIT: &str = "upload-limit";
 const CONTENT_DIGEST: &str = "content-digest";
 
 /// What this server can.
-pub(crate) fn offer(hub: &Hub, headers: &mut HeaderMap) {
+pub(crate) fn offer(call: &Call, headers: &mut HeaderMap) {
     headers.insert("accept-patch", HeaderValue::from_static(MEDIA));
-    headers.insert(LIMIT, limits(hub));
+    headers.insert(LIMIT, limits(call));
 }
 
-fn limits(hub: &Hub) -> HeaderValue {
+fn limits(call: &Call) -> HeaderValue {
     // Structured fields have integers of 15 digits at most.
-    let bytes = hub.config.max_package_bytes.min(999_999_999_999_999);
-    value(&format!("max-size={bytes}, max-age={}", hub.config.upload_life_s))
+    let bytes = call.hub.config.max_package_bytes.min(999_999_999_999_999);
+    value(&format!("max-size={bytes}, max-age={}", transfers::life(&call.hub, &call.app).as_secs()))
 }
 
 /// Answers as the draft says.
@@ -55,7 +54,7 @@ pub(crate) async fn answer(call: Call, body: Body) -> Response {
         }
         response
     });
-    response.headers_mut().insert(LIMIT, limits(&call.hub));
+    response.headers_mut().insert(LIMIT, limits(&call));
     response
 }
 

@@ -90,7 +90,7 @@ async fn answer(call: Call, body: Body) -> Response {
     if call.method == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         tus::offer(&call.hub, response.headers_mut());
-        draft::offer(&call.hub, response.headers_mut());
+        draft::offer(&call, response.headers_mut());
         return response;
     }
     match speech(&call.method, &call.headers) {

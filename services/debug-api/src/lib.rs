@@ -107,9 +107,17 @@ impl Daemon for DebugApi {
         let zone = Zone::from(&chassis.setup.platform);
         let histories = platform::history::Histories::default();
         vital.spawn("history", platform::history::keep(histories.clone(), live.clone(), shutdown.clone()));
-        let audit = chassis.audit.clone();
-        let parts =
-            applications::Parts { config, zone, folders, peers, live, audit, shutdown: shutdown.clone() };
+        let (audit, disk) = (chassis.audit.clone(), Arc::new(disk::free));
+        let parts = applications::Parts {
+            config,
+            zone,
+            folders,
+            peers,
+            live,
+            audit,
+            disk,
+            shutdown: shutdown.clone(),
+        };
         let hub = applications::Hub::new(parts, recover::present(&revived));
         vital.spawn("recovery", recover::resume_all(Arc::clone(&hub), revived));
         vital.spawn("expiry", expiry::watch(Arc::clone(&hub)));

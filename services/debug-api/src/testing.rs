@@ -39,6 +39,7 @@ use crate::{
     auth::{PROXY_TOKEN, Peer},
     config::Config,
     digests::Sha256Hex,
+    disk::{self, Gauge},
     folders::Folders,
     http::router,
     live,
@@ -199,17 +200,22 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(config: Config) -> Self {
-        Self::with(tempfile::tempdir().unwrap(), Fakes::new(), config)
+        Self::with(tempfile::tempdir().unwrap(), Fakes::new(), config, Arc::new(disk::free))
+    }
+
+    /// On a disk that always has so many bytes left.
+    pub(crate) fn on_disk(config: Config, free: u64) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), Fakes::new(), config, Arc::new(move |_| Ok(free)))
     }
 
     /// The next process over the same state and the same peers.
     pub(crate) fn restarted(self) -> Self {
         self.drain.send_replace(true);
-        let config = self.hub.config.clone();
-        Self::with(self.state, self.fakes, config)
+        let (config, disk) = (self.hub.config.clone(), Arc::clone(&self.hub.disk));
+        Self::with(self.state, self.fakes, config, disk)
     }
 
-    fn with(state: TempDir, fakes: Arc<Fakes>, config: Config) -> Self {
+    fn with(state: TempDir, fakes: Arc<Fakes>, config: Config, disk: Gauge) -> Self {
         let run = tempfile::tempdir().unwrap();
         let secret = Secret::generate().unwrap();
         secret.write_credentials(run.path(), Some(PROXY_UID)).unwrap();
@@ -224,7 +230,7 @@ impl World {
         let histories = Histories::default();
         tokio::spawn(history::keep(histories.clone(), live.clone(), shutdown.clone()));
         let audit = Audit::of(state.path(), "debug-api");
-        let parts = Parts { config, zone, folders, peers, live, audit, shutdown };
+        let parts = Parts { config, zone, folders, peers, live, audit, disk, shutdown };
         let hub = Hub::new(parts, recover::present(&revived));
         tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));

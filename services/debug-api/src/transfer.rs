@@ -144,6 +144,11 @@ impl Transfer {
         *self.seen() = Seen { held: sheet.held(), active: Instant::now(), open: sheet.is_open() };
     }
 
+    /// Notes that it is about to have so many bytes, of which nobody said how many there will be.
+    pub(crate) fn reach(&self, bytes: u64) {
+        self.seen().held = Held { written: bytes, promised: bytes };
+    }
+
     /// When it is removed, if nobody cares until then.
     pub(crate) fn due(&self, life: Duration) -> Instant {
         self.seen().active + life

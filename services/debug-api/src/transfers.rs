@@ -70,8 +70,8 @@ pub(crate) struct Standing {
 
 /// Refuses what would take more of the disk than uploads may have.
 pub(crate) async fn room(hub: &Hub, more: u64) -> Result<(), ApiError> {
-    let folder = hub.folders.uploads();
-    let free = blocking(move || disk::free(&folder).map_err(StorageError::of("measure", &folder))).await?;
+    let (folder, gauge) = (hub.folders.uploads(), Arc::clone(&hub.disk));
+    let free = blocking(move || gauge(&folder).map_err(StorageError::of("measure", &folder))).await?;
     let percent = hub.config.max_upload_disk_percent;
     if disk::admits(free, held(hub), more, percent) { Ok(()) } else { Err(ApiError::NoRoom(percent)) }
 }
@@ -204,7 +204,7 @@ pub(crate) async fn append(
         app.present()?;
         app.touch();
         let sheet = admit(&hub, &transfer, sheet, &part).await?;
-        let inflow = Inflow { hub: &hub, app: &app, claim };
+        let inflow = Inflow { hub: &hub, app: &app, transfer: &transfer, claim };
         let (sheet, came) = inflow.take_down(sheet, part.checksum, body).await;
         transfer.note(&sheet);
         hub.sweep.notify_one();
@@ -277,6 +277,7 @@ fn judge(sheet: &Sheet, part: &Part, most: u64) -> Result<Option<u64>, ApiError>
 struct Inflow<'a> {
     hub: &'a Hub,
     app: &'a App,
+    transfer: &'a Transfer,
     claim: CancellationToken,
 }
 
@@ -335,7 +336,8 @@ impl Inflow<'_> {
                     return Err(ApiError::TooLarge(config.max_package_bytes));
                 }
                 None if at - judged >= ROOM_EVERY => {
-                    room(self.hub, at - judged).await?;
+                    self.transfer.reach(at);
+                    room(self.hub, 0).await?;
                     judged = at;
                 }
                 _ => {}
@@ -439,6 +441,13 @@ async fn adopt(
         tracing::warn!(instance = app.id, error = chain(&error), "could not forget an earlier upload");
     }
     (sheet, Ok(()))
+}
+
+/// How long an upload lives if nobody goes on with it: no longer than its application, which every request keeps alive, too.
+pub(crate) fn life(hub: &Hub, app: &App) -> Duration {
+    let own = hub.config.upload_life();
+    let kept = app.state().record.description.keep;
+    hub.config.expiry().filter(|_| !kept).map_or(own, |expiry| own.min(expiry))
 }
 
 /// Removes uploads that nobody went on with for too long, until the drain.

@@ -166,7 +166,8 @@ async fn patch(call: &Call, body: Body) -> Result<Response, ApiError> {
 /// Until when the upload may be gone on with; one that has ended has no such moment.
 fn expires(call: &Call, headers: &mut HeaderMap, ended: bool) {
     if !ended {
-        let life = i64::try_from(call.hub.config.upload_life().as_millis()).unwrap_or(i64::MAX);
+        let life = transfers::life(&call.hub, &call.app).as_millis();
+        let life = i64::try_from(life).unwrap_or(i64::MAX);
         headers.insert(EXPIRES, value(&fields::http_date(now_ms().saturating_add(life))));
     }
 }

@@ -85,8 +85,8 @@ impl Guesses {
     /// account could guess at all others.
     pub(crate) fn right(&mut self, attempt: &Attempt) {
         self.take_back(attempt);
-        for name in attempt.0.iter().filter(|key| matches!(key, Key::Name(_))) {
-            self.0.remove(name);
+        for pair in attempt.0.iter().filter(|key| matches!(key, Key::Pair(..))) {
+            self.0.remove(pair);
         }
     }
 

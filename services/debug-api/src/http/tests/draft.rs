@@ -16,7 +16,7 @@ async fn begun(world: &World, id: &str, fields: &[(&str, &str)], body: &[u8]) ->
     let fields = [&[MORE], fields].concat();
     let ask = draft(world, "POST", &format!("/debug/application/{id}/files"), &fields, body).await;
     assert_eq!((ask.status, ask.field("upload-complete")), (StatusCode::CREATED, "?0"), "{}", ask.text);
-    assert_eq!(ask.field("upload-limit"), "max-size=536870912, max-age=86400");
+    assert_eq!(ask.field("upload-limit"), "max-size=536870912, max-age=3600");
     ask.field("location").to_owned()
 }
 

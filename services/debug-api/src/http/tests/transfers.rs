@@ -62,7 +62,7 @@ async fn a_file_over_the_limit_is_refused_before_and_while_it_comes() {
     let ask = world.ask("PATCH", &path, &fields, "").await;
     assert_eq!((ask.status, ask.text), over);
     let ask = world.ask("POST", &place, &[("upload-complete", "?1")], vec![0; 1001]).await;
-    assert_eq!((ask.status, ask.field("upload-limit")), (over.0, "max-size=1000, max-age=86400"));
+    assert_eq!((ask.status, ask.field("upload-limit")), (over.0, "max-size=1000, max-age=3600"));
 }
 
 #[tokio::test]
@@ -103,21 +103,29 @@ async fn of_those_that_became_packages_the_last_is_known() {
 
 #[tokio::test]
 async fn what_would_take_more_of_the_disk_than_uploads_may_is_refused() {
-    let bytes = 1 << 49;
-    let config = Config { max_package_bytes: bytes, max_upload_disk_percent: 1, ..Config::default() };
-    let world = World::new(config);
+    let config = Config { max_upload_disk_percent: 50, ..Config::default() };
+    let world = World::on_disk(config, 4 << 20);
     let id = world.create("a", "a").await;
-    let text = "Not enough disk space for uploads: unfinished ones may take 1 % of what is free without them";
+    let text =
+        "Not enough disk space for uploads: unfinished ones may take 50 % of what is free without them";
     let full = refused(StatusCode::INSUFFICIENT_STORAGE, text);
-    let ask = create(&world, &id, bytes).await;
+    let ask = create(&world, &id, (2 << 20) + 1).await;
     assert_eq!((ask.status, ask.text), full);
+    let first = create(&world, &id, 1 << 20).await;
+    let ask = create(&world, &id, (1 << 20) + 1).await;
+    assert_eq!((ask.status, ask.text), full, "what was promised to one is not another one's");
     let place = format!("/debug/application/{id}/files");
     let path = world.ask("POST", &place, &[TUS, ("upload-defer-length", "1")], "").await;
     let path = path.field("location").to_owned();
-    let fields = [TUS, MEDIA, ("upload-offset", "0"), ("upload-length", &bytes.to_string())];
+    let length = ((1 << 20) + 1).to_string();
+    let fields = [TUS, MEDIA, ("upload-offset", "0"), ("upload-length", &length)];
     let ask = world.ask("PATCH", &path, &fields, "").await;
     assert_eq!((ask.status, ask.text), full);
-    assert_eq!(patch(&world, &path, 0, "abc").await.status, StatusCode::NO_CONTENT, "a little fits");
+    assert_eq!(world.ask("DELETE", first.field("location"), &[TUS], "").await.status, StatusCode::NO_CONTENT);
+    let megabytes = (0..16).map(|_| Ok::<_, std::io::Error>(vec![0; 1 << 20]));
+    let ask = patch(&world, &path, 0, Body::from_stream(tokio_stream::iter(megabytes))).await;
+    assert_eq!((ask.status, ask.text), full, "nobody said how much it would be");
+    assert_eq!(world.chunk(&id, (0, 1), &md5(b"x"), &[0; 1 << 20]).await, full, "a chunk, too");
 }
 
 #[tokio::test]
@@ -253,6 +261,20 @@ async fn a_file_that_was_about_to_be_the_package_is_it_in_the_next_process() {
         let world = world.restarted();
         assert_eq!(world.install(&id).await.0, OK, "renamed: {renamed}");
         assert_eq!(head(&world, &path).await.field("upload-offset"), zip.len().to_string());
+    }
+}
+
+#[tokio::test]
+async fn an_upload_lives_as_long_as_it_may_and_as_its_application() {
+    for (upload_life_s, expiry_s, keep, life) in
+        [(100, 50, false, 50), (100, 50, true, 100), (100, 0, false, 100), (10, 50, false, 10)]
+    {
+        let world = World::new(Config { upload_life_s, expiry_s, ..Config::default() });
+        let body =
+            format!(r#"{{"appId":"a","displayName":"A","hostName":"a","dbName":"a.db","keep":{keep}}}"#);
+        assert_eq!(world.call("POST", "/debug/application", body).await.0, StatusCode::CREATED);
+        let ask = world.ask("OPTIONS", "/debug/application/a/files", &[], "").await;
+        assert_eq!(ask.field("upload-limit"), format!("max-size=536870912, max-age={life}"));
     }
 }
 
