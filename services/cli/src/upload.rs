@@ -1,7 +1,10 @@
 //! How an app is brought onto a platform: create, upload, install, ask until it answers, as the contract has it but for the upload,
 //! which is tus, so that it goes on where it broke off. Every step may be repeated; a step that meets a daemon on its way back is.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -165,7 +168,11 @@ impl<'c> Remote<'c> {
         let path = self.begin(package).await?;
         let (mut offset, mut waits) = (0, TRIES.iter());
         while offset < package.len {
-            let part = package.piece(offset, PART).map_err(|error| {
+            let part = package.piece(offset, PART).and_then(|part| match part.len() {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(part),
+            });
+            let part = part.map_err(|error| {
                 Failure::new(
                     format!("could not read the package: {error}"),
                     "was it changed meanwhile? push again",
@@ -208,7 +215,7 @@ impl<'c> Remote<'c> {
 
     /// Once, for whatever came of it is asked for before it is tried again.
     async fn append(&self, path: &str, offset: u64, part: Bytes) -> Result<Answer, Failure> {
-        let fields = [TUS, ("upload-offset", &*offset.to_string())];
+        let fields = [TUS, ("upload-offset", &offset.to_string())];
         let content_type = "application/offset+octet-stream";
         self.client.ask(Ask { method: Method::PATCH, path, content_type, fields: &fields, body: part }).await
     }
