@@ -205,7 +205,7 @@ impl World {
 
     /// On a disk that always has so many bytes left.
     pub(crate) fn on_disk(config: Config, free: u64) -> Self {
-        Self::with(tempfile::tempdir().unwrap(), Fakes::new(), config, Arc::new(move |_| Ok(free)))
+        Self::with(tempfile::tempdir().unwrap(), Fakes::new(), config, Arc::new(move |_: &Path| Ok(free)))
     }
 
     /// The next process over the same state and the same peers.

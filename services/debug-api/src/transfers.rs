@@ -370,7 +370,8 @@ pub(crate) async fn finish(
     if sheet.is_removed() {
         app.state().transfers.remove(&transfer.id);
     }
-    if let Err((file, error)) = done {
+    if let Err(refused) = done {
+        let (file, error) = *refused;
         receive::fail(hub, app, file, &error).await;
         return (sheet, Err(error));
     }
@@ -391,20 +392,24 @@ pub(crate) async fn finish_all(hub: &Hub, app: &App) {
 }
 
 /// What a file that isn't the package is, and why it is not.
-type Refused = (File, ApiError);
+type Refused = Box<(File, ApiError)>;
+
+fn refused(file: &File, error: impl Into<ApiError>) -> Refused {
+    Box::new((file.clone(), error.into()))
+}
 
 fn place(sheet: &mut Sheet, package: &Path, gone: &CancellationToken) -> Result<File, Refused> {
-    let nothing = || File { hash: Md5Hex::of(&[0; 16]), sha256: None, total: 1 };
-    let digests = sheet.digests(&|| gone.is_cancelled()).map_err(|error| (nothing(), error.into()))?;
-    let (hash, sha256) = digests.ok_or_else(|| (nothing(), ApiError::NoApplication))?;
-    let (found, expected) = (sha256.to_string(), sheet.about.sha256.clone());
-    let file = File { hash, sha256: Some(sha256), total: 1 };
-    if let Some(expected) = expected.filter(|expected| Some(expected) != file.sha256.as_ref()) {
-        let removed = sheet.remove().map_err(ApiError::from);
-        let differs = ApiError::Digest { found, expected: expected.to_string() };
-        return Err((file, removed.err().unwrap_or(differs)));
+    let unread = File { hash: Md5Hex::of(&[0; 16]), sha256: None, total: 1 };
+    let digests = sheet.digests(&|| gone.is_cancelled()).map_err(|error| refused(&unread, error))?;
+    let (hash, sha256) = digests.ok_or_else(|| refused(&unread, ApiError::NoApplication))?;
+    let expected = sheet.about.sha256.clone().filter(|expected| *expected != sha256);
+    let file = File { hash, sha256: Some(sha256.clone()), total: 1 };
+    if let Some(expected) = expected {
+        sheet.remove().map_err(|error| refused(&file, error))?;
+        let (found, expected) = (sha256.to_string(), expected.to_string());
+        return Err(refused(&file, ApiError::Digest { found, expected }));
     }
-    sheet.place(file.clone(), package).map_err(|error| (file.clone(), error.into()))?;
+    sheet.place(file.clone(), package).map_err(|error| refused(&file, error))?;
     Ok(file)
 }
 
@@ -417,11 +422,11 @@ async fn adopt(
 ) -> (Turn, Result<(), Refused>) {
     let package = file.clone();
     if let Err(error) = hub.change(app, |record| record.package = Some(package)).await {
-        return (sheet, Err((file, error.into())));
+        return (sheet, Err(refused(&file, error)));
     }
     let (sheet, kept) = on(sheet, Sheet::placed).await;
     if let Err(error) = kept {
-        return (sheet, Err((file, error.into())));
+        return (sheet, Err(refused(&file, error)));
     }
     receive::clear_chunks(hub, app).await;
     tracing::info!(instance = app.id, md5 = %file.hash, bytes = sheet.length(), "package uploaded");
