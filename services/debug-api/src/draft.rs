@@ -45,8 +45,8 @@ fn limits(call: &Call) -> HeaderValue {
 }
 
 /// Answers as the draft says.
-pub(crate) async fn answer(call: Call, body: Body) -> Response {
-    let mut response = serve(&call, body).await.unwrap_or_else(|error| {
+pub(crate) async fn answer(call: &Call, body: Body) -> Response {
+    let mut response = serve(call, body).await.unwrap_or_else(|error| {
         let whole = matches!(error, ApiError::Digest { .. });
         let mut response = error.into_response();
         if whole {
@@ -54,7 +54,7 @@ pub(crate) async fn answer(call: Call, body: Body) -> Response {
         }
         response
     });
-    response.headers_mut().insert(LIMIT, limits(&call));
+    response.headers_mut().insert(LIMIT, limits(call));
     response
 }
 

@@ -68,7 +68,7 @@ pub(crate) async fn place(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    answer(call(hub, app, asker, parts, None), body).await
+    answer(&call(hub, app, asker, parts, None), body).await
 }
 
 /// One upload.
@@ -77,7 +77,7 @@ pub(crate) async fn one(State(hub): State<Arc<Hub>>, asker: Asker, request: Requ
     let path = Path::<(String, String)>::from_request_parts(&mut parts, &hub).await;
     let Ok(Path((id, upload))) = path else { return ApiError::NoTransfer.into_response() };
     match hub.find(&id) {
-        Ok(app) => answer(call(hub, app, asker, parts, Some(upload)), body).await,
+        Ok(app) => answer(&call(hub, app, asker, parts, Some(upload)), body).await,
         Err(error) => error.into_response(),
     }
 }
@@ -86,11 +86,11 @@ fn call(hub: Arc<Hub>, app: Arc<App>, asker: Asker, parts: Parts, upload: Option
     Call { hub, app, asker, method: parts.method, headers: parts.headers, upload }
 }
 
-async fn answer(call: Call, body: Body) -> Response {
+async fn answer(call: &Call, body: Body) -> Response {
     if call.method == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         tus::offer(&call.hub, response.headers_mut());
-        draft::offer(&call, response.headers_mut());
+        draft::offer(call, response.headers_mut());
         return response;
     }
     match speech(&call.method, &call.headers) {

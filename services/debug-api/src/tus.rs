@@ -44,8 +44,8 @@ pub(crate) fn offer(hub: &Hub, headers: &mut HeaderMap) {
 }
 
 /// Answers in tus.
-pub(crate) async fn answer(call: Call, body: Body) -> Response {
-    let mut response = serve(&call, body).await.unwrap_or_else(|error| {
+pub(crate) async fn answer(call: &Call, body: Body) -> Response {
+    let mut response = serve(call, body).await.unwrap_or_else(|error| {
         let unspoken = matches!(error, ApiError::Protocol);
         let mut response = error.into_response();
         if unspoken {
