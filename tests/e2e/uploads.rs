@@ -27,7 +27,7 @@ enum Speech {
 
 type Fields = Vec<(&'static str, String)>;
 
-fn lent(fields: &[(&'static str, String)]) -> Vec<(&'static str, &str)> {
+fn lent<'a>(fields: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
     fields.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
