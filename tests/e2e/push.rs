@@ -231,5 +231,6 @@ async fn an_install_comes_to_its_end_whoever_is_killed_meanwhile() {
         assert_eq!(platform.https().get("shop.debug", "/page.txt").await.text(), format!("round {round}"));
         old = Some(app.pid);
     }
+    platform.instances_until("nothing drains", |all| all.values().all(|one| one.draining.is_empty())).await;
     assert_eq!(platform.app_processes().len(), 1);
 }

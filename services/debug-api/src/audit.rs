@@ -2,10 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use nexushub_chassis::{
-    audit::{Audit, Event, Outcome},
-    chain,
-};
+use nexushub_chassis::audit::{self, Audit};
 
 use crate::error::ApiError;
 
@@ -18,10 +15,7 @@ pub(crate) struct Who(pub(crate) String);
 
 /// Whoever asks for something.
 #[derive(Debug, Clone)]
-pub(crate) struct Asker {
-    who: String,
-    from: String,
-}
+pub(crate) struct Asker(audit::Asker);
 
 impl<S: Sync> FromRequestParts<S> for Asker {
     type Rejection = ApiError;
@@ -29,30 +23,24 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let who = parts.extensions.get::<Who>().map_or_else(|| "operator".to_owned(), |Who(who)| who.clone());
         let from = parts.headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Ok(Self { who, from: from.to_owned() })
+        Ok(Self(audit::Asker::new(who, from.to_owned())))
     }
 }
 
 impl Asker {
     /// The platform itself.
     pub(crate) fn platform() -> Self {
-        Self { who: "debug-api".to_owned(), from: String::new() }
+        Self(audit::Asker::new("debug-api".to_owned(), String::new()))
     }
 
     /// Notes what it asked for, and hands on what came of it.
     pub(crate) fn noted<T>(
         &self,
         audit: &Audit,
-        (what, object): (&'static str, &str),
+        what: (&'static str, &str),
         asked: Result<T, ApiError>,
         detail: impl FnOnce(&T) -> String,
     ) -> Result<T, ApiError> {
-        let (outcome, detail) = match &asked {
-            Ok(done) => (Outcome::Done, detail(done)),
-            Err(error) => (Outcome::Failed, chain(error)),
-        };
-        let (who, object, from) = (self.who.clone(), object.to_owned(), self.from.clone());
-        audit.note(Event { who, what, object, from, outcome, detail });
-        asked
+        audit.noted(self.0.clone(), what, asked, detail)
     }
 }

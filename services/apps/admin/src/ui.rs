@@ -17,10 +17,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 use nexushub_applib::{
     Refusal, User,
-    page::{self, Page, STYLE, file_name},
+    page::{self, Page, STYLE, document, file_name},
+    text::sentence,
 };
 
 use crate::{Admin, Administrator};
@@ -106,36 +107,9 @@ impl FromRequest<Arc<Admin>> for Sent {
         let Form(fields) = form.map_err(IntoResponse::into_response)?;
         let token = fields.get("csrf").map_or("", String::as_str);
         if !state.csrf.holds(&visit(&by.user), token) {
-            return Err(by.trouble(&stale()));
+            return Err(by.trouble(&Refusal::stale_form()));
         }
         Ok(Self { by, fields })
-    }
-}
-
-/// What a form is answered that was not made for this visitor.
-pub(crate) fn stale() -> Refusal {
-    Refusal::forbidden("this form was too old; go back, reload the page, and try once more")
-}
-
-/// What is said at the top of a page.
-#[derive(Debug, Clone)]
-pub(crate) enum Notice {
-    Good(String),
-    Bad(String),
-}
-
-impl Notice {
-    pub(crate) fn show(&self) -> Markup {
-        match self {
-            Self::Good(text) => html! { p.notice.good role="status" { (text) } },
-            Self::Bad(text) => html! { p.notice.bad role="alert" { (text) } },
-        }
-    }
-}
-
-impl From<&Refusal> for Notice {
-    fn from(refusal: &Refusal) -> Self {
-        Self::Bad(words::sentence(&refusal.text))
     }
 }
 
@@ -154,10 +128,7 @@ impl Visitor {
         let link = |here: Tab, path: &str, text: &str| {
             html! { a href=(path) aria-current=[(tab == here).then_some("page")] { (text) } }
         };
-        let whole = html! {
-            (DOCTYPE)
-            html lang="en" {
-                (head(title))
+        let body = html! {
                 body {
                     a.skip href="#content" { "To the content" }
                     header.top {
@@ -173,15 +144,14 @@ impl Visitor {
                     }
                     main #content .column { (content) }
                 }
-            }
         };
-        Page::new(whole.into_string()).forms_may_lead_to(&self.login)
+        document(title, &script(), &body).forms_may_lead_to(&self.login)
     }
 
     /// A refusal as a page.
     pub(crate) fn trouble(&self, refusal: &Refusal) -> Response {
         let content = html! {
-            div.card.empty { strong { "Sorry" } p { (words::sentence(&refusal.text)) } p { a href="/" { "All apps" } } }
+            div.card.empty { strong { "Sorry" } p { (sentence(&refusal.text)) } p { a href="/" { "All apps" } } }
         };
         self.page("Sorry", Tab::None, &content).status(refusal.status).into_response()
     }
@@ -192,31 +162,18 @@ impl Visitor {
     }
 }
 
-fn head(title: &str) -> Markup {
-    html! {
-        head {
-            meta charset="utf-8";
-            meta name="viewport" content="width=device-width, initial-scale=1";
-            meta name="color-scheme" content="light dark";
-            title { (title) " · NexusHub" }
-            link rel="stylesheet" href=(file_name("/public/style.css", STYLE));
-            script src=(file_name("/public/script.js", SCRIPT)) defer {}
-        }
-    }
+fn script() -> Markup {
+    html! { script src=(file_name("/public/script.js", SCRIPT)) defer {} }
 }
 
 /// A refusal for whoever is no visitor.
 fn stray(refusal: &Refusal) -> Response {
-    let whole = html! {
-        (DOCTYPE)
-        html lang="en" {
-            (head("No access"))
-            body.lone {
-                main.card.narrow { h1 { "No access" } p { (words::sentence(&refusal.text)) } }
-            }
+    let body = html! {
+        body.lone {
+            main.card.narrow { h1 { "No access" } p { (sentence(&refusal.text)) } }
         }
     };
-    Page::new(whole.into_string()).status(refusal.status).into_response()
+    document("No access", &script(), &body).status(refusal.status).into_response()
 }
 
 /// An answer to a form: the page once more, with what is wrong.

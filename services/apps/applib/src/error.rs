@@ -39,6 +39,12 @@ impl Refusal {
         Self::new(StatusCode::FORBIDDEN, text)
     }
 
+    /// A form that was not made for who sends it, or too long ago.
+    #[must_use]
+    pub fn stale_form() -> Self {
+        Self::forbidden("this form was too old; go back, reload the page, and try once more")
+    }
+
     /// There is no such thing.
     pub fn missing(text: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, text)

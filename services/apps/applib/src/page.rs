@@ -8,12 +8,59 @@ use http::{
         X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
 };
+use maud::{DOCTYPE, Markup, Render, html};
+
+use crate::{Refusal, text::sentence};
 
 /// What a page may load: files of its own app.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 /// Seconds that a browser keeps a file whose name changes with its content.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+/// A page with everything that all pages have: `head` besides the title and the style, `body` with its own element.
+#[must_use]
+pub fn document(title: &str, head: &Markup, body: &Markup) -> Page {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · NexusHub" }
+                link rel="stylesheet" href=(file_name("/public/style.css", STYLE));
+                (head)
+            }
+            (body)
+        }
+    };
+    Page::new(page.into_string())
+}
+
+/// What is said at the top of a page.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// What was done.
+    Good(String),
+    /// What is wrong.
+    Bad(String),
+}
+
+impl Render for Notice {
+    fn render(&self) -> Markup {
+        match self {
+            Self::Good(text) => html! { p.notice.good role="status" { (text) } },
+            Self::Bad(text) => html! { p.notice.bad role="alert" { (text) } },
+        }
+    }
+}
+
+impl From<&Refusal> for Notice {
+    fn from(refusal: &Refusal) -> Self {
+        Self::Bad(sentence(&refusal.text))
+    }
+}
 
 /// HTML to be sent as a page.
 #[derive(Debug, Clone)]

@@ -4,6 +4,14 @@ use aws_lc_rs::{constant_time, digest, rand};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
+/// A text as a sentence, with a capital and a full stop.
+#[must_use]
+pub fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+    format!("{first}{}{}", chars.as_str(), if text.ends_with(['.', '?', '!']) { "" } else { "." })
+}
+
 /// 256 random bits as 43 characters of base64url: a token, a code, a state.
 ///
 /// # Panics
@@ -103,6 +111,13 @@ pub fn cookie<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_sentence_has_a_capital_and_an_end() {
+        for (text, told) in [("the name is taken", "The name is taken."), ("really?", "Really?"), ("", ".")] {
+            assert_eq!(sentence(text), told);
+        }
+    }
 
     #[test]
     fn bytes_are_written_as_the_standards_have_it() {

@@ -7,14 +7,17 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use nexushub_applib::{Refusal, page::see_other};
+use nexushub_applib::{
+    Refusal,
+    page::{Notice, see_other},
+};
 use serde::Deserialize;
 
 use crate::{
     Login, clear_refresh_cookie, directory, is_foreign, origin,
     signin::{session, trouble},
     store::{self, Entry, Session},
-    view::{self, Notice},
+    view,
 };
 
 /// Lines of the audit trail that are shown.
@@ -48,14 +51,16 @@ pub(crate) async fn show(
         return Ok(see_other("/signin"));
     };
     let notice = match after.done.as_str() {
-        "ended" => Some(Notice::Good("That session has ended.")),
-        "password" => Some(Notice::Good("Your password is changed, and every other session has ended.")),
+        "ended" => Some(Notice::Good("That session has ended.".to_owned())),
+        "password" => {
+            Some(Notice::Good("Your password is changed, and every other session has ended.".to_owned()))
+        }
         _ => None,
     };
     page(&login, &here, notice).await.map_err(trouble)
 }
 
-async fn page(login: &Login, here: &Session, notice: Option<Notice<'_>>) -> Result<Response, Refusal> {
+async fn page(login: &Login, here: &Session, notice: Option<Notice>) -> Result<Response, Refusal> {
     let person = here.person.clone();
     let (sessions, trail) = login
         .db
@@ -71,9 +76,7 @@ async fn sender(login: &Login, headers: &HeaderMap, filled: &Filled) -> Result<S
         return Err(see_other("/signin"));
     };
     if is_foreign(headers, &login.host) || !login.csrf.holds(&here.id, &filled.csrf) {
-        return Err(trouble(Refusal::forbidden(
-            "this form was too old; go back, reload the page, and try once more",
-        )));
+        return Err(trouble(Refusal::stale_form()));
     }
     Ok(here)
 }
@@ -155,7 +158,7 @@ pub(crate) async fn change_password(
     match new_password(&login, &headers, &here, &filled).await {
         Ok(()) => Ok(see_other("/?done=password")),
         Err(refusal) => {
-            let mut answer = page(&login, &here, Some(Notice::Bad(&refusal.text))).await.map_err(trouble)?;
+            let mut answer = page(&login, &here, Some(Notice::from(&refusal))).await.map_err(trouble)?;
             *answer.status_mut() = refusal.status;
             Err(answer)
         }

@@ -16,7 +16,7 @@ use axum::{
 use nexushub_applib::{
     Refusal,
     page::see_other,
-    text::{cookie, percent, random},
+    text::{cookie, percent, random, sentence},
 };
 use serde::Deserialize;
 
@@ -171,8 +171,8 @@ pub(crate) async fn submit(
     let errand = filled.errand.judged().map_err(trouble)?;
     let visitor = cookie(&headers, VISITOR).unwrap_or_default();
     if is_foreign(&headers, &login.host) || !login.csrf.holds(visitor, &filled.csrf) {
-        let stale = "This form was too old; please try once more.";
-        return Ok(form(&login, &headers, &errand, &filled.username, Some((stale, StatusCode::FORBIDDEN))));
+        let (stale, status) = (sentence(&Refusal::stale_form().text), StatusCode::FORBIDDEN);
+        return Ok(form(&login, &headers, &errand, &filled.username, Some((&stale, status))));
     }
     let before = session(&login, &headers).await.map_err(trouble)?;
     let claimed = Credentials { username: filled.username, password: filled.password };

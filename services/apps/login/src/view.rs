@@ -1,8 +1,9 @@
 //! The pages, as HTML: short, without script, good on a phone, by keyboard and in the dark.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 use nexushub_applib::{
-    page::{Page, STYLE, file_name},
+    page::{Notice, Page, document},
+    text::sentence,
     time::{Unix, ago, rfc3339},
 };
 
@@ -10,30 +11,6 @@ use crate::{
     signin::Errand,
     store::{Entry, Session},
 };
-
-/// What is said at the top of a page.
-pub(crate) enum Notice<'a> {
-    Good(&'a str),
-    Bad(&'a str),
-}
-
-fn document(title: &str, head: &Markup, body: &Markup) -> Page {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · NexusHub" }
-                link rel="stylesheet" href=(file_name("/public/style.css", STYLE));
-                (head)
-            }
-            (body)
-        }
-    };
-    Page::new(page.into_string())
-}
 
 /// One card in the middle of the page.
 fn card(title: &str, head: &Markup, content: &Markup) -> Page {
@@ -48,14 +25,6 @@ fn card(title: &str, head: &Markup, content: &Markup) -> Page {
     document(title, head, &body)
 }
 
-fn notice(notice: Option<&Notice<'_>>) -> Markup {
-    match notice {
-        None => html! {},
-        Some(Notice::Good(text)) => html! { p.notice.good role="status" { (text) } },
-        Some(Notice::Bad(text)) => html! { p.notice.bad role="alert" { (text) } },
-    }
-}
-
 /// The form, and the way by an identity provider if there is one.
 pub(crate) fn sign_in(
     errand: &Errand,
@@ -64,7 +33,7 @@ pub(crate) fn sign_in(
     csrf: &str,
     provider: Option<&str>,
 ) -> Page {
-    let wrong = wrong.map(Notice::Bad);
+    let wrong = wrong.map(|text| Notice::Bad(text.to_owned()));
     let content = html! {
         h1 { "Sign in" }
         p.quiet {
@@ -72,7 +41,7 @@ pub(crate) fn sign_in(
             @else if errand.name.is_empty() { "to go on to your app" }
             @else { "to go on to " strong { (errand.name) } }
         }
-        (notice(wrong.as_ref()))
+        @if let Some(notice) = &wrong { (notice) }
         form method="post" action="/signin" {
             input type="hidden" name="csrf" value=(csrf);
             input type="hidden" name="app" value=(errand.app);
@@ -143,7 +112,7 @@ pub(crate) fn account(
     here: &Session,
     sessions: &[Session],
     trail: &[Entry],
-    note: Option<&Notice<'_>>,
+    note: Option<&Notice>,
     csrf: &str,
     now: Unix,
 ) -> Page {
@@ -159,7 +128,7 @@ pub(crate) fn account(
             }
             main.column {
                 h1 { "Hello, " (here.person.name) }
-                (notice(note))
+                @if let Some(notice) = note { (notice) }
                 (sessions_card(here, sessions, csrf, now))
                 (password_card(here, csrf))
                 (trail_card(trail, now))
@@ -303,13 +272,6 @@ pub(crate) fn duration(seconds: i64) -> String {
         2..=119 => format!("{seconds} seconds"),
         _ => format!("{} minutes", (seconds + 59) / 60),
     }
-}
-
-/// With a capital and a full stop.
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
-    format!("{first}{}{}", chars.as_str(), if text.ends_with('.') { "" } else { "." })
 }
 
 #[cfg(test)]

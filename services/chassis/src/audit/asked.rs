@@ -15,6 +15,12 @@ pub struct Asker {
 }
 
 impl Asker {
+    /// Whoever is known by other means than a call.
+    #[must_use]
+    pub fn new(who: String, from: String) -> Self {
+        Self { who, from }
+    }
+
     /// Who made this call.
     pub fn of<T>(request: &Request<T>) -> Self {
         let who = request.extensions().get::<Caller>().map(|caller| caller.name.clone()).unwrap_or_default();

@@ -240,3 +240,26 @@ async fn pages_run_no_script_but_their_own_and_forms_lead_home_or_to_login() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_app_is_open_to_everybody_until_somebody_says_that_it_is_not_and_its_page_warns_of_it() {
+    let world = world().await;
+    let fields = [("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")];
+    let path = world.form("/apps", &fields).await.location().split('?').next().unwrap().to_owned();
+    let listed = async || world.get(&caller("@provider"), "/api/applications").await.text;
+    let warns =
+        async || world.get(&user(1, "admin"), &path).await.text.contains("Whoever reaches its address may");
+    assert!(!listed().await.contains("\"signIn\":true") && warns().await);
+    world.form(&path, &[&fields[..], &[("signIn", "yes")]].concat()).await;
+    assert!(listed().await.contains("\"signIn\":true") && !warns().await);
+    let id = path.rsplit('/').next().unwrap();
+    let event =
+        json!({ "type": "UpdateApplication", "instanceId": id, "appId": "shop", "hostName": "store" });
+    assert_eq!(world.publish("u", event).await.status, StatusCode::OK);
+    assert!(
+        listed().await.contains("\"signIn\":true"),
+        "a client that does not know of it changes nothing about it"
+    );
+    world.form(&path, &fields).await;
+    assert!(!listed().await.contains("\"signIn\":true"));
+}

@@ -10,12 +10,12 @@ use axum::{
 use maud::{Markup, html};
 use nexushub_applib::{
     Refusal,
-    page::{Page, see_other},
+    page::{Notice, Page, see_other},
 };
 use serde::Deserialize;
 
 use super::{
-    Notice, Sent, Tab, Visitor, again,
+    Sent, Tab, Visitor, again,
     apps::{away, for_people, state, written},
     package, people,
     words::{Live, when},
@@ -127,7 +127,7 @@ pub(crate) async fn with(
     let path = format!("/apps/{}", sight.id);
     let content = html! {
         (title(&sight, visitor, &path, admin))
-        @if let Some(notice) = notice { (notice.show()) }
+        @if let Some(notice) = notice { (notice) }
         (away(sight.away.as_deref()))
         (facts(&sight))
         div.pair {

@@ -13,11 +13,11 @@ use axum::{
 use maud::{Markup, html};
 use nexushub_applib::{
     Refusal,
-    page::{Page, see_other},
+    page::{Notice, Page, see_other},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Notice, Sent, Tab, Visitor, again, words::Live};
+use super::{Sent, Tab, Visitor, again, words::Live};
 use crate::{
     Admin,
     events::{Change, Written},
@@ -113,7 +113,7 @@ fn page(visitor: &Visitor, scene: &Scene, notice: Option<&Notice>, draft: &Draft
             div.grow { h1 { "Apps" } p.quiet { (scene.rows.len()) " on this machine" } }
             a.button.primary href="#new" { "New app" }
         }
-        @if let Some(notice) = notice { (notice.show()) }
+        @if let Some(notice) = notice { (notice) }
         (away(scene.away.as_deref()))
         (held(scene.held.as_ref(), visitor))
         section.card data-live="/live" {

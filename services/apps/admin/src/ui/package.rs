@@ -14,12 +14,12 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use maud::{Markup, html};
-use nexushub_applib::{Refusal, calls::Error};
+use nexushub_applib::{Refusal, calls::Error, page::Notice};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Notice, Sent, Visitor, app, stale, visit,
+    Sent, Visitor, app, visit,
     words::{short, when},
 };
 use crate::{
@@ -109,7 +109,7 @@ async fn from_script(
     zip: Body,
 ) -> Result<Outcome, Refusal> {
     if !admin.csrf.holds(&visit(&visitor.user), token) {
-        return Err(stale());
+        return Err(Refusal::stale_form());
     }
     admin.platform.package(id, &visitor.user.name, zip).await.map_err(|error| refused(&error))
 }
@@ -119,9 +119,9 @@ async fn from_form(admin: &Admin, id: &str, visitor: &Visitor, request: Request)
     let mut form =
         Multipart::from_request(request, &()).await.map_err(|_| Refusal::bad("this is no form"))?;
     let token = form.next_field().await.map_err(broken)?.filter(|field| field.name() == Some("csrf"));
-    let token = token.ok_or_else(stale)?.text().await.map_err(broken)?;
+    let token = token.ok_or_else(Refusal::stale_form)?.text().await.map_err(broken)?;
     if !admin.csrf.holds(&visit(&visitor.user), &token) {
-        return Err(stale());
+        return Err(Refusal::stale_form());
     }
     // The field is lent by the form, so the form goes along with the body, which is read a piece at a time.
     let (pieces, body) = tokio::sync::mpsc::channel::<Result<_, axum::Error>>(4);

@@ -9,12 +9,12 @@ use axum::{
 use maud::{Markup, html};
 use nexushub_applib::{
     Refusal,
-    page::{Page, see_other},
+    page::{Notice, Page, see_other},
     time::{ago, rfc3339},
 };
 use serde::Deserialize;
 
-use super::{Notice, Sent, Tab, Visitor, again};
+use super::{Sent, Tab, Visitor, again};
 use crate::{
     Admin,
     events::Change,
@@ -58,7 +58,7 @@ async fn page(admin: &Admin, visitor: &Visitor, notice: Option<&Notice>) -> Resu
     let now = admin.now();
     let content = html! {
         div.head { div.grow { h1 { "Users" } p.quiet { "Who can sign in, and what they may open" } } }
-        @if let Some(notice) = notice { (notice.show()) }
+        @if let Some(notice) = notice { (notice) }
         section.card {
             ul.rows { @for user in &users { (user_row(user, &rules, visitor, now)) } }
         }

@@ -99,13 +99,6 @@ pub(crate) fn when(text: &str, now: Unix) -> String {
     parse(text).map_or_else(|| text.to_owned(), |at| ago(at, now))
 }
 
-/// With a capital and a full stop.
-pub(crate) fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
-    format!("{first}{}{}", chars.as_str(), if text.ends_with(['.', '?', '!']) { "" } else { "." })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +114,6 @@ mod tests {
             (count(0), count(999), count(1_234_567)),
             ("0".into(), "999".into(), "1\u{202f}234\u{202f}567".into())
         );
-        assert_eq!(sentence("the name is taken"), "The name is taken.");
         let digest = "0123456789abcdef".repeat(2);
         let again = format!("{digest}-1");
         let told = [digest.as_str(), &again, "v1.2", "shop-1"].map(short);
