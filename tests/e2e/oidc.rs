@@ -14,15 +14,18 @@ use bytes::Bytes;
 use http::{Request, header::LOCATION};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{Answer, Options, Platform, Protocol, soon, workshop};
+use nexushub_e2e::{Answer, Options, Platform, Protocol, accounts, soon, workshop};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 const LOGIN: &str = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9";
 const ADMIN: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
+/// The administrator's.
+const PASSWORD: &str = "a long enough password";
 
 /// The platform's own two, as they ship, and an app for who may open it.
 fn instances(issuer: &str) -> String {
+    let hash = accounts::hash(PASSWORD);
     format!(
         r#"
 [[provider.instance]]
@@ -43,7 +46,7 @@ host_name = "admin"
 release = "releases/admin"
 driver = "process"
 [provider.instance.env]
-ADMIN_PROFILE = "development"
+ADMIN_PASSWORD_HASH = "{hash}"
 [provider.instance.route]
 sign_in = true
 internal_callers = ["{LOGIN}"]
@@ -138,7 +141,7 @@ async fn start() -> (Platform, Provider) {
 /// Adds Zoe and lets her in, by a program that signs in with a password as ever.
 async fn people(platform: &Platform) {
     let mut program = Browser::new(platform);
-    let password = json!({ "username": "admin", "password": "admin" }).to_string();
+    let password = json!({ "username": "admin", "password": PASSWORD }).to_string();
     assert_eq!(program.send("POST", "admin", "/public/login", &[], &password).await.status, 200);
     let token = program.send("POST", "admin", "/public/access_token", &[], "").await;
     let bearer = format!("Bearer {}", token.json()["access_token"].as_str().unwrap());

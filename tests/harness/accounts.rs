@@ -1,5 +1,10 @@
 //! A platform with its own login and admin apps, as `nexushub bootstrap` sets them up, and people who sign in there.
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
 use http::{Request, header::AUTHORIZATION};
 use http_body_util::Full;
 use serde_json::{Value, json};
@@ -78,6 +83,21 @@ impl Accounts {
     async fn send(&self, request: Request<Full<bytes::Bytes>>) -> Answer {
         self.platform.https().send(Protocol::Http1, "admin", request).await.unwrap()
     }
+}
+
+/// The hash of an administrator's password, as the admin app takes it.
+///
+/// # Panics
+/// When it is not given.
+#[must_use]
+pub fn hash(password: &str) -> String {
+    let mut admin = Command::new(workshop::program("nexushub-admin"));
+    let admin = admin.arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut admin = admin.spawn().unwrap();
+    writeln!(admin.stdin.take().unwrap(), "{password}").unwrap();
+    let said = admin.wait_with_output().unwrap();
+    assert!(said.status.success(), "nexushub-admin hash-password");
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
 }
 
 /// The name and value of a cookie that an answer sets, as it is sent back.

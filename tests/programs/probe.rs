@@ -161,9 +161,8 @@ struct Probe {
 }
 
 impl Probe {
-    fn serve(&self, stream: TcpStream) -> io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let mut writer = stream;
+    fn serve(&self, stream: &TcpStream) -> io::Result<()> {
+        let (mut reader, mut writer) = (BufReader::new(stream), stream); // one descriptor for each of a thousand
         while let Some(head) = Head::read(&mut reader)? {
             if head.path == "/ws" {
                 return echo_messages(&head, &reader, writer);
@@ -215,7 +214,7 @@ impl Probe {
         Ok(())
     }
 
-    fn status(&self, writer: &mut TcpStream, reader: &mut impl Read) -> io::Result<()> {
+    fn status(&self, writer: &mut &TcpStream, reader: &mut impl Read) -> io::Result<()> {
         let wanted = fs::read_to_string(self.data.join("status")).unwrap_or_else(|_| "200".to_owned());
         match wanted.trim().parse() {
             Ok(code) => answer(writer, code, b"OK"),
@@ -223,7 +222,7 @@ impl Probe {
         }
     }
 
-    fn poll(&self, writer: &mut TcpStream, event: u64) -> io::Result<()> {
+    fn poll(&self, writer: &mut &TcpStream, event: u64) -> io::Result<()> {
         const KEY: &str = "events";
         if event > 1 {
             self.gates.wait(KEY, event - 1);
@@ -232,7 +231,7 @@ impl Probe {
         answer(writer, 200, serde_json::json!({"id": id, "version": "1"}).to_string().as_bytes())
     }
 
-    fn slow(&self, writer: &mut TcpStream, key: &str) -> io::Result<()> {
+    fn slow(&self, writer: &mut &TcpStream, key: &str) -> io::Result<()> {
         write!(writer, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
         chunk(writer, b"begun\n")?;
         self.gates.wait(key, 1);
@@ -240,7 +239,7 @@ impl Probe {
         chunk(writer, b"")
     }
 
-    fn say(&self, writer: &mut TcpStream, key: &str, what: &[u8]) -> io::Result<()> {
+    fn say(&self, writer: &mut &TcpStream, key: &str, what: &[u8]) -> io::Result<()> {
         writer.write_all(what)?;
         if !key.is_empty() {
             self.gates.wait(key, 1);
@@ -248,7 +247,7 @@ impl Probe {
         Ok(())
     }
 
-    fn events(&self, writer: &mut TcpStream, key: &str) -> io::Result<()> {
+    fn events(&self, writer: &mut &TcpStream, key: &str) -> io::Result<()> {
         write!(
             writer,
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -284,17 +283,17 @@ fn say_tls(to: &str, what: &[u8]) -> io::Result<Vec<u8>> {
     Ok(said)
 }
 
-fn answer(writer: &mut TcpStream, code: u16, body: &[u8]) -> io::Result<()> {
+fn answer(writer: &mut &TcpStream, code: u16, body: &[u8]) -> io::Result<()> {
     let head = format!("HTTP/1.1 {code} Probe\r\ncontent-length: {}\r\n\r\n", body.len());
     writer.write_all(&[head.as_bytes(), body].concat())
 }
 
 /// After which the connection is closed, as it says.
-fn last_answer(writer: &mut TcpStream) -> io::Result<()> {
+fn last_answer(writer: &mut &TcpStream) -> io::Result<()> {
     writer.write_all(b"HTTP/1.1 200 Probe\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 }
 
-fn chunk(writer: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+fn chunk(writer: &mut &TcpStream, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat())
 }
 
@@ -346,7 +345,7 @@ fn flood(head: &Head) -> io::Result<Duration> {
     Ok(since.elapsed())
 }
 
-fn echo_messages(head: &Head, reader: &BufReader<TcpStream>, mut writer: TcpStream) -> io::Result<()> {
+fn echo_messages(head: &Head, reader: &BufReader<&TcpStream>, mut writer: &TcpStream) -> io::Result<()> {
     let accept = derive_accept_key(head.header("sec-websocket-key").unwrap_or_default().as_bytes());
     write!(
         writer,
@@ -402,7 +401,7 @@ fn main() -> io::Result<()> {
     let probe = Arc::new(Probe { gates: Gates::default(), data });
     for stream in listener.incoming().flatten() {
         let probe = Arc::clone(&probe);
-        thread::spawn(move || probe.serve(stream));
+        thread::spawn(move || probe.serve(&stream));
     }
     Ok(())
 }

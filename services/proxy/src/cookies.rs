@@ -110,6 +110,23 @@ mod tests {
     }
 
     #[test]
+    fn what_an_app_sets_is_its_own_and_none_of_ours() {
+        let set = [
+            "a=YRT; Path=/",
+            "YRT=x; Domain=yesterday.localhost",
+            " __Host-YAT =x",
+            "MYRT=1",
+            "__Host-YSS",
+            "b",
+        ];
+        let mut headers: HeaderMap =
+            set.iter().map(|field| (SET_COOKIE, HeaderValue::from_static(field))).collect();
+        strip_set(&mut headers);
+        let left: Vec<_> = headers.get_all(SET_COOKIE).iter().map(|field| field.to_str().unwrap()).collect();
+        assert_eq!(left, ["a=YRT; Path=/", "MYRT=1", "b"]);
+    }
+
+    #[test]
     fn ours_are_taken_out_and_others_stay_in_order() {
         for (field, left) in [
             ("a=1; YRT=x; b=2", Some("a=1; b=2")),

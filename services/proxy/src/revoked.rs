@@ -234,6 +234,24 @@ mod tests {
         assert!(Revoked::load(state.path(), NOW).covers(&access(7, "", NOW + 5)), "it is whole again");
     }
 
+    #[test]
+    fn what_could_not_be_kept_counts_on_whatever_comes_after() {
+        let (state, revoked) = revoked();
+        let folder = state.path().join("proxy");
+        fs::write(&folder, "in the way of the folder").unwrap();
+        revoked.add(vec!["one".into()], vec![7], NOW).unwrap_err();
+        assert!(revoked.covers(&access(1, "one", NOW)));
+        fs::remove_file(&folder).unwrap();
+        revoked.reread();
+        revoked.add(vec!["two".into()], vec![], NOW + 1).unwrap();
+        for revoked in [revoked, Revoked::load(state.path(), NOW)] {
+            assert!(revoked.covers(&access(1, "one", NOW)) && revoked.covers(&access(1, "two", NOW)));
+            assert!(
+                revoked.covers(&access(7, "three", NOW)) && !revoked.covers(&access(7, "three", NOW + 1))
+            );
+        }
+    }
+
     #[tokio::test]
     async fn generations_hear_of_each_others_log_outs() {
         let (state, old) = revoked();

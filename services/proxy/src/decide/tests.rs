@@ -532,6 +532,37 @@ fn logging_in_is_asked_for_at_any_host_but_not_by_another_sites_page() {
 }
 
 #[test]
+fn where_login_or_admin_want_a_certificate_nothing_that_stands_for_them_elsewhere_goes_without() {
+    let guarded = |id: &str, host: &str| {
+        let rules = Rules { client_ca: Some("/ca".into()), ..Rules::default() };
+        Entry { rules, ..running(id, host, 11_000) }
+    };
+    let asked = |entries: Vec<Entry>, method: &str, path: &str, client: Option<&Verified>| {
+        let table = Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true });
+        let parts = parts(method, path, &[("host", "nobody.yesterday.localhost:8443")]);
+        let origin = Origin { client, ..Origin::default() };
+        outcome(decide(&parts, &authority(&parts).unwrap(), origin, &table, &policy(), 1_000_000))
+    };
+    let known = Verified {
+        ca: "/ca".into(),
+        subject: HeaderValue::from_static("CN=ada"),
+        sha256: HeaderValue::from_static("ab"),
+    };
+    let admin = || vec![running(LOGIN, "login", 11_001), guarded(ADMIN, "admin")];
+    for (method, path, good) in
+        [("GET", "/debug/application", "debug"), ("POST", "/public/access_token", "ours: Token")]
+    {
+        assert_eq!(asked(admin(), method, path, None), "403", "{path}");
+        assert_eq!(asked(admin(), method, path, Some(&known)), good, "{path}");
+    }
+    let login = || vec![guarded(LOGIN, "login"), running(ADMIN, "admin", 11_001)];
+    for path in ["/public/login", "/public/logout", "/public/access_token"] {
+        assert_eq!(asked(login(), "POST", path, None), "403", "{path}");
+    }
+    assert_eq!(asked(login(), "POST", "/public/logout", Some(&known)), "ours: Logout");
+}
+
+#[test]
 fn without_a_login_app_its_paths_are_whose_they_were() {
     let ask = |path: &str| get("hello.yesterday.localhost", path);
     assert_eq!((ask("/public/login").as_str(), ask("/api/access_token").as_str()), ("debug", "app h1"));

@@ -9,9 +9,12 @@ use std::{
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::*;
-use crate::table::{
-    Endpoint, State,
-    tests::{idle, running},
+use crate::{
+    table::{
+        Endpoint, State,
+        tests::{idle, running},
+    },
+    wellknown::LOGIN,
 };
 
 /// A shim's control socket, answering for as long as the test lives; and where the app of its box finds the platform.
@@ -106,6 +109,28 @@ async fn a_secret_counts_only_out_of_its_own_box() {
     assert_eq!(two.ask(&hub, &call("/internal/x", "h1", "two")).await.status(), 403);
     let answer = two.ask(&hub, &get("/debug/application")).await;
     assert_eq!((answer.status(), answer.body.as_str()), (404, "Not Found\n"));
+}
+
+#[tokio::test]
+async fn an_app_signs_nobody_in_and_is_nobodys_trusted_proxy() {
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let config =
+        Config { trusted_proxies: trusted_proxies.clone(), proxy_protocol_from: trusted_proxies, ..calm() };
+    let (backend, hub) = (Backend::start().await, Hub::start(config).await);
+    let shim = Shim::start(hub.folder.path(), "shim");
+    hub.route(vec![
+        shim.entry("caller", 1),
+        running(LOGIN, "login", backend.port),
+        running("h1", "hello", backend.port),
+    ]);
+    for path in ["/signin", "/public/login", "/password"] {
+        let guess = call(path, LOGIN, "caller").replacen("GET", "POST", 1);
+        assert_eq!(shim.ask(&hub, &guess).await.status(), 403, "{path}");
+    }
+    let mut client = shim.client(&hub).await; // without the PROXY protocol, which it may not speak
+    client.write(&call("/api/x", "h1", "caller").replace("X-Caller-Id", "X-Forwarded-For")).await;
+    let request = backend.accept().await.head().await;
+    assert_eq!((request.field("x-forwarded-for"), request.field("x-real-ip")), (Some("127.0.0.1"), None));
 }
 
 #[tokio::test]
