@@ -1,7 +1,7 @@
 //! Many apps that say much, while procmgr is killed again and again and readers dawdle: every byte arrives once.
 //! `NEXUSHUB_SCALE=50` makes it fifty apps, a million lines and twenty kills.
 
-use std::{path::Path, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use nexushub_e2e::{App, HANG, Options, Platform, Signal, grpc::Credentialed, noise, rounds, soon};
 use nexushub_proto::procmgr::{
@@ -154,9 +154,18 @@ async fn a_storm_of_lines_reaches_slow_readers_byte_by_byte_over_deaths_of_procm
     );
 }
 
+/// What the log takes at one moment: files come and go while they are looked at, and only a look amid which none did saw them all.
 fn kept(folder: &Path) -> u64 {
-    let files = std::fs::read_dir(folder).unwrap().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    let files = || -> BTreeMap<_, _> {
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        files.filter_map(|file| Some((file.file_name(), file.metadata().ok()?.len()))).collect()
+    };
+    loop {
+        let (before, after) = (files(), files());
+        if before.keys().eq(after.keys()) {
+            return before.values().sum();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -138,7 +138,7 @@ impl Client {
         }
     }
 
-    /// One request; a kept connection that was closed in between is made anew, as every client does.
+    /// One request; a connection that is closed or goes away before it took the request is made anew, as every client does.
     async fn once(
         &self,
         protocol: Protocol,
@@ -151,10 +151,16 @@ impl Client {
                 other => return other,
             }
         }
-        let mut connection = self.https.open(protocol, &self.host).await?;
-        let answer = connection.send(request()).await;
-        *kept = Some(connection);
-        answer
+        loop {
+            let mut connection = self.https.open(protocol, &self.host).await?;
+            match connection.send(request()).await {
+                Err(Failure::Unsent(_)) => {} // who took it on goes away in peace: whoever comes next takes the next one
+                answer => {
+                    *kept = Some(connection);
+                    return answer;
+                }
+            }
+        }
     }
 
     fn count(&self, answer: Result<crate::Answer, Failure>) {
