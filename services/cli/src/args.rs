@@ -99,8 +99,8 @@ pub(crate) enum Command {
     Resume(Resume),
     /// Show what the admin app asks for and what is held back
     ///
-    /// Instances that vanished from its list in great number go on until their removal is confirmed (nexushub apply). Exit
-    /// code 0 when nothing is held, 1 when that can't be told, 2 when something is.
+    /// Instances that vanished from its list in great number go on until their removal is confirmed
+    /// (`nexushub apply --confirm-removals`). Exit code 0 when nothing is held, 1 when that can't be told, 2 when something is.
     Plan(Plan),
     /// Stop what is held back: instances that the admin app no longer lists
     Apply(Apply),

@@ -1,11 +1,12 @@
 //! Refresh tokens come in families: each use of a token makes the next generation of its family, and of what a thief and the
-//! owner hold one is then too old, and ends the family for both.
+//! owner hold one is then too old, and ends the whole session for both: access tokens say of which session they are, not of which
+//! family.
 //!
 //! ```text
 //! newest ── used ──> newest of the next generation; its own generation is the last one now
 //! last ── used within a minute ──> one more of the newest generation: two tabs that asked at once, an answer that got lost
-//! last, later ── used ──> the family ends
-//! older ── used ──> the family ends
+//! last, later ── used ──> the session ends
+//! older ── used ──> the session ends
 //! ```
 //! Of several of the newest generation the first that is used makes the others the last generation.
 
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_ends_the_family_and_a_family_ends_by_itself() {
+    fn what_is_too_old_is_told_and_a_family_ends_by_itself() {
         assert_eq!(judge(4, &FAMILY, 1061), Verdict::Reused);
         assert_eq!(judge(3, &FAMILY, 1000), Verdict::Reused);
         assert_eq!(judge(6, &FAMILY, 1000), Verdict::Reused, "of the future: no such token was given out");
