@@ -1,6 +1,7 @@
 //! Who guesses passwords waits, longer each time: by the name that is tried from an address, and by the address for whatever name. For
 //! one name from wherever they come attempts wait, too, but only once they are many, and never long: else anybody could keep
 //! somebody out. An attempt counts before its answer is known, so that many at once are no way around; one that was right is taken back.
+//! A restart forgets nobody: what the audit trail tells of the last hour is counted anew.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -12,12 +13,14 @@ const FREE_PAIR: u32 = 4;
 const FREE_ADDRESS: u32 = 20;
 /// The same for one name from anywhere.
 const FREE_NAME: u32 = 50;
+/// The first wait, in seconds; of the clock's whole seconds one could be over at once.
+const FIRST: Unix = 2;
 /// The longest wait, in seconds.
 const LONGEST: Unix = 900;
 /// The longest because of what others tried.
 const LONGEST_NAME: Unix = 15;
 /// After so many quiet seconds an entry is forgotten.
-const FORGOTTEN: Unix = 3600;
+pub(crate) const FORGOTTEN: Unix = 3600;
 /// Entries; with one more the quietest is forgotten.
 const ENTRIES: usize = 10_000;
 
@@ -59,9 +62,18 @@ pub(crate) struct Attempt(Vec<Key>);
 impl Guesses {
     /// An attempt begins, unless it has to wait so many seconds.
     pub(crate) fn begin(&mut self, name: &str, address: &str, now: Unix) -> Result<Attempt, Unix> {
-        let (name, network) = (name.trim().to_lowercase(), network(address));
-        let keys = vec![Key::Pair(name.clone(), network.clone()), Key::Address(network), Key::Name(name)];
-        self.attempt(keys, now)
+        self.attempt(keys(name, address), now)
+    }
+
+    /// An attempt of before a restart, which was right or wrong.
+    pub(crate) fn recall(&mut self, name: &str, address: &str, right: bool, at: Unix) {
+        let attempt = Attempt(keys(name, address));
+        for key in &attempt.0 {
+            self.count(key.clone(), at);
+        }
+        if right {
+            self.right(&attempt);
+        }
     }
 
     /// Somebody comes back from an identity provider, to whom nothing is to be guessed, but who could fill the audit trail. Counted
@@ -113,7 +125,7 @@ impl Guesses {
         entry.last = now;
         if entry.attempts > free {
             let doublings = (entry.attempts - free - 1).min(10);
-            entry.until = now + (1 << doublings).min(longest);
+            entry.until = now + (FIRST << doublings).min(longest);
         }
     }
 
@@ -126,6 +138,12 @@ impl Guesses {
             quietest.map(|key| self.0.remove(&key));
         }
     }
+}
+
+/// What an attempt by password counts for.
+fn keys(name: &str, address: &str) -> Vec<Key> {
+    let (name, network) = (name.trim().to_lowercase(), network(address));
+    vec![Key::Pair(name.clone(), network.clone()), Key::Address(network), Key::Name(name)]
 }
 
 /// An address as it is counted: of IPv6 the network of a household.
@@ -151,7 +169,7 @@ mod tests {
                 guesses.begin("zoe", "192.0.2.1", now).unwrap();
             }
         }
-        assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32]);
+        assert_eq!(waits[..6], [2, 4, 8, 16, 32, 64]);
         assert_eq!(*waits.iter().max().unwrap(), LONGEST);
     }
 
@@ -188,7 +206,7 @@ mod tests {
         for number in 0..=FREE_ADDRESS {
             guesses.begin(&format!("n{number}"), &format!("2001:db8::{number}"), 0).unwrap();
         }
-        assert_eq!(guesses.begin("another", "2001:db8::ffff", 0).unwrap_err(), 1);
+        assert_eq!(guesses.begin("another", "2001:db8::ffff", 0).unwrap_err(), FIRST);
         assert!(guesses.begin("another", "2001:db8:0:1::1", 0).is_ok());
     }
 
@@ -198,7 +216,7 @@ mod tests {
         for _ in 0..=FREE_ADDRESS {
             guesses.begin_return("192.0.2.1", 0).unwrap();
         }
-        assert_eq!(guesses.begin_return("192.0.2.1", 0).unwrap_err(), 1);
+        assert_eq!(guesses.begin_return("192.0.2.1", 0).unwrap_err(), FIRST);
         assert!(guesses.begin("zoe", "192.0.2.1", 0).is_ok() && guesses.begin_return("192.0.2.2", 0).is_ok());
         for _ in 0..FREE_ADDRESS * 2 {
             let attempt = guesses.begin_return("192.0.2.3", 0).unwrap();

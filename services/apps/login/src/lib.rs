@@ -34,7 +34,7 @@ use axum::{
     routing::{get, post},
 };
 use nexushub_applib::{
-    Settings,
+    Refusal, Settings,
     calls::Entrance,
     csrf::Csrf,
     db::Db,
@@ -89,6 +89,16 @@ impl Login {
         (self.clock)()
     }
 
+    /// Takes up who has to wait from before a restart.
+    pub(crate) async fn recall(&self) -> Result<(), Refusal> {
+        let since = self.now() - guesses::FORGOTTEN;
+        let attempts = self.db.run(move |tx| Ok::<_, Refusal>(store::attempts(tx, since)?)).await?;
+        for (right, name, address, at) in attempts {
+            self.guesses().recall(&name, &address, right, at);
+        }
+        Ok(())
+    }
+
     pub(crate) fn guesses(&self) -> MutexGuard<'_, Guesses> {
         self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,6 +135,7 @@ pub fn run() -> io::Result<()> {
         let db = Db::open(&settings.data.join("login.sqlite"), store::STEPS).map_err(io::Error::other)?;
         let (entrance, issuer) = (Entrance::from_env(&settings)?, oidc::from_env(&settings));
         let login = Login::new(db, entrance, issuer, &settings, time::clock());
+        login.recall().await.map_err(|refusal| io::Error::other(refusal.text))?;
         tokio::spawn(outbox::deliver(Arc::clone(&login)));
         Ok(routes(login))
     })

@@ -76,7 +76,7 @@ pub(crate) async fn authenticate(
         No::Refused(directory::away(&error))
     })?;
     let Some(person) = known else {
-        let (what, detail) = ("refusal".into(), "wrong name or password".into());
+        let (what, detail) = ("refusal".into(), store::WRONG.into());
         let entry = Entry { at: now, what, name, address: origin.address, detail, ..Entry::default() };
         login.db.run(move |tx| Ok(store::audit(tx, &entry)?)).await.map_err(No::Refused)?;
         return Err(No::Wrong);

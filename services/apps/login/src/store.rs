@@ -61,6 +61,9 @@ const TWINS: i64 = 8;
 /// Lines of the audit trail.
 const AUDIT: i64 = 100_000;
 
+/// What the audit trail says of a refusal for that.
+pub(crate) const WRONG: &str = "wrong name or password";
+
 /// Somebody who proved who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Person {
@@ -366,6 +369,16 @@ pub(crate) fn trail(tx: &Transaction<'_>, user: &Person, lines: i64) -> Result<V
             detail: row.get(6)?,
         })
     })?;
+    rows.collect()
+}
+
+/// Whether somebody was right with a password, under which name, from where and when: every attempt since then.
+pub(crate) fn attempts(tx: &Transaction<'_>, since: Unix) -> Result<Vec<(bool, String, String, Unix)>> {
+    let query = "SELECT what = 'login', user_name, address, at FROM audit WHERE at > ?1 \
+                 AND (what = 'refusal' AND detail = ?2 OR what = 'login' AND detail = '') ORDER BY id";
+    let mut query = tx.prepare(query)?;
+    let rows = query
+        .query_map(params![since, WRONG], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     rows.collect()
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct World {
     pub login: Arc<Login>,
     now: Arc<AtomicI64>,
     revoked: Arc<Mutex<Vec<Value>>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// zoe (7) and bob (8) may open `app-1`; nobody may open `closed`. Names are found as admin finds them, in small letters.
@@ -109,7 +109,11 @@ pub(crate) async fn world_by(issuer: Option<Issuer>) -> World {
     let folder = tempfile::tempdir().unwrap();
     let revoked = Arc::default();
     let entrance = Entrance::played_by(played(Arc::clone(&revoked)).await, SECRET);
-    world_with(entrance, issuer, revoked, folder)
+    world_with(entrance, issuer, revoked, folder, clock())
+}
+
+fn clock() -> Arc<AtomicI64> {
+    Arc::new(AtomicI64::new(1_700_000_000))
 }
 
 fn world_with(
@@ -117,8 +121,8 @@ fn world_with(
     issuer: Option<Issuer>,
     revoked: Arc<Mutex<Vec<Value>>>,
     folder: tempfile::TempDir,
+    now: Arc<AtomicI64>,
 ) -> World {
-    let now = Arc::new(AtomicI64::new(1_700_000_000));
     let told = Arc::clone(&now);
     let clock: Clock = Arc::new(move || told.load(Ordering::Relaxed));
     let settings = Settings {
@@ -130,12 +134,20 @@ fn world_with(
     let db = Db::open(&folder.path().join("login.sqlite"), store::STEPS).unwrap();
     let login = Login::new(db, entrance, issuer, &settings, Arc::clone(&clock));
     let app = guard(routes(Arc::clone(&login)), SECRET, clock);
-    World { app, login, now, revoked, _folder: folder }
+    World { app, login, now, revoked, folder }
 }
 
 impl World {
     pub(crate) fn pass(&self, seconds: i64) {
         self.now.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// The same after a restart.
+    async fn again(self) -> Self {
+        let entrance = Entrance::played_by(played(Arc::clone(&self.revoked)).await, SECRET);
+        let world = world_with(entrance, None, self.revoked, self.folder, self.now);
+        world.login.recall().await.unwrap();
+        world
     }
 
     async fn send(&self, request: Builder, body: String) -> Answer {
@@ -240,8 +252,13 @@ async fn guessing_waits_and_says_for_how_long_and_others_do_not_wait() {
     let wait = world.login("ZOE", "zoe's").await;
     assert_eq!(
         (wait.status, wait.headers["retry-after"].to_str().unwrap()),
-        (StatusCode::TOO_MANY_REQUESTS, "1")
+        (StatusCode::TOO_MANY_REQUESTS, "2")
     );
+    assert_eq!(world.login("bob", "bob's").await.status, StatusCode::OK);
+    world.pass(1);
+    assert_eq!(world.login("zoe", "zoe's").await.status, StatusCode::TOO_MANY_REQUESTS, "not yet");
+    let world = world.again().await;
+    assert_eq!(world.login("zoe", "zoe's").await.status, StatusCode::TOO_MANY_REQUESTS, "nor anew");
     assert_eq!(world.login("bob", "bob's").await.status, StatusCode::OK);
     world.pass(1);
     assert_eq!(world.login("zoe", "zoe's").await.status, StatusCode::OK);
@@ -319,8 +336,13 @@ async fn admin_can_end_a_users_sessions() {
 
 #[tokio::test]
 async fn what_the_proxy_could_not_be_told_is_kept_for_later() {
-    let world =
-        world_with(Entrance::played_by(1, SECRET), None, Arc::default(), tempfile::tempdir().unwrap());
+    let world = world_with(
+        Entrance::played_by(1, SECRET),
+        None,
+        Arc::default(),
+        tempfile::tempdir().unwrap(),
+        clock(),
+    );
     let person = store::Person { id: 7, name: "zoe".into() };
     let ended = world.login.db.run(move |tx| {
         let granted = store::begin(tx, &person, &Origin::default(), 1000)?;
@@ -334,8 +356,13 @@ async fn what_the_proxy_could_not_be_told_is_kept_for_later() {
 
 #[tokio::test]
 async fn without_admin_nobody_is_let_in_and_nobody_is_blamed() {
-    let world =
-        world_with(Entrance::played_by(1, SECRET), None, Arc::default(), tempfile::tempdir().unwrap());
+    let world = world_with(
+        Entrance::played_by(1, SECRET),
+        None,
+        Arc::default(),
+        tempfile::tempdir().unwrap(),
+        clock(),
+    );
     for _ in 0..8 {
         let answer = world.login("zoe", "zoe's").await;
         assert_eq!(

@@ -399,7 +399,7 @@ async fn who_comes_back_for_nothing_too_often_waits_and_is_noted_no_more() {
     assert_eq!((answer.status, times), (StatusCode::TOO_MANY_REQUESTS, 21), "{}", answer.text);
     assert!(answer.text.contains("Please wait"), "{}", answer.text);
     assert!(story.noted().await.2.ends_with("x20"));
-    story.world.pass(1);
+    story.world.pass(2);
     assert_eq!(story.come_back(&story.leave("").await).await.status, StatusCode::OK);
 }
 
