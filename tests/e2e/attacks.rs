@@ -55,6 +55,28 @@ async fn guess_until_it_waits(accounts: &Accounts, name: &str) -> BTreeMap<u16, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_administrators_password_gets_another_and_whoever_had_it_is_out() {
+    let accounts = start().await;
+    let platform = &accounts.platform;
+    let bearer = accounts.bearer().await;
+    let reset = workshop::nexushub(platform.home.path(), &["bootstrap", "--reset-password"]);
+    let said = String::from_utf8(reset.stdout).unwrap();
+    let password =
+        said.split("the password ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    assert_eq!(
+        accounts.log_in("admin", &accounts.password, "").await.status,
+        200,
+        "not before it is applied"
+    );
+    assert!(workshop::nexushub(platform.home.path(), &["apply"]).status.success());
+    let counts = async { while accounts.log_in("admin", password, "").await.status != 200 {} };
+    soon("the new one counts", counts).await;
+    assert_eq!(accounts.log_in("admin", &accounts.password, "").await.status, 401);
+    soon("the sessions of before end", async { while status(platform, "admin", &bearer).await != 401 {} })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_good_for_one_app_unchanged_and_until_its_session_ends() {
     let accounts = start().await;
     let platform = &accounts.platform;

@@ -37,6 +37,10 @@ pub(crate) struct Bootstrap {
     /// How the two apps are isolated, where their files are new; without it, as the platform finds best
     #[arg(long, value_enum)]
     driver: Option<Driver>,
+
+    /// Give the administrator a new password, which is said once, for who has lost it: from the next `nexushub apply`, or start
+    #[arg(long)]
+    reset_password: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -101,7 +105,12 @@ pub(crate) fn run(place: &Place, args: &Bootstrap) -> Result<u8, Failure> {
         let release = package(&folders.packages, own.name, &program)?;
         let file = folders.apps.join(format!("{}.toml", own.name));
         match fs::read_to_string(&file) {
-            Ok(text) => follow(&file, &text, &release)?,
+            Ok(text) => {
+                follow(&file, &text, &release)?;
+                if args.reset_password && own.name == "admin" {
+                    reset(&file, &program)?;
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let password = (own.name == "admin").then(password);
                 let hash =
@@ -140,6 +149,29 @@ fn follow(file: &Path, text: &str, release: &Path) -> Result<(), Failure> {
         .map(|old| if old.starts_with("release = ") { format!("{line}\n") } else { old.to_owned() })
         .collect();
     if new == text { Ok(()) } else { put(file, &new) }
+}
+
+/// Has admin give its first administrator another password.
+fn reset(file: &Path, program: &Path) -> Result<(), Failure> {
+    let text = fs::read_to_string(file).map_err(|error| Failure::io("read", file, &error))?;
+    let password = password();
+    let Some(text) = with_reset(&text, &hash(program, &password)?) else {
+        let what = format!("{} has no table [env]", file.display());
+        return Err(Failure::new(what, "add one, and try again"));
+    };
+    put(file, &text)?;
+    say(&password)?;
+    out::say(
+        "  It counts from `nexushub apply`, or the platform's next start; every session of before ends then.\n",
+    )
+}
+
+/// An instance's file with the hash of a new password, in place of one of before; none where it has no table for it.
+fn with_reset(text: &str, hash: &str) -> Option<String> {
+    const KEY: &str = "ADMIN_PASSWORD_RESET = ";
+    let kept: String = text.split_inclusive('\n').filter(|line| !line.starts_with(KEY)).collect();
+    let (before, after) = kept.split_once("[env]\n")?;
+    Some(format!("{before}[env]\n{KEY}\"{hash}\"\n{after}"))
 }
 
 /// Readable by its owner only: it holds a password's hash.
@@ -305,6 +337,19 @@ mod tests {
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert!(!left.contains(&releases[0]) && left.contains(&releases[1]) && left.contains(&releases[2]));
         assert_eq!(left.len(), 6, "{left:?}");
+    }
+
+    #[test]
+    fn a_reset_takes_the_place_of_the_one_before() {
+        let text = admin(&Text { release: "\"/r\"", driver: "", hash: "$first" });
+        let once = with_reset(&text, "$one").unwrap();
+        let again = with_reset(&once, "$two").unwrap();
+        assert_eq!(again, once.replace("$one", "$two"));
+        assert!(
+            again.contains("\n[env]\nADMIN_PASSWORD_RESET = \"$two\"\nADMIN_PASSWORD_HASH = \"$first\"\n"),
+            "{again}"
+        );
+        assert_eq!(with_reset("id = \"x\"\n", "$one"), None);
     }
 
     #[test]

@@ -37,17 +37,20 @@ use nexushub_applib::{
     calls::Entrance,
     csrf::Csrf,
     db::Db,
-    serve,
+    serve, text,
     time::{self, Clock, Unix},
 };
+use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     password::Passwords,
     platform::Platform,
-    rules::{RuleType, SubjectType},
-    store::{ADMIN, LOGIN},
+    store::{ADMIN, Event},
 };
+
+/// The first administrator's name.
+const FIRST: &str = "admin";
 
 /// What every request needs.
 pub(crate) struct Admin {
@@ -118,16 +121,38 @@ impl Admin {
                     eprintln!("there is nobody who could sign in: set ADMIN_PASSWORD_HASH (nexushub-admin hash-password)");
                     return Ok(());
                 };
-                let id = store::add_user(tx, "admin", &hash, now)?;
-                for app in [LOGIN, ADMIN] {
-                    let columns = "INSERT INTO rule (application_id, rule_type, subject_type, subject_id, at)";
-                    let words = (store::kept(RuleType::Accept), store::kept(SubjectType::User));
-                    let values = (app, words.0, words.1, id, now);
-                    tx.execute(&format!("{columns} VALUES (?1, ?2, ?3, ?4, ?5)"), values)?;
-                }
-                Ok(())
+                let id = store::add_user(tx, FIRST, &hash, now)?;
+                Ok(store::make_administrator(tx, id, now)?)
             })
             .await
+    }
+
+    /// Gives the first administrator the password of this hash, the right to open admin, and an end to every session: the way
+    /// back for who has lost the password. Each hash counts once, or a password that was changed since would be undone.
+    async fn reset_administrator(&self, hash: Option<String>) -> Result<(), Refusal> {
+        let Some(hash) = hash.filter(|hash| password::is_hash(hash)) else { return Ok(()) };
+        let now = self.now();
+        let once = format!("reset-{}", text::hex(&text::digest(&hash)));
+        let reset = self.db.run(move |tx| {
+            if store::event_by(tx, &once)?.is_some() {
+                return Ok::<_, Refusal>(None);
+            }
+            let user = match store::user_named(tx, FIRST)? {
+                Some((user, _)) => user.id,
+                None => store::add_user(tx, FIRST, &hash, now)?,
+            };
+            store::set_hash(tx, user, &hash)?;
+            store::make_administrator(tx, user, now)?;
+            store::revoke(tx, user)?;
+            let (what, by) = ("ResetAdministrator".into(), "nexushub bootstrap".into());
+            let said = json!({ "userId": user }).to_string();
+            Ok(Some(store::record(tx, &once, &Event { id: 0, what, at: now, by, said })?))
+        });
+        if let Some(event) = reset.await? {
+            self.last.send_replace(event);
+            self.ended.notify_one();
+        }
+        Ok(())
     }
 }
 
@@ -171,12 +196,13 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
 /// # Errors
 /// When its database or its port can't be had.
 pub fn run() -> io::Result<()> {
-    let hash = env::var("ADMIN_PASSWORD_HASH").ok();
+    let [first, reset] = ["ADMIN_PASSWORD_HASH", "ADMIN_PASSWORD_RESET"].map(|name| env::var(name).ok());
     serve(Settings::from_env()?, async |settings| {
         let db = Db::open(&settings.data.join("admin.sqlite"), store::STEPS).map_err(io::Error::other)?;
         let entrance = Entrance::from_env(&settings)?;
         let admin = Admin::new(db, entrance, &settings, time::clock()).await.map_err(io::Error::other)?;
-        admin.first_administrator(hash).await.map_err(io::Error::other)?;
+        admin.first_administrator(first).await.map_err(io::Error::other)?;
+        admin.reset_administrator(reset).await.map_err(io::Error::other)?;
         tokio::spawn(outbox::deliver(Arc::clone(&admin)));
         Ok(routes(admin))
     })

@@ -5,7 +5,7 @@ use nexushub_applib::time::{Unix, rfc3339};
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::rules::{Rule, granted};
+use crate::rules::{Rule, RuleType, SubjectType, granted};
 
 pub(crate) type Result<T> = std::result::Result<T, rusqlite::Error>;
 
@@ -213,6 +213,18 @@ pub(crate) fn may_open(tx: &Transaction<'_>, user: i64, app: &str) -> Result<boo
 pub(crate) fn has_administrator(tx: &Transaction<'_>) -> Result<bool> {
     let rules = rules(tx, Some(ADMIN))?;
     Ok(users(tx)?.iter().any(|user| granted(&rules.iter(), user.id)))
+}
+
+/// Lets a user open login and admin, whatever was said of that before.
+pub(crate) fn make_administrator(tx: &Transaction<'_>, user: i64, at: Unix) -> Result<()> {
+    let (may, subject) = (kept(RuleType::Accept), kept(SubjectType::User));
+    for app in [LOGIN, ADMIN] {
+        let said = "DELETE FROM rule WHERE application_id = ?1 AND subject_type = ?2 AND subject_id = ?3";
+        tx.execute(said, params![app, subject, user])?;
+        let insert = "INSERT INTO rule (application_id, rule_type, subject_type, subject_id, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+        tx.execute(insert, params![app, may, subject, user, at])?;
+    }
+    Ok(())
 }
 
 /// The number of the last event.

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::store::LOGIN;
 use facade::Facade;
 
 const SECRET: &str = "admin's own";
@@ -401,4 +402,31 @@ async fn the_first_administrator_has_the_password_that_was_made_for_them() {
     assert_eq!(world.login("admin", PASSWORD).await["Success"], true, "only where there is nobody at all");
     let nobody = world_with(Some("no hash".into())).await;
     assert_eq!(nobody.login("admin", "admin").await["Success"], false);
+}
+
+#[tokio::test]
+async fn who_lost_the_password_gets_another_which_counts_until_it_is_changed() {
+    let world = world().await;
+    let denied = "INSERT INTO rule (application_id, rule_type, subject_type, subject_id, at) VALUES (?1, 'DENY', 'USER', 1, 0)";
+    world.admin.db.run(move |tx| Ok::<_, Refusal>(tx.execute(denied, [ADMIN])?)).await.unwrap();
+    assert_eq!(world.get(&user(1, "admin"), "/api/users").await.status, StatusCode::FORBIDDEN);
+    let lost = Some(password::hash("a way back in").unwrap());
+    for password in ["a way back in", "changed since"] {
+        world.admin.reset_administrator(lost.clone()).await.unwrap();
+        assert_eq!(
+            world.login("admin", password).await["Success"],
+            true,
+            "{password}: each hash counts once"
+        );
+        assert_eq!(world.login("admin", PASSWORD).await["Success"], false);
+        let change = json!({ "UserID": 1, "Old": "a way back in", "New": "changed since" });
+        world.post(&caller(LOGIN), "/internal/setPassword", change).await;
+    }
+    assert_eq!(
+        world.get(&user(1, "admin"), "/api/users").await.status,
+        StatusCode::OK,
+        "and may open this app"
+    );
+    let revoked = world.admin.db.run(|tx| Ok::<_, Refusal>(store::next_revocation(tx)?)).await.unwrap();
+    assert_eq!(revoked.map(|(_, user)| user), Some(1), "sessions of before end");
 }

@@ -75,6 +75,7 @@ fn words(what: &str) -> &str {
         "AddUser" => "new user",
         "UpdateUser" => "renamed user",
         "UpdateUserPassword" => "new password",
+        "ResetAdministrator" => "reset administrator",
         "DeleteUser" => "removed user",
         "CreateUserAccessRule" => "new rule",
         "DeleteUserAccessRule" => "removed rule",
@@ -102,7 +103,7 @@ fn details(event: &Event, names: &Names) -> String {
         }
         "DeleteApplication" => text("displayName").to_owned(),
         "AddUser" | "UpdateUser" | "DeleteUser" => text("username").to_owned(),
-        "UpdateUserPassword" => format!("for {}", user("userId")),
+        "UpdateUserPassword" | "ResetAdministrator" => format!("for {}", user("userId")),
         "CreateUserAccessRule" => {
             let who = if said["subjectType"] == "GROUP" { "everybody".to_owned() } else { user("subjectId") };
             let may = if said["ruleType"] == "ACCEPT" { "may" } else { "may not" };
