@@ -53,14 +53,15 @@ impl Home {
         fs::read_to_string(self.path("nexushub.toml")).unwrap()
     }
 
-    /// Installs new executables as an upgrade does: another file under the same name.
+    /// Installs new executables as an upgrade does: another file under the same name. A process of its own writes it: one
+    /// that another test forks meanwhile would inherit the descriptor, and what is open for writing can't be run.
     fn install(&self, daemons: &[&str]) {
         let fake = Path::new(env!("CARGO_BIN_EXE_nexushub-supervisor"))
             .with_file_name("examples")
             .join("fake-daemon");
         for daemon in daemons {
             let (new, path) = (self.path("bin/new"), self.path("bin").join(format!("nexushub-{daemon}")));
-            fs::copy(&fake, &new).unwrap();
+            assert!(Command::new("cp").arg(&fake).arg(&new).status().unwrap().success());
             fs::rename(new, path).unwrap();
         }
     }
@@ -112,6 +113,8 @@ impl Home {
     fn ready(&self) -> Platform<'_> {
         let mut platform = self.start();
         platform.log("platform is ready", "");
+        platform.heard_upstream(ALL_READY);
+        platform.heard_upstream("READY=1");
         platform
     }
 }
@@ -246,7 +249,7 @@ fn a_killed_daemon_is_replaced_and_the_others_stay() {
 
 #[test]
 fn a_stopped_daemon_is_noticed_and_replaced() {
-    let home = Home::new("watchdog_ms = 1000");
+    let home = Home::new("watchdog_ms = 4000");
     let mut platform = home.ready();
     let before = platform.pid("provider");
     kill(before, Signal::SIGSTOP).unwrap();
@@ -342,7 +345,6 @@ fn a_folder_that_cannot_be_made_is_named() {
 fn a_second_supervisor_is_told_of_the_first() {
     let home = Home::new("");
     let platform = home.ready();
-    platform.heard_upstream(ALL_READY);
     let (output, lines) = home.run(&[]);
     assert_eq!((output.status.code(), &fault(&lines)["code"]), (Some(1), &"already_running".into()));
     assert!(fault(&lines)["msg"].as_str().unwrap().contains(&platform.child.id().to_string()));
@@ -412,7 +414,6 @@ fn a_roll_replaces_what_changed_and_nothing_else() {
     platform.signal(Signal::SIGHUP);
     platform.log("platform is ready", "");
     platform.heard_upstream("READY=1");
-    platform.heard_upstream("READY=1");
     let at = |wanted: &dyn Fn(&Value) -> bool| platform.seen.iter().rposition(wanted).unwrap();
     let new = at(&|line| line["msg"] == "daemon is ready" && line["child"] == "proxy");
     let gone = |line: &Value| line["msg"] == "old generation is gone" && line["child"] == "proxy";
@@ -481,7 +482,7 @@ fn a_bad_roll_is_refused_and_a_crash_afterwards_restarts_what_ran_before() {
 
 #[test]
 fn a_new_proxy_that_fails_leaves_the_old_one_serving() {
-    let home = Home::new("start_timeout_ms = 1000");
+    let home = Home::new("start_timeout_ms = 10000");
     let mut platform = home.ready();
     let before = platform.pid("proxy");
     home.install(&["proxy"]);
@@ -515,14 +516,12 @@ fn a_descriptor_left_behind_is_found_by_the_successor() {
 fn a_killed_supervisor_takes_its_daemons_along_and_the_next_one_keeps_the_secret() {
     let home = Home::new("");
     let mut first = home.ready();
-    first.heard_upstream(ALL_READY);
     let (pids, secret) = (DAEMONS.map(|name| first.pid(name)), fs::read(home.path("run/secret")).unwrap());
     let address = first.status()["supervisor"]["listen"][0].as_str().unwrap().to_owned();
     first.signal(Signal::SIGKILL);
     first.child.wait().unwrap();
     home.configure(&home.config().replace("127.0.0.1:0", &address));
     let mut second = home.ready();
-    second.heard_upstream(ALL_READY);
     assert_eq!(second.status()["supervisor"]["listen"][0], address.as_str(), "the port was free again");
     assert_eq!(fs::read(home.path("run/secret")).unwrap(), secret);
     for pid in pids {
@@ -538,7 +537,7 @@ fn a_killed_supervisor_takes_its_daemons_along_and_the_next_one_keeps_the_secret
 
 #[test]
 fn a_service_manager_that_reads_nothing_holds_nothing_up() {
-    let home = Home::new("watchdog_ms = 100");
+    let home = Home::new("");
     let mut platform = home.ready();
     for _ in 0..8 {
         platform.signal(Signal::SIGHUP);
@@ -550,7 +549,7 @@ fn a_service_manager_that_reads_nothing_holds_nothing_up() {
 
 #[test]
 fn a_stopped_supervisor_finds_its_daemons_alive_when_it_goes_on() {
-    let home = Home::new("watchdog_ms = 200");
+    let home = Home::new("watchdog_ms = 4000");
     let mut platform = home.ready();
     platform.signal(Signal::SIGSTOP);
     let pinged = UnixDatagram::unbound().unwrap();

@@ -38,7 +38,7 @@ async fn an_application_waits_for_its_package_runs_moves_without_a_restart_and_g
 
     admin.lists(&[("shop", "shop-app", "store.yesterday.localhost:8443")]);
     platform.instance_until("shop", "has moved", |status| status.host_name == "store" && status.routed).await;
-    assert_eq!(platform.https().get("store", "/").await.json()["pid"], before.pid, "the same process");
+    platform.answers_as("store", before.pid).await; // the same process
     assert_eq!(platform.https().get("shop", "/").await.status, 404);
 
     admin.lists(&[]);

@@ -76,8 +76,9 @@ async fn an_app_that_answers_500_is_not_routed_and_replaced_until_it_is_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_whose_health_check_hangs_is_replaced() {
-    let (platform, other) = two_apps(&Options::tuned("health_timeout_ms = 300", "")).await;
-    let old = platform.run_app(&App::named("hello")).await;
+    let (platform, other) = two_apps(&Options::default()).await;
+    let hasty = Health { timeout_ms: 300, ..Health::default() };
+    let old = platform.run_app(&App::named("hello").health(hasty)).await;
     platform.tell("hello", "status", "hang");
     platform.instance_until("hello", "is not routed", |status| !status.routed).await;
     platform.untell("hello", "status");
@@ -88,7 +89,7 @@ async fn an_app_whose_health_check_hangs_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_failed_check_flags_an_app_and_keeps_it_in_service() {
     let platform = Platform::start();
-    let patient = Health { failures: 100, ..Health::default() };
+    let patient = Health { failures: 1000, ..Health::default() };
     let app = platform.run_app(&App::named("hello").health(patient)).await;
     platform.tell("hello", "status", "500");
     let flagged = platform.instance_until("hello", "is flagged", |status| status.flagged).await;
@@ -128,8 +129,8 @@ async fn an_app_without_a_program_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_ports_run_out_the_reason_names_range_and_holders() {
-    let ports = "port_first = 15000\nport_last = 15000";
-    let (platform, other) = two_apps(&Options::tuned(ports, "")).await;
+    let ports = "[procmgr]\nport_first = 15000\nport_last = 15000\n";
+    let (platform, other) = two_apps(&Options::with(ports)).await;
     platform.put(platform.instance(&App::named("late"))).await.unwrap();
     let failed = platform
         .instance_until("late", "has no port", |status| !status.reason.is_empty() && status.retry_unix_ms > 0)
@@ -167,7 +168,7 @@ async fn a_new_host_name_moves_the_route_and_keeps_the_process() {
             status.routed && status.host_name == "goodbye"
         })
         .await;
-    assert_eq!(platform.https().get("goodbye", "/").await.json()["pid"], app.pid);
+    platform.answers_as("goodbye", app.pid).await;
     assert_eq!(platform.https().get("hello", "/").await.status, 404);
 }
 

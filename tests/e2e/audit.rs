@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
-use nexushub_e2e::{App, Options, Platform, package::Package, workshop};
+use nexushub_e2e::{App, FORGIVING, Options, Platform, package::Package, workshop};
 use serde_json::Value;
 
 /// What the command prints, and whether it ended well.
@@ -34,8 +34,7 @@ async fn noted(platform: &Platform, what: &str, times: usize) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_noted_with_who_asked_and_from_where_and_kept_over_kills() {
-    let forgiving = "[supervisor]\nstable_ms = 1\nburst = 1000\n";
-    let platform = Platform::start_with(&Options::with(forgiving));
+    let platform = Platform::start_with(&Options::with(FORGIVING));
     let developer = platform.developer();
     let id = developer.push("shop", &Package::probe().bytes()).await;
     developer.post(&id, "/stop").await;

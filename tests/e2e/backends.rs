@@ -22,7 +22,7 @@ async fn pid(https: &Https, host: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_takes_a_request_and_hangs_costs_that_request_alone() {
-    let platform = Platform::start_with(&Options::with("[proxy]\nfirst_byte_ms = 3000\n"));
+    let platform = Platform::start_with(&Options::with("[proxy]\nfirst_byte_ms = 15000\n"));
     let app = platform.run_app(&App::named(APP)).await;
     platform.run_app(&App::named(NEIGHBOUR)).await;
     let https = platform.https();

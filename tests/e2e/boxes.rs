@@ -170,7 +170,7 @@ async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
     let status = platform.run_boxed("greedy", Driver::Sandbox, limits).await;
     boxed(&platform, "other").await;
     assert_eq!(platform.says("greedy", "ulimit -n").await, "64");
-    platform.says("greedy", "dd if=/dev/zero of=/db/kept bs=1M count=3 && sync").await;
+    platform.says("greedy", "dd if=/dev/zero of=/db/kept bs=1M count=3 && sync /db/kept").await;
     let usage = platform.instance_now("greedy").await.unwrap().usage.unwrap();
     assert!(usage.data_bytes >= 3 << 20, "what it keeps is counted: {usage:?}");
     let bomb = "perl -e 'for (1..100) { $p = fork; defined $p or do { kill 9, @p; exit 1 }; $p or sleep 60; push @p, $p }'";
@@ -188,7 +188,7 @@ async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn boxes_come_and_go_and_leave_nothing() {
-    let platform = Platform::start_with(&Options::tuned("keep_removed = 0", ""));
+    let platform = Platform::start_with(&Options::with("[procmgr]\nkeep_removed = 0\n"));
     let come_and_go = async |name: &str| {
         let app = boxed(&platform, name).await;
         assert_eq!(platform.https().get(name, "/").await.status, 200);
@@ -276,8 +276,8 @@ async fn a_box_at_its_worst_is_not_noticed_next_door() {
     }
     let tally = load.stop().await;
     assert_eq!((tally.failed(), tally.retried), (0, 0), "{tally:?}");
-    let now = platform.running("other").await;
-    assert_eq!((now.pid, now.generation, now.flagged), (other.pid, other.generation, false));
+    let now = platform.instance_until("other", "is well", |now| now.routed && !now.flagged).await;
+    assert_eq!((now.pid, now.generation), (other.pid, other.generation));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,7 +308,7 @@ async fn a_box_reaches_no_host_of_another_network_and_no_second_box() {
         stream.read_to_string(&mut greeting).is_ok_and(|_| greeting == GREETING)
     };
     assert!(TcpStream::connect(host.address).is_ok_and(greets), "this machine reaches it");
-    let dial = format!("timeout 3 bash -c 'cat < /dev/tcp/{}/{}'", host.address.ip(), host.address.port());
+    let dial = format!("timeout 60 bash -c 'cat < /dev/tcp/{}/{}'", host.address.ip(), host.address.port());
     let (well, said) = platform.sh("hostile", &dial).await;
     assert!(!well && said.contains("unreachable"), "{said}");
 }

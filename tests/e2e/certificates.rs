@@ -49,6 +49,7 @@ async fn a_changed_certificate_is_taken_up_a_bad_one_refused_and_open_connection
     platform.run_app(&App::named("hello")).await;
     let certs = platform.home.certs();
     let mut open = platform.https().open(Protocol::Http1, "hello").await.unwrap();
+    assert_eq!(open.send(get("/")).await.unwrap().status, 200);
     fs::write(certs.join("server.crt"), "half of one").unwrap();
     let refused = |entry: &serde_json::Value| {
         entry["msg"].as_str().is_some_and(|msg| msg.contains("a changed certificate is refused"))

@@ -71,7 +71,7 @@ async fn up_push_status_logs_restart_secret_and_down_do_what_they_say() {
     assert!(check.status.success(), "{}", said(&check));
     let down = run(&["down"]);
     assert!(down.status.success(), "{}", said(&down));
-    assert!(processes::below(&home).is_empty(), "{:?}", processes::programs_below(&home));
+    assert!(stay.0.left().is_empty(), "{:?}", processes::programs_below(&home));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use nexushub_e2e::{
-    App, HANG, Https, Load, Options, Platform, Process, Protocol, Signal, rounds_up_to, soon, workshop,
+    App, FORGIVING, HANG, Https, Load, Options, Platform, Process, Protocol, Signal, rounds_up_to, soon,
+    workshop,
 };
 use nexushub_proto::{
     procmgr::{InstanceStatus, RestartInstanceRequest, State, procmgr_service_client::ProcmgrServiceClient},
@@ -23,9 +24,6 @@ use tokio_rustls::client::TlsStream;
 
 const SHOP: &str = "shop";
 const NEIGHBOUR: &str = "neighbour";
-/// Each kill counts as the first after a stable run, however fast they follow each other.
-const FORGIVING: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n";
-
 /// A WebSocket that is open.
 struct Socket(TokioIo<Upgraded>);
 
@@ -284,7 +282,7 @@ async fn procmgr_may_be_killed_at_any_step_of_a_deploy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_must_not_run_twice_is_replaced_and_its_requests_wait() {
-    let scene = Scene::set().await;
+    let scene = Scene::set_with(&Options::with("[proxy]\nhold_ms = 600000\n")).await;
     let old = Process::open(scene.platform.running(SHOP).await.pid).unwrap();
     let alone = App::named(SHOP).env("VERSION", "alone");
     let alone = Instance { deploy: Deploy::Replace.into(), ..scene.platform.instance(&alone) };
@@ -308,8 +306,9 @@ fn rebuild_proxy(programs: &Path) {
 async fn upgrades_of_the_proxy_under_load_lose_no_request_and_cut_nothing_that_is_open() {
     let programs = tempfile::Builder::new().prefix("nhbin").tempdir_in("/tmp").unwrap();
     workshop::copy_programs(programs.path());
+    let patient = format!("{FORGIVING}[proxy]\ndrain_idle_ms = 30000\n");
     let mut scene =
-        Scene::set_with(&Options { programs: programs.path().to_owned(), ..Options::with(FORGIVING) }).await;
+        Scene::set_with(&Options { programs: programs.path().to_owned(), ..Options::with(&patient) }).await;
     let https = scene.https.clone();
     for round in 0..rounds_up_to(4, 20) {
         let (halfway, key) = (Halfway::open(&https, SHOP).await, format!("u{round}"));

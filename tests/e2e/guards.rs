@@ -47,6 +47,12 @@ async fn is_refused(https: &Https, host: &str) -> bool {
     refused
 }
 
+/// Whether the app answers a client there.
+async fn is_served(https: &Https, host: &str) -> bool {
+    let request = Request::get("/").body(Full::default()).unwrap();
+    https.send(Protocol::Http1, host, request).await.is_ok_and(|answer| answer.status == 200)
+}
+
 /// Who a client is, as the app hears.
 async fn subject(https: &Https, host: &str) -> Option<String> {
     let forged = Request::get("/").header("x-client-certificate-subject", "CN=admin");
@@ -68,7 +74,7 @@ async fn a_guarded_host_serves_whom_its_authority_knows_and_tells_its_app_who_th
     platform.put(guarded).await.unwrap();
     platform.running(GUARDED).await;
     let anna = platform.https().showing(authority.issue("anna"));
-    let served = async { while is_refused(&anna, GUARDED).await {} };
+    let served = async { while !is_served(&anna, GUARDED).await {} };
     nexushub_e2e::soon("the table knows the guarded host", served).await;
     assert_eq!(subject(&anna, GUARDED).await.as_deref(), Some("CN=anna"));
     assert!(is_refused(&platform.https(), GUARDED).await, "nothing is shown");

@@ -3,10 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, Process, Tally, rounds};
-
-/// Each kill counts as the first after a stable run, however fast they follow each other.
-const FORGIVING: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n";
+use nexushub_e2e::{App, DAEMONS, FORGIVING, Load, Options, Platform, Process, Tally, rounds};
 
 /// A platform with an app under load.
 struct Scene {

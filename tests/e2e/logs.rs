@@ -68,7 +68,9 @@ async fn every_line_is_there_exactly_once_over_restarts_of_the_app_and_deaths_of
     let old = platform.running("hello").await;
     let mut procmgr = ProcmgrServiceClient::new(platform.operate("procmgr"));
     procmgr.restart_instance(RestartInstanceRequest { id: "hello".to_owned() }).await.unwrap();
-    platform.instance_until("hello", "runs anew", |status| status.routed && status.pid != old.pid).await;
+    let anew =
+        platform.instance_until("hello", "runs anew", |status| status.routed && status.pid != old.pid).await;
+    platform.answers_as("hello", anew.pid).await;
     print(&platform, "hello", "second", 500, "&stream=err").await;
     let killed = platform.daemon("procmgr").await;
     killed.kill();
@@ -194,7 +196,7 @@ async fn a_log_stream_resumes_after_the_last_event_and_survives_procmgr() {
 async fn a_log_keeps_to_its_budget_loses_the_oldest_and_says_so() {
     let budget = 512 << 10;
     let bounds = format!("log_budget_bytes = {budget}\nlog_segment_bytes = 131072");
-    let platform = Platform::start_with(&Options::tuned(&bounds, ""));
+    let platform = Platform::start_with(&Options::with(&bounds));
     platform.run_app(&App::named("hello")).await;
     for _ in 0..3 {
         print(&platform, "hello", "flood", 1000, "&bytes=1000").await;

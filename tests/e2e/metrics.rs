@@ -8,13 +8,19 @@ use tokio::{
     net::TcpStream,
 };
 
+/// What is scraped there. A proxy that goes away closes what it has not read, as every server does; whoever scrapes asks anew.
 async fn scraped(at: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    let mut said = String::new();
-    soon("the metrics", stream.read_to_string(&mut said)).await.unwrap();
-    assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
-    said.split_once("\r\n\r\n").unwrap().1.to_owned()
+    loop {
+        let mut stream = TcpStream::connect(at).await.expect("somebody listens always");
+        let mut said = Vec::new();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.ok();
+        soon("the metrics", stream.read_to_end(&mut said)).await.ok();
+        if !said.is_empty() {
+            let said = String::from_utf8(said).unwrap();
+            assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
+            return said.split_once("\r\n\r\n").unwrap().1.to_owned();
+        }
+    }
 }
 
 /// What is told, without its figures.

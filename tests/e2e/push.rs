@@ -3,7 +3,7 @@
 use std::fs;
 
 use nexushub_e2e::{
-    Options, Platform,
+    FORGIVING, Options, Platform,
     package::{Package, md5},
     processes::Process,
     raw::noise,
@@ -158,7 +158,8 @@ async fn an_application_pushed_before_every_daemon_was_killed_is_still_there() {
         platform.kill(name).await;
     }
     assert_eq!(runs_at(&platform, "shop.debug", None).await.pid, app.pid);
-    assert_eq!(developer.status(&id).await["status"], "running");
+    let told = async { while developer.status(&id).await["status"] != "running" {} };
+    soon("debug-api knows it again", told).await;
     assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], app.pid);
 }
 
@@ -219,7 +220,7 @@ async fn an_upload_goes_on_where_it_was_after_debug_api_was_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_install_comes_to_its_end_whoever_is_killed_meanwhile() {
-    let platform = Platform::start_with(&Options::with("[supervisor]\nstable_ms = 1\nburst = 1000\n"));
+    let platform = Platform::start_with(&Options::with(FORGIVING));
     let developer = platform.developer();
     let id = developer.created("shop").await;
     let mut old = None;
@@ -228,7 +229,9 @@ async fn an_install_comes_to_its_end_whoever_is_killed_meanwhile() {
         let (_, _) = tokio::join!(developer.post(&id, "/install"), platform.kill(victim));
         assert_eq!(developer.post(&id, "/install").await.status, 200, "again, and idempotent");
         let app = runs_at(&platform, "shop.debug", old).await;
-        assert_eq!(platform.https().get("shop.debug", "/page.txt").await.text(), format!("round {round}"));
+        let page = format!("round {round}");
+        let new = async { while platform.https().get("shop.debug", "/page.txt").await.text() != page {} };
+        soon("the new page", new).await;
         old = Some(app.pid);
     }
     platform.instances_until("nothing drains", |all| all.values().all(|one| one.draining.is_empty())).await;

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use nexushub_e2e::{App, Options, Platform, Protocol, Signal, raw::noise, soon};
+use nexushub_e2e::{App, Options, Platform, Protocol, Signal, raw::noise, soon, until, workshop};
+use nexushub_proto::proxy::{GetCountersRequest, proxy_service_client::ProxyServiceClient};
 use serde_json::Value;
 use tungstenite::{Message, WebSocket, handshake::derive_accept_key, protocol::Role};
 
@@ -28,10 +29,15 @@ async fn an_unknown_host_is_404_and_a_known_one_that_is_down_503_with_a_time_to_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_for_an_app_that_starts_waits_for_it() {
-    let platform = Platform::start();
+    let platform = Platform::start_with(&Options::with("[proxy]\nhold_ms = 600000\n"));
     platform.put(platform.instance(&App::named("hello").file("status", "500"))).await.unwrap();
     platform.instance_until("hello", "has a process", |status| status.pid > 0).await;
     let https = platform.https();
+    until("the proxy knows it", || {
+        let metrics = workshop::nexushub(platform.home.path(), &["metrics"]).stdout;
+        String::from_utf8_lossy(&metrics).contains("instance=\"hello\"").then_some(())
+    })
+    .await;
     let (answer, ()) = tokio::join!(https.get("hello", "/"), async { platform.untell("hello", "status") });
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
@@ -227,11 +233,18 @@ async fn internal_paths_need_an_apps_secret_and_static_files_come_from_the_relea
     }
 }
 
+async fn open_connections(platform: &Platform) -> u64 {
+    let mut proxy = ProxyServiceClient::new(platform.operate("proxy"));
+    proxy.get_counters(GetCountersRequest {}).await.unwrap().into_inner().connections_open
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_too_many_is_closed_and_makes_room_when_others_go() {
     let platform = Platform::start_with(&Options::with("[proxy]\nmax_connections = 4\n"));
     platform.run_app(&App::named("hello")).await;
     let https = platform.https();
+    soon("the connections of before are gone", async { while open_connections(&platform).await > 0 {} })
+        .await;
     let mut kept = Vec::new();
     for _ in 0..4 {
         let mut connection = https.open(Protocol::Http1, "hello").await.unwrap();

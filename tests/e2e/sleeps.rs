@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 const SHOP: &str = "shop";
 /// First requests at once.
 const STORM: usize = 1_000;
+/// A storm has lulls on a slow machine, and a start takes its time: neither is the end of it.
+const LULL_MS: u32 = 3_000;
 /// Nothing here is about how long a request waits, or how often a daemon may die.
-const PATIENT: &str =
-    "[supervisor]\nstable_ms = 1\nburst = 1000\n[proxy]\nhold_ms = 600000\nhold_requests = 2000\n";
+const PATIENT: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n[proxy]\nhold_ms = 600000\nhold_requests = 2000\n\
+     tls_handshake_ms = 600000\nheader_ms = 600000\n";
 
 async fn drowsy(idle_stop_ms: u32) -> (Platform, InstanceStatus) {
     let platform = Platform::start_with(&Options::with(PATIENT));
@@ -39,7 +41,7 @@ async fn ask(https: Https, protocol: Protocol) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_first_requests_wake_an_app_once_and_are_all_answered() {
-    let (platform, first) = drowsy(3_000).await; // a storm has lulls on a slow machine, which are not the end of it
+    let (platform, first) = drowsy(LULL_MS).await;
     let old = Process::open(first.pid).unwrap();
     asleep(&platform).await;
     assert!(old.ended_within(nexushub_e2e::HANG));
@@ -62,7 +64,7 @@ async fn a_thousand_first_requests_wake_an_app_once_and_are_all_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_sleeps_on_whoever_dies_and_is_woken_by_whoever_is_there() {
-    let (mut platform, _) = drowsy(500).await;
+    let (mut platform, _) = drowsy(LULL_MS).await;
     for (starts, step) in ["procmgr", "proxy", "everybody"].into_iter().enumerate() {
         asleep(&platform).await;
         match step {
@@ -81,7 +83,7 @@ async fn an_app_sleeps_on_whoever_dies_and_is_woken_by_whoever_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_an_app_that_sleeps_wakes_it() {
-    let (platform, _) = drowsy(500).await;
+    let (platform, _) = drowsy(LULL_MS).await;
     asleep(&platform).await;
     let changed = App::named(SHOP).env("VERSION", "2");
     platform.put(Instance { idle_stop_ms: 600_000, ..platform.instance(&changed) }).await.unwrap();

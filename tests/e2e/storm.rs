@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use nexushub_e2e::{App, HANG, Options, Platform, Signal, grpc::Credentialed, noise, rounds, soon};
+use nexushub_e2e::{
+    App, FORGIVING, HANG, Options, Platform, Signal, grpc::Credentialed, noise, rounds, soon,
+};
 use nexushub_proto::procmgr::{
     LogEntry, LogStream, ReadLogRequest, State, procmgr_service_client::ProcmgrServiceClient,
     read_log_response::Event,
@@ -11,8 +13,8 @@ use nexushub_proto::procmgr::{
 use nexushub_shim::frame::PAYLOAD_MAX;
 use tokio::{sync::watch, task::JoinSet};
 
-/// Each kill counts as the first after a stable run, however fast they follow each other.
-const FORGIVING: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n";
+/// A daemon that the story has stand still for a while is not to be ended for it.
+const PATIENT: &str = "[supervisor]\nwatchdog_ms = 600000\n";
 
 /// One app's log, as a reader knows it so far.
 struct Tail {
@@ -125,7 +127,7 @@ async fn a_storm_of_lines_reaches_slow_readers_byte_by_byte_over_deaths_of_procm
     let share = 400 * apps as u64 / kills;
     let lines = share * kills;
     let bounds = "log_budget_bytes = 67108864";
-    let platform = Platform::start_with(&Options::tuned(bounds, FORGIVING));
+    let platform = Platform::start_with(&Options::with(&format!("[procmgr]\n{bounds}\n{FORGIVING}")));
     start(&platform, apps).await;
     let since = Instant::now();
     let (die, deaths) = watch::channel(0);
@@ -172,7 +174,7 @@ fn kept(folder: &Path) -> u64 {
 async fn a_flood_waits_for_no_reader_stays_within_its_bound_and_every_lost_line_is_counted() {
     let (budget, count) = (512 << 10, 20_001);
     let bounds = format!("log_budget_bytes = {budget}\nlog_segment_bytes = 131072");
-    let platform = Platform::start_with(&Options::tuned(&bounds, FORGIVING));
+    let platform = Platform::start_with(&Options::with(&format!("[procmgr]\n{bounds}\n{PATIENT}")));
     start(&platform, 1).await;
     let mut first = Tail::new(&platform, 0, 1);
     soon("its first word", first.read(true, 1)).await;

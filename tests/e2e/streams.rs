@@ -1,6 +1,6 @@
 //! Apps that speak gRPC, over HTTPS: calls of every kind, their status, and a deploy that cuts none of them.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
 
 use hyper_util::rt::TokioIo;
 use nexushub_e2e::{App, Failure, Https, Platform, Process, Protocol, soon, workshop};
@@ -34,8 +34,7 @@ fn shop(platform: &Platform, version: &str) -> Instance {
     let program = release.join("bin/app");
     if !program.exists() {
         fs::create_dir_all(release.join("bin")).unwrap();
-        fs::copy(workshop::program("nexushub-probe-grpc"), &program).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        workshop::install(&workshop::program("nexushub-probe-grpc"), &program);
     }
     let route = Route { protocol: provider::Protocol::H2c.into(), ..Default::default() };
     let app = App::named(SHOP).env("VERSION", version);

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 
 use data_encoding::{BASE64, HEXLOWER};
 use nexushub_e2e::{
-    Answer, Options, Platform,
+    Answer, FORGIVING, Options, Platform,
     package::{md5, sha256},
     raw::noise,
     rounds, soon,
@@ -14,9 +14,6 @@ use nexushub_e2e::{
 };
 
 use crate::push::{package, runs_at};
-
-/// Each kill counts as the first after a stable run.
-const FORGIVING: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n";
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +130,10 @@ impl<'a> Upload<'a> {
 
     async fn until_kept(&self, least: usize) {
         let kept = async {
-            while self.kept() < least {
+            // Once whole, it is the package, and no longer where it was gathered.
+            let mut most = 0;
+            while self.kept() >= most && most < least {
+                most = self.kept().max(most);
                 tokio::task::yield_now().await;
             }
         };

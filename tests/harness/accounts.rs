@@ -37,7 +37,7 @@ impl Accounts {
         let mut platform = Platform::prepare(&Options::with(&format!("[proxy]\n{proxy}\n{HELLO}")));
         let bin = platform.home.path().join("releases/hello/bin");
         std::fs::create_dir_all(&bin).unwrap();
-        std::fs::copy(workshop::program("nexushub-hello"), bin.join("app")).unwrap();
+        workshop::install(&workshop::program("nexushub-hello"), &bin.join("app"));
         let made = workshop::nexushub(platform.home.path(), &["bootstrap", "--driver", "process"]);
         let said = String::from_utf8(made.stdout).unwrap();
         let password = said.split("the password ").nth(1).and_then(|rest| rest.split_whitespace().next());

@@ -1,6 +1,6 @@
 //! App instances: asked of provider, watched at procmgr, told what to do through files.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use nexushub_proto::{
     procmgr::{
@@ -12,10 +12,11 @@ use nexushub_proto::{
         provider_service_client::ProviderServiceClient,
     },
 };
+use serde_json::Value;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::{Platform, processes, soon, workshop};
+use crate::{Platform, processes, soon, until, workshop};
 
 /// Pause before a stream is asked for again when nobody listens: between a supervisor's death and the next one.
 const RETRY: Duration = Duration::from_millis(100);
@@ -113,8 +114,7 @@ impl Platform {
         fs::create_dir_all(folder.join("bin")).unwrap();
         let app = folder.join("bin/app");
         if !app.exists() {
-            fs::copy(workshop::program("nexushub-probe"), &app).unwrap();
-            fs::set_permissions(&app, fs::Permissions::from_mode(0o755)).unwrap();
+            workshop::install(&workshop::program("nexushub-probe"), &app);
         }
         folder
     }
@@ -166,7 +166,7 @@ impl Platform {
             .map(|answer| answer.into_inner().removed)
     }
 
-    /// Asks for an app and waits until it runs and answers over HTTPS.
+    /// Asks for an app and waits until it runs, answers over HTTPS, and a proxy that has to begin anew would know it.
     ///
     /// # Panics
     /// When it doesn't.
@@ -178,7 +178,36 @@ impl Platform {
         let answer = self.https().get(&app.name, "/").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.json()["pid"], status.pid);
+        self.kept(&app.name).await;
         status
+    }
+
+    /// Waits until the proxy's table, as it is kept, sends requests to an app.
+    ///
+    /// # Panics
+    /// When it never does.
+    pub async fn kept(&self, id: &str) {
+        let file = self.state().join("proxy/routes.json");
+        until("the proxy keeps its table", || {
+            let table: Value = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok())?;
+            let routed = |entry: &&Value| entry["id"] == id && entry["routed"] == true;
+            table["instances"].as_array()?.iter().find(routed).map(drop)
+        })
+        .await;
+    }
+
+    /// Waits until whoever answers at a host is this process: procmgr's word reaches the proxy a moment later.
+    ///
+    /// # Panics
+    /// When it never is.
+    pub async fn answers_as(&self, host: &str, pid: u32) {
+        soon("requests reach this process", async {
+            let told = async || -> Option<Value> {
+                serde_json::from_str(&self.https().get(host, "/").await.text()).ok()
+            };
+            while told().await.is_none_or(|told| told["pid"] != pid) {}
+        })
+        .await;
     }
 
     /// Waits until an instance runs and is routed.

@@ -2,25 +2,26 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    sync::{Arc, Mutex},
-    thread,
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
 };
 
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::soon;
+use crate::{HANG, soon};
 
 /// All lines so far; shared by the threads that read them and the test.
 #[derive(Debug, Clone)]
 pub struct Journal {
     lines: Arc<Mutex<Vec<String>>>,
     count: Arc<watch::Sender<usize>>,
+    readers: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { lines: Arc::default(), count: Arc::new(watch::channel(0).0) }
+        Self { lines: Arc::default(), count: Arc::new(watch::channel(0).0), readers: Arc::default() }
     }
 }
 
@@ -28,7 +29,7 @@ impl Journal {
     /// Reads a pipe to its end, in a thread of its own.
     pub fn collect(&self, pipe: impl Read + Send + 'static) {
         let journal = self.clone();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
             while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
@@ -36,6 +37,18 @@ impl Journal {
                 line.clear();
             }
         });
+        self.readers.lock().unwrap().push(reader);
+    }
+
+    /// Waits until what was written to the pipes so far has been read to their ends.
+    ///
+    /// # Panics
+    /// When somebody holds one open for ever.
+    pub fn is_whole(&self) {
+        let readers = std::mem::take(&mut *self.readers.lock().unwrap());
+        let (sender, joined) = mpsc::channel();
+        thread::spawn(move || sender.send(readers.into_iter().all(|reader| reader.join().is_ok())));
+        assert!(joined.recv_timeout(HANG).expect("the pipes end with their writers"), "a reader panicked");
     }
 
     fn push(&self, line: String) {

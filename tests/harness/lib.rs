@@ -34,14 +34,17 @@ pub use admin::Admin;
 pub use app::App;
 pub use https::{Answer, Failure, Https, Protocol};
 pub use load::{Load, Tally};
-pub use platform::{Options, Platform};
+pub use platform::{FORGIVING, Options, Platform};
 pub use processes::{Process, Signal};
 pub use traces::Traces;
 
 use std::time::Duration;
 
 /// How long anything may take before a test counts it as hung.
-pub const HANG: Duration = Duration::from_secs(90);
+pub const HANG: Duration = Duration::from_secs(180);
+
+/// How often is looked for what nothing tells of.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The daemons of a platform.
 pub const DAEMONS: [&str; 4] = ["provider", "procmgr", "debug-api", "proxy"];
@@ -52,6 +55,23 @@ pub const DAEMONS: [&str; 4] = ["provider", "procmgr", "debug-api", "proxy"];
 /// When it does.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANG, future).await.unwrap_or_else(|_| panic!("hung: {what}"))
+}
+
+/// Waits for what nothing tells of, such as a file of a daemon's: looks again and again, and gives the first that it sees.
+///
+/// # Panics
+/// When it never sees any.
+pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let mut again = tokio::time::interval(LOOK);
+    soon(what, async {
+        loop {
+            again.tick().await;
+            if let Some(seen) = look() {
+                return seen;
+            }
+        }
+    })
+    .await
 }
 
 /// How many rounds a story of many takes: `NEXUSHUB_SCALE`, or the few of an ordinary run.

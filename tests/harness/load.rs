@@ -86,15 +86,16 @@ impl Load {
         Self { stop, answered, tally, clients }
     }
 
-    /// Waits until so many more requests were answered than now.
+    /// Waits until so many more requests were answered than now, however long that takes while there are answers.
     ///
     /// # Panics
-    /// When they aren't.
+    /// When there aren't.
     pub async fn goes_on(&self, more: u64) {
         let mut answered = self.answered.clone();
-        let goal = *answered.borrow() + more;
-        let failed = soon("load is answered", answered.wait_for(|count| *count >= goal)).await;
-        failed.expect("clients run until they are stopped");
+        let goal = *answered.borrow_and_update() + more;
+        while *answered.borrow_and_update() < goal {
+            soon("load is answered", answered.changed()).await.expect("clients run until they are stopped");
+        }
     }
 
     /// What became of the requests so far.

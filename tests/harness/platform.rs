@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -21,15 +21,22 @@ use crate::{
     workshop,
 };
 
-/// Health checks and backoffs a test can wait for; everything else as shipped.
+/// Health checks and backoffs a test can wait for. What is only slow, because the machine is, counts as neither hung nor ill:
+/// a story of something that hangs says how soon that is to be seen.
 const BRISK: &str = "
+[supervisor]
+watchdog_ms = 30000
+
 [procmgr]
 health_interval_ms = 400
-health_timeout_ms = 1000
+health_timeout_ms = 10000
 health_retry_ms = 100
 backoff_first_ms = 100
 backoff_max_ms = 400
 ";
+
+/// For stories that kill daemons more often than a platform should put up with.
+pub const FORGIVING: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n";
 
 /// Pushed apps run without a box where a story doesn't say otherwise, so that it sees the processes that they see themselves.
 const UNBOXED: &str = "
@@ -57,23 +64,20 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The usual configuration and more.
+    /// The usual configuration and more: whole tables, of which each key takes the place of a usual one.
+    ///
+    /// # Panics
+    /// When it is no TOML.
     #[must_use]
     pub fn with(more: &str) -> Self {
-        Self { config: format!("{BRISK}{more}"), ..Self::default() }
-    }
-
-    /// The usual configuration with further lines of `[procmgr]`, and more.
-    #[must_use]
-    pub fn tuned(procmgr: &str, more: &str) -> Self {
-        let keys: Vec<&str> =
-            procmgr.lines().filter_map(|line| line.split_once('=').map(|(key, _)| key.trim())).collect();
-        let kept = BRISK
-            .lines()
-            .filter(|line| !keys.iter().any(|key| line.starts_with(key)))
-            .collect::<Vec<_>>()
-            .join("\n");
-        Self::of(&format!("{kept}\n{procmgr}\n{more}"))
+        let mut tables: toml::Table = BRISK.parse().expect("the usual configuration is TOML");
+        for (name, value) in more.parse::<toml::Table>().unwrap_or_else(|error| panic!("{error}: {more}")) {
+            match (tables.get_mut(&name), value) {
+                (Some(toml::Value::Table(table)), toml::Value::Table(more)) => table.extend(more),
+                (_, value) => drop(tables.insert(name, value)),
+            }
+        }
+        Self::of(&tables.to_string())
     }
 
     /// A configuration of its own.
@@ -90,11 +94,11 @@ impl Options {
     }
 }
 
+/// How long what has been killed may be seen.
+const LAST_BREATH: Duration = Duration::from_secs(20);
+
 /// The notice that a supervisor has ended.
 const ENDED: &str = "the supervisor has ended: ";
-
-/// What has been killed is seen for a moment more.
-const LAST_BREATH: Duration = Duration::from_millis(200);
 
 fn ended(pid: u32) -> String {
     format!("{ENDED}{pid}")
@@ -162,6 +166,7 @@ impl Platform {
     /// When its folder can't be made.
     #[must_use]
     pub fn prepare(options: &Options) -> Self {
+        workshop::open_as_many_files_as_may_be();
         let own = options.config.contains("[debug-api]");
         let home = Home::make(&format!("{}{}", options.config, if own { "" } else { UNBOXED }));
         let notices = listen(&home.path().join("notify.sock"));
@@ -355,7 +360,9 @@ impl Platform {
             process.kill();
             panic!("the supervisor did not end\n{}", self.journal.lines().join("\n"));
         }
-        child.wait().unwrap()
+        let status = child.wait().unwrap();
+        self.journal.is_whole();
+        status
     }
 
     /// Every process of this platform with its command line.
@@ -370,12 +377,24 @@ impl Platform {
         self.journal.entries().into_iter().filter(|entry| entry["daemon"] == daemon).collect()
     }
 
+    /// The processes of this platform that do not end, of those that it has now: what was just killed is seen for a moment more.
+    #[must_use]
+    pub fn left(&self) -> Vec<Process> {
+        let until = Instant::now() + LAST_BREATH;
+        let ends = |process: &Process| process.ended_within(until.saturating_duration_since(Instant::now()));
+        self.held().into_iter().filter(|process| !ends(process)).collect()
+    }
+
+    fn held(&self) -> Vec<Process> {
+        self.processes().into_keys().filter_map(Process::open).collect()
+    }
+
     fn end(&mut self) -> String {
         let mut complaint = String::new();
         if let Some((mut child, process)) = self.supervisor.take() {
             process.signal(Signal::TERM);
-            if !process.ended_within(Duration::from_secs(40)) {
-                complaint.push_str("the supervisor did not end within 40 s of SIGTERM; ");
+            if !process.ended_within(HANG) {
+                complaint.push_str("the supervisor did not end after SIGTERM; ");
                 process.kill();
             }
             match child.wait() {
@@ -383,16 +402,12 @@ impl Platform {
                 status => write!(complaint, "the supervisor ended with {status:?}; ").unwrap(),
             }
         }
-        let left = self.processes();
-        for (pid, command) in &left {
-            if let Some(process) = Process::open(*pid) {
-                if process.ended_within(LAST_BREATH) {
-                    continue;
-                }
-                process.signal(Signal::KILL);
-                if !process.ended_within(HANG) || !self.orphaned {
-                    write!(complaint, "left behind: {pid} {command}; ").unwrap();
-                }
+        // Without its supervisor, shims and apps live on: nothing to wait for.
+        for process in if self.orphaned { self.held() } else { self.left() } {
+            let command = processes::command(process.pid);
+            process.signal(Signal::KILL);
+            if !process.ended_within(HANG) || !self.orphaned {
+                write!(complaint, "left behind: {} {command}; ", process.pid).unwrap();
             }
         }
         if let Some(line) = self.journal.lines().iter().find(|line| line.contains("panicked")) {

@@ -28,12 +28,16 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Whether this is what there was before; descriptors may be fewer, as a connection that was idle then is closed by now.
+    /// Whether there is nothing that was not there before; what was brief then is gone by now.
     #[must_use]
     pub fn no_more_than(&self, before: &Self) -> bool {
-        let fewer = |(name, count)| self.descriptors.get(name).is_some_and(|now| now <= count);
-        let alike = Self { descriptors: self.descriptors.clone(), ..before.clone() };
-        *self == alike && before.descriptors.iter().all(fewer)
+        fewer(&self.processes, &before.processes)
+            && fewer(&self.descriptors, &before.descriptors)
+            && self.mounts.is_subset(&before.mounts)
+            && self.namespaces.is_subset(&before.namespaces)
+            && self.groups.is_subset(&before.groups)
+            && self.files.is_subset(&before.files)
+            && self.devices.is_subset(&before.devices)
     }
 }
 
@@ -84,6 +88,10 @@ impl Platform {
             .flat_map(|name| hierarchies.iter().map(move |top| top.join(name.trim_start_matches('/'))));
         found.filter(|path| path.is_dir()).collect()
     }
+}
+
+fn fewer(now: &BTreeMap<String, usize>, before: &BTreeMap<String, usize>) -> bool {
+    now.iter().all(|(name, count)| before.get(name).is_some_and(|then| count <= then))
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

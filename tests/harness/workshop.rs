@@ -9,6 +9,7 @@ use std::{
 };
 
 use nexushub_launch::lock::Lock;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::HANG;
 
@@ -48,8 +49,28 @@ pub fn copy_programs(to: &Path) {
     for name in
         names.iter().map(String::as_str).chain(["nexushub-supervisor", "nexushub-shim", "nexushub-sandbox"])
     {
-        fs::copy(program(name), to.join(name)).unwrap();
+        install(&program(name), &to.join(name));
     }
+}
+
+/// A story's thousand connections need more descriptors than shells give.
+///
+/// # Panics
+/// When our own hard limit is refused.
+pub fn open_as_many_files_as_may_be() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
+}
+
+/// Copies a program. A process of its own does it: one that the test forks meanwhile would inherit a descriptor that writes
+/// the copy, and as long as it has that, the copy can't be run ("text file busy").
+///
+/// # Panics
+/// When it can't be copied.
+pub fn install(program: &Path, to: &Path) {
+    let mut install = Command::new("install");
+    let status = install.args(["-m", "755", "--"]).arg(program).arg(to).status().unwrap();
+    assert!(status.success(), "{} can't be copied", program.display());
 }
 
 /// A copy of the programs that every user may run.

@@ -20,7 +20,7 @@ const SMALL: Limits = Limits {
 
 /// One that gives the trial of a microVM the time that it takes in an emulated machine.
 fn platform() -> Platform {
-    Platform::start_with(&Options::tuned("krun_boot_ms = 60000", ""))
+    Platform::start_with(&Options::with("[procmgr]\nkrun_boot_ms = 60000\n"))
 }
 
 async fn machine(platform: &Platform, name: &str) -> InstanceStatus {

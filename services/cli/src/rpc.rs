@@ -11,7 +11,7 @@ use tonic_health::pb::{
 use crate::{failure::Failure, place::Place};
 
 /// How long a daemon may take to say whether it serves.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The way to a daemon.
 pub(crate) fn channel(place: &Place, daemon: &str) -> Result<GrpcChannel, Failure> {

@@ -111,7 +111,7 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let router = Router::new()
             .route("/", get(|Extension(peer): Extension<Peer>| async move { format!("{:?}", peer.0) }));
-        let bounds = Bounds { connections: 1, header_timeout: Duration::from_millis(50) };
+        let bounds = Bounds { connections: 1, header_timeout: Duration::from_secs(1) };
         let (drain, shutdown) = Shutdown::by_hand();
         let served = tokio::spawn(serve(listener, router, bounds, shutdown));
         let huge = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'x'; 200_000]].concat();

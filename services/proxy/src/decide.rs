@@ -31,7 +31,7 @@ use crate::{
     paths::{self, Account, Class},
     refusal::{Refusal, printable},
     rules::Rules,
-    table::{Entry, Group, Route, Source, State, Table},
+    table::{Entry, Group, Route, State, Table},
     tokens::Tokens,
     wellknown::{ADMIN, INTERNAL, LOGIN, PROVIDER},
 };
@@ -466,9 +466,7 @@ fn by_host<'a>(table: &'a Table, host: &str, path: &str, base: &str) -> Result<&
     };
     match table.find(relative, path) {
         Some(group) => Ok(group),
-        None if table.complete && table.source != Source::Nothing => {
-            Err(Miss::Refused(not_found("host", host)))
-        }
+        None if table.complete => Err(Miss::Refused(not_found("host", host))),
         None => Err(Miss::Unknown),
     }
 }

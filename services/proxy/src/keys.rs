@@ -27,7 +27,7 @@ pub(crate) const OPENS: i64 = 3 * SEALS;
 /// A key of a later time than this is of a clock that was wrong.
 const SKEW: i64 = 300;
 /// Longest wait for another generation of the proxy that makes a key.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A file of keys is smaller than this.
 const MOST_BYTES: u64 = 64 * 1024;
 /// Bytes of the name by which what was sealed says with which key.

@@ -31,7 +31,7 @@ const MOST: usize = 50_000;
 /// A file of them is smaller than this.
 const MOST_BYTES: u64 = 32 * 1024 * 1024;
 /// Longest wait for another generation that adds some.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The sessions and users themselves, and when it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -171,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn an_app_that_comes_up_has_its_time_from_then_on() {
+        let coming = Entry { idle_stop_ms: 1_000, routed: false, ..running("a", "a", 1) };
+        let up = Entry { routed: true, ..coming.clone() };
+        let snapshot = Change::Snapshot { entries: vec![coming], reconciled: true };
+        let before = Table::empty(Limits::default()).apply(snapshot);
+        let activity = |table: &Table| Arc::clone(&table.by_id("a").unwrap().activity);
+        let table = before.apply(Change::put(up.clone()));
+        assert!(!Arc::ptr_eq(&activity(&before), &activity(&table)), "it begins anew");
+        assert!(Arc::ptr_eq(&activity(&table), &activity(&table.apply(Change::put(up)))), "and goes on");
+    }
+
+    #[test]
     fn an_app_is_asleep_unless_it_is_paused() {
         let asleep = Entry { state: State::Asleep, routed: false, ..running("a", "a", 1) };
         let table = Table::empty(Limits::default()).apply(Change::put(asleep.clone()));

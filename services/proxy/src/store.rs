@@ -1,6 +1,7 @@
 //! The kept table: `$STATE/proxy/routes.json`, so that a proxy that starts while procmgr is dead routes as before.
 //!
-//! Replaced in one step, on change; a file that is torn, hostile or of another version is ignored with a warning. Ports mean
+//! Replaced in one step, on change, but a moment after it was routed by: a host name that it doesn't know may exist, and waits for
+//! procmgr's word. A file that is torn, hostile or of another version is ignored with a warning. Ports mean
 //! nothing after a reboot, so a table of another boot is loaded without them: its apps are known, and starting.
 
 use std::{
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// Form of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A kept table is smaller than this.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -30,8 +31,6 @@ struct Kept {
     version: u32,
     /// The boot in which the ports were given.
     boot: String,
-    /// An unknown host name is known not to exist.
-    complete: bool,
     instances: Vec<Entry>,
 }
 
@@ -89,7 +88,7 @@ fn read(path: &Path, limits: Limits, boot: &str) -> Result<Option<Table>, Unusab
     let same_boot = kept.boot == boot;
     let entries =
         kept.instances.into_iter().map(|entry| if same_boot { entry } else { rebooted(entry) }).collect();
-    Ok(Some(Table::kept(entries, kept.complete, limits)))
+    Ok(Some(Table::kept(entries, limits)))
 }
 
 fn rebooted(entry: Entry) -> Entry {
@@ -137,7 +136,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 
 fn encode(table: &Table, boot: &str) -> Vec<u8> {
     let instances = table.entries().cloned().collect();
-    let kept = Kept { version: VERSION, boot: boot.to_owned(), complete: table.complete, instances };
+    let kept = Kept { version: VERSION, boot: boot.to_owned(), instances };
     serde_json::to_vec_pretty(&kept).expect("plain data is always JSON")
 }
 
@@ -165,7 +164,7 @@ mod tests {
         write(&path, &encode(&some(), "this boot")).unwrap();
         let table = read(&path, Limits::default(), "this boot").unwrap().unwrap();
         assert!(table.entries().eq(some().entries()));
-        assert_eq!((table.source, table.complete), (Source::Kept, true));
+        assert_eq!((table.source, table.complete), (Source::Kept, false), "the last news may be missing");
     }
 
     #[test]
@@ -199,8 +198,8 @@ mod tests {
         let text = String::from_utf8(whole).unwrap();
         for (what, hostile) in [
             ("zeros", "\0".repeat(4096)),
-            ("another version", text.replace("\"version\": 1", "\"version\": 2")),
-            ("an unknown field", text.replace("\"complete\"", "\"extra\": 1, \"complete\"")),
+            ("another version", text.replace("\"version\": 2", "\"version\": 1")),
+            ("an unknown field", text.replace("\"boot\"", "\"extra\": 1, \"boot\"")),
             ("a host with a path", text.replace("shop.debug", "../shop")),
             ("no id", text.replace("\"id\": \"a\"", "\"id\": \"\"")),
             ("a port too high", text.replace("10000", "70000")),

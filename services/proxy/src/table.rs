@@ -230,13 +230,13 @@ impl Table {
     }
 
     /// The table of a kept file.
-    pub(crate) fn kept(entries: Vec<Entry>, complete: bool, limits: Limits) -> Self {
+    pub(crate) fn kept(entries: Vec<Entry>, limits: Limits) -> Self {
         let none = BTreeMap::new();
         let routes = entries
             .into_iter()
             .map(|entry| (entry.id.clone(), route(entry, false, &none, &limits)))
             .collect();
-        Self::build(1, Source::Kept, complete, routes, limits)
+        Self::build(1, Source::Kept, false, routes, limits)
     }
 
     /// The next table.
@@ -407,7 +407,9 @@ fn route(
         None => Arc::new(Site::new(entry.release.join("static"))),
     };
     let queue = old.map(|old| Arc::clone(&old.queue)).unwrap_or_default();
-    let activity = old.map(|old| Arc::clone(&old.activity)).unwrap_or_default();
+    // Who comes into service was asked for just now, by those that waited for it.
+    let stays = |old: &&Arc<Route>| old.entry.routed || !entry.routed;
+    let activity = old.filter(stays).map(|old| Arc::clone(&old.activity)).unwrap_or_default();
     let traffic = old.map(|old| Arc::clone(&old.traffic)).unwrap_or_default();
     Arc::new(Route { entry, app, dev, site, leaving, activity, queue, traffic, standing, confirmed })
 }
@@ -550,7 +552,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_kept_route_gives_way_when_its_port_serves_another() {
-        let kept = Table::kept(vec![running("a", "a", 1)], true, Limits::default());
+        let kept = Table::kept(vec![running("a", "a", 1)], Limits::default());
         let next = kept.apply(snapshot(vec![running("b", "b", 1)], false));
         assert!(!next.by_host("a").unwrap().entry.routed);
         assert!(next.by_host("b").unwrap().entry.routed);

@@ -10,8 +10,8 @@ use crate::{
     slots,
 };
 
-/// Longest time for a probe.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time for a probe: what is slow is not what can't be had, and without a box its apps don't run.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A sandbox program that can make boxes here.
 #[derive(Debug)]
