@@ -88,8 +88,8 @@ async fn an_app_whose_health_check_hangs_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_failed_check_flags_an_app_and_keeps_it_in_service() {
-    let platform = Platform::start();
-    let patient = Health { failures: 1000, ..Health::default() };
+    let platform = Platform::start_with(&Options::with("[procmgr]\nhealth_retry_ms = 1000\n"));
+    let patient = Health { failures: 100, ..Health::default() };
     let app = platform.run_app(&App::named("hello").health(patient)).await;
     platform.tell("hello", "status", "500");
     let flagged = platform.instance_until("hello", "is flagged", |status| status.flagged).await;
