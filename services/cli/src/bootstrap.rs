@@ -38,7 +38,7 @@ pub(crate) struct Bootstrap {
     #[arg(long, value_enum)]
     driver: Option<Driver>,
 
-    /// Give the administrator a new password, which is said once, for who has lost it: from the next `nexushub apply`, or start
+    /// Give the administrator a new password, which is said once, for who has lost it: from `nexushub restart provider`, or the next start
     #[arg(long)]
     reset_password: bool,
 }
@@ -162,7 +162,7 @@ fn reset(file: &Path, program: &Path) -> Result<(), Failure> {
     put(file, &text)?;
     say(&password)?;
     out::say(
-        "  It counts from `nexushub apply`, or the platform's next start; every session of before ends then.\n",
+        "  It counts from `nexushub restart provider`, or the platform's next start; every session of before ends then.\n",
     )
 }
 

@@ -125,10 +125,10 @@ fn daemons(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A daemon's files, the oldest first.
+/// A daemon's files, the oldest first; also those before one that is missing, which the chain then shows.
 fn files(folder: &Path, daemon: &str) -> Vec<PathBuf> {
     let present = folder.join(format!("{daemon}{EXTENSION}"));
-    let older = (1..=FILES).map(|number| numbered(&present, number)).take_while(|path| path.exists());
+    let older = (1..=FILES).map(|number| numbered(&present, number)).filter(|path| path.exists());
     let mut files: Vec<PathBuf> = older.collect();
     files.reverse();
     files.extend(present.exists().then_some(present));
