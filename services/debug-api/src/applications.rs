@@ -203,7 +203,11 @@ impl Hub {
         change(&mut record);
         record.updated_unix_ms = crate::record::now_ms();
         self.save(&record).await?;
-        app.state().record = record.clone();
+        let mut state = app.state();
+        for release in state.record.healthy() {
+            record.came_up(&release.name); // seen meanwhile
+        }
+        state.record = record.clone();
         Ok(record)
     }
 

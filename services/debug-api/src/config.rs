@@ -6,8 +6,12 @@ use nexushub_chassis::Fault;
 use nexushub_proto::provider::{Driver, Egress};
 use serde::Deserialize;
 
+use crate::{manifest::Grants, unpack};
+
 /// A year: what an upload's life may be at most.
 const MAX_LIFE_S: u64 = 366 * 86_400;
+/// Releases that may be kept of one application: they are listed whole.
+const RELEASES_MAX: u64 = 100;
 
 /// `[debug-api]`. Durations carry their unit in the key, sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -45,6 +49,20 @@ pub struct Config {
     pub max_entries: u32,
     /// How many times larger than its archive a package may unpack (the first MiB is free).
     pub max_ratio: u64,
+    /// What a package's manifest may ask for at most: memory of all its processes.
+    pub max_app_memory_bytes: u64,
+    /// Processor time; 100 = one core.
+    pub max_app_cpu_percent: u32,
+    /// Processes and threads.
+    pub max_app_processes: u32,
+    /// Open files of one process.
+    pub max_app_open_files: u32,
+    /// Its data.
+    pub max_app_data_bytes: u64,
+    /// Its `/tmp`.
+    pub max_app_tmp_bytes: u64,
+    /// Releases that are kept of an application besides the current one.
+    pub keep_releases: usize,
     /// How long provider may be away during an install before the client is told.
     pub provider_wait_ms: u64,
     /// How long a stop waits for the app's end before it answers 202, and a removal before it deletes the app's files.
@@ -86,6 +104,13 @@ impl Default for Config {
             max_unpacked_bytes: 2 << 30,
             max_entries: 20_000,
             max_ratio: 200,
+            max_app_memory_bytes: 512 << 20,
+            max_app_cpu_percent: 100,
+            max_app_processes: 512,
+            max_app_open_files: 1024,
+            max_app_data_bytes: 1 << 30,
+            max_app_tmp_bytes: 64 << 20,
+            keep_releases: 3,
             provider_wait_ms: 20_000,
             stop_wait_ms: 15_000,
             failed_after: 3,
@@ -118,6 +143,29 @@ impl Config {
             "none" => Some(Egress::None),
             "internet" => Some(Egress::Internet),
             _ => None,
+        }
+    }
+
+    /// What packages are held to.
+    pub(crate) fn rules(&self) -> unpack::Rules {
+        let limits = unpack::Limits {
+            entries: self.max_entries,
+            bytes: self.max_unpacked_bytes,
+            ratio: self.max_ratio,
+        };
+        unpack::Rules { limits, grants: self.grants() }
+    }
+
+    /// What their manifests may ask for.
+    pub(crate) fn grants(&self) -> Grants {
+        Grants {
+            driver: self.driver().unwrap_or_default(),
+            memory_bytes: self.max_app_memory_bytes,
+            cpu_percent: self.max_app_cpu_percent,
+            processes: self.max_app_processes,
+            open_files: self.max_app_open_files,
+            data_bytes: self.max_app_data_bytes,
+            tmp_bytes: self.max_app_tmp_bytes,
         }
     }
 
@@ -158,6 +206,13 @@ impl Config {
             ("max_unpacked_bytes", self.max_unpacked_bytes),
             ("max_entries", self.max_entries.into()),
             ("max_ratio", self.max_ratio),
+            ("max_app_memory_bytes", self.max_app_memory_bytes),
+            ("max_app_cpu_percent", self.max_app_cpu_percent.into()),
+            ("max_app_processes", self.max_app_processes.into()),
+            ("max_app_open_files", self.max_app_open_files.into()),
+            ("max_app_data_bytes", self.max_app_data_bytes),
+            ("max_app_tmp_bytes", self.max_app_tmp_bytes),
+            ("keep_releases", self.keep_releases as u64),
             ("max_log_streams", self.max_log_streams as u64),
             ("max_log_line_bytes", self.max_log_line_bytes as u64),
             ("keepalive_ms", self.keepalive_ms),
@@ -171,6 +226,7 @@ impl Config {
             ("max_entries", self.max_entries.into(), 65_000),
             ("upload_life_s", self.upload_life_s, MAX_LIFE_S),
             ("max_upload_disk_percent", self.max_upload_disk_percent.into(), 100),
+            ("keep_releases", self.keep_releases as u64, RELEASES_MAX),
         ];
         if let Some((key, value, most)) = most.iter().find(|(_, value, most)| value > most) {
             return wrong(key, format!("{value} is more than {most}"), &format!("use at most {most}"));
@@ -198,6 +254,9 @@ mod tests {
             Config { upload_life_s: 0, ..Config::default() },
             Config { upload_life_s: u64::MAX, ..Config::default() },
             Config { max_upload_disk_percent: 101, ..Config::default() },
+            Config { keep_releases: 0, ..Config::default() },
+            Config { keep_releases: 101, ..Config::default() },
+            Config { max_app_memory_bytes: 0, ..Config::default() },
         ] {
             assert!(config.judge().is_err());
         }

@@ -92,6 +92,10 @@ pub(crate) enum ApiError {
     NoPackage,
     #[error("Package file not found")]
     NoPackageFile,
+    #[error("Release not found: {0}; see GET …/releases for those that are kept")]
+    NoRelease(String),
+    #[error("No earlier release was healthy; name one of GET …/releases")]
+    NoHealthyRelease,
     #[error("Package preparation failed: {}", chain(.0))]
     Preparation(UnpackError),
     #[error("Installation failed: {0}")]
@@ -188,6 +192,8 @@ impl ApiError {
             | Self::NoSession
             | Self::NoTransfer
             | Self::NoPackageFile
+            | Self::NoRelease(_)
+            | Self::NoHealthyRelease
             | Self::NoLog => StatusCode::NOT_FOUND,
             Self::Protocol => StatusCode::PRECONDITION_FAILED,
             Self::Media(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State, rejection::QueryRejection},
     middleware,
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use nexushub_chassis::credentials::Credentials;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     applications::{App, Hub},
@@ -25,6 +25,7 @@ use crate::{
     names::Asked,
     receive::{self, Received},
     record::rfc3339,
+    releases,
     status::Word,
 };
 
@@ -47,6 +48,8 @@ pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) 
         .route(&of("status"), get(status))
         .route(&of("logs"), get(tail))
         .route(&of("stop"), post(stop))
+        .route(&of("releases"), get(all_releases))
+        .route(&of("rollback"), post(roll_back))
         // The room of the login service: these answer for any host, without a bearer.
         .route("/public/login", any(|| async { ApiError::Login("login") }))
         .route("/public/logout", any(|| async { ApiError::Login("logout") }))
@@ -135,6 +138,26 @@ struct InstallReply {
 #[serde(rename_all = "camelCase")]
 struct StopReply {
     application_id: String,
+    status: Word,
+    message: &'static str,
+}
+
+#[derive(Serialize)]
+struct Releases {
+    releases: Vec<releases::Told>,
+}
+
+/// Which release to go back to.
+#[derive(Default, Deserialize)]
+struct Back {
+    release: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BackReply {
+    application_id: String,
+    release: String,
     status: Word,
     message: &'static str,
 }
@@ -248,6 +271,29 @@ async fn stop(State(hub): State<Arc<Hub>>, Target(app): Target, asker: Asker) ->
         false => (StatusCode::ACCEPTED, Word::Pending, "Application is being stopped"),
     };
     Ok(json(code, &StopReply { application_id: app.id.clone(), status, message }))
+}
+
+async fn all_releases(Target(app): Target) -> Response {
+    json(StatusCode::OK, &Releases { releases: releases::list(&app.record()) })
+}
+
+async fn roll_back(
+    State(hub): State<Arc<Hub>>,
+    Target(app): Target,
+    asker: Asker,
+    back: Result<Query<Back>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(back) = back.map_err(|_| ApiError::Field("query: use ?release=RELEASE"))?;
+    let wanted = back.release.filter(|release| !release.is_empty());
+    let (own, object) = (Arc::clone(&hub), Arc::clone(&app));
+    let done = unhurried(async move {
+        let done = releases::roll_back(&own, &object, wanted).await;
+        asker.noted(&own.audit, ("application.rollback", &object.id), done, Clone::clone)
+    });
+    let release = done.await?;
+    let (application_id, status) = (app.id.clone(), hub.standing(&app).status);
+    let message = "Application rolled back; its status says when it answers";
+    Ok(json(StatusCode::OK, &BackReply { application_id, release, status, message }))
 }
 
 /// JSON with a newline at its end, as the contract's encoder writes it.

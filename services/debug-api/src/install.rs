@@ -22,7 +22,7 @@ use crate::{
     folders::{blocking, private, remove_all, unhurried},
     peers::is_refusal,
     record::{Record, Release, Wanted, millis, now_ms},
-    unpack::{self, UnpackError},
+    unpack::{self, UnpackError, Unpacked},
     upload,
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct Installed {
 enum Plan {
     /// The release is in place; provider only has to know.
     Confirm(Release),
+    /// It is one of those that are kept.
+    TakeUp(Release),
     Unpack(upload::File),
 }
 
@@ -53,6 +55,11 @@ pub(crate) async fn install(hub: &Arc<Hub>, app: &Arc<App>) -> Result<Installed,
         app.present()?;
         let installed = match plan(&hub, &app).await? {
             Plan::Confirm(release) => confirm(&hub, &app, release).await,
+            Plan::TakeUp(release) => {
+                let release = Release { installed_unix_ms: now_ms(), ..release };
+                let unix_ms = release.installed_unix_ms;
+                take_up(&hub, &app, release).await.map(|()| Installed { unix_ms, not_started: None })
+            }
             Plan::Unpack(file) => replace(&hub, &app, file).await,
         };
         app.touch();
@@ -68,18 +75,24 @@ async fn plan(hub: &Hub, app: &App) -> Result<Plan, ApiError> {
     };
     let file = record.package.filter(|_| whole).ok_or(ApiError::NoPackage)?;
     let (folders, id) = (hub.folders.clone(), app.id.clone());
-    blocking(move || match record.release.filter(|release| release.file.same_bytes(&file)) {
-        Some(release) if folders.release(&id, &release.name).join(unpack::APP).is_file() => {
-            Ok(Plan::Confirm(release))
+    blocking(move || {
+        let there = |release: &Release| {
+            release.file.same_bytes(&file) && folders.release(&id, &release.name).join(unpack::APP).is_file()
+        };
+        if let Some(release) = record.release.filter(there) {
+            return Ok(Plan::Confirm(release));
         }
-        _ if folders.package(&id).is_file() => Ok(Plan::Unpack(file)),
-        _ => Err(ApiError::NoPackageFile),
+        match record.earlier.into_iter().find(there) {
+            Some(release) => Ok(Plan::TakeUp(release)),
+            None if folders.package(&id).is_file() => Ok(Plan::Unpack(file)),
+            None => Err(ApiError::NoPackageFile),
+        }
     })
     .await
 }
 
 /// The very release is installed already: cheap, and heals a provider that has forgotten it.
-async fn confirm(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<Installed, ApiError> {
+pub(crate) async fn confirm(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<Installed, ApiError> {
     let record = app.record();
     let agreed = record.settled && record.wanted == Wanted::Run && record.refused.is_none();
     if !agreed {
@@ -111,54 +124,55 @@ async fn replace(hub: &Arc<Hub>, app: &Arc<App>, file: upload::File) -> Result<I
         record.installing = Some(next);
     })
     .await?;
-    let has_app = match unpack_release(hub, app, &name).await {
-        Ok(has_app) => has_app,
+    let unpacked = match unpack_release(hub, app, &name).await {
+        Ok(unpacked) => unpacked,
         Err(error) => {
             hub.change(app, |record| record.installing = None).await?;
             return Err(error);
         }
     };
     let unix_ms = now_ms();
-    if !has_app {
+    if !unpacked.has_app {
         let why = format!("{} is missing in the package; nothing was started", unpack::APP);
         let refused = why.clone();
         hub.change(app, |record| (record.installing, record.refused) = (None, Some(refused))).await?;
         return Ok(Installed { unix_ms, not_started: Some(why) });
     }
-    let release = Release { name, file, installed_unix_ms: unix_ms };
-    hub.change(app, |record| record.adopt(release)).await?;
+    let manifest = unpacked.manifest;
+    take_up(hub, app, Release { name, file, installed_unix_ms: unix_ms, manifest, healthy: false }).await?;
+    tracing::info!(instance = app.id, elapsed_ms = millis(began.elapsed()), "application installed");
+    Ok(Installed { unix_ms, not_started: None })
+}
+
+/// A release that is in its place becomes the current one. The caller holds `work`.
+pub(crate) async fn take_up(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<(), ApiError> {
+    let keep = hub.config.keep_releases;
+    hub.change(app, |record| record.adopt(release, keep)).await?;
     if let Err(status) = put(hub, app, Duration::from_millis(hub.config.provider_wait_ms)).await {
         return Err(refused(hub, app, &status).await);
     }
     hub.change(app, Record::settle).await?;
     clear_package(hub, app).await;
     prune(hub, app).await;
-    tracing::info!(instance = app.id, elapsed_ms = millis(began.elapsed()), "application installed");
-    Ok(Installed { unix_ms, not_started: None })
+    Ok(())
 }
 
 /// Unpacks into `tmp`, and by one rename it is a release; without a `bin/app` it is thrown away.
-async fn unpack_release(hub: &Hub, app: &App, name: &str) -> Result<bool, ApiError> {
+async fn unpack_release(hub: &Hub, app: &App, name: &str) -> Result<Unpacked, ApiError> {
     let (folders, id, gone) = (hub.folders.clone(), app.id.clone(), app.gone.clone());
-    let config = &hub.config;
-    let limits = unpack::Limits {
-        entries: config.max_entries,
-        bytes: config.max_unpacked_bytes,
-        ratio: config.max_ratio,
-    };
-    let name = name.to_owned();
+    let (rules, name) = (hub.config.rules(), name.to_owned());
     blocking(move || {
         let (scratch, release) = (folders.scratch(), folders.release(&id, &name));
-        let unpacked = unpack::unpack(&folders.package(&id), &scratch, limits, &|| gone.is_cancelled());
+        let unpacked = unpack::unpack(&folders.package(&id), &scratch, &rules, &|| gone.is_cancelled());
         let placed = match unpacked {
-            Ok(true) => {
-                place(&scratch, &release, &folders.data(&id)).map(|()| true).map_err(ApiError::Storage)
+            Ok(unpacked) if unpacked.has_app => {
+                place(&scratch, &release, &folders.data(&id)).map(|()| unpacked).map_err(ApiError::Storage)
             }
-            Ok(false) => Ok(false),
+            Ok(unpacked) => Ok(unpacked),
             Err(UnpackError::Cancelled) => Err(ApiError::NoApplication),
             Err(error) => Err(ApiError::Preparation(error)),
         };
-        if !matches!(placed, Ok(true)) {
+        if !placed.as_ref().is_ok_and(|unpacked| unpacked.has_app) {
             remove_all(&scratch)?;
         }
         placed
@@ -203,7 +217,7 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
     let folders = &hub.folders;
     let release = record.release.as_ref().map(|release| folders.release(&record.id, &release.name));
     let description = &record.description;
-    Instance {
+    let mut instance = Instance {
         id: record.id.clone(),
         app_id: description.app_id.to_string(),
         display_name: description.display_name.clone(),
@@ -216,7 +230,11 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
         static_service_url: description.static_service_url.clone().unwrap_or_default(),
         debug_port: description.debug_port().into(),
         ..Instance::default()
+    };
+    if let Some(release) = &record.release {
+        release.manifest.apply(&mut instance);
     }
+    instance
 }
 
 /// Provider said no: back to what was. Provider said nothing: it may have heard, so it is asked again in the background.

@@ -5,7 +5,8 @@
 //! proxy ──HTTP──▶ serve ▶ auth ▶ http ─┬─▶ applications   create, list, delete        record.rs on disk
 //!                                      ├─▶ receive        chunks ▶ disk ▶ package     upload.rs (pure)
 //!                                      ├─▶ files          tus.rs, draft.rs ▶ transfers ▶ transfer.rs (its files)
-//!                                      ├─▶ install        unpack ▶ release ▶ provider  unpack.rs
+//!                                      ├─▶ install        unpack ▶ release ▶ provider  unpack.rs, manifest.rs
+//!                                      ├─▶ releases       those that are kept, and the way back
 //!                                      ├─▶ status         what procmgr says (live.rs)  status.rs (pure)
 //!                                      ├─▶ logs           procmgr's log as events
 //!                                      └─▶ platform       what the admin app shows and does
@@ -37,12 +38,14 @@ mod install;
 mod linger;
 mod live;
 mod logs;
+mod manifest;
 mod names;
 mod peers;
 mod platform;
 mod receive;
 mod record;
 mod recover;
+mod releases;
 mod serve;
 mod service;
 mod status;
@@ -122,6 +125,7 @@ impl Daemon for DebugApi {
         vital.spawn("recovery", recover::resume_all(Arc::clone(&hub), revived));
         vital.spawn("expiry", expiry::watch(Arc::clone(&hub)));
         vital.spawn("sweep", transfers::sweep(Arc::clone(&hub)));
+        vital.spawn("releases", releases::watch(Arc::clone(&hub)));
         let service = service::Service(Arc::clone(&hub));
         let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
         chassis.ready.ready("takes uploads");

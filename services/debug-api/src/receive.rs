@@ -80,7 +80,8 @@ pub(crate) async fn chunk(hub: Arc<Hub>, app: Arc<App>, request: Request) -> Res
         form = read_form(&hub, request) => form?,
         () = gone.cancelled() => return Err(ApiError::NoApplication),
     };
-    let claim = claim(&form, hub.config.max_chunks)?;
+    let said = [form.index, form.total, form.hash, form.sha256];
+    let claim = claimed(&said, hub.config.max_chunks)?;
     let chunk = form.chunk.ok_or(ApiError::NoChunk)?;
     // A client that hangs up now must not leave half of this undone.
     unhurried(async move {
@@ -96,18 +97,20 @@ fn expected(hub: &Hub, request: &Request) -> u64 {
     length.and_then(|length| length.parse().ok()).unwrap_or(0).min(hub.config.max_chunk_bytes)
 }
 
-/// Whole numbers as the contract's clients write them; anything else is refused by its own text.
-fn claim(form: &Form, max_chunks: u32) -> Result<Claim, ApiError> {
+/// What a form says of its chunk: index, total, MD5, SHA-256. Whole numbers as the contract's clients write them; anything else is
+/// refused by its own text.
+pub(crate) fn claimed(said: &[Option<String>; 4], max_chunks: u32) -> Result<Claim, ApiError> {
+    let [index, total, hash, sha256] = said;
     let filled =
         |field: &Option<String>| field.clone().filter(|text| !text.is_empty()).ok_or(ApiError::Parameters);
-    let (index, total, hash) = (filled(&form.index)?, filled(&form.total)?, filled(&form.hash)?);
+    let (index, total, hash) = (filled(index)?, filled(total)?, filled(hash)?);
     let index: i64 = index.trim().parse().map_err(|_| ApiError::Index)?;
     let total: i64 = total.trim().parse().map_err(|_| ApiError::Total)?;
     let total =
         u32::try_from(total).ok().filter(|total| (1..=max_chunks).contains(total)).ok_or(ApiError::Total)?;
     let index = u32::try_from(index).ok().filter(|index| *index < total).ok_or(ApiError::Index)?;
     let hash = Md5Hex::parse(hash.trim()).ok_or(ApiError::Hash)?;
-    let sha256 = form.sha256.as_deref().filter(|text| !text.is_empty());
+    let sha256 = sha256.as_deref().filter(|text| !text.is_empty());
     let sha256 = sha256.map(|text| Sha256Hex::parse(text.trim()).ok_or(ApiError::Hash)).transpose()?;
     Ok(Claim { index, file: upload::File { hash, sha256, total } })
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   install:  installing = name ─▶ (unpack, rename) ─▶ release = name, wanted = run, settled = no, undo = what was
 //!             ─▶ provider has it ─▶ settled = yes, undo = none          provider refuses ─▶ back to undo
+//!   rollback: release = an earlier one, the rest as an install
 //!   stop:     wanted = stopped, settled = no ─▶ provider removed it ─▶ settled = yes
 //!   delete:   wanted = gone ─▶ provider removed it ─▶ files removed ─▶ record removed
 //! ```
@@ -16,7 +17,7 @@ use std::{
 use nexushub_chassis::launch::{clock, durable};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::StorageError, names::Description, upload::File};
+use crate::{error::StorageError, manifest::Manifest, names::Description, upload::File};
 
 /// What the developer wants of the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,17 +37,25 @@ pub(crate) struct Release {
     pub(crate) name: String,
     pub(crate) file: File,
     pub(crate) installed_unix_ms: i64,
+    /// What it says of itself.
+    #[serde(default)]
+    pub(crate) manifest: Manifest,
+    /// Whether it was ever seen to answer its health check.
+    #[serde(default)]
+    pub(crate) healthy: bool,
 }
 
 /// What to go back to when provider refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Undo {
     pub(crate) release: Option<Release>,
+    #[serde(default)]
+    pub(crate) earlier: Vec<Release>,
     pub(crate) wanted: Wanted,
 }
 
 /// The form of the records that this release writes, and the latest that it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Records had no version at first.
 fn first_version() -> u32 {
@@ -77,7 +86,9 @@ pub(crate) struct Record {
     /// The package that was uploaded last and whole.
     pub(crate) package: Option<File>,
     pub(crate) release: Option<Release>,
-    pub(crate) previous: Option<Release>,
+    /// What ran before and is kept, the latest first.
+    #[serde(default)]
+    pub(crate) earlier: Vec<Release>,
     pub(crate) undo: Option<Undo>,
     /// The release that is being unpacked.
     pub(crate) installing: Option<String>,
@@ -100,7 +111,7 @@ impl Record {
             settled: true,
             package: None,
             release: None,
-            previous: None,
+            earlier: Vec::new(),
             undo: None,
             installing: None,
             refused: None,
@@ -115,11 +126,21 @@ impl Record {
             #[serde(default = "first_version")]
             version: u32,
         }
+        /// The first version kept one release besides the current one.
+        #[derive(Deserialize)]
+        struct First {
+            previous: Option<Release>,
+        }
         let Versioned { version } = serde_json::from_slice(text)?;
         if version > VERSION {
             return Err(Unreadable::Later(version));
         }
-        Ok(Self { version: VERSION, ..serde_json::from_slice(text)? })
+        let mut record = Self { version: VERSION, ..serde_json::from_slice(text)? };
+        if version == 1 {
+            let First { previous } = serde_json::from_slice(text)?;
+            record.earlier.extend(previous);
+        }
+        Ok(record)
     }
 
     /// Makes it what is known, durably. Blocking.
@@ -128,24 +149,68 @@ impl Record {
         durable::write(path, &text, 0o600).map_err(StorageError::of("write", path))
     }
 
-    /// The new release is in its place; provider is to be told.
-    pub(crate) fn adopt(&mut self, release: Release) {
-        let undo = Undo { release: self.release.clone(), wanted: self.wanted };
-        self.undo.get_or_insert(undo);
-        self.previous = self.release.replace(release);
+    /// The new release is in its place; provider is to be told. Of earlier ones `keep` are kept, and the latest that was healthy.
+    pub(crate) fn adopt(&mut self, release: Release, keep: usize) {
+        self.remember();
+        self.earlier.retain(|other| other.name != release.name);
+        if let Some(before) = self.release.replace(release) {
+            self.earlier.retain(|other| other.name != before.name);
+            self.earlier.insert(0, before);
+        }
+        let healthy = self.last_healthy().map(|release| release.name.clone());
+        let mut number = 0;
+        self.earlier.retain(|release| {
+            number += 1;
+            number <= keep || healthy.as_ref() == Some(&release.name)
+        });
         self.installing = None;
+        self.run();
+    }
+
+    /// The release that is there already shall run again.
+    pub(crate) fn resume(&mut self) {
+        self.remember();
+        self.run();
+    }
+
+    /// What to go back to when provider refuses: what it last agreed to.
+    fn remember(&mut self) {
+        let (release, earlier) = (self.release.clone(), self.earlier.clone());
+        self.undo.get_or_insert(Undo { release, earlier, wanted: self.wanted });
+    }
+
+    fn run(&mut self) {
         self.refused = None;
         self.wanted = Wanted::Run;
         self.settled = false;
     }
 
-    /// The release that is there already shall run again.
-    pub(crate) fn resume(&mut self) {
-        let undo = Undo { release: self.release.clone(), wanted: self.wanted };
-        self.undo.get_or_insert(undo);
-        self.refused = None;
-        self.wanted = Wanted::Run;
-        self.settled = false;
+    /// The earlier release that answered its health check last.
+    pub(crate) fn last_healthy(&self) -> Option<&Release> {
+        self.earlier.iter().find(|release| release.healthy)
+    }
+
+    /// The kept release with this name or with archives of this SHA-256; what begins like it will do if nothing else does.
+    pub(crate) fn kept_as(&self, wanted: &str) -> Option<&Release> {
+        let digest =
+            |release: &Release| release.file.sha256.as_ref().map(ToString::to_string).unwrap_or_default();
+        let is_it =
+            |release: &&Release| release.name.starts_with(wanted) || digest(release).starts_with(wanted);
+        let all = || self.release.iter().chain(&self.earlier);
+        let mut alike = all().filter(is_it);
+        let (first, second) = (alike.next(), alike.next());
+        all().find(|release| release.name == wanted).or(first.filter(|_| second.is_none()))
+    }
+
+    /// Those that were seen to be healthy.
+    pub(crate) fn healthy(&self) -> impl Iterator<Item = &Release> {
+        self.release.iter().chain(&self.earlier).filter(|release| release.healthy)
+    }
+
+    /// A release was seen to be healthy.
+    pub(crate) fn came_up(&mut self, name: &str) {
+        let known = self.release.iter_mut().chain(&mut self.earlier);
+        known.filter(|release| release.name == name).for_each(|release| release.healthy = true);
     }
 
     /// Provider refused: as it was before. Says which release to throw away.
@@ -154,6 +219,7 @@ impl Record {
         self.settled = false;
         let undo = self.undo.take()?;
         let refused = std::mem::replace(&mut self.release, undo.release);
+        self.earlier = undo.earlier;
         self.wanted = undo.wanted;
         // What was running before may be gone from provider meanwhile, so it is told again.
         self.settled = self.wanted == Wanted::Nothing;
@@ -171,9 +237,9 @@ impl Record {
 
     /// Releases that may not be removed.
     pub(crate) fn kept(&self) -> Vec<&str> {
-        let undo = self.undo.as_ref().and_then(|undo| undo.release.as_ref());
-        let all = [self.release.as_ref(), self.previous.as_ref(), undo];
-        let names = all.into_iter().flatten().map(|release| release.name.as_str());
+        let undo = self.undo.iter().flat_map(|undo| undo.release.iter().chain(&undo.earlier));
+        let all = self.release.iter().chain(&self.earlier).chain(undo);
+        let names = all.map(|release| release.name.as_str());
         names.chain(self.installing.as_deref()).collect()
     }
 }
@@ -206,13 +272,14 @@ pub(crate) mod tests {
 
     pub(crate) fn release(name: &str) -> Release {
         let file = File { hash: Md5Hex::of(&[7; 16]), sha256: None, total: 1 };
-        Release { name: name.to_owned(), file, installed_unix_ms: 5 }
+        let manifest = Manifest::default();
+        Release { name: name.to_owned(), file, installed_unix_ms: 5, manifest, healthy: false }
     }
 
     #[test]
     fn a_record_reads_as_it_was_written() {
         let mut record = record("a");
-        record.adopt(release("r1"));
+        record.adopt(release("r1"), 3);
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(Record::read(text.as_bytes()).unwrap(), record);
     }
@@ -220,37 +287,47 @@ pub(crate) mod tests {
     #[test]
     fn a_record_of_a_later_release_is_refused_and_one_without_a_version_is_of_the_first() {
         let written = serde_json::to_value(record("a")).unwrap();
-        assert_eq!(written["version"], 1);
+        assert_eq!(written["version"], 2);
         let mut first = written.clone();
+        let kept = serde_json::json!({
+            "name": "r0",
+            "file": { "hash": "07070707070707070707070707070707", "total": 1 },
+            "installed_unix_ms": 5,
+        });
         first.as_object_mut().unwrap().remove("version");
-        assert_eq!(
-            Record::read(first.to_string().as_bytes()).unwrap(),
-            Record::read(written.to_string().as_bytes()).unwrap()
-        );
-        let refused = Record::read(br#"{"version":2,"id":{"of":"another shape"}}"#).unwrap_err();
+        first.as_object_mut().unwrap().remove("earlier");
+        for (previous, earlier) in [(serde_json::Value::Null, vec![]), (kept, vec![release("r0")])] {
+            first["previous"] = previous;
+            let read = Record::read(first.to_string().as_bytes()).unwrap();
+            assert_eq!((&read.earlier, read.version), (&earlier, 2));
+            let same = Record::read(written.to_string().as_bytes()).unwrap();
+            assert_eq!(Record { earlier: vec![], ..read }, same);
+        }
+        let refused = Record::read(br#"{"version":3,"id":{"of":"another shape"}}"#).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "it is of version 2, written by a later release; this one reads up to version 1"
+            "it is of version 3, written by a later release; this one reads up to version 2"
         );
     }
 
     #[test]
     fn a_refused_install_leaves_what_was_there() {
         let mut record = record("a");
-        record.adopt(release("r1"));
+        record.adopt(release("r1"), 3);
         record.settle();
-        let before = (record.release.clone(), record.wanted);
-        record.adopt(release("r2"));
+        let before = (record.release.clone(), record.earlier.clone(), record.wanted);
+        record.adopt(release("r2"), 3);
         assert_eq!(record.kept(), ["r2", "r1", "r1"]);
+        assert_eq!(record.earlier.len(), 1);
         assert_eq!(record.roll_back("host taken".to_owned()).unwrap().name, "r2");
-        assert_eq!((record.release.clone(), record.wanted), before);
+        assert_eq!((record.release.clone(), record.earlier.clone(), record.wanted), before);
         assert_eq!(record.roll_back(String::new()), None, "nothing more to undo");
     }
 
     #[test]
     fn a_refused_first_install_leaves_nothing() {
         let mut record = record("a");
-        record.adopt(release("r1"));
+        record.adopt(release("r1"), 3);
         record.roll_back("host taken".to_owned());
         assert_eq!((record.release.as_ref(), record.wanted, record.settled), (None, Wanted::Nothing, true));
     }
@@ -258,7 +335,7 @@ pub(crate) mod tests {
     #[test]
     fn a_release_that_is_refused_when_resumed_stays_stopped_and_stays() {
         let mut record = record("a");
-        record.adopt(release("r1"));
+        record.adopt(release("r1"), 3);
         record.settle();
         record.wanted = Wanted::Stopped;
         record.resume();
@@ -269,12 +346,53 @@ pub(crate) mod tests {
     #[test]
     fn two_installs_without_an_answer_go_back_to_the_last_that_had_one() {
         let mut record = record("a");
-        record.adopt(release("r1"));
+        record.adopt(release("r1"), 3);
         record.settle();
-        record.adopt(release("r2"));
-        record.adopt(release("r3"));
+        record.adopt(release("r2"), 3);
+        record.adopt(release("r3"), 3);
         assert!(record.kept().contains(&"r1"));
         record.roll_back(String::new());
         assert_eq!(record.release.unwrap().name, "r1");
+    }
+
+    #[test]
+    fn the_latest_are_kept_and_the_last_healthy_one_however_old() {
+        let mut record = record("a");
+        let names = |record: &Record| -> Vec<String> {
+            record.earlier.iter().map(|release| release.name.clone()).collect()
+        };
+        for name in ["r1", "r2"] {
+            record.adopt(release(name), 2);
+            record.came_up(name);
+            record.settle();
+        }
+        for name in ["r3", "r4", "r5", "r6"] {
+            record.adopt(release(name), 2);
+            record.settle();
+        }
+        assert_eq!(names(&record), ["r5", "r4", "r2"]);
+        assert_eq!(record.last_healthy().unwrap().name, "r2");
+        let back = record.last_healthy().unwrap().clone();
+        record.adopt(back, 2);
+        assert_eq!(
+            (record.release.as_ref().unwrap().name.as_str(), names(&record)),
+            ("r2", vec!["r6".into(), "r5".into()])
+        );
+        assert_eq!(record.roll_back("no".to_owned()), None, "it was kept");
+        assert_eq!((record.release.as_ref().unwrap().name.as_str(), names(&record).len()), ("r6", 3));
+    }
+
+    #[test]
+    fn a_release_is_found_by_its_name_its_digest_or_the_beginning_of_one_if_that_is_clear() {
+        let mut record = record("a");
+        for name in ["ab-1", "ac-2", "ab-11"] {
+            record.adopt(release(name), 9);
+        }
+        let sha256 = crate::digests::Sha256Hex::parse(&"f".repeat(64));
+        record.earlier[1].file.sha256 = sha256;
+        let found = |wanted: &str| record.kept_as(wanted).map(|release| release.name.as_str());
+        assert_eq!((found("ac"), found("ab-11"), found("ffff")), (Some("ac-2"), Some("ab-11"), Some("ab-1")));
+        assert_eq!((found("a"), found("x"), found("ab-12")), (None, None, None));
+        assert_eq!(found("ab-1"), Some("ab-1"), "a whole name is clear");
     }
 }

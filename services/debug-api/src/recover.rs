@@ -203,7 +203,7 @@ mod tests {
         let folders = Folders::create(state.path()).unwrap();
         write(&folders, &record("a"));
         fs::write(folders.record("torn"), "{").unwrap();
-        write(&folders, &Record { id: "later".to_owned(), version: 2, ..record("b") });
+        write(&folders, &Record { id: "later".to_owned(), version: 3, ..record("b") });
         fs::write(folders.applications().join(".id-1.json.7.tmp"), "{").unwrap();
         for id in ["id-1", "torn", "later", "stranger"] {
             private(&folders.data(id)).unwrap();

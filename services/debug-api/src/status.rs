@@ -171,7 +171,7 @@ mod tests {
 
     fn wanting(wanted: Wanted) -> Record {
         let mut record = record("a");
-        record.adopt(release("r"));
+        record.adopt(release("r"), 3);
         record.wanted = wanted;
         record
     }

@@ -49,7 +49,7 @@ use crate::{
         history::{self, Histories},
         tests::FakeHouse,
     },
-    recover, transfers,
+    recover, releases, transfers,
     upload::Md5Hex,
 };
 
@@ -63,6 +63,8 @@ pub(crate) struct Fakes {
     /// What provider answers instead of doing as told, so many times.
     pub(crate) refusals: Mutex<Vec<Status>>,
     pub(crate) log: Mutex<Vec<LogEntry>>,
+    /// Whether what is put comes up.
+    pub(crate) breaks: Mutex<bool>,
     changes: broadcast::Sender<Event>,
 }
 
@@ -73,6 +75,7 @@ impl Fakes {
             puts: Mutex::default(),
             refusals: Mutex::default(),
             log: Mutex::default(),
+            breaks: Mutex::default(),
             changes: broadcast::channel(64).0,
         })
     }
@@ -119,7 +122,11 @@ impl Peers for Fakes {
         Box::pin(async move {
             self.refusal()?;
             *self.puts.lock().unwrap() += 1;
-            let _ = self.changes.send(Event::Changed(running(&instance)));
+            let mut status = running(&instance);
+            if *self.breaks.lock().unwrap() {
+                status.state = State::Failed.into();
+            }
+            self.says(status);
             self.instances.lock().unwrap().insert(instance.id.clone(), instance);
             Ok(())
         })
@@ -235,6 +242,7 @@ impl World {
         tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));
         tokio::spawn(transfers::sweep(Arc::clone(&hub)));
+        tokio::spawn(releases::watch(Arc::clone(&hub)));
         let (proxy_token, operator_token) =
             (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));
         let house = FakeHouse::new(Arc::clone(&fakes));
@@ -359,6 +367,17 @@ impl World {
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(30), said).await.unwrap();
+    }
+
+    /// Waits until the release that runs is known to be healthy.
+    pub(crate) async fn until_healthy(&self, id: &str) {
+        let known = || self.hub.find(id).unwrap().record().release.is_some_and(|release| release.healthy);
+        let seen = async {
+            while !known() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), seen).await.unwrap();
     }
 
     pub(crate) fn releases(&self, id: &str) -> Vec<String> {

@@ -1,33 +1,40 @@
-//! An app package (zip) becomes a folder. Blocking; run on a blocking thread.
+//! An app package (a zip, or a tar compressed with Zstandard: told by their first bytes) becomes a folder. Blocking; run on a blocking
+//! thread.
 //!
-//! The archive is hostile until proven otherwise: names that lead out of the folder, links and devices, duplicates, more
-//! entries or bytes than allowed and archives that swell beyond the allowed ratio are refused, judged by what is really
-//! there and not by what the archive says of itself. Files get mode 0755 or 0644 and are synced before this returns.
+//! ```text
+//! zipped.rs ─┐                                            ┌─▶ manifest.rs   what the package says of itself
+//!            ├─▶ judge.rs ─▶ a folder nobody runs ────────┤
+//! tarred.rs ─┘   every name, every byte                   └─▶ program.rs    whether bin/app can be started here
+//! ```
+//! The archive is hostile until proven otherwise, judged by what is really there and not by what it says of itself. Files get mode
+//! 0755 or 0644 and are synced before this returns.
+
+pub(crate) mod judge;
+pub(crate) mod program;
+pub(crate) mod tarred;
+pub(crate) mod zipped;
 
 use std::{
-    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::{Component, Path, PathBuf},
+    io::{self, BufReader, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
 };
 
 use nexushub_chassis::launch::durable;
-use zip::{ZipArchive, read::ZipFile, result::ZipError};
+
+use crate::manifest::{Grants, Manifest, ManifestError};
+pub(crate) use judge::place;
+use judge::{Found, Judge, shown};
 
 /// What every app package must have.
 pub(crate) const APP: &str = "bin/app";
+/// Where the proxy looks for files to serve.
+const STATIC: &str = "static";
+/// What the proxy answers with for pages that aren't there.
+const FALLBACK: &str = "static/200.html";
+const INDEX: &str = "static/index.html";
 
-const END_SIGNATURE: [u8; 4] = *b"PK\x05\x06";
-const ZIP64_LOCATOR: [u8; 4] = *b"PK\x06\x07";
-const END_SIZE: u64 = 22;
-const MAX_COMMENT: u64 = u16::MAX as u64;
-/// A directory record is 46 bytes and its name; this is generous for names and extra fields.
-const MAX_RECORD: u64 = 1024;
-const MAX_DEPTH: usize = 32;
-const MAX_NAME: usize = 1024;
-/// Small packages compress well without being bombs.
-const RATIO_FREE: u64 = 1 << 20;
 const BUFFER: usize = 128 << 10;
 
 /// Bounds of one package.
@@ -38,11 +45,25 @@ pub(crate) struct Limits {
     pub(crate) ratio: u64,
 }
 
+/// What packages are held to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    pub(crate) grants: Grants,
+}
+
+/// What a package turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    pub(crate) has_app: bool,
+    pub(crate) manifest: Manifest,
+}
+
 /// Why a package was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {
-    #[error("not a readable zip archive: {0}")]
-    Archive(String),
+    #[error("not a readable {0} archive: {1}")]
+    Archive(&'static str, String),
     #[error("illegal file path: {0}: {1}")]
     Path(String, &'static str),
     #[error("illegal entry: {0}: {1}")]
@@ -55,6 +76,10 @@ pub(crate) enum UnpackError {
     Size(u64),
     #[error("archive swells to more than {0} times its size")]
     Ratio(u64),
+    #[error("{APP} {0}")]
+    Program(String),
+    #[error(transparent)]
+    Manifest(ManifestError),
     #[error("could not unpack {entry}")]
     Read { entry: String, source: io::Error },
     #[error("could not write {path}")]
@@ -63,170 +88,151 @@ pub(crate) enum UnpackError {
     Cancelled,
 }
 
-/// Unpacks `archive` into the new folder `into`; whether there is a `bin/app` is the answer.
+/// Unpacks `archive` into the new folder `into`, and says what it is. What can't be used is refused before anything is moved.
 pub(crate) fn unpack(
     archive: &Path,
     into: &Path,
-    limits: Limits,
+    rules: &Rules,
     cancelled: &dyn Fn() -> bool,
-) -> Result<bool, UnpackError> {
+) -> Result<Unpacked, UnpackError> {
     let unreadable = |source| UnpackError::Read { entry: archive.display().to_string(), source };
     let mut file = File::open(archive).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
-    let entries = judge_end(&mut file, size, limits.entries)?;
-    let mut zip =
-        ZipArchive::new(BufReader::new(file)).map_err(|error| UnpackError::Archive(error.to_string()))?;
-    if zip.has_duplicate_names() || zip.len() as u64 != entries {
-        return Err(UnpackError::Duplicate("a name occurs twice in the archive's directory".to_owned()));
+    let mut magic = [0; 4];
+    let known = file.read_at(&mut magic, 0).map_err(unreadable)?;
+    file.rewind().map_err(unreadable)?;
+    let mut tree = Tree::new(into)?;
+    let mut unpacking = Unpacking::new(Judge::new(rules.limits, size), &mut tree, cancelled);
+    if known < magic.len() || !(zipped::MAGIC.contains(&magic) || magic == tarred::MAGIC) {
+        return Err(UnpackError::Archive("zip or tar.zst", "it begins like neither".to_owned()));
     }
-    let swollen = size.saturating_mul(limits.ratio).saturating_add(RATIO_FREE);
-    let mut tree = Tree { root: into, folders: BTreeSet::new(), written: 0, swollen, limits, cancelled };
-    tree.folder(Path::new(""))?;
-    let mut has_app = false;
-    for index in 0..zip.len() {
-        let mut entry = zip.by_index(index).map_err(|error| broken(&format!("entry {index}"), error))?;
-        has_app |= tree.add(&mut entry)?.as_deref() == Some(Path::new(APP));
+    match magic {
+        tarred::MAGIC => tarred::read(BufReader::new(file), &mut unpacking)?,
+        _ => zipped::read(file, size, &mut unpacking)?,
+    }
+    let judge = unpacking.judge;
+    let manifest = Manifest::of_package(into, rules.grants).map_err(UnpackError::Manifest)?;
+    tree.arrange(&manifest)?;
+    let has_app = judge.has(APP);
+    if has_app {
+        tree.judge_program(rules.grants.without_a_box())?;
     }
     tree.sync()?;
-    Ok(has_app)
+    Ok(Unpacked { has_app, manifest })
 }
 
-/// The end record, read by ourselves first: the directory's size bounds the memory that reading it takes. Strict on
-/// purpose: no data before or behind, no zip64, so that nobody can read the archive in two ways.
-fn judge_end(file: &mut File, size: u64, max_entries: u32) -> Result<u64, UnpackError> {
-    let bad = |why: &str| UnpackError::Archive(why.to_owned());
-    let tail_at = size.saturating_sub(END_SIZE + MAX_COMMENT);
-    let mut tail = Vec::new();
-    file.seek(SeekFrom::Start(tail_at))
-        .and_then(|_| file.read_to_end(&mut tail))
-        .map_err(|source| UnpackError::Read { entry: "the end of the archive".to_owned(), source })?;
-    let at = tail
-        .windows(4)
-        .rposition(|window| window == END_SIGNATURE)
-        .ok_or_else(|| bad("it has no end record"))?;
-    let record = tail[at..].first_chunk::<22>().ok_or_else(|| bad("its end record is cut off"))?;
-    let short = |at: usize| u64::from(u16::from_le_bytes([record[at], record[at + 1]]));
-    let long = |at: usize| {
-        u64::from(u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]))
-    };
-    let (entries, directory, offset, comment) = (short(10), long(12), long(16), short(20));
-    let end_at = tail_at + at as u64;
-    if entries > u64::from(max_entries) {
-        return Err(UnpackError::Entries { found: entries, limit: max_entries });
+/// Entries on their way from an archive to where they are kept, each past the judge.
+pub(crate) struct Unpacking<'a> {
+    judge: Judge,
+    store: &'a mut dyn Store,
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+/// Where entries are kept.
+pub(crate) trait Store {
+    fn folder(&mut self, path: &Path) -> Result<(), UnpackError>;
+    fn file(&mut self, path: &Path, mode: u32, content: &mut dyn Read) -> Result<(), UnpackError>;
+}
+
+impl<'a> Unpacking<'a> {
+    pub(crate) fn new(judge: Judge, store: &'a mut dyn Store, cancelled: &'a dyn Fn() -> bool) -> Self {
+        Self { judge, store, cancelled }
     }
-    let zip64 =
-        at.checked_sub(20).and_then(|locator| tail.get(locator..locator + 4)) == Some(&ZIP64_LOCATOR[..]);
-    if zip64 || directory == u64::from(u32::MAX) || offset == u64::from(u32::MAX) {
-        return Err(bad("zip64 archives are not accepted"));
+
+    /// Bounds of this package.
+    fn limits(&self) -> Limits {
+        self.judge.limits()
     }
-    if end_at + END_SIZE + comment != size
-        || offset + directory != end_at
-        || short(4) != 0
-        || short(8) != entries
-    {
-        return Err(bad("its end record doesn't fit the file"));
+
+    /// Most bytes that its files may have.
+    fn most(&self) -> u64 {
+        self.judge.most()
     }
-    if directory > entries.saturating_mul(MAX_RECORD) {
-        return Err(bad("its directory is oversized"));
+
+    /// Keeps one entry, and says how many bytes of content it had.
+    fn take(&mut self, found: &Found<'_>, content: &mut dyn Read) -> Result<u64, UnpackError> {
+        let placed = self.judge.entry(found)?;
+        for folder in &placed.folders {
+            self.store.folder(folder)?;
+        }
+        let Some((path, mode)) = placed.file else { return Ok(0) };
+        let mut metered = Metered { content, judge: &mut self.judge, cancelled: self.cancelled, read: 0 };
+        self.store.file(&path, mode, &mut metered)?;
+        Ok(metered.read)
     }
-    file.rewind().map_err(|source| UnpackError::Read { entry: "the archive".to_owned(), source })?;
-    Ok(entries)
+}
+
+/// The content of a file, which ends where the package has too much.
+struct Metered<'a> {
+    content: &'a mut dyn Read,
+    judge: &'a mut Judge,
+    cancelled: &'a dyn Fn() -> bool,
+    read: u64,
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if (self.cancelled)() {
+            return Err(io::Error::other(UnpackError::Cancelled));
+        }
+        let read = self.content.read(buffer)?;
+        self.judge.bytes(read as u64).map_err(io::Error::other)?;
+        self.read += read as u64;
+        Ok(read)
+    }
 }
 
 /// The folder that grows.
 struct Tree<'a> {
     root: &'a Path,
-    folders: BTreeSet<PathBuf>,
-    written: u64,
-    swollen: u64,
-    limits: Limits,
-    cancelled: &'a dyn Fn() -> bool,
+    folders: Vec<PathBuf>,
 }
 
-impl Tree<'_> {
-    /// Adds one entry and says which file it was, if it was one.
-    fn add<R: Read>(&mut self, entry: &mut ZipFile<'_, R>) -> Result<Option<PathBuf>, UnpackError> {
-        let shown = shown(entry.name_raw());
-        let Some(path) = place(entry.name_raw()).map_err(|why| UnpackError::Path(shown.clone(), why))? else {
-            return Ok(None);
-        };
-        let mode = entry.unix_mode().unwrap_or(0);
-        match mode & 0o170_000 {
-            _ if entry.encrypted() => return Err(UnpackError::Entry(shown, "it is encrypted")),
-            0o120_000 => return Err(UnpackError::Entry(shown, "symbolic links are not accepted")),
-            0o040_000 | 0 if entry.is_dir() => return self.folder(&path).map(|()| None),
-            0o100_000 | 0 if !entry.is_dir() => {}
-            _ => return Err(UnpackError::Entry(shown, "only files and folders are accepted")),
-        }
-        self.folder(path.parent().unwrap_or(Path::new("")))?;
-        let runnable = mode & 0o111 != 0 || path == Path::new(APP);
-        self.file(&path, shown, if runnable { 0o755 } else { 0o644 }, entry)?;
-        Ok(Some(path))
+impl<'a> Tree<'a> {
+    fn new(root: &'a Path) -> Result<Self, UnpackError> {
+        let mut tree = Self { root, folders: Vec::new() };
+        tree.folder(Path::new(""))?;
+        Ok(tree)
     }
 
-    fn folder(&mut self, path: &Path) -> Result<(), UnpackError> {
-        for ancestor in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
-            if self.folders.contains(ancestor) {
-                continue;
+    /// Puts the files to serve where the proxy looks for them.
+    fn arrange(&mut self, manifest: &Manifest) -> Result<(), UnpackError> {
+        if let Some(folder) = manifest.served().filter(|folder| *folder != Path::new(STATIC)) {
+            let refused = |why| UnpackError::Manifest(ManifestError::of_key("static", why));
+            if !self.folders.iter().any(|known| known == folder) {
+                return Err(refused(format!(
+                    "there is no folder {}",
+                    shown(folder.as_os_str().as_encoded_bytes())
+                )));
             }
-            if self.folders.len() as u64 >= 2 * u64::from(self.limits.entries) {
-                return Err(UnpackError::Entries {
-                    found: self.folders.len() as u64 + 1,
-                    limit: self.limits.entries,
-                });
+            let place = self.root.join(STATIC);
+            if place.exists() {
+                return Err(refused("there is a folder static beside it; name one of them".to_owned()));
             }
-            let full = self.root.join(ancestor);
-            let made = DirBuilder::new().mode(0o755).create(&full);
-            made.and_then(|()| fs::set_permissions(&full, Permissions::from_mode(0o755))).map_err(
-                |error| match error.kind() {
-                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                        UnpackError::Duplicate(format!("{} is a file and a folder", ancestor.display()))
-                    }
-                    _ => unwritten(ancestor, error),
-                },
-            )?;
-            self.folders.insert(ancestor.to_owned());
+            fs::rename(self.root.join(folder), &place).map_err(|error| unwritten(folder, error))?;
+            self.folders = self.folders.iter().map(|path| moved(path, folder)).collect();
+        }
+        if manifest.spa && !self.root.join(FALLBACK).exists() {
+            let index = self.root.join(INDEX);
+            if !index.is_file() {
+                let why = format!("there is no {INDEX} to answer with");
+                return Err(UnpackError::Manifest(ManifestError::of_key("spa", why)));
+            }
+            let path = Path::new(FALLBACK);
+            let mut content = File::open(&index).map_err(|error| unwritten(path, error))?;
+            self.file(path, 0o644, &mut content)?;
         }
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        path: &Path,
-        shown: String,
-        mode: u32,
-        content: &mut dyn Read,
-    ) -> Result<(), UnpackError> {
-        let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(self.root.join(path));
-        let mut file = match opened {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(UnpackError::Duplicate(shown));
-            }
-            other => other.map_err(|error| unwritten(path, error))?,
-        };
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            if (self.cancelled)() {
-                return Err(UnpackError::Cancelled);
-            }
-            let read = content
-                .read(&mut buffer)
-                .map_err(|source| UnpackError::Read { entry: shown.clone(), source })?;
-            if read == 0 {
-                break;
-            }
-            self.written += read as u64;
-            if self.written > self.limits.bytes {
-                return Err(UnpackError::Size(self.limits.bytes));
-            }
-            if self.written > self.swollen {
-                return Err(UnpackError::Ratio(self.limits.ratio));
-            }
-            file.write_all(&buffer[..read]).map_err(|error| unwritten(path, error))?;
-        }
-        file.set_permissions(Permissions::from_mode(mode))
-            .and_then(|()| file.sync_all())
-            .map_err(|error| unwritten(path, error))
+    fn judge_program(&self, open: bool) -> Result<(), UnpackError> {
+        let unread = |source| UnpackError::Read { entry: APP.to_owned(), source };
+        let file = File::open(self.root.join(APP)).map_err(unread)?;
+        let own = |path: &Path| path.strip_prefix("/app").ok().map(|path| self.root.join(path));
+        let has = |path: &Path| own(path).unwrap_or_else(|| path.to_owned()).is_file();
+        let machine = program::Machine { arch: std::env::consts::ARCH, open, has: &has };
+        let read = |at: u64, buffer: &mut [u8]| read_at(&file, at, buffer);
+        program::judge(&read, &machine).map_err(unread)?.map_err(UnpackError::Program)
     }
 
     fn sync(&self) -> Result<(), UnpackError> {
@@ -236,47 +242,63 @@ impl Tree<'_> {
     }
 }
 
-fn unwritten(path: &Path, source: io::Error) -> UnpackError {
-    UnpackError::Write { path: path.display().to_string(), source }
+impl Store for Tree<'_> {
+    fn folder(&mut self, path: &Path) -> Result<(), UnpackError> {
+        let full = self.root.join(path);
+        DirBuilder::new()
+            .mode(0o755)
+            .create(&full)
+            .and_then(|()| fs::set_permissions(&full, Permissions::from_mode(0o755)))
+            .map_err(|error| unwritten(path, error))?;
+        self.folders.push(path.to_owned());
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, mode: u32, content: &mut dyn Read) -> Result<(), UnpackError> {
+        let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(self.root.join(path));
+        let mut file = opened.map_err(|error| unwritten(path, error))?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = content.read(&mut buffer).map_err(|error| unread(path, error))?;
+            if read == 0 {
+                break;
+            }
+            file.write_all(&buffer[..read]).map_err(|error| unwritten(path, error))?;
+        }
+        file.set_permissions(Permissions::from_mode(mode))
+            .and_then(|()| file.sync_all())
+            .map_err(|error| unwritten(path, error))
+    }
 }
 
-fn broken(entry: &str, error: ZipError) -> UnpackError {
-    match error {
-        ZipError::Io(source) => UnpackError::Read { entry: entry.to_owned(), source },
-        other => UnpackError::Archive(format!("{entry}: {other}")),
-    }
+/// Where a folder is once the one that is served has its place.
+fn moved(path: &Path, served: &Path) -> PathBuf {
+    path.strip_prefix(served).map_or_else(|_| path.to_owned(), |below| Path::new(STATIC).join(below))
 }
 
-/// Where an entry belongs below the folder; `None` for the folder itself.
-fn place(name: &[u8]) -> Result<Option<PathBuf>, &'static str> {
-    let name = std::str::from_utf8(name).map_err(|_| "it is not UTF-8")?;
-    if name.is_empty() || name.len() > MAX_NAME {
-        return Err("it is empty or too long");
-    }
-    if name.starts_with('/') {
-        return Err("it is absolute");
-    }
-    if name.contains(['\\', ':']) || name.chars().any(char::is_control) {
-        return Err("it has a backslash, a colon or a control character");
-    }
-    let mut path = PathBuf::new();
-    for part in Path::new(name).components() {
-        match part {
-            Component::Normal(part) if part.len() <= 255 => path.push(part),
-            Component::Normal(_) => return Err("a part of it is too long"),
-            Component::CurDir => {}
-            Component::ParentDir => return Err("it leads out of the package"),
-            Component::RootDir | Component::Prefix(_) => return Err("it is absolute"),
+/// All that a file has at a place, up to the buffer's length.
+fn read_at(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        let Some(at) = at.checked_add(length as u64).filter(|at| i64::try_from(*at).is_ok()) else { break };
+        match file.read_at(&mut buffer[length..], at)? {
+            0 => break,
+            read => length += read,
         }
     }
-    if path.components().count() > MAX_DEPTH {
-        return Err("it is too deep");
-    }
-    Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
+    Ok(length)
 }
 
-fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).chars().take(120).flat_map(char::escape_debug).collect()
+/// What went wrong with the content of a file: one of our own reasons, or the archive's.
+fn unread(path: &Path, error: io::Error) -> UnpackError {
+    match error.downcast() {
+        Ok(ours) => ours,
+        Err(source) => UnpackError::Read { entry: path.display().to_string(), source },
+    }
+}
+
+fn unwritten(path: &Path, source: io::Error) -> UnpackError {
+    UnpackError::Write { path: path.display().to_string(), source }
 }
 
 #[cfg(test)]

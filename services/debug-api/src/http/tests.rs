@@ -11,6 +11,7 @@ use tower::ServiceExt;
 mod draft;
 mod installs;
 mod logs;
+mod releases;
 mod transfers;
 mod tus;
 mod uploads;
@@ -31,7 +32,10 @@ fn world() -> World {
 }
 
 fn package(content: &str) -> Vec<u8> {
-    zip_of(&[("bin/app", content.as_bytes(), 0o755), ("static/index.html", b"hello", 0o644)])
+    zip_of(&[
+        ("bin/app", format!("#!/bin/sh\n{content}").as_bytes(), 0o755),
+        ("static/index.html", b"hello", 0o644),
+    ])
 }
 
 fn refused(status: StatusCode, text: &str) -> (StatusCode, String) {

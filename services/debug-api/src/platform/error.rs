@@ -36,7 +36,7 @@ pub(crate) enum Refused {
     #[error("the package stopped coming")]
     Stalled,
     #[error("the package can't be used: {}", chain(.0))]
-    Package(#[source] UnpackError),
+    Package(#[from] UnpackError),
     #[error("the package has no bin/app")]
     NoApp,
     #[error("the outcome is not known yet: {0}; the release stays")]

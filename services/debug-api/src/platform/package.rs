@@ -48,8 +48,9 @@ use super::{
 use crate::{
     error::StorageError,
     folders::{blocking, private, remove_all, unhurried},
+    manifest::{Manifest, ManifestError},
     peers::{Call, is_refusal},
-    unpack::{self, UnpackError},
+    unpack::{self, UnpackError, Unpacked},
 };
 
 /// How long a release may take to come up, its second try included.
@@ -104,8 +105,8 @@ pub(super) async fn push(
     unhurried(async move {
         let _turn = turn;
         let shelving = facade.shelving.lock().await;
-        let path = facade.unpack(archive, &digest).await?;
-        let version = version.unwrap_or_else(|| digest.chars().take(12).collect());
+        let (path, own) = facade.unpack(archive, &digest).await?;
+        let version = version.or(own).unwrap_or_else(|| digest.chars().take(12).collect());
         let release = provider::Release { path, version, by: who.clone(), ..Default::default() };
         let before = facade.set(&wanted, &release).await?;
         drop((shelving, place));
@@ -221,31 +222,29 @@ impl Facade {
         Ok((scratch, hex(&sha256.finalize())))
     }
 
-    /// The folder of an archive; by one rename it is there, or it was already.
-    async fn unpack(&self, archive: Scratch, digest: &str) -> Result<String, Refused> {
-        let config = &self.hub.config;
-        let limits = unpack::Limits {
-            entries: config.max_entries,
-            bytes: config.max_unpacked_bytes,
-            ratio: config.max_ratio,
-        };
+    /// The folder of an archive, and the version that it says it is; by one rename it is there, or it was already.
+    async fn unpack(&self, archive: Scratch, digest: &str) -> Result<(String, Option<String>), Refused> {
+        let rules = self.hub.config.rules();
         let (folders, shutdown) = (self.hub.folders.clone(), self.hub.shutdown.clone());
         let place = folders.packages().join(digest);
         blocking(move || {
-            if !place.join(unpack::APP).is_file() {
-                let scratch = folders.scratch();
-                let cancelled = || shutdown.is_draining();
-                let unpacked = unpack::unpack(&archive.0, &scratch, limits, &cancelled);
-                let placed = unpacked.map_err(unusable).and_then(|has_app| match has_app {
-                    true => put(&scratch, &place).map_err(Refused::from),
-                    false => Err(Refused::NoApp),
-                });
-                if placed.is_err() {
-                    remove_all(&scratch)?;
+            let manifest = match place.join(unpack::APP).is_file() {
+                true => Manifest::of_package(&place, rules.grants).map_err(UnpackError::Manifest)?,
+                false => {
+                    let scratch = folders.scratch();
+                    let unpacked = unpack::unpack(&archive.0, &scratch, &rules, &|| shutdown.is_draining());
+                    let placed = unpacked.map_err(unusable).and_then(|unpacked| {
+                        usable(&unpacked)?;
+                        put(&scratch, &place)?;
+                        Ok(unpacked.manifest)
+                    });
+                    if placed.is_err() {
+                        remove_all(&scratch)?;
+                    }
+                    placed?
                 }
-                placed?;
-            }
-            Ok(place.display().to_string())
+            };
+            Ok((place.display().to_string(), manifest.version))
         })
         .await
     }
@@ -347,6 +346,16 @@ impl Facade {
             tracing::warn!(error = nexushub_chassis::chain(&error), "could not remove old packages");
         }
     }
+}
+
+/// What the admin app's applications may use, and which boxes they have, is said where they are given.
+fn usable(unpacked: &Unpacked) -> Result<(), Refused> {
+    if !unpacked.has_app {
+        return Err(Refused::NoApp);
+    }
+    let Some(key) = unpacked.manifest.asks() else { return Ok(()) };
+    let why = "an application of the admin app is given this by the configuration; leave it out".to_owned();
+    Err(Refused::Package(UnpackError::Manifest(ManifestError::of_key(key, why))))
 }
 
 fn unusable(error: UnpackError) -> Refused {

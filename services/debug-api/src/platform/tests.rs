@@ -193,7 +193,7 @@ async fn post(world: &World, path: &str, body: impl Into<Body>) -> (u16, Value) 
 }
 
 fn package(content: &str) -> Vec<u8> {
-    zip_of(&[("bin/app", content.as_bytes(), 0o755)])
+    zip_of(&[("bin/app", format!("#!/bin/sh\n{content}").as_bytes(), 0o755)])
 }
 
 #[tokio::test]
@@ -221,12 +221,41 @@ async fn only_the_admin_app_is_served_and_only_through_the_proxy() {
 }
 
 #[tokio::test]
+async fn a_package_says_its_version_and_may_not_say_what_the_configuration_does() {
+    let world = world();
+    let with = |manifest: &str| {
+        let own = ("nexushub.toml", manifest.as_bytes(), 0o644);
+        zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), own])
+    };
+    for time in ["the first", "again"] {
+        let (status, said) = post(&world, "instances/shop/package", with("version = \"1.4.0\"")).await;
+        assert_eq!((status, said["state"].as_str()), (200, Some("running")), "{time}: {said}");
+        let (_, told) = get(&world, "instances/shop/releases").await;
+        assert_eq!(told["releases"][0]["version"], "1.4.0", "{time}");
+    }
+    for (key, manifest) in [
+        ("driver", "driver = \"sandbox\""),
+        ("limits", "limits = { cpu_percent = 5 }"),
+        ("health", "health = { failures = 1 }"),
+        ("env", "env = { A = \"b\" }"),
+    ] {
+        let (status, said) = post(&world, "instances/shop/package", with(manifest)).await;
+        let why = said["error"].as_str().unwrap();
+        assert!(
+            status == 422 && why.contains(&format!("key `{key}`: an application of the admin app")),
+            "{why}"
+        );
+    }
+    assert_eq!(crate::testing::names(&world.hub.folders.tmp()), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_package_comes_up_and_a_broken_one_leaves_it_running_and_says_why() {
     let world = world();
     let (status, first) = post(&world, "instances/shop/package", package("one")).await;
     assert_eq!((status, first["state"].as_str()), (200, Some("running")), "{first}");
     let place = world.hub.folders.packages().join(first["release"].as_str().unwrap());
-    assert_eq!(std::fs::read_to_string(place.join("bin/app")).unwrap(), "one");
+    assert_eq!(std::fs::read_to_string(place.join("bin/app")).unwrap(), "#!/bin/sh\none");
 
     *world.house.breaks.lock().unwrap() = true;
     let says = |generation, line: &str| nexushub_proto::procmgr::LogEntry {

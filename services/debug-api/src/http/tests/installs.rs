@@ -26,14 +26,14 @@ async fn an_install_runs_the_app_once_however_often_it_is_asked_for() {
     );
     assert_eq!(status["metadata"]["hostName"], "shop.debug");
     let instance = world.fakes.instances.lock().unwrap()[&id].clone();
-    assert_eq!(std::fs::read(format!("{}/bin/app", instance.release)).unwrap(), b"v1");
+    assert_eq!(std::fs::read(format!("{}/bin/app", instance.release)).unwrap(), b"#!/bin/sh\nv1");
     assert!(instance.data.ends_with("/db") && std::path::Path::new(&instance.data).is_dir());
     assert!(!world.hub.folders.package(&id).exists(), "the archive has served");
 }
 
 #[tokio::test]
-async fn a_hot_reload_replaces_the_release_and_keeps_two() {
-    let world = world();
+async fn a_hot_reload_replaces_the_release_and_keeps_those_that_may_be_gone_back_to() {
+    let world = World::new(Config { keep_releases: 2, ..Config::default() });
     let id = world.create("a", "a").await;
     for version in ["v1", "v2", "v3", "v4"] {
         let (code, text) = world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
@@ -42,9 +42,9 @@ async fn a_hot_reload_replaces_the_release_and_keeps_two() {
         assert_eq!(world.push(&id, &package(version)).await.0, OK);
         world.until(&id, "running").await;
         let release = world.fakes.instances.lock().unwrap()[&id].release.clone();
-        assert_eq!(std::fs::read_to_string(format!("{release}/bin/app")).unwrap(), version);
+        assert!(std::fs::read_to_string(format!("{release}/bin/app")).unwrap().ends_with(version));
     }
-    assert_eq!(world.releases(&id).len(), 2);
+    assert_eq!(world.releases(&id).len(), 3);
     world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
     assert_eq!(world.push(&id, &package("v4")).await.0, OK, "unchanged content starts again");
     world.until(&id, "running").await;
@@ -126,7 +126,7 @@ async fn provider_is_asked_in_the_background_by_one_task_however_often_an_instal
 
 #[tokio::test(start_paused = true)]
 async fn what_is_settled_in_the_background_is_tidied_up() {
-    let world = World::new(Config { provider_wait_ms: 0, ..Config::default() });
+    let world = World::new(Config { provider_wait_ms: 0, keep_releases: 1, ..Config::default() });
     let id = world.create("a", "a").await;
     for version in ["v1", "v2"] {
         assert_eq!(world.push(&id, &package(version)).await.0, OK);
@@ -237,4 +237,36 @@ async fn a_restart_goes_on_with_uploads_installs_and_removals() {
     let world = world.restarted();
     world.until(&uploading, "running").await;
     assert!(!world.releases(&uploading).contains(&"half".to_owned()));
+}
+
+#[tokio::test]
+async fn a_manifest_is_what_the_instance_is_given_and_what_provider_refuses_of_it_changes_nothing() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let with = |manifest: &str| {
+        let own = ("nexushub.toml", manifest.as_bytes(), 0o644);
+        zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), own])
+    };
+    let manifest = "version = \"7\"\n[env]\nMODE = \"demo\"\n[limits]\nmemory_bytes = 33554432\n";
+    assert_eq!(world.push(&id, &with(manifest)).await.0, OK);
+    let given = world.fakes.instances.lock().unwrap()[&id].clone();
+    assert_eq!((given.env["MODE"].as_str(), given.limits.unwrap().memory_bytes), ("demo", 32 << 20));
+    assert_eq!((given.host_name.as_str(), given.display_name.as_str()), ("a", "A"), "as the developer said");
+    for (manifest, why) in [
+        ("hostname = \"login\"", "nexushub.toml, line 1: unknown field `hostname`"),
+        (
+            "[limits]\nmemory_bytes = 999999999999",
+            "key `limits.memory_bytes`: packages may ask for 1 to 536870912",
+        ),
+        ("driver = \"process\"", "packages may not choose process"),
+    ] {
+        let (code, text) = world.push(&id, &with(manifest)).await;
+        assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(text.starts_with("Package preparation failed: ") && text.contains(why), "{text}");
+    }
+    let reserved = Status::invalid_argument("variable `PORT` is set by the platform itself (key `env`)");
+    world.fakes.refusals.lock().unwrap().push(reserved);
+    let (_, text) = world.push(&id, &with("[env]\nPORT = \"1\"")).await;
+    assert!(text.starts_with("Installation failed: variable `PORT` is set by the platform itself"), "{text}");
+    assert_eq!((world.fakes.instances.lock().unwrap()[&id].clone(), world.releases(&id).len()), (given, 1));
 }

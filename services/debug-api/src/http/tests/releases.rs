@@ -1,0 +1,95 @@
+//! Releases, and the way back to one.
+
+use super::*;
+
+/// Id, state and health of each.
+async fn told(world: &World, id: &str) -> Vec<(String, String, bool)> {
+    let (code, text) = world.call("GET", &format!("/debug/application/{id}/releases"), "").await;
+    assert_eq!(code, OK, "{text}");
+    let text_of = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let releases = json(&text)["releases"].clone();
+    let releases = releases.as_array().unwrap().iter();
+    releases.map(|one| (text_of(&one["id"]), text_of(&one["state"]), one["healthy"] == true)).collect()
+}
+
+async fn back(world: &World, id: &str, query: &str) -> (StatusCode, String) {
+    world.call("POST", &format!("/debug/application/{id}/rollback{query}"), "").await
+}
+
+fn runs(world: &World, id: &str) -> String {
+    let release = world.fakes.instances.lock().unwrap()[id].release.clone();
+    let text = std::fs::read_to_string(format!("{release}/bin/app")).unwrap();
+    text.trim_start_matches("#!/bin/sh\n").to_owned()
+}
+
+#[tokio::test]
+async fn the_way_back_leads_past_what_never_came_up_to_what_did() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    assert_eq!(told(&world, &id).await, []);
+    let (code, text) = back(&world, &id, "").await;
+    assert_eq!(code, StatusCode::NOT_FOUND);
+    assert!(text.starts_with("No earlier release was healthy; name one"), "{text}");
+    world.push(&id, &package("v1")).await;
+    world.until_healthy(&id).await;
+    *world.fakes.breaks.lock().unwrap() = true;
+    for version in ["v2", "v3"] {
+        world.push(&id, &package(version)).await;
+    }
+    let all = told(&world, &id).await;
+    let states: Vec<_> = all.iter().map(|(_, state, healthy)| (state.as_str(), *healthy)).collect();
+    assert_eq!(states, [("current", false), ("earlier", false), ("earlier", true)]);
+    *world.fakes.breaks.lock().unwrap() = false;
+    let (code, text) = back(&world, &id, "").await;
+    assert_eq!((code, json(&text)["release"].as_str()), (OK, Some(&*all[2].0)), "{text}");
+    assert_eq!(runs(&world, &id), "v1");
+    let (code, text) = back(&world, "a", &format!("?release={}", all[0].0)).await;
+    assert_eq!((code, json(&text)["applicationId"].as_str()), (OK, Some(&*id)), "{text}");
+    assert_eq!(runs(&world, &id), "v3");
+    let (code, text) = back(&world, &id, "?release=none").await;
+    assert_eq!((code, text.starts_with("Release not found: none; see")), (StatusCode::NOT_FOUND, true));
+    assert_eq!(world.releases(&id).len(), 3, "nothing was unpacked again, nothing was lost");
+    assert_eq!(back(&world, "nobody", "").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_release_that_is_gone_back_to_is_known_when_its_package_is_installed_again() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v1", "v2"] {
+        world.push(&id, &package(version)).await;
+        world.until_healthy(&id).await;
+    }
+    assert_eq!(back(&world, &id, "").await.0, OK);
+    assert_eq!(runs(&world, &id), "v1");
+    assert_eq!(world.install(&id).await.0, OK, "what was uploaded last is installed again");
+    assert_eq!((runs(&world, &id), world.releases(&id).len()), ("v2".to_owned(), 2));
+    let current = told(&world, &id).await[0].0.clone();
+    world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
+    world.until(&id, "stopped").await;
+    assert_eq!(back(&world, &id, &format!("?release={current}")).await.0, OK, "the current one starts again");
+    world.until(&id, "running").await;
+}
+
+#[tokio::test]
+async fn a_rollback_that_provider_refuses_is_undone_and_one_that_it_misses_is_made_up_for() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v1", "v2"] {
+        world.push(&id, &package(version)).await;
+        world.until_healthy(&id).await;
+    }
+    let before = told(&world, &id).await;
+    world.fakes.refusals.lock().unwrap().push(Status::already_exists("host name a is taken"));
+    let (code, text) = back(&world, &id, "").await;
+    assert_eq!((code, &*text), (StatusCode::CONFLICT, "Installation failed: host name a is taken\n"));
+    assert_eq!((told(&world, &id).await, world.releases(&id).len()), (before.clone(), 2));
+    world.until(&id, "running").await;
+    assert_eq!(back(&world, &id, "").await.0, OK);
+    let world = world.restarted();
+    world.until(&id, "running").await;
+    assert_eq!(told(&world, &id).await[0].0, before[1].0, "a restart of the daemon changes nothing");
+    std::fs::remove_dir_all(world.hub.folders.release(&id, &before[0].0)).unwrap();
+    let (code, text) = back(&world, &id, "").await;
+    assert_eq!(code, StatusCode::NOT_FOUND, "{text}");
+}

@@ -1,0 +1,103 @@
+//! A package that is a zip archive. Strict on purpose: no data before or behind, no zip64, no name twice, so that nobody can read it
+//! in two ways.
+
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use zip::{ZipArchive, read::ZipFile, result::ZipError};
+
+use super::{
+    UnpackError, Unpacking,
+    judge::{Found, Sort},
+};
+
+/// What a zip archive begins with: its first entry, or the end record of one without entries.
+pub(crate) const MAGIC: [[u8; 4]; 2] = [*b"PK\x03\x04", END_SIGNATURE];
+const END_SIGNATURE: [u8; 4] = *b"PK\x05\x06";
+const ZIP64_LOCATOR: [u8; 4] = *b"PK\x06\x07";
+const END_SIZE: u64 = 22;
+const MAX_COMMENT: u64 = u16::MAX as u64;
+/// A directory record is 46 bytes and its name; this is generous for names and extra fields.
+const MAX_RECORD: u64 = 1024;
+
+/// Reads all entries.
+pub(crate) fn read<R: Read + Seek>(
+    mut file: R,
+    size: u64,
+    unpacking: &mut Unpacking<'_>,
+) -> Result<(), UnpackError> {
+    let entries = judge_end(&mut file, size, unpacking.limits().entries)?;
+    let mut zip = ZipArchive::new(BufReader::new(file))
+        .map_err(|error| UnpackError::Archive("zip", error.to_string()))?;
+    if zip.has_duplicate_names() || zip.len() as u64 != entries {
+        return Err(UnpackError::Duplicate("a name occurs twice in the archive's directory".to_owned()));
+    }
+    for index in 0..zip.len() {
+        let mut entry = zip.by_index(index).map_err(|error| broken(&format!("entry {index}"), error))?;
+        let (name, sort, mode) = (entry.name_raw().to_vec(), sort(&entry), mode(&entry));
+        unpacking.take(&Found { name: &name, sort, mode }, &mut entry)?;
+    }
+    Ok(())
+}
+
+fn sort<R: Read>(entry: &ZipFile<'_, R>) -> Sort {
+    match entry.unix_mode().unwrap_or(0) & 0o170_000 {
+        _ if entry.encrypted() => Sort::Encrypted,
+        0o120_000 => Sort::Symlink,
+        0o040_000 | 0 if entry.is_dir() => Sort::Folder,
+        0o100_000 | 0 if !entry.is_dir() => Sort::File,
+        _ => Sort::Other,
+    }
+}
+
+/// Archives made elsewhere than on Unix say no rights; what the reader makes of theirs is a guess.
+fn mode<R: Read>(entry: &ZipFile<'_, R>) -> Option<u32> {
+    entry.unix_mode().filter(|mode| entry.system() == zip::System::Unix && mode & 0o777 != 0)
+}
+
+/// The end record, read by ourselves first: the directory's size bounds the memory that reading it takes.
+fn judge_end<R: Read + Seek>(file: &mut R, size: u64, max_entries: u32) -> Result<u64, UnpackError> {
+    let bad = |why: &str| UnpackError::Archive("zip", why.to_owned());
+    let tail_at = size.saturating_sub(END_SIZE + MAX_COMMENT);
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(tail_at))
+        .and_then(|_| file.read_to_end(&mut tail))
+        .map_err(|source| UnpackError::Read { entry: "the end of the archive".to_owned(), source })?;
+    let at = tail
+        .windows(4)
+        .rposition(|window| window == END_SIGNATURE)
+        .ok_or_else(|| bad("it has no end record; was it cut off?"))?;
+    let record = tail[at..].first_chunk::<22>().ok_or_else(|| bad("its end record is cut off"))?;
+    let short = |at: usize| u64::from(u16::from_le_bytes([record[at], record[at + 1]]));
+    let long = |at: usize| {
+        u64::from(u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]))
+    };
+    let (entries, directory, offset, comment) = (short(10), long(12), long(16), short(20));
+    let end_at = tail_at + at as u64;
+    if entries > u64::from(max_entries) {
+        return Err(UnpackError::Entries { found: entries, limit: max_entries });
+    }
+    let zip64 =
+        at.checked_sub(20).and_then(|locator| tail.get(locator..locator + 4)) == Some(&ZIP64_LOCATOR[..]);
+    if zip64 || directory == u64::from(u32::MAX) || offset == u64::from(u32::MAX) {
+        return Err(bad("zip64 archives are not accepted"));
+    }
+    if end_at + END_SIZE + comment != size
+        || offset + directory != end_at
+        || short(4) != 0
+        || short(8) != entries
+    {
+        return Err(bad("its end record doesn't fit the file"));
+    }
+    if directory > entries.saturating_mul(MAX_RECORD) {
+        return Err(bad("its directory is oversized"));
+    }
+    file.rewind().map_err(|source| UnpackError::Read { entry: "the archive".to_owned(), source })?;
+    Ok(entries)
+}
+
+fn broken(entry: &str, error: ZipError) -> UnpackError {
+    match error {
+        ZipError::Io(source) => UnpackError::Read { entry: entry.to_owned(), source },
+        other => UnpackError::Archive("zip", format!("{entry}: {other}")),
+    }
+}
