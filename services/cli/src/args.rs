@@ -14,6 +14,7 @@ use crate::{
     pause::{Pause, Resume},
     plan::{Apply, Plan},
     push::Push,
+    releases::{Releases, Rollback},
     restart::Restart,
     status::Status,
 };
@@ -106,9 +107,15 @@ pub(crate) enum Command {
     Apply(Apply),
     /// Upload an app, install it, and wait until it answers
     ///
-    /// The folder or archive holds the executable bin/app and, if it likes, files to serve below static/. Pushing what
-    /// runs already changes nothing.
+    /// The folder or archive holds the executable bin/app and, if it likes, files to serve below static/ and a manifest,
+    /// nexushub.toml. Pushing what runs already changes nothing.
     Push(Push),
+    /// Show which releases of a pushed app are kept
+    Releases(Releases),
+    /// Go back to an earlier release of a pushed app, and wait until it answers
+    ///
+    /// To the last one that was healthy, or to the one that is named. What runs goes on until the other one answers.
+    Rollback(Rollback),
     /// Print the operators' token of a daemon, for grpcurl and the like
     #[command(
         after_help = "Example:\n  grpcurl -unix -plaintext -authority localhost \\\n    -H \"authorization: Bearer $(nexushub secret procmgr)\" RUN/procmgr.sock list"

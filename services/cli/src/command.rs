@@ -10,7 +10,7 @@ use crate::{
     failure::{Failure, OK},
     logs, man, metrics, out, pause,
     place::Place,
-    plan, push, restart, status, up,
+    plan, push, releases, restart, status, up,
 };
 
 /// Does what the command line says.
@@ -56,6 +56,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Plan(args) => wait(plan::plan(&place(global)?, &args)),
         Command::Apply(args) => wait(plan::apply(&place(global)?, &args)),
         Command::Push(args) => wait(push::run(&place(global)?, &args)),
+        Command::Releases(args) => wait(releases::releases(&place(global)?, &args)),
+        Command::Rollback(args) => wait(releases::rollback(&place(global)?, &args)),
     }
 }
 

@@ -23,6 +23,7 @@ mod place;
 mod plan;
 mod process;
 mod push;
+mod releases;
 mod restart;
 mod rpc;
 mod status;

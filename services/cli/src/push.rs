@@ -16,7 +16,7 @@ use crate::{
     package::Package,
     place::Place,
     rpc,
-    upload::{Description, Remote},
+    upload::{Description, Remote, Standing},
 };
 
 /// Lines of its log that are shown of an app that does not answer.
@@ -24,8 +24,8 @@ const LAST_LINES: u32 = 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Push {
-    /// Folder of the app (bin/app, static/…), or a zip archive of one
-    #[arg(value_name = "DIR|ZIP")]
+    /// Folder of the app (bin/app, static/…), or an archive of one (zip or tar.zst)
+    #[arg(value_name = "DIR|ARCHIVE")]
     path: PathBuf,
     /// What to call it; lower-cased it is the host name
     #[arg(long, value_name = "NAME")]
@@ -44,24 +44,15 @@ pub(crate) struct Push {
 /// `nexushub push`
 pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     let platform = place.platform()?;
-    let (base, listen) = (&platform.base_domain, platform.listen);
+    let base = &platform.base_domain;
     let description = Description::of(&args.name, args.host_name.as_deref(), &Zone::from(&platform))?;
     let mut package = Package::open(&args.path)?;
-    let token = place.token("debug-api")?;
-    let url = args.url.clone().unwrap_or_else(|| format!("https://debug.{base}:{}", listen.port()));
-    let target = Target::parse(&url, listen)?;
-    let port = target.port;
-    let client = Client::new(target, &place.ca_file()?, &token)?;
+    let port = target(place, args.url.as_deref())?.port;
+    let client = client(place, args.url.as_deref())?;
     let app = bring(place, &client, &description, &mut package).await?;
     app.install().await?;
     if let Err(standing) = app.await_up(Duration::from_secs(args.timeout)).await {
-        // Of one that ended procmgr has told; one that hangs has its log only.
-        let said = Some(standing.last_words()).filter(|words| !words.is_empty());
-        let said = match said {
-            Some(words) => words,
-            None => logs::last_lines(place, &app.id, LAST_LINES).await,
-        };
-        for line in said {
+        for line in last_words(place, &app.id, &standing).await {
             out::tell(&format!("  {line}"));
         }
         let hint =
@@ -70,6 +61,26 @@ pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     }
     out::say(&format!("{} answers at https://{}.{base}:{port}/", args.name, description.host_name))?;
     Ok(OK)
+}
+
+/// The platform's address for developers.
+fn target(place: &Place, url: Option<&str>) -> Result<Target, Failure> {
+    let platform = place.platform()?;
+    let own = || format!("https://debug.{}:{}", platform.base_domain, platform.listen.port());
+    Target::parse(&url.map_or_else(own, str::to_owned), platform.listen)
+}
+
+/// Who asks there.
+pub(crate) fn client(place: &Place, url: Option<&str>) -> Result<Client, Failure> {
+    Client::new(target(place, url)?, &place.ca_file()?, &place.token("debug-api")?)
+}
+
+/// What an app that does not answer said last. Of one that ended procmgr has told; one that hangs has its log only.
+pub(crate) async fn last_words(place: &Place, id: &str, standing: &Standing) -> Vec<String> {
+    match standing.last_words() {
+        words if words.is_empty() => logs::last_lines(place, id, LAST_LINES).await,
+        words => words,
+    }
 }
 
 /// The application on the platform, holding the package.

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{Method, StatusCode};
 use nexushub_chassis::names::{HostName, Zone, is_label, shown};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     failure::Failure,
     https::{Answer, Ask, Client},
     package::Package,
+    releases::Release,
     table::one_line,
 };
 
@@ -138,13 +139,7 @@ impl<'c> Remote<'c> {
         let ask = Ask { method: Method::POST, path, content_type, fields: &[], body: body.into() };
         let answer = send(client, ask).await?;
         let answer = expect(answer, "create the application")?;
-        let created: Created = serde_json::from_slice(&answer.body).map_err(|error| {
-            Failure::new(
-                format!("the platform's answer is not understood: {error}"),
-                "is it a NexusHub platform?",
-            )
-        })?;
-        Ok(Self { client, id: created.id })
+        understood(&answer).map(|Created { id }| Self { client, id })
     }
 
     /// One that exists.
@@ -236,6 +231,40 @@ impl<'c> Remote<'c> {
         expect(answer, "install the package").map(drop)
     }
 
+    /// The releases that are kept.
+    pub(crate) async fn releases(&self) -> Result<Vec<Release>, Failure> {
+        #[derive(Deserialize)]
+        struct Kept {
+            releases: Vec<Release>,
+        }
+        let answer = expect(self.ask(Method::GET, "releases").await?, "list the releases")?;
+        understood(&answer).map(|Kept { releases }| releases)
+    }
+
+    /// Goes back to a release, and says which it is.
+    pub(crate) async fn roll_back(&self, release: Option<&str>) -> Result<String, Failure> {
+        #[derive(Deserialize)]
+        struct Back {
+            release: String,
+        }
+        let plain = |release: &&str| {
+            !release.is_empty() && release.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        let what = match release {
+            None => "rollback".to_owned(),
+            Some(release) if plain(&release) => format!("rollback?release={release}"),
+            Some(_) => {
+                return Err(Failure::usage("that is no release", "say one that `nexushub releases` shows"));
+            }
+        };
+        let answer = self.ask(Method::POST, &what).await?;
+        let why = (answer.status == StatusCode::NOT_FOUND).then(|| answer.text());
+        match why {
+            Some(why) => Err(Failure::new(why, "nexushub releases shows those that are kept")),
+            None => understood(&expect(answer, "roll back")?).map(|Back { release }| release),
+        }
+    }
+
     /// Waits until it answers; what it is like when it does, or when there is no more hope or time.
     pub(crate) async fn await_up(&self, patience: Duration) -> Result<(), Standing> {
         let began = Instant::now();
@@ -262,6 +291,15 @@ impl<'c> Remote<'c> {
         send(self.client, Ask { method, path: &path, content_type: "", fields: &[], body: Bytes::new() })
             .await
     }
+}
+
+fn understood<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        Failure::new(
+            format!("the platform's answer is not understood: {error}"),
+            "is it a NexusHub platform?",
+        )
+    })
 }
 
 /// Asks, and asks again while the platform can't answer.
