@@ -33,6 +33,7 @@ mod pauses;
 mod push;
 mod redirect;
 mod reflection;
+mod releases;
 mod roll;
 mod routes;
 mod routing;

@@ -85,6 +85,24 @@ impl Package {
     }
 }
 
+/// A tar of these names, contents and modes, compressed with Zstandard.
+///
+/// # Panics
+/// When a name does not fit into a tar.
+#[must_use]
+pub fn tar_zst(entries: &[(&str, &[u8], u32)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content, mode) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_mode(*mode);
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        tar.append(&header, *content).unwrap();
+    }
+    zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap()
+}
+
 /// Stored, not deflated: packing is not what is tested, and slow in a debug build.
 fn options(mode: u32) -> SimpleFileOptions {
     SimpleFileOptions::default()
