@@ -127,7 +127,7 @@ async fn a_stopped_application_says_so_and_a_deleted_one_is_gone() {
     let stopped = developer.post(&id, "/stop").await;
     assert!(stopped.status.is_success(), "{}", stopped.text());
     assert!(process.ended_within(nexushub_e2e::HANG));
-    assert_eq!(developer.status(&id).await["status"], "stopped");
+    developer.until(&id, "stopped").await;
     assert_eq!(developer.post(&id, "/install").await.status, 200);
     let app = runs_at(&platform, "shop.debug", Some(app.pid)).await;
     let process = Process::open(app.pid).unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::{Answer, Failure, Https, Platform, Protocol, package::md5};
+use crate::{Answer, Failure, Https, Platform, Protocol, package::md5, soon};
 
 /// Largest piece of an upload.
 pub const CHUNK: usize = 2 << 20;
@@ -170,6 +170,24 @@ impl Developer {
         let answer = self.post(&id, "/install").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         id
+    }
+
+    /// All applications.
+    ///
+    /// # Panics
+    /// When they are not told.
+    pub async fn list(&self) -> Vec<Value> {
+        let answer = self.call(Method::GET, "/debug/application", "text/plain", "").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["applications"].as_array().unwrap().clone()
+    }
+
+    /// Waits until its status says so.
+    ///
+    /// # Panics
+    /// When it never does.
+    pub async fn until(&self, id: &str, word: &str) {
+        soon(word, async { while self.status(id).await["status"] != word {} }).await;
     }
 
     /// The application's status.

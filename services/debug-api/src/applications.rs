@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,7 @@ use crate::{
     disk::Gauge,
     error::{ApiError, StorageError},
     folders::{Folders, blocking, remove_all},
+    front_end::FrontEnds,
     live::Live,
     names::Asked,
     peers::Peers,
@@ -42,6 +43,29 @@ pub(crate) struct App {
     /// Whoever makes provider agree with the record need not wait any longer before the next try.
     pub(crate) unsettled: Notify,
     settling: AtomicBool,
+    /// Who reads its log now.
+    readers: AtomicUsize,
+}
+
+/// Somebody who reads an application's log. It does not expire meanwhile, and its time begins anew when they leave.
+pub(crate) struct Reading {
+    hub: Arc<Hub>,
+    app: Arc<App>,
+}
+
+impl Reading {
+    pub(crate) fn begin(hub: &Arc<Hub>, app: &Arc<App>) -> Self {
+        app.readers.fetch_add(1, Ordering::AcqRel);
+        Self { hub: Arc::clone(hub), app: Arc::clone(app) }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.app.touch();
+        self.app.readers.fetch_sub(1, Ordering::AcqRel);
+        self.hub.expiry.notify_one();
+    }
 }
 
 /// The one that makes provider agree with an application's record.
@@ -63,6 +87,8 @@ pub(crate) struct AppState {
     pub(crate) transfers: BTreeMap<String, Arc<Transfer>>,
     /// When somebody last cared.
     pub(crate) active: Instant,
+    /// Its end has been announced since.
+    pub(crate) warned: bool,
 }
 
 impl App {
@@ -75,11 +101,12 @@ impl App {
         let now = Instant::now();
         Arc::new(Self {
             id: record.id.clone(),
-            state: Mutex::new(AppState { record, upload, received: now, transfers, active: now }),
+            state: Mutex::new(AppState { record, upload, received: now, transfers, active: now, warned: false }),
             work: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),
             unsettled: Notify::new(),
             settling: AtomicBool::new(false),
+            readers: AtomicUsize::new(0),
         })
     }
 
@@ -102,7 +129,13 @@ impl App {
 
     /// Restarts the expiry.
     pub(crate) fn touch(&self) {
-        self.state().active = Instant::now();
+        let mut state = self.state();
+        (state.active, state.warned) = (Instant::now(), false);
+    }
+
+    /// Whether somebody reads its log now.
+    pub(crate) fn is_read(&self) -> bool {
+        self.readers.load(Ordering::Acquire) > 0
     }
 
     /// Which package it has, for people: the digest of the file that was uploaded last.
@@ -121,6 +154,7 @@ impl App {
 pub(crate) struct Hub {
     pub(crate) config: Config,
     pub(crate) zone: Zone,
+    pub(crate) front_ends: FrontEnds,
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
@@ -144,6 +178,7 @@ pub(crate) struct Hub {
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) zone: Zone,
+    pub(crate) front_ends: FrontEnds,
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) live: watch::Receiver<Live>,
@@ -164,6 +199,7 @@ impl Hub {
             creating: tokio::sync::Mutex::new(()),
             config: parts.config,
             zone: parts.zone,
+            front_ends: parts.front_ends,
             folders: parts.folders,
             peers: parts.peers,
             live: parts.live,
@@ -217,13 +253,17 @@ impl Hub {
     }
 
     /// A new application; one of the same appId is removed first.
-    pub(crate) async fn create(self: &Arc<Self>, asked: &Asked) -> Result<Arc<App>, ApiError> {
+    pub(crate) async fn create(self: &Arc<Self>, asked: Asked) -> Result<Arc<App>, ApiError> {
         if !asked.complete() {
             return Err(ApiError::Fields);
         }
-        let description = asked.judge(&self.zone, &self.config.reserved_hosts).map_err(ApiError::Name)?;
         let _creating = self.creating.lock().await;
         let apps = self.list();
+        let others = apps.iter().map(|app| app.record().description).filter(|other| !asked.is_of(&other.app_id));
+        let taken: Vec<String> = others.map(|other| other.host_name.to_string()).collect();
+        let asked = asked.with_host(|host| taken.iter().any(|name| name == host));
+        let judged = asked.judge(&self.zone, &self.config.reserved_hosts, &self.front_ends);
+        let description = judged.map_err(ApiError::Name)?;
         let same = |app: &&Arc<App>| app.state().record.description.app_id == description.app_id;
         let taken = apps.iter().filter(|app| !same(app)).find_map(|app| {
             let other = app.record().description;
@@ -300,7 +340,7 @@ impl Hub {
                 Err(_) => tokio::time::sleep(retry.wait()).await,
             }
         }
-        self.ended(&app.id).await;
+        self.ended(&app.id, Duration::from_millis(self.config.stop_wait_ms)).await;
         let _working = app.work.lock().await;
         let (folders, id) = (self.folders.clone(), app.id.clone());
         let cleared = blocking(move || {
@@ -319,10 +359,9 @@ impl Hub {
     }
 
     /// Waits until procmgr says that the app's process has ended, within reason.
-    pub(crate) async fn ended(&self, id: &str) -> bool {
+    pub(crate) async fn ended(&self, id: &str, patience: Duration) -> bool {
         let mut live = self.live.clone();
         let ended = live.wait_for(|live| live.is_gone(id));
-        let patience = Duration::from_millis(self.config.stop_wait_ms);
         tokio::time::timeout(patience, ended).await.is_ok_and(|ended| ended.is_ok())
     }
 

@@ -23,6 +23,10 @@ pub struct Config {
     pub egress: String,
     /// Relative host names that no debug app may claim.
     pub reserved_hosts: Vec<String>,
+    /// First port at which a front-end server of a developer's may be forwarded to.
+    pub static_port_first: u16,
+    /// Last such port.
+    pub static_port_last: u16,
     /// Applications at the same time.
     pub max_applications: usize,
     /// A whole package.
@@ -65,12 +69,14 @@ pub struct Config {
     pub keep_releases: usize,
     /// How long provider may be away during an install before the client is told.
     pub provider_wait_ms: u64,
-    /// How long a stop waits for the app's end before it answers 202, and a removal before it deletes the app's files.
+    /// How long a removal waits for the app's end before it deletes the app's files.
     pub stop_wait_ms: u64,
     /// Starts since the last stable run from which on a starting app counts as failed.
     pub failed_after: u32,
     /// An app that nobody asked about for so long is removed; 0 = never.
     pub expiry_s: u64,
+    /// So long before it that is announced; 0 = not at all.
+    pub expiry_warning_s: u64,
     /// Log streams at the same time.
     pub max_log_streams: usize,
     /// Log lines that a new stream starts with.
@@ -91,6 +97,8 @@ impl Default for Config {
             driver: "auto".to_owned(),
             egress: "none".to_owned(),
             reserved_hosts: ["login", "admin", "internal", "localhost"].map(str::to_owned).to_vec(),
+            static_port_first: 1024,
+            static_port_last: 9999,
             max_applications: 64,
             max_package_bytes: 512 << 20,
             max_chunk_bytes: 32 << 20,
@@ -115,6 +123,7 @@ impl Default for Config {
             stop_wait_ms: 15_000,
             failed_after: 3,
             expiry_s: 3_600,
+            expiry_warning_s: 300,
             max_log_streams: 64,
             log_history: 50,
             max_log_line_bytes: 256 << 10,
@@ -173,6 +182,11 @@ impl Config {
         (self.expiry_s > 0).then(|| Duration::from_secs(self.expiry_s))
     }
 
+    /// How long before its expiry an app's end is announced.
+    pub(crate) fn expiry_warning(&self) -> Option<Duration> {
+        (self.expiry_warning_s > 0).then(|| Duration::from_secs(self.expiry_warning_s))
+    }
+
     pub(crate) fn upload_life(&self) -> Duration {
         Duration::from_secs(self.upload_life_s)
     }
@@ -191,6 +205,10 @@ impl Config {
         }
         if self.egress().is_none() {
             return wrong("egress", format!("unknown egress `{}`", self.egress), "none or internet");
+        }
+        if self.static_port_first == 0 || self.static_port_first > self.static_port_last {
+            let msg = format!("{} to {} are no ports", self.static_port_first, self.static_port_last);
+            return wrong("static_port_first", msg, "from 1 to static_port_last");
         }
         let bounds = [
             ("max_applications", self.max_applications as u64),
@@ -251,6 +269,8 @@ mod tests {
         assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.max_chunks"));
         for config in [
             Config { max_entries: 70_000, ..Config::default() },
+            Config { static_port_first: 0, ..Config::default() },
+            Config { static_port_first: 5000, static_port_last: 4999, ..Config::default() },
             Config { upload_life_s: 0, ..Config::default() },
             Config { upload_life_s: u64::MAX, ..Config::default() },
             Config { max_upload_disk_percent: 101, ..Config::default() },

@@ -167,7 +167,7 @@ impl ApiError {
                 | NameError::DisplayName
                 | NameError::DbName
                 | NameError::HostName(..)
-                | NameError::StaticUrl,
+                | NameError::StaticUrl(_),
             )
             | Self::Form
             | Self::Parameters

@@ -13,18 +13,19 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use nexushub_chassis::credentials::Credentials;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     applications::{App, Hub},
     audit::Asker,
     auth,
     error::ApiError,
-    files,
+    expiry, files,
     folders::unhurried,
     install, logs,
     names::Asked,
     receive::{self, Received},
-    record::rfc3339,
+    record::{millis, now_ms, rfc3339},
     releases,
     status::Word,
 };
@@ -87,6 +88,9 @@ struct Application {
     static_service_url: Option<String>,
     status: Word,
     created_at: String,
+    /// When it is removed unless somebody cares; said to those who ask, which puts off nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
 }
 
 impl Application {
@@ -102,7 +106,14 @@ impl Application {
             static_service_url: description.static_service_url,
             status,
             created_at: rfc3339(record.created_unix_ms),
+            expires_at: None,
         }
+    }
+
+    fn with_expiry(hub: &Hub, app: &App) -> Self {
+        let due = expiry::due(hub, app).map(|due| due.saturating_duration_since(Instant::now()));
+        let at = due.map(|left| now_ms().saturating_add_unsigned(millis(left)));
+        Self { expires_at: at.map(rfc3339), ..Self::of(hub, app) }
     }
 }
 
@@ -173,7 +184,7 @@ async fn create(State(hub): State<Arc<Hub>>, asker: Asker, request: Request) -> 
     let asked: Asked = serde_json::from_slice(&body).map_err(|_| ApiError::Body)?;
     // A client that hangs up now must not leave the older application removed and the new one not made.
     let created = unhurried(async move {
-        let created = hub.create(&asked).await.map(|app| Application::of(&hub, &app));
+        let created = hub.create(asked).await.map(|app| Application::of(&hub, &app));
         let id = created.as_ref().map_or("", |app| app.id.as_str()).to_owned();
         asker.noted(&hub.audit, ("application.create", &id), created, |app| format!("at {}", app.host_name))
     });
@@ -181,12 +192,12 @@ async fn create(State(hub): State<Arc<Hub>>, asker: Asker, request: Request) -> 
 }
 
 async fn list(State(hub): State<Arc<Hub>>) -> Response {
-    let applications = hub.list().iter().map(|app| Application::of(&hub, app)).collect();
+    let applications = hub.list().iter().map(|app| Application::with_expiry(&hub, app)).collect();
     json(StatusCode::OK, &Applications { applications })
 }
 
 async fn show(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {
-    json(StatusCode::OK, &Application::of(&hub, &app))
+    json(StatusCode::OK, &Application::with_expiry(&hub, &app))
 }
 
 async fn delete(

@@ -29,6 +29,9 @@ use crate::{
 /// Between two tries to make provider agree, at most.
 const SETTLE_EVERY: Duration = Duration::from_secs(30);
 
+/// How long a stop waits for the app's end: clients expect an answer at once, and ask for the status from then on.
+const STOP_ANSWER: Duration = Duration::from_millis(500);
+
 /// What an install came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Installed {
@@ -217,6 +220,8 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
     let folders = &hub.folders;
     let release = record.release.as_ref().map(|release| folders.release(&record.id, &release.name));
     let description = &record.description;
+    // An address that was accepted once may be none that is forwarded to now.
+    let front_end = description.static_service_url.as_deref().and_then(|url| hub.front_ends.port(url).ok());
     let mut instance = Instance {
         id: record.id.clone(),
         app_id: description.app_id.to_string(),
@@ -228,7 +233,7 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
         egress: hub.config.egress().unwrap_or_default().into(),
         origin: Origin::Debug.into(),
         static_service_url: description.static_service_url.clone().unwrap_or_default(),
-        debug_port: description.debug_port().into(),
+        debug_port: front_end.map_or(0, u32::from),
         ..Instance::default()
     };
     if let Some(release) = &record.release {
@@ -348,7 +353,7 @@ pub(crate) async fn stop(hub: &Arc<Hub>, app: &Arc<App>) -> Result<bool, ApiErro
                 return Ok(false);
             }
         }
-        Ok(hub.ended(&app.id).await)
+        Ok(hub.ended(&app.id, STOP_ANSWER).await)
     })
     .await
 }

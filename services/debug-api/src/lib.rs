@@ -31,6 +31,7 @@ mod expiry;
 mod fields;
 mod files;
 mod folders;
+mod front_end;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod http;
@@ -107,13 +108,16 @@ impl Daemon for DebugApi {
             header_timeout: Duration::from_millis(config.header_timeout_ms),
         };
         let shutdown = chassis.shutdown.clone();
-        let zone = Zone::from(&chassis.setup.platform);
+        let platform = &chassis.setup.platform;
+        let zone = Zone::from(platform);
+        let front_ends = front_end::FrontEnds::of(&config, front_end::own_ports(platform));
         let histories = platform::history::Histories::default();
         vital.spawn("history", platform::history::keep(histories.clone(), live.clone(), shutdown.clone()));
         let (audit, disk) = (chassis.audit.clone(), Arc::new(disk::free));
         let parts = applications::Parts {
             config,
             zone,
+            front_ends,
             folders,
             peers,
             live,

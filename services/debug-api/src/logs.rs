@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::{
-    applications::{App, Hub},
+    applications::{App, Hub, Reading},
     error::ApiError,
     peers::Flow,
     record::{Wanted, now_ms, rfc3339},
@@ -69,17 +69,9 @@ struct Subject {
     gone: CancellationToken,
     /// A developer's application, which doesn't expire while its log is read; its stream has the contract's form. The platform's
     /// own form has no names of events, and comments for signs of life.
-    app: Option<Arc<App>>,
+    developers: Option<Reading>,
     /// Whether it goes on with what is written from now on.
     follow: bool,
-}
-
-impl Subject {
-    fn touch(&self) {
-        if let Some(app) = &self.app {
-            app.touch();
-        }
-    }
 }
 
 /// Opens the stream of a developer's application.
@@ -92,7 +84,7 @@ pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) ->
         return Err(ApiError::NotRunning);
     }
     let (id, gone, tail) = (app.id.clone(), app.gone.clone(), hub.config.log_history);
-    let subject = Subject { id, gone, app: Some(app), follow: true };
+    let subject = Subject { id, gone, developers: Some(Reading::begin(&hub, &app)), follow: true };
     let (first, position) = begin(&hub, &subject, tail, headers).await;
     if wanted != Wanted::Run && first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
         return Err(ApiError::NoLog);
@@ -115,7 +107,7 @@ pub(crate) async fn of_instance(
 ) -> Result<Response, ApiError> {
     let limit = hub.config.max_log_streams;
     let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))?;
-    let subject = Subject { id, gone: CancellationToken::new(), app: None, follow };
+    let subject = Subject { id, gone: CancellationToken::new(), developers: None, follow };
     let (first, position) = begin(&hub, &subject, tail, headers).await;
     if first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
         return Err(ApiError::NoLog);
@@ -197,7 +189,7 @@ impl Tail {
     }
 
     async fn follow(&mut self, first: Result<Flow<ReadLogResponse>, Status>) -> Result<Infallible, Hangup> {
-        if self.subject.app.is_some() {
+        if self.subject.developers.is_some() {
             let message = format!("Log stream started for application {}", self.subject.id);
             self.system(None, &message).await?;
         }
@@ -291,16 +283,14 @@ impl Tail {
         self.send(self.named(event(position, &line))).await
     }
 
-    /// Also a sign that somebody is there: an app whose log is read doesn't expire.
     async fn keepalive(&self) -> Result<(), Hangup> {
-        self.subject.touch();
-        let sign = if self.subject.app.is_some() { "event: keepalive\n\n" } else { ": keepalive\n\n" };
+        let sign = if self.subject.developers.is_some() { "event: keepalive\n\n" } else { ": keepalive\n\n" };
         self.send(sign.to_owned()).await
     }
 
     /// The frame with the name of its event, where the contract has one.
     fn named(&self, frame: String) -> String {
-        if self.subject.app.is_some() { format!("event: log\n{frame}") } else { frame }
+        if self.subject.developers.is_some() { format!("event: log\n{frame}") } else { frame }
     }
 
     async fn send(&self, frame: String) -> Result<(), Hangup> {

@@ -4,12 +4,16 @@
 
 use std::fmt;
 
-use nexushub_chassis::names::{HostName, HostNameError, HttpUrl, Zone};
+use nexushub_chassis::names::{HostName, HostNameError, Zone};
 use serde::{Deserialize, Serialize};
+
+use crate::front_end::{BadFrontEnd, FrontEnds};
 
 const MAX_APP_ID: usize = 64;
 const MAX_DISPLAY_NAME: usize = 128;
 const MAX_DB_NAME: usize = 128;
+/// Characters of a host name that is made of an appId; a number may follow them.
+const MAX_MADE: usize = 56;
 
 /// Why a name was refused; the message names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,8 +30,8 @@ pub(crate) enum NameError {
     HostName(HostNameError, String),
     #[error("Host name {0} is reserved by the platform; choose another")]
     Reserved(String),
-    #[error("Invalid staticServiceUrl: use http:// or https:// with a host, such as http://localhost:5173")]
-    StaticUrl,
+    #[error("Invalid staticServiceUrl: {0}")]
+    StaticUrl(BadFrontEnd),
 }
 
 /// The client's name of an application.
@@ -79,14 +83,32 @@ pub(crate) struct Description {
 }
 
 impl Asked {
-    /// The four that the contract requires.
+    /// Those that the contract requires, but for the host name, which is made where it is missing.
     pub(crate) fn complete(&self) -> bool {
-        [&self.app_id, &self.display_name, &self.host_name, &self.db_name]
-            .iter()
-            .all(|field| field.as_ref().is_some_and(|text| !text.is_empty()))
+        [&self.app_id, &self.display_name, &self.db_name].into_iter().all(said)
     }
 
-    pub(crate) fn judge(&self, zone: &Zone, reserved: &[String]) -> Result<Description, NameError> {
+    /// Whether it calls the application so.
+    pub(crate) fn is_of(&self, app_id: &AppId) -> bool {
+        self.app_id.as_deref() == Some(app_id.as_str())
+    }
+
+    /// The same, with a host name made of the appId if it says none: the first of its kind that is free.
+    pub(crate) fn with_host(mut self, is_taken: impl Fn(&str) -> bool) -> Self {
+        if !said(&self.host_name) {
+            let app_id = self.app_id.as_deref().unwrap_or_default();
+            let mut names = (1_u32..).map(|number| made_host(app_id, number));
+            self.host_name = names.find(|name| !is_taken(name));
+        }
+        self
+    }
+
+    pub(crate) fn judge(
+        &self,
+        zone: &Zone,
+        reserved: &[String],
+        front_ends: &FrontEnds,
+    ) -> Result<Description, NameError> {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let host_name = HostName::parse(&text(&self.host_name), zone).map_err(|why| match why {
             HostNameError::Reserved(name) => NameError::Reserved(name),
@@ -107,21 +129,24 @@ impl Asked {
             return Err(NameError::DbName);
         }
         let static_service_url = Some(text(&self.static_service_url)).filter(|url| !url.is_empty());
-        if static_service_url.as_deref().is_some_and(|url| HttpUrl::parse(url).is_none()) {
-            return Err(NameError::StaticUrl);
+        if let Some(url) = &static_service_url {
+            front_ends.port(url).map_err(NameError::StaticUrl)?;
         }
         let app_id = AppId::parse(&text(&self.app_id))?;
         Ok(Description { app_id, display_name, host_name, db_name, static_service_url, keep: self.keep })
     }
 }
 
-impl Description {
-    /// The port of a static service on this machine, 0 without one.
-    pub(crate) fn debug_port(&self) -> u16 {
-        let local = |url: &HttpUrl<'_>| !url.tls && ["localhost", "127.0.0.1"].contains(&url.host);
-        let url = self.static_service_url.as_deref().and_then(HttpUrl::parse).filter(local);
-        url.and_then(|url| url.port).unwrap_or(0)
-    }
+fn said(field: &Option<String>) -> bool {
+    field.as_ref().is_some_and(|text| !text.is_empty())
+}
+
+/// The host name for an appId: `shop.debug` for `debug-shop`, as the contract's clients name theirs.
+fn made_host(app_id: &str, number: u32) -> String {
+    let label = |char: char| if char.is_ascii_alphanumeric() { char.to_ascii_lowercase() } else { '-' };
+    let name: String = app_id.strip_prefix("debug-").unwrap_or(app_id).chars().map(label).take(MAX_MADE).collect();
+    let name = Some(name.trim_matches('-')).filter(|name| !name.is_empty()).unwrap_or("app");
+    if number == 1 { format!("{name}.debug") } else { format!("{name}-{number}.debug") }
 }
 
 /// Letters, digits and `._-`, no leading dot: safe as one path component.
@@ -137,8 +162,9 @@ mod tests {
     use super::*;
 
     fn asked(json: &str) -> Result<Description, NameError> {
-        let reserved = crate::config::Config::default().reserved_hosts;
-        serde_json::from_str::<Asked>(json).unwrap().judge(&Zone::new("yesterday.localhost", 8443), &reserved)
+        let config = crate::config::Config::default();
+        let (zone, front_ends) = (Zone::new("yesterday.localhost", 8443), FrontEnds::of(&config, []));
+        serde_json::from_str::<Asked>(json).unwrap().judge(&zone, &config.reserved_hosts, &front_ends)
     }
 
     #[test]
@@ -174,33 +200,39 @@ mod tests {
         assert_eq!(with("displayName", " "), Err(NameError::DisplayName));
         assert_eq!(with("dbName", "../x"), Err(NameError::DbName));
         assert_eq!(with("appId", "../x"), Err(NameError::AppId));
-        for url in [
-            "ftp://a",
-            "http://",
-            "localhost:5173",
-            "http://a b",
-            "http://a:0",
-            "http://a:x",
-            "http://u@a",
-            "javascript:x",
-        ] {
-            assert_eq!(with("staticServiceUrl", url), Err(NameError::StaticUrl), "{url}");
+        for url in ["ftp://a", "localhost:5173", "http://other:5173", "http://localhost:80"] {
+            assert!(matches!(with("staticServiceUrl", url), Err(NameError::StaticUrl(_))), "{url}");
         }
         assert_eq!(with("staticServiceUrl", "").unwrap().static_service_url, None);
-        for (url, port) in [
-            ("http://localhost:5173", 5173),
-            ("http://127.0.0.1:80/x", 80),
-            ("https://localhost:5173", 0),
-            ("http://other:5173", 0),
-        ] {
-            assert_eq!(with("staticServiceUrl", url).unwrap().debug_port(), port, "{url}");
+        let url = "http://localhost:5173";
+        assert_eq!(with("staticServiceUrl", url).unwrap().static_service_url.as_deref(), Some(url));
+    }
+
+    #[test]
+    fn a_host_name_that_is_missing_is_made_of_the_app_id_and_is_free() {
+        let made = |app_id: &str, taken: &[&str]| {
+            let json = serde_json::json!({"appId": app_id, "displayName": "A", "dbName": "a.db"}).to_string();
+            let asked = serde_json::from_str::<Asked>(&json).unwrap().with_host(|host| taken.contains(&host));
+            self::asked(&serde_json::json!({"appId": "a", "displayName": "A", "dbName": "d", "hostName": asked.host_name}).to_string())
+                .unwrap()
+                .host_name
+                .to_string()
+        };
+        assert_eq!(made("debug-My.app_1", &[]), "my-app-1.debug");
+        assert_eq!(made("shop", &["shop.debug", "shop-2.debug"]), "shop-3.debug");
+        for odd in ["_", "--", "debug-", "debug-_._"] {
+            assert_eq!(made(odd, &[]), "app.debug", "{odd}");
         }
+        assert_eq!(made(&"x".repeat(64), &[]).len(), MAX_MADE + ".debug".len());
+        let said = serde_json::from_str::<Asked>(r#"{"appId":"a","hostName":"mine"}"#).unwrap();
+        assert_eq!(said.with_host(|_| true).host_name.as_deref(), Some("mine"), "who says one gets that or none");
     }
 
     #[test]
     fn absent_null_and_empty_are_all_missing() {
         for json in [
             "{}",
+            r#"{"appId":"a","displayName":"A","hostName":"a"}"#,
             r#"{"appId":null,"displayName":"A","hostName":"a","dbName":"d"}"#,
             r#"{"appId":"","displayName":"A","hostName":"a","dbName":"d"}"#,
         ] {

@@ -5,7 +5,10 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{Extension, Router, body::Body, response::Response};
@@ -41,6 +44,7 @@ use crate::{
     digests::Sha256Hex,
     disk::{self, Gauge},
     folders::Folders,
+    front_end::FrontEnds,
     http::router,
     live,
     peers::{Call, Flow, Peers},
@@ -65,6 +69,8 @@ pub(crate) struct Fakes {
     pub(crate) log: Mutex<Vec<LogEntry>>,
     /// Whether what is put comes up.
     pub(crate) breaks: Mutex<bool>,
+    /// What provider lets go of does not end by itself.
+    pub(crate) lingers: AtomicBool,
     changes: broadcast::Sender<Event>,
 }
 
@@ -76,6 +82,7 @@ impl Fakes {
             refusals: Mutex::default(),
             log: Mutex::default(),
             breaks: Mutex::default(),
+            lingers: AtomicBool::default(),
             changes: broadcast::channel(64).0,
         })
     }
@@ -83,6 +90,11 @@ impl Fakes {
     /// procmgr says this of an instance.
     pub(crate) fn says(&self, status: InstanceStatus) {
         let _ = self.changes.send(Event::Changed(status));
+    }
+
+    /// procmgr says that this one is gone.
+    pub(crate) fn gone(&self, id: &str) {
+        let _ = self.changes.send(Event::RemovedId(id.to_owned()));
     }
 
     fn refusal(&self) -> Result<(), Status> {
@@ -136,7 +148,9 @@ impl Peers for Fakes {
         Box::pin(async move {
             self.refusal()?;
             self.instances.lock().unwrap().remove(&id);
-            let _ = self.changes.send(Event::RemovedId(id));
+            if !self.lingers.load(Ordering::Acquire) {
+                self.gone(&id);
+            }
             Ok(())
         })
     }
@@ -237,7 +251,8 @@ impl World {
         let histories = Histories::default();
         tokio::spawn(history::keep(histories.clone(), live.clone(), shutdown.clone()));
         let audit = Audit::of(state.path(), "debug-api");
-        let parts = Parts { config, zone, folders, peers, live, audit, disk, shutdown };
+        let front_ends = FrontEnds::of(&config, []);
+        let parts = Parts { config, zone, front_ends, folders, peers, live, audit, disk, shutdown };
         let hub = Hub::new(parts, recover::present(&revived));
         tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));

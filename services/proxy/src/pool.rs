@@ -8,7 +8,7 @@ pub(crate) mod streams;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -35,6 +35,8 @@ use crate::{
 pub(crate) enum Target {
     /// A TCP address.
     Tcp(SocketAddr),
+    /// A port of this machine's loopback addresses, on whichever somebody listens: what runs at `localhost` may be at either.
+    Localhost(u16),
     /// A Unix socket.
     Unix(PathBuf),
     /// The app in the box of a shim, whose control socket this is.
@@ -207,11 +209,13 @@ impl Pool {
 
     async fn connect(&self) -> io::Result<Stream> {
         match &self.target {
-            Target::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }
+            Target::Tcp(address) => tcp(*address).await,
+            Target::Localhost(port) => match tcp((Ipv4Addr::LOCALHOST, *port).into()).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    tcp((Ipv6Addr::LOCALHOST, *port).into()).await.map_err(|_| error)
+                }
+                connected => connected,
+            },
             Target::Boxed(shim) => reach::connect(shim).await,
             Target::Unix(path) => nexushub_chassis::client::connect(path).await.map(Stream::Unix),
         }
@@ -276,6 +280,12 @@ impl Pool {
     pub(crate) fn idle_count(&self) -> usize {
         self.lock().idle.iter().filter(|idle| idle.wire.seems_quiet()).count()
     }
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(Stream::Tcp(stream))
 }
 
 /// Closes a pool's connections as they come of age, until none is left or the pool is gone.

@@ -259,6 +259,7 @@ impl Table {
             Change::Lost => source = Source::Kept,
         }
         give_way(&mut routes);
+        spare_apps(&mut routes);
         Self::build(self.revision + 1, source, complete, routes, self.limits)
     }
 
@@ -400,7 +401,7 @@ fn route(
     let dev = match old.filter(|old| old.entry.debug_port == entry.debug_port) {
         Some(old) => old.dev.clone(),
         None if entry.debug_port == 0 => None,
-        None => Some(Arc::new(Pool::new(Target::local(entry.debug_port), *limits))),
+        None => Some(Arc::new(Pool::new(Target::Localhost(entry.debug_port), *limits))),
     };
     let site = match old.filter(|old| old.entry.release == entry.release) {
         Some(old) => Arc::clone(&old.site),
@@ -459,6 +460,24 @@ fn give_way(routes: &mut BTreeMap<String, Arc<Route>>) {
                 ..route.entry.clone()
             };
             *route = Arc::new(Route { entry, app: None, ..Route::clone(route) });
+        }
+    }
+}
+
+/// A development server at an app's port is none: who may ask for one app would ask another past its rules.
+fn spare_apps(routes: &mut BTreeMap<String, Arc<Route>>) {
+    if routes.values().all(|route| route.dev.is_none()) {
+        return;
+    }
+    let port = |route: &Arc<Route>| match route.entry.endpoint {
+        Some(Endpoint::Tcp(port)) => Some(port),
+        _ => None,
+    };
+    let apps: HashSet<u16> = routes.values().filter_map(port).collect();
+    for route in routes.values_mut() {
+        if route.dev.is_some() && apps.contains(&route.entry.debug_port) {
+            tracing::warn!(instance = route.entry.id, port = route.entry.debug_port, "an app listens where its development server should");
+            *route = Arc::new(Route { dev: None, ..Route::clone(route) });
         }
     }
 }
@@ -564,6 +583,17 @@ pub(crate) mod tests {
         assert_eq!(next.by_host("x").unwrap().entry.id, "b");
         let both = table(vec![running("a", "x", 1), running("b", "x", 2)]);
         assert_eq!(both.by_host("x").unwrap().entry.id, "a");
+    }
+
+    #[test]
+    fn a_development_server_is_never_another_apps_port() {
+        let with_dev = |debug_port| Entry { debug_port, ..running("a", "a", 1) };
+        let has = |table: &Table| table.by_id("a").unwrap().dev.is_some();
+        let other = running("b", "b", 2);
+        assert!(has(&table(vec![with_dev(5173), other.clone()])));
+        assert!(!has(&table(vec![with_dev(2), other.clone()])));
+        assert!(!has(&table(vec![with_dev(5173)]).apply(Change::put(running("b", "b", 5173)))));
+        assert!(!has(&table(vec![with_dev(1)])), "nor its own");
     }
 
     #[test]

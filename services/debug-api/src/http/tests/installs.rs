@@ -196,6 +196,76 @@ async fn a_forgotten_application_expires_and_a_status_call_puts_it_off() {
     assert_eq!(world.fakes.host(&id), None);
 }
 
+/// What the audit log says of expiry, the oldest first, once it has told of a removal.
+async fn expiries(world: &World) -> Vec<String> {
+    let folder = nexushub_chassis::audit::folder(world.state.path());
+    loop {
+        let noted = nexushub_chassis::audit::tail(&folder, 99).unwrap_or_default();
+        let what = noted.into_iter().map(|entry| entry.what);
+        let what: Vec<String> = what.filter(|what| what.starts_with("application.expir")).collect();
+        if what.last().is_some_and(|last| last == "application.expire") {
+            return what;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_application_is_announced_once_for_each_time_that_nobody_cares() {
+    let world = World::new(Config { expiry_s: 100, expiry_warning_s: 30, ..Config::default() });
+    let id = world.create("a", "a").await;
+    let app = world.hub.find(&id).unwrap();
+    let wait = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+    wait(65).await;
+    assert!(!app.state().warned, "too early");
+    wait(20).await;
+    assert!(app.state().warned);
+    world.call("GET", &format!("/debug/application/{id}"), "").await; // is no use
+    world.call("GET", &format!("/debug/application/{id}/status"), "").await;
+    assert!(!app.state().warned);
+    wait(90).await;
+    assert!(app.state().warned);
+    wait(20).await;
+    assert!(world.hub.list().is_empty());
+    assert_eq!(
+        expiries(&world).await,
+        ["application.expiring", "application.expiring", "application.expire"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_whose_log_is_read_expires_only_after_its_reader_has_left() {
+    let world = World::new(Config { expiry_s: 10, keepalive_ms: 3_600_000, ..Config::default() });
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    world.fakes.logged(1, 1);
+    let request = world.request("GET", &format!("/debug/application/{id}/logs"));
+    let reader = world.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(reader.status(), OK);
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    assert_eq!(world.hub.list().len(), 1);
+    drop(reader);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.hub.list().len(), 1, "its time begins when the reader leaves");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(world.hub.list().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_answered_at_once_though_the_app_takes_its_time() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    world.until(&id, "running").await;
+    world.fakes.lingers.store(true, std::sync::atomic::Ordering::Release);
+    let began = tokio::time::Instant::now();
+    let (code, text) = world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
+    assert_eq!((code, json(&text)["status"].as_str()), (StatusCode::ACCEPTED, Some("pending")));
+    assert!(began.elapsed() < Duration::from_secs(1), "by the test's own clock");
+    world.fakes.gone(&id);
+    world.until(&id, "stopped").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_application_that_is_to_be_kept_does_not_expire() {
     let world = World::new(Config { expiry_s: 100, ..Config::default() });
