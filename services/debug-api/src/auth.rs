@@ -1,5 +1,6 @@
 //! Who may ask what. Every request must come from the proxy (its token, from its user); the developers' calls need to be an
-//! administrator's, of whom the proxy says who it is, or to bring the operator token of this daemon. What is the platform's own
+//! administrator's, of whom the proxy says who it is, or to bring the operator token of this daemon; or the proxy says that they are
+//! of a program on this machine, where its configuration lets those in without any. What is the platform's own
 //! is asked by the admin app alone, and the proxy's word on who asks is enough for it.
 
 use axum::{
@@ -7,6 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use http::HeaderMap;
 use nexushub_chassis::{
     credentials::{Credentials, bearer},
     names::ADMIN_INSTANCE,
@@ -26,6 +28,8 @@ const USER_ID: &str = "x-user-id";
 const REQUEST_ID: &str = "x-request-id";
 /// In which the proxy says which app asks; nobody else's word gets through it.
 pub(crate) const CALLER: &str = "x-caller-id";
+/// The caller that the proxy names for a program on this machine that may ask without a token. No app has an id like this.
+const LOOPBACK: &str = "@loopback";
 /// What the admin app alone may ask for.
 const PLATFORM: &str = "/internal/platform/";
 /// The right that such a caller must have.
@@ -55,13 +59,22 @@ pub(crate) async fn guard(State(credentials): State<Credentials>, request: Reque
     .await
 }
 
-/// The request with who asks, for the audit log: an administrator, of whom the proxy says who it is.
+/// The request with who asks, for the audit log: whom the proxy speaks of.
 fn known(mut request: Request) -> Request {
     let user = request.headers().get(USER_ID).and_then(|id| id.to_str().ok());
-    if let Some(who) = user.map(|id| Who(format!("user {id}"))) {
+    let who = user.map(|id| Who(format!("user {id}")));
+    let loopback = || is_asked_by(request.headers(), LOOPBACK).then(|| Who("loopback".to_owned()));
+    if let Some(who) = who.or_else(loopback) {
         request.extensions_mut().insert(who);
     }
     request
+}
+
+/// Whether the proxy names this caller, and no other.
+fn is_asked_by(headers: &HeaderMap, id: &str) -> bool {
+    let mut callers = headers.get_all(CALLER).into_iter();
+    let (caller, more) = (callers.next(), callers.next());
+    caller.is_some_and(|caller| caller == id) && more.is_none()
 }
 
 fn admit(credentials: &Credentials, request: &Request) -> Result<(), ApiError> {
@@ -73,12 +86,10 @@ fn admit(credentials: &Credentials, request: &Request) -> Result<(), ApiError> {
     proxy.ok_or(ApiError::NotFromProxy)?;
     let path = request.uri().path();
     if path.starts_with(PLATFORM) {
-        let mut callers = headers.get_all(CALLER).into_iter();
-        let (caller, more) = (callers.next(), callers.next());
-        let is_admin = caller.is_some_and(|caller| caller == ADMIN_INSTANCE) && more.is_none();
-        return if is_admin { Ok(()) } else { Err(ApiError::NotFromProxy) };
+        return if is_asked_by(headers, ADMIN_INSTANCE) { Ok(()) } else { Err(ApiError::NotFromProxy) };
     }
-    if path.starts_with("/public/") || (path.starts_with("/debug/") && headers.contains_key(USER_ID)) {
+    let vouched = || headers.contains_key(USER_ID) || is_asked_by(headers, LOOPBACK);
+    if path.starts_with("/public/") || (path.starts_with("/debug/") && vouched()) {
         return Ok(());
     }
     let developer = bearer(headers).and_then(|token| credentials.verify(token, uid));

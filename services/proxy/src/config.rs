@@ -24,6 +24,8 @@ pub struct Config {
     /// Whether `/api/*` of every app needs a token: an access token for it, its own secret, or that of an instance that it names in
     /// `callers`. Else only of the apps that say so; `/internal/*` always does.
     pub require_login: bool,
+    /// Whether programs on this machine may ask `/debug/` without a token. Whoever may start one may then run anything as an app.
+    pub debug_without_token: bool,
     /// Whether requests write lines to the log.
     pub access_log: bool,
     /// Of so many requests that went well one is written; those that did not are all.
@@ -121,6 +123,7 @@ impl Default for Config {
             key: PathBuf::from("dist/certs/server.key"),
             pair: Vec::new(),
             require_login: false,
+            debug_without_token: false,
             access_log: true,
             access_log_every: 1,
             hsts_seconds: 0,

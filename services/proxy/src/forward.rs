@@ -90,6 +90,8 @@ pub(crate) struct Proxy {
     pub(crate) debug: Arc<Pool>,
     /// What proves to debug-api that it is the proxy who calls.
     pub(crate) debug_token: Option<HeaderValue>,
+    /// Programs on this machine may ask it without a token.
+    pub(crate) debug_without_token: bool,
     /// Places of requests that wait for a starting app.
     pub(crate) holds: Arc<Semaphore>,
     /// The same of requests out of boxes: none of them takes a place from the outside.

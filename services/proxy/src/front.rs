@@ -119,6 +119,7 @@ impl Front {
 
     async fn receive(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr, place: Place, manner: Manner) {
         let from_a_box = place.door.caller().is_some();
+        let direct = !from_a_box && !self.announces(peer);
         let peer = match self.whose(&mut stream, peer, from_a_box).await {
             Ok(peer) => peer,
             Err(error) => {
@@ -128,7 +129,7 @@ impl Front {
         };
         let Some(place) = place.of(Client::at(peer.ip())) else { return };
         let outcome = match manner {
-            Manner::Serve => self.converse(stream, peer, place).await,
+            Manner::Serve => self.converse(stream, (peer, direct), place).await,
             Manner::Redirect(port) => Box::pin(self.redirect(stream, peer, place, port)).await,
         };
         if let Err(error) = outcome {
@@ -137,7 +138,12 @@ impl Front {
     }
 
     /// What it goes through one after the other lies in boxes: else an open connection had room for all of it at once.
-    async fn converse(&self, stream: TcpStream, peer: SocketAddr, place: Place) -> Result<(), Ended> {
+    async fn converse(
+        &self,
+        stream: TcpStream,
+        (peer, direct): (SocketAddr, bool),
+        place: Place,
+    ) -> Result<(), Ended> {
         let shaken = Box::pin(timeout(self.handshake, self.shake(stream))).await;
         self.tls.look(); // a client that refuses our certificate has the more reason
         let (stream, client) = match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -151,7 +157,7 @@ impl Front {
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let trusted = self.proxy.trusts(peer.ip()) && place.door.caller().is_none();
-        let link = Link::new(peer, names, h2, place).verified(client).trust(trusted);
+        let link = Link::new(peer, names, h2, place).verified(client).direct(direct).trust(trusted);
         let conversation: Pin<Box<dyn Future<Output = Result<(), Ended>> + Send>> = match link.is_h2() {
             true => Box::pin(self.speak_h2(stream, &link)),
             false => Box::pin(self.speak_h1(stream, &link)),
@@ -189,12 +195,17 @@ impl Front {
         peer: SocketAddr,
         from_a_box: bool,
     ) -> io::Result<SocketAddr> {
-        let address = peer.ip().to_canonical();
-        if from_a_box || !self.prefaced.iter().any(|net| net.contains(&address)) {
+        if from_a_box || !self.announces(peer) {
             return Ok(peer);
         }
         let said = timeout(self.handshake, preface::take(stream)).await;
         Ok(said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer))
+    }
+
+    /// Whether this is one that passes others' connections on, and says whose.
+    fn announces(&self, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        self.prefaced.iter().any(|net| net.contains(&address))
     }
 
     /// Converses in HTTP/1.1 until the connection ends.

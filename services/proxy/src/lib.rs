@@ -279,6 +279,7 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         logins: config.logins(),
         debug: Arc::new(Pool::new(Target::Unix(debug_socket), config.pool_limits())),
         debug_token,
+        debug_without_token: config.debug_without_token,
         holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         inward_holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
         body_bytes: if config.max_body_bytes == 0 { u64::MAX } else { config.max_body_bytes },

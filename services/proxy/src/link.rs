@@ -77,6 +77,8 @@ pub(crate) struct Link {
     pub(crate) client: Option<Verified>,
     /// The peer is believed when it says who its client is.
     pub(crate) trusted: bool,
+    /// The peer is who asks: nobody announced another one, as the PROXY protocol does.
+    pub(crate) direct: bool,
     /// The user whose process is at its other end, where that is one of this machine's, at the platform's own socket.
     pub(crate) uid: Option<u32>,
     place: Place,
@@ -103,6 +105,7 @@ impl Link {
             hinted: AtomicBool::new(false),
             client: None,
             trusted: false,
+            direct: false,
             uid: None,
             place,
         }
@@ -111,6 +114,11 @@ impl Link {
     /// Its client proved to be this one.
     pub(crate) fn verified(self, client: Option<Verified>) -> Self {
         Self { client, ..self }
+    }
+
+    /// Nobody announced another one in its place.
+    pub(crate) fn direct(self, direct: bool) -> Self {
+        Self { direct, ..self }
     }
 
     /// Its peer is a process of this user, at the platform's own socket.

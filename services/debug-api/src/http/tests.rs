@@ -115,6 +115,23 @@ async fn an_administrator_of_whom_the_proxy_speaks_needs_no_bearer_and_without_t
 }
 
 #[tokio::test]
+async fn a_program_on_this_machine_of_which_the_proxy_speaks_needs_no_bearer() {
+    let world = world();
+    let ask = |path: &str, callers: &[&str]| {
+        let request = Request::get(path).header(PROXY_TOKEN, &world.proxy_token);
+        let request = callers.iter().fold(request, |request, caller| request.header("x-caller-id", *caller));
+        request.body(Body::empty()).unwrap()
+    };
+    let list = "/debug/application";
+    assert_eq!(read(world.send(ask(list, &["@loopback"])).await).await.0, OK);
+    for callers in [&["loopback"][..], &["@loopback", "@loopback"], &["an-app"]] {
+        assert_eq!(read(world.send(ask(list, callers)).await).await.0, StatusCode::UNAUTHORIZED, "{callers:?}");
+    }
+    let platform = ask("/internal/platform/instances", &["@loopback"]);
+    assert_eq!(read(world.send(platform).await).await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
 async fn the_room_of_the_login_answers_without_a_bearer() {
     let world = world();
     for (path, what) in
@@ -146,9 +163,13 @@ async fn an_application_is_created_shown_listed_and_deleted() {
     assert!(made["createdAt"].as_str().unwrap().ends_with('Z'));
     let id = made["id"].as_str().unwrap();
     for name in [id, "debug-a"] {
-        assert_eq!(json(&world.call("GET", &format!("/debug/application/{name}"), "").await.1), made);
+        let mut shown = json(&world.call("GET", &format!("/debug/application/{name}"), "").await.1);
+        assert!(shown["expiresAt"].take().as_str().unwrap() > made["createdAt"].as_str().unwrap());
+        shown.as_object_mut().unwrap().remove("expiresAt");
+        assert_eq!(shown, made);
     }
-    assert_eq!(json(&world.call("GET", "/debug/application", "").await.1)["applications"][0], made);
+    let listed = json(&world.call("GET", "/debug/application", "").await.1);
+    assert_eq!(listed["applications"][0]["id"], made["id"]);
     assert_eq!(
         world.call("DELETE", &format!("/debug/application/{id}"), "").await,
         (StatusCode::NO_CONTENT, String::new())
@@ -182,7 +203,7 @@ async fn a_create_call_is_refused_in_the_contracts_words() {
     assert_eq!(world.call("POST", "/debug/application", big).await, refused(BAD, "Invalid request body"));
     let missing = refused(BAD, "Missing required fields: appId, displayName, hostName, dbName");
     assert_eq!(create("{}").await, missing);
-    assert_eq!(create(r#"{"appId":"a","displayName":"A","hostName":"","dbName":"d"}"#).await, missing);
+    assert_eq!(create(r#"{"appId":"a","displayName":"","hostName":"a","dbName":"d"}"#).await, missing);
     let (status, text) =
         create(r#"{"appId":"debug-../../../pwn","displayName":"A","hostName":"a","dbName":"d"}"#).await;
     assert!(status == BAD && text.starts_with("Invalid appId"), "{text}");
@@ -196,6 +217,35 @@ async fn a_create_call_is_refused_in_the_contracts_words() {
     world.create("b", "two").await;
     let (status, text) = create(r#"{"appId":"c","displayName":"A","hostName":"three","dbName":"d"}"#).await;
     assert!(status == StatusCode::TOO_MANY_REQUESTS && text.contains("the limit is 2"), "{text}");
+}
+
+#[tokio::test]
+async fn a_missing_host_name_is_made_of_the_app_id_and_nobody_elses() {
+    let world = world();
+    let body = |app_id: &str| format!(r#"{{"appId":"{app_id}","displayName":"A","dbName":"d"}}"#);
+    for (app_id, host) in
+        [("debug-shop", "shop.debug"), ("shop", "shop-2.debug"), ("debug-shop", "shop.debug")]
+    {
+        let (status, text) = world.call("POST", "/debug/application", body(app_id)).await;
+        assert_eq!((status, json(&text)["hostName"].as_str()), (StatusCode::CREATED, Some(host)), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_forwarded_to_is_refused_and_one_that_is_goes_to_provider() {
+    let world = world();
+    for url in ["http://localhost:22", "http://db:5173", "https://localhost:5173"] {
+        let body = format!(
+            r#"{{"appId":"a","displayName":"A","hostName":"a","dbName":"d","staticServiceUrl":"{url}"}}"#
+        );
+        let (status, text) = world.call("POST", "/debug/application", body).await;
+        assert!(status == BAD && text.starts_with("Invalid staticServiceUrl: "), "{url}: {text}");
+    }
+    let body = r#"{"appId":"a","displayName":"A","hostName":"a","dbName":"d","staticServiceUrl":"http://localhost:5173"}"#;
+    let id = json(&world.call("POST", "/debug/application", body).await.1)["id"].as_str().unwrap().to_owned();
+    world.push(&id, &package("v1")).await;
+    let instance = world.fakes.instances.lock().unwrap()[&id].clone();
+    assert_eq!((instance.debug_port, instance.static_service_url.as_str()), (5173, "http://localhost:5173"));
 }
 
 #[tokio::test]

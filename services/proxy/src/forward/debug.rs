@@ -1,21 +1,46 @@
 //! Requests for debug-api: developers', who show an administrator's access token or one that debug-api judges, and the admin app's.
+//! Where the configuration says so, programs on this machine need none.
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response};
+use http::{
+    HeaderValue, Response,
+    header::{AUTHORIZATION, FORWARDED, HeaderName, ORIGIN, VIA},
+};
 use nexushub_chassis::credentials::bearer;
 use tokio::task::spawn_blocking;
 
 use super::{Exchange, too_large};
 use crate::{
-    body::ResponseBody, clock, decide::unauthorized, identity::Identity, refusal::Refusal, tokens::Tokens,
+    body::ResponseBody,
+    clock,
+    decide::unauthorized,
+    door::Caller,
+    host::{self, Place},
+    identity::Identity,
+    refusal::Refusal,
+    tokens::Tokens,
+    wellknown::LOOPBACK,
 };
+
+/// What shows that somebody else asked first: another proxy says for whom it asks, and a browser which page had it ask.
+const SECOND_HAND: [HeaderName; 6] = [
+    FORWARDED,
+    VIA,
+    ORIGIN,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("sec-fetch-site"),
+];
 
 impl Exchange {
     /// Passes the request to debug-api: a developer's, who shows an administrator's token, or else for it to judge.
     pub(super) async fn debug(&mut self, authority: &HeaderValue) -> Result<Response<ResponseBody>, Refusal> {
         let token = bearer(&self.parts.headers).filter(|token| Tokens::is_one(token));
-        let Some(token) = token else { return self.ask_debug_api(authority, &Identity::default()).await };
+        let Some(token) = token else {
+            let caller = self.is_at_home(authority).then(|| Caller::of(LOOPBACK)).flatten();
+            return self.ask_debug_api(authority, &Identity { caller, ..Identity::default() }).await;
+        };
         match self.proxy.gate.developer(token, clock::about_unix_ms()) {
             Ok(access) => {
                 let stays = &self.proxy.gate.stays;
@@ -33,6 +58,22 @@ impl Exchange {
                 Err(refusal)
             }
         }
+    }
+
+    /// Whether a program on this machine asks, itself and by a name that leads here, and may do so without a token.
+    fn is_at_home(&self, authority: &HeaderValue) -> bool {
+        let (link, headers) = (&self.link, &self.parts.headers);
+        let itself = link.direct && !link.trusted && link.peer.ip().to_canonical().is_loopback();
+        let named = authority.to_str().ok().and_then(|authority| host::parse(authority).ok());
+        let base = &self.proxy.policy.base_domain;
+        let is_ours = |host: &str| {
+            ["localhost", "127.0.0.1", "::1"].contains(&host) || host::place(host, base) != Place::Outside
+        };
+        self.proxy.debug_without_token
+            && itself
+            && named.is_some_and(|host| is_ours(&host))
+            && !headers.contains_key(AUTHORIZATION)
+            && !SECOND_HAND.iter().any(|name| headers.contains_key(name))
     }
 
     pub(super) async fn ask_debug_api(

@@ -363,6 +363,25 @@ async fn a_development_server_gets_what_is_not_the_apps() {
 }
 
 #[tokio::test]
+async fn a_development_server_may_listen_at_either_loopback_address_and_takes_websockets() {
+    let (app, hub) = (Backend::start().await, Hub::start(calm()).await);
+    let listener = TcpListener::bind(("::1", 0)).await.unwrap();
+    let dev = Backend { port: listener.local_addr().unwrap().port(), listener };
+    hub.route(vec![Entry { debug_port: dev.port, ..running("h1", "hello", app.port) }]);
+    let mut client = hub.client().await;
+    client.write(&format!("GET /?token=x HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: vite-hmr\r\n\r\n")).await;
+    let mut server = dev.accept().await;
+    let asked = server.head().await;
+    assert!(asked.has("upgrade: websocket") && asked.has("sec-websocket-protocol: vite-hmr"), "{asked:?}");
+    server.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n").await;
+    assert_eq!(client.head().await.status(), 101);
+    server.write("update").await;
+    client.until("update").await;
+    client.write("seen").await;
+    server.until("seen").await;
+}
+
+#[tokio::test]
 async fn as_many_requests_reach_an_app_as_may() {
     let backend = Backend::start().await;
     let hub = Hub::with(&backend, Config { backend_requests: 1, hold_ms: 60_000, ..calm() }).await;
@@ -392,6 +411,61 @@ async fn debug_paths_go_to_debug_api_with_the_proxys_own_token() {
     client.until("event: x\r\n").await;
     debug.write("8\r\nevent: y\r\n").await;
     client.until("event: y\r\n").await;
+}
+
+/// Whom debug-api is told of, for requests with these further lines.
+async fn told(hub: &Hub, listener: &UnixListener, host: &str, lines: &str) -> Option<String> {
+    let mut client = hub.client().await;
+    client.write(&format!("GET /debug/application HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n")).await;
+    let mut debug = accept_unix(listener).await;
+    let request = debug.head().await;
+    debug.write("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
+    client.message().await;
+    request.field("x-caller-id").map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_program_on_this_machine_needs_no_token_only_where_the_configuration_says_so() {
+    let hub = Hub::start(calm()).await;
+    let listener = debug_api(&hub);
+    assert_eq!(told(&hub, &listener, "localhost:8443", "").await, None, "off by default");
+    assert_eq!(told(&hub, &listener, "localhost:8443", "X-Caller-Id: @loopback\r\n").await, None);
+    let hub = Hub::start(Config { debug_without_token: true, ..calm() }).await;
+    let listener = debug_api(&hub);
+    for host in ["localhost:8443", "127.0.0.1:1", "[::1]", HOST, "yesterday.localhost"] {
+        assert_eq!(told(&hub, &listener, host, "").await.as_deref(), Some("@loopback"), "{host}");
+    }
+    for lines in [
+        "X-Forwarded-For: 127.0.0.1\r\n",
+        "X-Real-IP: 127.0.0.1\r\n",
+        "Forwarded: for=127.0.0.1\r\n",
+        "Via: 1.1 a\r\n",
+        "Origin: https://localhost:8443\r\n",
+        "Sec-Fetch-Site: none\r\n",
+        "Authorization: Bearer x\r\n",
+        "Authorization: Basic x\r\n",
+    ] {
+        assert_eq!(told(&hub, &listener, "localhost", lines).await, None, "{lines}");
+    }
+    assert_eq!(told(&hub, &listener, "elsewhere.example", "").await, None, "a name that was led here");
+}
+
+#[tokio::test]
+async fn who_comes_by_a_proxy_before_this_one_is_no_program_on_this_machine() {
+    let trusting = Config { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..calm() };
+    let hub = Hub::start(Config { debug_without_token: true, ..trusting }).await;
+    let listener = debug_api(&hub);
+    for lines in ["", "X-Forwarded-For: 127.0.0.1\r\n"] {
+        assert_eq!(told(&hub, &listener, "localhost", lines).await, None, "{lines}");
+    }
+    let announced = Config { proxy_protocol_from: vec!["127.0.0.0/8".parse().unwrap()], ..calm() };
+    let hub = Hub::start(Config { debug_without_token: true, ..announced }).await;
+    let listener = debug_api(&hub);
+    let mut stream = TcpStream::connect(hub.address).await.unwrap();
+    stream.write_all(b"PROXY TCP4 127.0.0.1 127.0.0.1 4000 8443\r\n").await.unwrap();
+    let mut client = Peer::new(hub.shake(stream, &[b"http/1.1"], HOST).await);
+    client.write("GET /debug/application HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(accept_unix(&listener).await.head().await.field("x-caller-id").is_none());
 }
 
 #[tokio::test]
