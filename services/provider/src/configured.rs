@@ -114,7 +114,7 @@ pub fn read(
     if let Some(conflict) = conflicts.first() {
         let (path, line) = match &conflict.source {
             Source::File(path, line) => (path.as_path(), *line),
-            Source::Dynamic | Source::Debug => (apps_dir, None),
+            Source::Dynamic | Source::Debug | Source::Promoted => (apps_dir, None),
         };
         let line = line.map_or_else(String::new, |line| format!(":{line}"));
         let object = format!("{}{line}", path.display());

@@ -17,12 +17,12 @@ use tracing::{Instrument, Span, info, warn};
 
 use crate::{
     admin::{
-        list::List,
+        list::{APPLICATIONS_MAX, List},
         listing::{Hold, Listing},
     },
     disk::{Disk, Part},
     error::Error,
-    instance::{Driver, Egress, Entry, Fields},
+    instance::{Driver, Egress, Entry, Fields, Source},
     merge::{Clash, Conflict, Desired, Ground, Merged, merge},
     releases::{Release, Releases},
     store::Entries,
@@ -91,18 +91,25 @@ impl Book {
     /// What should run, with these debug instances.
     #[must_use]
     pub fn merged(&self, debug: &Entries) -> Merged {
-        let debug: Vec<Entry> = debug.values().cloned().collect();
-        let dynamic: Vec<Entry> = self.listing.entries().map(|entry| self.equipped(entry)).collect();
+        let dynamic: Vec<Entry> = self.listing.entries().map(|entry| self.equipped(entry, debug)).collect();
+        let alone = |entry: &&Entry| entry.source == Source::Debug && !self.listing.has(&entry.id);
+        let debug: Vec<Entry> = debug.values().filter(alone).cloned().collect();
         merge(&self.statics, &dynamic, &debug, &self.rules.ground)
     }
 
-    /// A dynamic entry with the package of its application. Where there is a static one below, that one says how it is boxed.
-    fn equipped(&self, entry: &Entry) -> Entry {
-        let release = entry.fields.app_id.as_ref().and_then(|app_id| self.releases.current(app_id)).cloned();
+    /// A dynamic entry with the package of its application. Where there is a static one below, that one says how it is boxed. One
+    /// that was a debug instance keeps its data, and its release until there is another.
+    fn equipped(&self, entry: &Entry, debug: &Entries) -> Entry {
+        let below = debug.get(&entry.id);
+        let package = entry.fields.app_id.as_ref().and_then(|app_id| self.releases.current(app_id)).cloned();
+        let release = package.filter(|_| below.is_none_or(|below| below.source == Source::Promoted));
         let alone = !self.statics.iter().any(|fixed| fixed.id == entry.id);
         let (driver, egress) = self.rules.dynamic;
         let (driver, egress) = (alone.then_some(driver), alone.then_some(egress));
-        Entry { fields: Fields { release, driver, egress, ..entry.fields.clone() }, ..entry.clone() }
+        let fields = Fields { release, driver, egress, ..entry.fields.clone() };
+        let ground = below.map(|below| Fields { debug_port: None, static_service_url: None, ..below.fields.clone() });
+        let fields = ground.map_or(fields.clone(), |ground| fields.over(&ground, &BTreeSet::new()));
+        Entry { fields, ..entry.clone() }
     }
 
     /// The applications of the configuration and of the admin app.
@@ -120,10 +127,18 @@ impl Book {
             return Ok(None);
         }
         let id = entry.id.clone();
+        if entry.source == Source::Debug && self.listing.has(&id) && !self.debug.contains_key(&id) {
+            let clash = Clash::Id(Source::Dynamic);
+            return Err(Error::Taken(Box::new(Conflict { id, source: entry.source, clash })));
+        }
         let mut debug = self.debug.clone();
         debug.insert(id.clone(), entry);
-        if debug.len() > self.rules.max_debug && debug.len() > self.debug.len() {
-            return Err(Error::TooMany(self.debug.len()));
+        let (before, after) = (count(&self.debug), count(&debug));
+        if after > self.rules.max_debug && after > before {
+            return Err(Error::TooMany(before));
+        }
+        if debug.len() - after > APPLICATIONS_MAX {
+            return Err(Error::TooMany(debug.len()));
         }
         let merged = self.merged(&debug);
         if let Some(conflict) =
@@ -142,7 +157,7 @@ impl Book {
     /// # Errors
     /// When the id is another origin's.
     pub fn remove(&self, id: &InstanceId) -> Result<Option<Entries>, Error> {
-        if self.debug.contains_key(id) {
+        if self.debug.contains_key(id) && !self.listing.has(id) {
             let mut debug = self.debug.clone();
             debug.remove(id);
             return Ok(Some(debug));
@@ -152,6 +167,11 @@ impl Book {
             None => Ok(None),
         }
     }
+}
+
+/// How many debug instances these are, without those that were made permanent: the admin app has those.
+fn count(debug: &Entries) -> usize {
+    debug.values().filter(|entry| entry.source == Source::Debug).count()
 }
 
 /// The conflict as it looks to the instance that is put: it is refused whether it lost to another, or a debug instance that

@@ -124,6 +124,8 @@ pub enum Source {
     Dynamic,
     /// The debug API or an operator.
     Debug,
+    /// The same, of one that was made permanent: what the admin app's entry of this id is laid over, and nothing by itself.
+    Promoted,
 }
 
 impl fmt::Display for Source {
@@ -133,6 +135,7 @@ impl fmt::Display for Source {
             Self::File(path, None) => write!(f, "static, {}", path.display()),
             Self::Dynamic => f.write_str("dynamic, from the admin app"),
             Self::Debug => f.write_str("debug"),
+            Self::Promoted => f.write_str("debug, made permanent"),
         }
     }
 }

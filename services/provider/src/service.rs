@@ -22,7 +22,6 @@ use crate::{
     changes,
     desired::{Handle, State},
     error::Error,
-    instance::Source,
     typed::{BadField, Judge},
     wire,
 };
@@ -47,9 +46,9 @@ impl Service {
     }
 
     async fn put(&self, sent: Option<Instance>) -> Result<u64, Error> {
-        let entry = wire::typed(sent.ok_or(Error::Missing)?)
-            .and_then(|typed| self.judge.entry(typed, Source::Debug))
-            .map_err(Error::Bad)?;
+        let sent = sent.ok_or(Error::Missing)?;
+        let source = wire::source(&sent).map_err(Error::Bad)?;
+        let entry = wire::typed(sent).and_then(|typed| self.judge.entry(typed, source)).map_err(Error::Bad)?;
         self.handle.put(entry).await
     }
 

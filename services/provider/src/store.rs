@@ -23,11 +23,16 @@ pub type Entries = BTreeMap<InstanceId, Entry>;
 #[derive(Serialize)]
 struct Written {
     instances: Vec<Typed>,
+    /// Those that were made permanent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    promoted: Vec<Typed>,
 }
 
 #[derive(Deserialize)]
 struct Found {
     instances: Vec<Value>,
+    #[serde(default)]
+    promoted: Vec<Value>,
 }
 
 /// What was on disk.
@@ -80,7 +85,8 @@ impl Store {
     /// # Errors
     /// When it can't be written; the old content is then still there.
     pub fn save(&self, revision: u64, entries: &Entries) -> io::Result<()> {
-        self.file.save(revision, &Written { instances: entries.values().map(Typed::from).collect() })
+        let of = |source| entries.values().filter(move |entry| entry.source == source).map(Typed::from).collect();
+        self.file.save(revision, &Written { instances: of(Source::Debug), promoted: of(Source::Promoted) })
     }
 
     /// Its path, for messages.
@@ -94,9 +100,11 @@ impl Store {
 fn sift(revision: u64, found: Found, judge: &Judge) -> (Loaded, Option<String>) {
     let mut loaded = Loaded { revision, ..Loaded::default() };
     let mut why = None;
-    for value in found.instances {
+    let debug = found.instances.into_iter().map(|value| (value, Source::Debug));
+    let promoted = found.promoted.into_iter().map(|value| (value, Source::Promoted));
+    for (value, source) in debug.chain(promoted) {
         let typed = serde_json::from_value::<Typed>(value).map_err(|error| error.to_string());
-        let judged = typed.and_then(|typed| judge.entry(typed, Source::Debug).map_err(|bad| bad.to_string()));
+        let judged = typed.and_then(|typed| judge.entry(typed, source).map_err(|bad| bad.to_string()));
         match judged {
             Ok(entry) => {
                 loaded.entries.insert(entry.id.clone(), entry);

@@ -16,14 +16,25 @@ use crate::{
     typed::{self, BadField, Judge, Typed},
 };
 
+/// What a request's instance is to be: a debug instance, or the ground of one that the admin app has.
+///
+/// # Errors
+/// When it says that it is something else.
+pub fn source(sent: &proto::Instance) -> Result<Source, BadField> {
+    match sent.origin() {
+        proto::Origin::Unspecified | proto::Origin::Debug => Ok(Source::Debug),
+        proto::Origin::Dynamic => Ok(Source::Promoted),
+        proto::Origin::Static => {
+            Err(BadField { key: "origin", why: "only debug instances can be put".to_owned() })
+        }
+    }
+}
+
 /// A request's instance as somebody wrote it; it is judged by `typed.rs` like any other.
 ///
 /// # Errors
 /// A value that our types can't even write down.
 pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
-    if !matches!(sent.origin(), proto::Origin::Unspecified | proto::Origin::Debug) {
-        return Err(BadField { key: "origin", why: "only debug instances can be put".to_owned() });
-    }
     let driver = match proto::Driver::try_from(sent.driver) {
         Ok(proto::Driver::Unspecified) => None,
         Ok(proto::Driver::Auto) => Some(Driver::Auto),
@@ -238,7 +249,7 @@ fn conflict(conflict: &Conflict) -> proto::Conflict {
     let origin = match conflict.source {
         Source::File(..) => proto::Origin::Static,
         Source::Dynamic => proto::Origin::Dynamic,
-        Source::Debug => proto::Origin::Debug,
+        Source::Debug | Source::Promoted => proto::Origin::Debug,
     };
     proto::Conflict { id: conflict.id.to_string(), origin: origin.into(), reason: conflict.to_string() }
 }
@@ -343,7 +354,7 @@ mod tests {
         assert_eq!(key(proto::Instance { route, ..Default::default() }), "protocol");
         assert_eq!(key(proto::Instance { debug_port: 65_536, ..Default::default() }), "debug_port");
         assert_eq!(
-            key(proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() }),
+            source(&proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() }).unwrap_err().key,
             "origin"
         );
     }

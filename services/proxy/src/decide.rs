@@ -33,7 +33,7 @@ use crate::{
     rules::Rules,
     table::{Entry, Group, Route, State, Table},
     tokens::Tokens,
-    wellknown::{ADMIN, INTERNAL, LOGIN, PROVIDER},
+    wellknown::{ADMIN, DEBUG_API, INTERNAL, LOGIN, PROVIDER},
 };
 
 /// What decisions depend on besides the request and the table.
@@ -66,6 +66,9 @@ pub(crate) struct Origin<'a> {
 
 /// When it is worth asking again for an app that is closed.
 const PAUSED_RETRY_SECONDS: u32 = 10;
+
+/// Where the admin app takes over debug applications.
+const ADOPT: &str = "/internal/adopt";
 
 /// What of the platform an app asks for, at the internal entrance.
 const PLATFORM: &str = "/internal/platform/";
@@ -208,12 +211,15 @@ impl<'a> Scene<'a> {
         self.parts.uri.path()
     }
 
-    /// What the platform's own daemons ask for by its own socket: so far provider asks the admin app which applications there are.
+    /// What the platform's own daemons ask the admin app for by the platform's own socket: provider, which applications there are, and
+    /// debug-api, to take one over.
     fn of_daemon(&self, daemon: &Caller) -> Result<Decision, Refusal> {
         let id = self.parts.headers.get(APPLICATION_ID);
         let id = id.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "missing X-Application-Id"))?;
         let class = paths::classify(self.path());
-        if !(daemon.is(PROVIDER) && id == ADMIN && class == Class::Api) {
+        let adopts = class == Class::Internal && self.path() == ADOPT && self.parts.method == Method::POST;
+        let may = (daemon.is(PROVIDER) && class == Class::Api) || (daemon.is(DEBUG_API) && adopts);
+        if id != ADMIN || !may {
             return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden"));
         }
         match by_id(self.table, id) {

@@ -33,7 +33,7 @@ pub const GRANTS: [(&str, &str, &str); 8] = [
         "SetRelease", "RevertRelease", "ListReleases", "ConfirmRemovals")),
     ("debug-api", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances", "ListInstances", "ReadLog",
         "RestartInstance", "PauseInstance", "ResumeInstance")),
-    ("debug-api", "proxy", methods!("proxy.v1.ProxyService", "GetMetrics")),
+    ("debug-api", "proxy", concat!(methods!("proxy.v1.ProxyService", "GetMetrics"), ",http")),
     ("proxy", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances", "ReleaseGeneration", "ReportIdle",
         "WakeInstance")),
     ("proxy", "debug-api", "http"),

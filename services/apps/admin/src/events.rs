@@ -49,6 +49,12 @@ pub(crate) enum Change {
     DeleteApplication {
         instance_id: String,
     },
+    /// One that runs already comes to be this app's. Said by the platform alone.
+    #[serde(skip)]
+    AdoptApplication {
+        instance_id: String,
+        written: Written,
+    },
     AddUser {
         username: String,
         password: String,
@@ -191,6 +197,9 @@ fn apply(
             update_application(tx, instance_id, written, base)
         }
         Change::DeleteApplication { instance_id } => delete_application(tx, instance_id),
+        Change::AdoptApplication { instance_id, written } => {
+            adopt_application(tx, instance_id, written, base)
+        }
         Change::AddUser { username, .. } => add_user(tx, username, hash.unwrap_or_default(), now),
         Change::UpdateUser { user_id, username } => rename_user(tx, *user_id, username),
         Change::UpdateUserPassword { user_id, .. } => {
@@ -258,6 +267,32 @@ fn update_application(
     let app = judged(id, written, base, there.sign_in)?;
     store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
     Ok(("UpdateApplication", json!(app), app.instance_id))
+}
+
+/// Under the id that it has. What is this app's already stays as it is.
+fn adopt_application(
+    tx: &Transaction<'_>,
+    id: &str,
+    written: &Written,
+    base: &str,
+) -> Result<Applied, Refusal> {
+    let adopted = |app: Application| ("AdoptApplication", json!(app), app.instance_id);
+    match store::application_of(tx, id)? {
+        Some(there) if there.app_id == written.app_id => return Ok(adopted(there)),
+        Some(there) => return Err(conflict(format!("the instance `{id}` is of `{}`", there.app_id))),
+        None => bounded(tx, "application", APPLICATIONS)?,
+    }
+    let app = judged(&names::instance_id(id)?, written, base, false)?;
+    if store::applications(tx)?.iter().any(|other| other.app_id == app.app_id) {
+        let why = format!("there is an application `{}` already; upload the package to that one", app.app_id);
+        return Err(conflict(why));
+    }
+    store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
+    Ok(adopted(app))
+}
+
+fn conflict(why: String) -> Refusal {
+    Refusal::new(axum::http::StatusCode::CONFLICT, why)
 }
 
 fn host_taken(error: rusqlite::Error, app: &Application) -> Refusal {

@@ -1,5 +1,5 @@
 //! What login asks: whether a name and a password go together, whose a name is, who may open what, and another password for
-//! somebody.
+//! somebody. And what debug-api hands over: an application that a developer made permanent.
 
 use std::sync::Arc;
 
@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Admin, password,
+    Admin,
+    events::{Change, Written},
+    password,
     store::{self, ADMIN, Event, LOGIN, User},
 };
 
@@ -47,6 +49,37 @@ pub(crate) struct Renewal {
     old: String,
     #[serde(rename = "New")]
     new: String,
+}
+
+/// Who hands over applications.
+const DEBUG_API: &str = "@debug-api";
+/// Characters of the name of whoever had it do so.
+const BY_MAX: usize = 128;
+
+/// An application that runs already.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Adopted {
+    instance_id: String,
+    /// Who made it permanent, for people.
+    by: String,
+    #[serde(flatten)]
+    written: Written,
+}
+
+/// `POST /internal/adopt`: the same twice is done once.
+pub(crate) async fn adopt(
+    State(admin): State<Arc<Admin>>,
+    who: Identity,
+    Json(Adopted { instance_id, by, written }): Json<Adopted>,
+) -> Result<Json<Value>, Refusal> {
+    if who.user.is_some() || !who.is(DEBUG_API) {
+        return Err(Refusal::forbidden("not for this caller"));
+    }
+    let by: String = by.chars().filter(|char| !char.is_control()).take(BY_MAX).collect();
+    let change = Change::AdoptApplication { instance_id, written };
+    let done = admin.publish(uuid::Uuid::new_v4().to_string(), &by, change).await?;
+    Ok(Json(json!({ "instanceId": done.made })))
 }
 
 fn only_login(who: &Identity) -> Result<(), Refusal> {

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! people ── pages (ui.rs) ──┐                        ┌── /api/applications, /api/poll ── provider
-//! clients ── /api/publish ──┴─> events.rs ─> store.rs ─┴── /internal/dologin, user, checkAccess ── login
+//! clients ── /api/publish ──┼─> events.rs ─> store.rs ─┴── /internal/dologin, user, checkAccess ── login
+//! debug-api ─ /internal/adopt ┘
 //! ```
 //! Who gets here at all is the proxy's to say; who gets anything is said here once more, by the rules of this moment
 //! (`Administrator`), so that access that was taken is gone at once.
@@ -187,6 +188,7 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
         .route("/internal/user", post(internal::user))
         .route("/internal/checkAccess", post(internal::check_access))
         .route("/internal/setPassword", post(internal::set_password))
+        .route("/internal/adopt", post(internal::adopt))
         .merge(ui::routes())
         .with_state(admin)
 }

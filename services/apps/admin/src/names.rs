@@ -19,6 +19,13 @@ pub(crate) fn app_id(text: &str) -> Result<String, Refusal> {
     whole.then(|| text.to_owned()).ok_or_else(|| Refusal::bad(why))
 }
 
+/// The id of an instance.
+pub(crate) fn instance_id(text: &str) -> Result<String, Refusal> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    let whole = (1..=64).contains(&text.len()) && text.bytes().all(good);
+    whole.then(|| text.to_owned()).ok_or_else(|| Refusal::bad("this is no id of an instance"))
+}
+
 /// What people call an application; none is its app id.
 pub(crate) fn display_name(text: &str, app_id: &str) -> Result<String, Refusal> {
     let text = text.trim();

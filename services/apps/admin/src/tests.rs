@@ -168,6 +168,38 @@ async fn the_provider_gets_the_list_as_the_contract_has_it() {
     assert!(ids.contains(&id.as_str()) && ids.is_sorted());
 }
 
+#[tokio::test]
+async fn an_application_that_runs_already_is_taken_over_once_and_nobody_elses_id_name_or_host_with_it() {
+    let world = world().await;
+    let adopt = |id: &str, app_id: &str, host: &str| json!({ "instanceId": id, "appId": app_id, "displayName": "Notes", "hostName": host, "by": "user 1" });
+    let first = adopt("0b-1", "debug-notes", "notes");
+    for who in [caller("shop"), caller(LOGIN), caller("@provider"), user(1, "admin")] {
+        assert_eq!(world.post(&who, "/internal/adopt", first.clone()).await.status, StatusCode::FORBIDDEN);
+    }
+    let debug_api = caller("@debug-api");
+    for _ in 0..2 {
+        let answer = world.post(&debug_api, "/internal/adopt", first.clone()).await;
+        assert_eq!((answer.status, &answer.json()["instanceId"]), (StatusCode::OK, &json!("0b-1")));
+    }
+    let list = world.get(&caller("@provider"), "/api/applications").await.json();
+    let mine = json!({ "instanceId": "0b-1", "appId": "debug-notes", "displayName": "Notes", "hostName": "notes", "signIn": false });
+    assert!(list["applications"].as_array().unwrap().contains(&mine), "{list}");
+    for (refused, status) in [
+        (adopt("0b-1", "another", "free"), StatusCode::CONFLICT),
+        (adopt("0b-2", "debug-notes", "free"), StatusCode::CONFLICT),
+        (adopt("0b-2", "other", "notes"), StatusCode::CONFLICT),
+        (adopt(ADMIN, "other", "free"), StatusCode::CONFLICT),
+        (adopt("../x", "other", "free"), StatusCode::BAD_REQUEST),
+        (adopt("0b-2", "other", "notes.debug"), StatusCode::BAD_REQUEST),
+        (adopt("0b-2", "other", "admin"), StatusCode::BAD_REQUEST),
+    ] {
+        let answer = world.post(&debug_api, "/internal/adopt", refused.clone()).await;
+        assert_eq!(answer.status, status, "{refused}: {}", answer.text);
+    }
+    let event = json!({ "type": "AdoptApplication", "instanceId": "0b-3", "written": { "appId": "x", "hostName": "x" } });
+    assert!(world.publish("1", event).await.status.is_client_error(), "the platform alone says so");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_poll_for_an_event_that_does_not_come_is_held_for_a_while_and_answered_304() {
     let world = world().await;

@@ -47,6 +47,12 @@ impl Listing {
         self.listed.values().chain(self.held.values())
     }
 
+    /// Whether this instance is in force.
+    #[must_use]
+    pub fn has(&self, id: &InstanceId) -> bool {
+        self.listed.contains_key(id) || self.held.contains_key(id)
+    }
+
     /// After this list. An instance of which it says what can't be stays as it was.
     #[must_use]
     pub fn after(&self, list: List, hold: Hold) -> Self {

@@ -276,3 +276,40 @@ fn a_list_of_ten_thousand_is_merged_whole() {
     assert_eq!(book.merged(&Entries::new()).desired.len(), 10_001);
     assert!(book.put(debug("mine", "mine")).is_ok(), "there is room for more");
 }
+
+#[tokio::test]
+async fn a_debug_instance_that_the_admin_app_takes_over_runs_on_with_its_data_and_ends_with_its_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    let mut mine = debug("mine", "shop.debug");
+    (mine.fields.data, mine.fields.debug_port) = (Some("/data".into()), Some(5173));
+    handle.put(mine.clone()).await.unwrap();
+    handle.set_release("shop".into(), shop("/of-an-earlier-life")).await.unwrap();
+    handle.list(listed(&[("mine", "shop")])).await.unwrap();
+    assert_eq!(desired(&handle), [row("mine", "shop", "/r")], "its own release");
+    let whole = handle.watch().borrow().desired[&id("mine")].clone();
+    assert_eq!((whole.origin, whole.instance.data.to_str()), (crate::merge::Origin::Dynamic, Some("/data")));
+    assert_eq!(whole.instance.debug_port, 0, "no development server for a permanent one");
+    assert!(matches!(handle.remove(id("mine")).await, Err(Error::NotDebug { .. })));
+
+    handle.set_release("shop".into(), shop("/r")).await.unwrap();
+    let ground = Entry { source: Source::Promoted, ..mine };
+    handle.put(ground).await.unwrap();
+    handle.set_release("shop".into(), shop("/next")).await.unwrap();
+    assert_eq!(desired(&handle), [row("mine", "shop", "/next")], "packages are the admin app's now");
+    drop(handle);
+    let handle = started(&folder);
+    assert_eq!(desired(&handle), [row("mine", "shop", "/next")], "kept on disk");
+    handle.list(listed(&[])).await.unwrap();
+    assert_eq!(desired(&handle), [], "nothing comes back as a debug instance");
+    assert_eq!(handle.remove(id("mine")).await.unwrap().1, true);
+}
+
+#[test]
+fn an_id_of_the_admin_apps_is_not_to_be_taken_and_what_it_took_over_makes_room() {
+    let mut book = book();
+    book.listing = Arc::new(book.listing.after(listed(&[("hers", "shop")]), book.rules.hold));
+    assert!(matches!(book.put(debug("hers", "free")), Err(Error::Taken(_))));
+    let book = with(book, &[entry("a", "a", Source::Promoted), debug("b", "b"), debug("c", "c")]);
+    assert!(matches!(book.put(debug("d", "d")), Err(Error::TooMany(2))));
+}

@@ -589,13 +589,27 @@ fn what_is_the_platforms_own_is_for_the_two_apps_that_belong_to_it() {
 
 #[test]
 fn a_daemon_asks_for_what_it_needs_and_nothing_else() {
-    let ask = |daemon: &str, id: Option<&str>, path: &str| {
+    let send = |method: &str, daemon: &str, id: Option<&str>, path: &str| {
         let headers: Vec<_> =
             [("host", "internal")].into_iter().chain(id.map(|id| ("x-application-id", id))).collect();
-        let (parts, daemon) = (parts("GET", path, &headers), Caller::of(daemon));
+        let (parts, daemon) = (parts(method, path, &headers), Caller::of(daemon));
         let origin = Origin { daemon: daemon.as_ref(), ..Origin::default() };
         outcome(decide(&parts, &authority(&parts).unwrap(), origin, &ruled(), &policy(), 1_000_000))
     };
+    let ask = |daemon: &str, id, path: &str| send("GET", daemon, id, path);
+    let adopt = |daemon: &str, id, path: &str| send("POST", daemon, Some(id), path);
+    assert_eq!(adopt(DEBUG_API, ADMIN, "/internal/adopt"), format!("app {ADMIN} by @debug-api"));
+    for (daemon, id, path) in [
+        (DEBUG_API, ADMIN, "/internal/dologin"),
+        (DEBUG_API, ADMIN, "/internal/adopt/x"),
+        (DEBUG_API, ADMIN, "/internal/%61dopt"),
+        (DEBUG_API, ADMIN, "/api/publish"),
+        (DEBUG_API, "shop", "/internal/adopt"),
+        (PROVIDER, ADMIN, "/internal/adopt"),
+    ] {
+        assert_eq!(adopt(daemon, id, path), "403", "{daemon} {id} {path}");
+    }
+    assert_eq!(ask(DEBUG_API, Some(ADMIN), "/internal/adopt"), "403", "only as it is done");
     assert_eq!(ask(PROVIDER, Some(ADMIN), "/api/applications"), format!("app {ADMIN} by @provider"));
     assert_eq!(ask(PROVIDER, Some(ADMIN), "/internal/dologin"), "403");
     assert_eq!(ask(PROVIDER, Some(ADMIN), "/api/../internal/dologin"), "403");

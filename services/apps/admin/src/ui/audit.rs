@@ -70,6 +70,7 @@ fn words(what: &str) -> &str {
     match what {
         "Init" => "set up",
         "CreateApplication" => "new app",
+        "AdoptApplication" => "app made permanent",
         "UpdateApplication" => "changed app",
         "DeleteApplication" => "removed app",
         "AddUser" => "new user",
@@ -98,7 +99,7 @@ fn details(event: &Event, names: &Names) -> String {
         names.users.get(&id).cloned().unwrap_or_else(|| format!("user {id}"))
     };
     match event.what.as_str() {
-        "CreateApplication" | "UpdateApplication" => {
+        "CreateApplication" | "AdoptApplication" | "UpdateApplication" => {
             format!("{} at {}, package {}", text("displayName"), text("hostName"), text("appId"))
         }
         "DeleteApplication" => text("displayName").to_owned(),
