@@ -31,6 +31,7 @@ mod oidc;
 mod overlap;
 mod packages;
 mod pauses;
+mod promotion;
 mod push;
 mod redirect;
 mod reflection;

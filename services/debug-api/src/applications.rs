@@ -26,6 +26,7 @@ use crate::{
     live::Live,
     names::Asked,
     peers::Peers,
+    platform::house::House,
     record::{Record, Wanted},
     status::{self, Standing},
     transfer::Transfer,
@@ -101,7 +102,14 @@ impl App {
         let now = Instant::now();
         Arc::new(Self {
             id: record.id.clone(),
-            state: Mutex::new(AppState { record, upload, received: now, transfers, active: now, warned: false }),
+            state: Mutex::new(AppState {
+                record,
+                upload,
+                received: now,
+                transfers,
+                active: now,
+                warned: false,
+            }),
             work: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),
             unsettled: Notify::new(),
@@ -133,6 +141,11 @@ impl App {
         (state.active, state.warned) = (Instant::now(), false);
     }
 
+    /// Whether it is permanent, or is about to be.
+    pub(crate) fn is_promoted(&self) -> bool {
+        self.state().record.promotion.is_some()
+    }
+
     /// Whether somebody reads its log now.
     pub(crate) fn is_read(&self) -> bool {
         self.readers.load(Ordering::Acquire) > 0
@@ -157,6 +170,7 @@ pub(crate) struct Hub {
     pub(crate) front_ends: FrontEnds,
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) house: Arc<dyn House>,
     pub(crate) live: watch::Receiver<Live>,
     pub(crate) audit: Audit,
     pub(crate) disk: Gauge,
@@ -181,6 +195,7 @@ pub(crate) struct Parts {
     pub(crate) front_ends: FrontEnds,
     pub(crate) folders: Folders,
     pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) house: Arc<dyn House>,
     pub(crate) live: watch::Receiver<Live>,
     pub(crate) audit: Audit,
     pub(crate) disk: Gauge,
@@ -202,6 +217,7 @@ impl Hub {
             front_ends: parts.front_ends,
             folders: parts.folders,
             peers: parts.peers,
+            house: parts.house,
             live: parts.live,
             audit: parts.audit,
             disk: parts.disk,
@@ -220,13 +236,14 @@ impl Hub {
         apps
     }
 
-    /// By the server's id, or else by the client's.
+    /// By the server's id, or else by the client's: the one that is not permanent, if there are two.
     pub(crate) fn find(&self, id: &str) -> Result<Arc<App>, ApiError> {
         if let Some(app) = self.apps().get(id) {
             return Ok(Arc::clone(app));
         }
-        let named = self.list().into_iter().find(|app| app.state().record.description.app_id.as_str() == id);
-        named.ok_or(ApiError::NoApplication)
+        let apps = self.list().into_iter();
+        let named = apps.filter(|app| app.state().record.description.app_id.as_str() == id);
+        named.min_by_key(|app| app.is_promoted()).ok_or(ApiError::NoApplication)
     }
 
     /// Changes a record on disk, then in memory. The caller holds `work`.
@@ -252,19 +269,23 @@ impl Hub {
         blocking(move || record.keep(&path)).await
     }
 
-    /// A new application; one of the same appId is removed first.
+    /// A new application; one of the same appId is removed first, unless it is permanent.
     pub(crate) async fn create(self: &Arc<Self>, asked: Asked) -> Result<Arc<App>, ApiError> {
         if !asked.complete() {
             return Err(ApiError::Fields);
         }
         let _creating = self.creating.lock().await;
         let apps = self.list();
-        let others = apps.iter().map(|app| app.record().description).filter(|other| !asked.is_of(&other.app_id));
+        let goes =
+            |app: &&Arc<App>| !app.is_promoted() && asked.is_of(&app.state().record.description.app_id);
+        let others = apps.iter().filter(|app| !goes(app)).map(|app| app.record().description);
         let taken: Vec<String> = others.map(|other| other.host_name.to_string()).collect();
         let asked = asked.with_host(|host| taken.iter().any(|name| name == host));
         let judged = asked.judge(&self.zone, &self.config.reserved_hosts, &self.front_ends);
         let description = judged.map_err(ApiError::Name)?;
-        let same = |app: &&Arc<App>| app.state().record.description.app_id == description.app_id;
+        let same = |app: &&Arc<App>| {
+            !app.is_promoted() && app.state().record.description.app_id == description.app_id
+        };
         let taken = apps.iter().filter(|app| !same(app)).find_map(|app| {
             let other = app.record().description;
             (other.host_name == description.host_name).then_some(other.app_id)
@@ -273,7 +294,8 @@ impl Hub {
             return Err(ApiError::HostTaken { host: description.host_name.to_string(), by: by.to_string() });
         }
         let older = apps.iter().find(same);
-        if older.is_none() && apps.len() >= self.config.max_applications {
+        let temporary = apps.iter().filter(|app| !app.is_promoted()).count();
+        if older.is_none() && temporary >= self.config.max_applications {
             return Err(ApiError::TooMany(self.config.max_applications));
         }
         if let Some(older) = older {
@@ -332,9 +354,9 @@ impl Hub {
                     tracing::warn!(
                         instance = app.id,
                         error = status.message(),
-                        "provider refused to remove a deleted application"
+                        "provider refused to remove a deleted application; its files stay"
                     );
-                    removed = true;
+                    return;
                 }
                 Err(_) if self.shutdown.is_draining() => return,
                 Err(_) => tokio::time::sleep(retry.wait()).await,
@@ -371,6 +393,10 @@ impl Hub {
         let release = record.release.as_ref().map(|release| self.folders.release(&app.id, &release.name));
         let release = release.map(|path| path.display().to_string()).unwrap_or_default();
         let live = self.live.borrow();
-        status::judge(&record, live.get(&app.id), &release, self.config.failed_after)
+        let live = live.get(&app.id);
+        // Which package a permanent one runs is the admin app's to say.
+        let release =
+            live.filter(|_| record.promotion.is_some()).map_or(release, |live| live.release.clone());
+        status::judge(&record, live, &release, self.config.failed_after)
     }
 }

@@ -15,7 +15,11 @@ pub(crate) struct Who(pub(crate) String);
 
 /// Whoever asks for something.
 #[derive(Debug, Clone)]
-pub(crate) struct Asker(audit::Asker);
+pub(crate) struct Asker {
+    /// For people.
+    pub(crate) who: String,
+    noted: audit::Asker,
+}
 
 impl<S: Sync> FromRequestParts<S> for Asker {
     type Rejection = ApiError;
@@ -23,14 +27,15 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let who = parts.extensions.get::<Who>().map_or_else(|| "operator".to_owned(), |Who(who)| who.clone());
         let from = parts.headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Ok(Self(audit::Asker::new(who, from.to_owned())))
+        Ok(Self { noted: audit::Asker::new(who.clone(), from.to_owned()), who })
     }
 }
 
 impl Asker {
     /// The platform itself.
     pub(crate) fn platform() -> Self {
-        Self(audit::Asker::new("debug-api".to_owned(), String::new()))
+        let who = "debug-api".to_owned();
+        Self { noted: audit::Asker::new(who.clone(), String::new()), who }
     }
 
     /// Notes what it asked for, and hands on what came of it.
@@ -41,6 +46,6 @@ impl Asker {
         asked: Result<T, ApiError>,
         detail: impl FnOnce(&T) -> String,
     ) -> Result<T, ApiError> {
-        audit.noted(self.0.clone(), what, asked, detail)
+        audit.noted(self.noted.clone(), what, asked, detail)
     }
 }

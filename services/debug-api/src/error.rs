@@ -102,6 +102,12 @@ pub(crate) enum ApiError {
     Installation(String),
     #[error("Installation failed: {0}")]
     Taken(String),
+    #[error("Application is permanent: the admin app owns it; change it there")]
+    Permanent,
+    #[error("Admin app can't take the application over: {0}; try again")]
+    AdminAway(String),
+    #[error("Admin app refuses the application: {0}")]
+    AdminRefused(String),
     #[error("Application is not running")]
     NotRunning,
     #[error("Application not found in process manager")]
@@ -204,12 +210,14 @@ impl ApiError {
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::HostTaken { .. }
             | Self::Taken(_)
+            | Self::Permanent
+            | Self::AdminRefused(_)
             | Self::Offset { .. }
             | Self::TakenOver
             | Self::Name(NameError::Reserved(_)) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) | Self::TooManyTransfers { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Login(_) | Self::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Login(_) | Self::AdminAway(_) | Self::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Chunk(_) | Self::Preparation(_) | Self::Installation(_) | Self::Storage(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

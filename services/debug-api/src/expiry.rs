@@ -18,7 +18,8 @@ const IDLE: Duration = Duration::from_secs(86_400);
 pub(crate) fn due(hub: &Hub, app: &App) -> Option<Instant> {
     let expiry = hub.config.expiry()?;
     let state = app.state();
-    (!state.record.description.keep && !app.is_read()).then(|| state.active + expiry)
+    let kept = state.record.description.keep || state.record.promotion.is_some();
+    (!kept && !app.is_read()).then(|| state.active + expiry)
 }
 
 /// Removes what expires, until the drain.

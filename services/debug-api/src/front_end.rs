@@ -32,7 +32,11 @@ pub(crate) struct FrontEnds {
 
 impl FrontEnds {
     pub(crate) fn of(config: &Config, own: impl IntoIterator<Item = u16>) -> Self {
-        Self { first: config.static_port_first, last: config.static_port_last, own: own.into_iter().collect() }
+        Self {
+            first: config.static_port_first,
+            last: config.static_port_last,
+            own: own.into_iter().collect(),
+        }
     }
 
     /// The port of the server that a developer names.

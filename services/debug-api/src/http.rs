@@ -24,6 +24,7 @@ use crate::{
     folders::unhurried,
     install, logs,
     names::Asked,
+    promotion::{self, Wish},
     receive::{self, Received},
     record::{millis, now_ms, rfc3339},
     releases,
@@ -32,6 +33,9 @@ use crate::{
 
 /// A create call's body; the largest that the limits on its fields allow is well below.
 const MAX_BODY: usize = 64 << 10;
+
+/// The call that makes an application permanent.
+const PROMOTE: &str = "install-package";
 
 /// Everything that is served.
 pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) -> Router {
@@ -46,6 +50,7 @@ pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) 
         .route(&of("files/{upload}"), any(files::one))
         .route(&of("install"), post(install))
         .route(&of("install-dev"), post(install))
+        .route(&of(PROMOTE), post(promote))
         .route(&of("status"), get(status))
         .route(&of("logs"), get(tail))
         .route(&of("stop"), post(stop))
@@ -63,7 +68,7 @@ pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) 
         .layer(middleware::from_fn_with_state(credentials, auth::guard))
 }
 
-/// The application that the path names, by the server's id or by the client's.
+/// The application that the path names, by the server's id or by the client's. A permanent one is the admin app's to change.
 pub(crate) struct Target(pub(crate) Arc<App>);
 
 impl FromRequestParts<Arc<Hub>> for Target {
@@ -71,7 +76,9 @@ impl FromRequestParts<Arc<Hub>> for Target {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
         let id = Path::<String>::from_request_parts(parts, hub).await.map_err(|_| ApiError::NoApplication)?;
-        hub.find(&id).map(Self)
+        let app = hub.find(&id)?;
+        let changes = !parts.method.is_safe() && !parts.uri.path().ends_with(PROMOTE);
+        if changes && app.is_promoted() { Err(ApiError::Permanent) } else { Ok(Self(app)) }
     }
 }
 
@@ -142,6 +149,18 @@ struct InstallReply {
     application_id: String,
     status: &'static str,
     message: String,
+    installed_at: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PromotionReply {
+    application_id: String,
+    app_id: String,
+    display_name: String,
+    host_name: String,
+    status: &'static str,
+    message: &'static str,
     installed_at: String,
 }
 
@@ -255,6 +274,39 @@ async fn install(
     };
     let installed_at = rfc3339(installed.unix_ms);
     Ok(json(StatusCode::OK, &InstallReply { application_id: app.id.clone(), status, message, installed_at }))
+}
+
+async fn promote(
+    State(hub): State<Arc<Hub>>,
+    Target(app): Target,
+    asker: Asker,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let wish = match body.trim_ascii() {
+        b"" => Wish::default(),
+        text if text.starts_with(b"{") => serde_json::from_slice(text).map_err(|_| ApiError::Body)?,
+        _ => return Err(ApiError::Body),
+    };
+    let object = Arc::clone(&app);
+    let promoted = unhurried(async move {
+        let promoted = promotion::promote(&hub, &object, wish, asker.who.clone()).await;
+        asker.noted(&hub.audit, ("application.promote", &object.id), promoted, |permanent| {
+            format!("{} at {}", permanent.app_id, permanent.host_name)
+        })
+    });
+    let permanent = promoted.await?;
+    Ok(json(
+        StatusCode::OK,
+        &PromotionReply {
+            application_id: app.id.clone(),
+            app_id: permanent.app_id.to_string(),
+            display_name: permanent.display_name,
+            host_name: permanent.host_name.to_string(),
+            status: "running",
+            message: "Application is permanent now; the admin app owns it",
+            installed_at: rfc3339(now_ms()),
+        },
+    ))
 }
 
 async fn status(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {

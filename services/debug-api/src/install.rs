@@ -220,6 +220,7 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
     let folders = &hub.folders;
     let release = record.release.as_ref().map(|release| folders.release(&record.id, &release.name));
     let description = &record.description;
+    let promoted = record.promotion.as_ref().is_some_and(|promotion| promotion.done);
     // An address that was accepted once may be none that is forwarded to now.
     let front_end = description.static_service_url.as_deref().and_then(|url| hub.front_ends.port(url).ok());
     let mut instance = Instance {
@@ -231,7 +232,7 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
         data: folders.data(&record.id).display().to_string(),
         driver: hub.config.driver().unwrap_or(Driver::Unspecified).into(),
         egress: hub.config.egress().unwrap_or_default().into(),
-        origin: Origin::Debug.into(),
+        origin: if promoted { Origin::Dynamic } else { Origin::Debug }.into(),
         static_service_url: description.static_service_url.clone().unwrap_or_default(),
         debug_port: front_end.map_or(0, u32::from),
         ..Instance::default()
@@ -309,7 +310,7 @@ async fn tidy(hub: &Hub, app: &App) {
 }
 
 /// One try; the caller holds `work`. An error without a status is one of the disk, logged already.
-async fn settle_once(hub: &Hub, app: &App) -> Result<(), Option<Status>> {
+pub(crate) async fn settle_once(hub: &Hub, app: &App) -> Result<(), Option<Status>> {
     let record = app.record();
     let told = match record.wanted {
         Wanted::Nothing | Wanted::Gone => Ok(()),

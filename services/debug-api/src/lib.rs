@@ -7,6 +7,7 @@
 //!                                      ├─▶ files          tus.rs, draft.rs ▶ transfers ▶ transfer.rs (its files)
 //!                                      ├─▶ install        unpack ▶ release ▶ provider  unpack.rs, manifest.rs
 //!                                      ├─▶ releases       those that are kept, and the way back
+//!                                      ├─▶ promotion      admin has it for good         register.rs
 //!                                      ├─▶ status         what procmgr says (live.rs)  status.rs (pure)
 //!                                      ├─▶ logs           procmgr's log as events
 //!                                      └─▶ platform       what the admin app shows and does
@@ -43,10 +44,12 @@ mod manifest;
 mod names;
 mod peers;
 mod platform;
+mod promotion;
 mod receive;
 mod record;
 mod recover;
 mod releases;
+mod register;
 mod serve;
 mod service;
 mod status;
@@ -98,7 +101,12 @@ impl Daemon for DebugApi {
         });
         let (folders, found) = read.await.map_err(|error| state_fault(&error))?;
         let revived = recover::revive(found);
-        let peers: Arc<dyn peers::Peers> = Arc::new(peers::Daemons::new(&chassis.clients));
+        let (platforms, token) =
+            (chassis.setup.run.join("proxy.http.sock"), chassis.credentials.token_for("proxy"));
+        let way = register::Way::new(platforms, token);
+        let peers: Arc<dyn peers::Peers> = Arc::new(peers::Daemons::new(&chassis.clients, way));
+        let house: Arc<dyn platform::house::House> =
+            Arc::new(platform::house::Daemons::new(&chassis.clients));
         let (live_sender, live) = watch::channel(live::Live::default());
         let mut vital = Vital::default();
         vital.spawn("live feed", live::follow(Arc::clone(&peers), live_sender, chassis.shutdown.clone()));
@@ -120,6 +128,7 @@ impl Daemon for DebugApi {
             front_ends,
             folders,
             peers,
+            house: Arc::clone(&house),
             live,
             audit,
             disk,
@@ -128,12 +137,12 @@ impl Daemon for DebugApi {
         let hub = applications::Hub::new(parts, recover::present(&revived));
         vital.spawn("recovery", recover::resume_all(Arc::clone(&hub), revived));
         vital.spawn("expiry", expiry::watch(Arc::clone(&hub)));
+        vital.spawn("promotions", promotion::watch(Arc::clone(&hub)));
         vital.spawn("sweep", transfers::sweep(Arc::clone(&hub)));
         vital.spawn("releases", releases::watch(Arc::clone(&hub)));
         let service = service::Service(Arc::clone(&hub));
         let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
         chassis.ready.ready("takes uploads");
-        let house = Arc::new(platform::house::Daemons::new(&chassis.clients));
         let facade = platform::Facade::new(Arc::clone(&hub), house, histories, &chassis.setup.state);
         let router = http::router(hub, platform::router(facade), chassis.credentials.clone());
         let http = tokio::spawn(serve::serve(socket, router, bounds, shutdown.clone()));

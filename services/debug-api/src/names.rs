@@ -7,7 +7,10 @@ use std::fmt;
 use nexushub_chassis::names::{HostName, HostNameError, Zone};
 use serde::{Deserialize, Serialize};
 
-use crate::front_end::{BadFrontEnd, FrontEnds};
+use crate::{
+    front_end::{BadFrontEnd, FrontEnds},
+    promotion::Wish,
+};
 
 const MAX_APP_ID: usize = 64;
 const MAX_DISPLAY_NAME: usize = 128;
@@ -137,6 +140,31 @@ impl Asked {
     }
 }
 
+impl Description {
+    /// How it is described once it is permanent: as it is wished, without the front-end server, and no longer below `debug`.
+    pub(crate) fn permanent(
+        &self,
+        wish: Wish,
+        zone: &Zone,
+        reserved: &[String],
+        front_ends: &FrontEnds,
+    ) -> Result<Self, NameError> {
+        let host = self.host_name.as_str();
+        let or = |wished: Option<String>, own: &str| {
+            wished.filter(|text| !text.is_empty()).or(Some(own.to_owned()))
+        };
+        let asked = Asked {
+            app_id: or(wish.name, self.app_id.as_str()),
+            display_name: or(wish.display_name, &self.display_name),
+            host_name: or(wish.host_name, host.strip_suffix(".debug").unwrap_or(host)),
+            db_name: Some(self.db_name.clone()),
+            static_service_url: None,
+            keep: true,
+        };
+        asked.judge(zone, reserved, front_ends)
+    }
+}
+
 fn said(field: &Option<String>) -> bool {
     field.as_ref().is_some_and(|text| !text.is_empty())
 }
@@ -144,7 +172,8 @@ fn said(field: &Option<String>) -> bool {
 /// The host name for an appId: `shop.debug` for `debug-shop`, as the contract's clients name theirs.
 fn made_host(app_id: &str, number: u32) -> String {
     let label = |char: char| if char.is_ascii_alphanumeric() { char.to_ascii_lowercase() } else { '-' };
-    let name: String = app_id.strip_prefix("debug-").unwrap_or(app_id).chars().map(label).take(MAX_MADE).collect();
+    let name: String =
+        app_id.strip_prefix("debug-").unwrap_or(app_id).chars().map(label).take(MAX_MADE).collect();
     let name = Some(name.trim_matches('-')).filter(|name| !name.is_empty()).unwrap_or("app");
     if number == 1 { format!("{name}.debug") } else { format!("{name}-{number}.debug") }
 }
@@ -225,7 +254,11 @@ mod tests {
         }
         assert_eq!(made(&"x".repeat(64), &[]).len(), MAX_MADE + ".debug".len());
         let said = serde_json::from_str::<Asked>(r#"{"appId":"a","hostName":"mine"}"#).unwrap();
-        assert_eq!(said.with_host(|_| true).host_name.as_deref(), Some("mine"), "who says one gets that or none");
+        assert_eq!(
+            said.with_host(|_| true).host_name.as_deref(),
+            Some("mine"),
+            "who says one gets that or none"
+        );
     }
 
     #[test]

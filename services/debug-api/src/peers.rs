@@ -1,4 +1,4 @@
-//! The two daemons that this one calls: provider, to be told what should run, and procmgr, to be asked what does.
+//! The two daemons that this one calls: provider, to be told what should run, and procmgr, to be asked what does; and the admin app.
 //! A trait, so that everything above can be tried without them.
 
 use std::pin::Pin;
@@ -16,6 +16,8 @@ use nexushub_proto::{
 };
 use tonic::{Code, Status};
 
+use crate::register::{Registration, Way};
+
 /// Longest message from procmgr: a snapshot of every instance, each with its last words.
 const NEWS_BYTES: usize = 64 << 20;
 
@@ -28,6 +30,8 @@ pub(crate) type Flow<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) trait Peers: Send + Sync + 'static {
     fn put(&self, instance: Instance) -> Call<'_, ()>;
     fn remove(&self, id: String) -> Call<'_, ()>;
+    /// Has the admin app take an application over; see `register.rs` for what its refusals mean.
+    fn register(&self, registration: Registration) -> Call<'_, ()>;
     fn watch(&self) -> Call<'_, Flow<WatchInstancesResponse>>;
     fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>>;
 }
@@ -36,14 +40,16 @@ pub(crate) trait Peers: Send + Sync + 'static {
 pub(crate) struct Daemons {
     provider: ProviderServiceClient<GrpcChannel>,
     procmgr: ProcmgrServiceClient<GrpcChannel>,
+    admin: Way,
 }
 
 impl Daemons {
-    pub(crate) fn new(clients: &Clients) -> Self {
+    pub(crate) fn new(clients: &Clients, admin: Way) -> Self {
         Self {
             provider: ProviderServiceClient::new(clients.channel("provider")),
             procmgr: ProcmgrServiceClient::new(clients.channel("procmgr"))
                 .max_decoding_message_size(NEWS_BYTES),
+            admin,
         }
     }
 }
@@ -63,6 +69,10 @@ impl Peers for Daemons {
             provider.remove_instance(RemoveInstanceRequest { id }).await?;
             Ok(())
         })
+    }
+
+    fn register(&self, registration: Registration) -> Call<'_, ()> {
+        Box::pin(async move { self.admin.register(&registration).await })
     }
 
     fn watch(&self) -> Call<'_, Flow<WatchInstancesResponse>> {

@@ -54,6 +54,16 @@ pub(crate) struct Undo {
     pub(crate) wanted: Wanted,
 }
 
+/// An application as the admin app has it, or is to have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Promotion {
+    pub(crate) description: Description,
+    /// Who made it permanent, for people.
+    pub(crate) by: String,
+    /// The admin app has it, and provider has it from there.
+    pub(crate) done: bool,
+}
+
 /// The form of the records that this release writes, and the latest that it reads.
 const VERSION: u32 = 2;
 
@@ -96,6 +106,9 @@ pub(crate) struct Record {
     pub(crate) refused: Option<String>,
     /// Number of the next release.
     pub(crate) next: u64,
+    /// Of one that is permanent, or is about to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) promotion: Option<Promotion>,
 }
 
 impl Record {
@@ -116,6 +129,7 @@ impl Record {
             installing: None,
             refused: None,
             next: 1,
+            promotion: None,
         }
     }
 

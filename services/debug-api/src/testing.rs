@@ -53,7 +53,9 @@ use crate::{
         history::{self, Histories},
         tests::FakeHouse,
     },
-    recover, releases, transfers,
+    recover,
+    register::Registration,
+    releases, transfers,
     upload::Md5Hex,
 };
 
@@ -69,6 +71,9 @@ pub(crate) struct Fakes {
     pub(crate) log: Mutex<Vec<LogEntry>>,
     /// Whether what is put comes up.
     pub(crate) breaks: Mutex<bool>,
+    /// What the admin app has taken over, and what it says instead, so many times.
+    pub(crate) adopted: Mutex<Vec<Registration>>,
+    pub(crate) admin_says: Mutex<Vec<Status>>,
     /// What provider lets go of does not end by itself.
     pub(crate) lingers: AtomicBool,
     changes: broadcast::Sender<Event>,
@@ -82,6 +87,8 @@ impl Fakes {
             refusals: Mutex::default(),
             log: Mutex::default(),
             breaks: Mutex::default(),
+            adopted: Mutex::default(),
+            admin_says: Mutex::default(),
             lingers: AtomicBool::default(),
             changes: broadcast::channel(64).0,
         })
@@ -152,6 +159,16 @@ impl Peers for Fakes {
                 self.gone(&id);
             }
             Ok(())
+        })
+    }
+
+    fn register(&self, registration: Registration) -> Call<'_, ()> {
+        Box::pin(async move {
+            let said = self.admin_says.lock().unwrap().pop();
+            if said.as_ref().is_none_or(|status| status.code() == tonic::Code::Unknown) {
+                self.adopted.lock().unwrap().push(registration);
+            }
+            said.map_or(Ok(()), Err)
         })
     }
 
@@ -252,15 +269,27 @@ impl World {
         tokio::spawn(history::keep(histories.clone(), live.clone(), shutdown.clone()));
         let audit = Audit::of(state.path(), "debug-api");
         let front_ends = FrontEnds::of(&config, []);
-        let parts = Parts { config, zone, front_ends, folders, peers, live, audit, disk, shutdown };
+        let house = FakeHouse::new(Arc::clone(&fakes));
+        let parts = Parts {
+            config,
+            zone,
+            front_ends,
+            folders,
+            peers,
+            house: house.clone(),
+            live,
+            audit,
+            disk,
+            shutdown,
+        };
         let hub = Hub::new(parts, recover::present(&revived));
         tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));
+        tokio::spawn(crate::promotion::watch(Arc::clone(&hub)));
         tokio::spawn(transfers::sweep(Arc::clone(&hub)));
         tokio::spawn(releases::watch(Arc::clone(&hub)));
         let (proxy_token, operator_token) =
             (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));
-        let house = FakeHouse::new(Arc::clone(&fakes));
         let facade = Facade::new(Arc::clone(&hub), house.clone(), histories, state.path());
         Self { state, fakes, house, hub, facade, proxy_token, operator_token, credentials, drain }
     }

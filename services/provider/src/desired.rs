@@ -107,7 +107,8 @@ impl Book {
         let (driver, egress) = self.rules.dynamic;
         let (driver, egress) = (alone.then_some(driver), alone.then_some(egress));
         let fields = Fields { release, driver, egress, ..entry.fields.clone() };
-        let ground = below.map(|below| Fields { debug_port: None, static_service_url: None, ..below.fields.clone() });
+        let ground =
+            below.map(|below| Fields { debug_port: None, static_service_url: None, ..below.fields.clone() });
         let fields = ground.map_or(fields.clone(), |ground| fields.over(&ground, &BTreeSet::new()));
         Entry { fields, ..entry.clone() }
     }

@@ -48,7 +48,8 @@ impl Service {
     async fn put(&self, sent: Option<Instance>) -> Result<u64, Error> {
         let sent = sent.ok_or(Error::Missing)?;
         let source = wire::source(&sent).map_err(Error::Bad)?;
-        let entry = wire::typed(sent).and_then(|typed| self.judge.entry(typed, source)).map_err(Error::Bad)?;
+        let entry =
+            wire::typed(sent).and_then(|typed| self.judge.entry(typed, source)).map_err(Error::Bad)?;
         self.handle.put(entry).await
     }
 

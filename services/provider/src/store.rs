@@ -85,7 +85,8 @@ impl Store {
     /// # Errors
     /// When it can't be written; the old content is then still there.
     pub fn save(&self, revision: u64, entries: &Entries) -> io::Result<()> {
-        let of = |source| entries.values().filter(move |entry| entry.source == source).map(Typed::from).collect();
+        let of =
+            |source| entries.values().filter(move |entry| entry.source == source).map(Typed::from).collect();
         self.file.save(revision, &Written { instances: of(Source::Debug), promoted: of(Source::Promoted) })
     }
 

@@ -354,7 +354,9 @@ mod tests {
         assert_eq!(key(proto::Instance { route, ..Default::default() }), "protocol");
         assert_eq!(key(proto::Instance { debug_port: 65_536, ..Default::default() }), "debug_port");
         assert_eq!(
-            source(&proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() }).unwrap_err().key,
+            source(&proto::Instance { origin: proto::Origin::Static.into(), ..Default::default() })
+                .unwrap_err()
+                .key,
             "origin"
         );
     }

@@ -476,7 +476,11 @@ fn spare_apps(routes: &mut BTreeMap<String, Arc<Route>>) {
     let apps: HashSet<u16> = routes.values().filter_map(port).collect();
     for route in routes.values_mut() {
         if route.dev.is_some() && apps.contains(&route.entry.debug_port) {
-            tracing::warn!(instance = route.entry.id, port = route.entry.debug_port, "an app listens where its development server should");
+            tracing::warn!(
+                instance = route.entry.id,
+                port = route.entry.debug_port,
+                "an app listens where its development server should"
+            );
             *route = Arc::new(Route { dev: None, ..Route::clone(route) });
         }
     }

@@ -12,6 +12,7 @@ mod draft;
 mod installs;
 mod logs;
 mod releases;
+mod promotions;
 mod transfers;
 mod tus;
 mod uploads;
@@ -81,6 +82,7 @@ async fn every_debug_call_needs_the_operators_bearer() {
         ("GET", "/x/upload/status"),
         ("POST", "/x/install"),
         ("POST", "/x/install-dev"),
+        ("POST", "/x/install-package"),
         ("GET", "/x/status"),
         ("GET", "/x/logs"),
         ("POST", "/x/stop"),
@@ -125,7 +127,11 @@ async fn a_program_on_this_machine_of_which_the_proxy_speaks_needs_no_bearer() {
     let list = "/debug/application";
     assert_eq!(read(world.send(ask(list, &["@loopback"])).await).await.0, OK);
     for callers in [&["loopback"][..], &["@loopback", "@loopback"], &["an-app"]] {
-        assert_eq!(read(world.send(ask(list, callers)).await).await.0, StatusCode::UNAUTHORIZED, "{callers:?}");
+        assert_eq!(
+            read(world.send(ask(list, callers)).await).await.0,
+            StatusCode::UNAUTHORIZED,
+            "{callers:?}"
+        );
     }
     let platform = ask("/internal/platform/instances", &["@loopback"]);
     assert_eq!(read(world.send(platform).await).await.0, StatusCode::FORBIDDEN);
@@ -259,6 +265,7 @@ async fn unknown_applications_paths_and_methods_have_their_texts() {
         ("GET", "/upload/status"),
         ("POST", "/install"),
         ("POST", "/install-dev"),
+        ("POST", "/install-package"),
         ("GET", "/status"),
         ("GET", "/logs"),
         ("POST", "/stop"),

@@ -24,6 +24,7 @@ use crate::{
     auth::{CALLER, PROXY_TOKEN},
     config::Config,
     peers::Call,
+    register::Registration,
     testing::{Fakes, World},
     unpack::tests::zip_of,
 };
@@ -90,7 +91,17 @@ impl FakeHouse {
 
 impl House for FakeHouse {
     fn wanted(&self) -> Call<'_, ListInstancesResponse> {
-        Box::pin(async { Ok(self.wanted.lock().unwrap().clone()) })
+        let mut wanted = self.wanted.lock().unwrap().clone();
+        let adopted = self.fakes.adopted.lock().unwrap();
+        let instance = |one: &Registration| provider::Instance {
+            id: one.instance_id.clone(),
+            app_id: one.app_id.clone(),
+            host_name: one.host_name.clone(),
+            origin: Origin::Dynamic.into(),
+            ..Default::default()
+        };
+        wanted.instances.extend(adopted.iter().map(instance));
+        Box::pin(async { Ok(wanted) })
     }
 
     fn instances(&self) -> Call<'_, Vec<InstanceStatus>> {

@@ -1,7 +1,7 @@
 //! Requests for debug-api: developers', who show an administrator's access token or one that debug-api judges, and the admin app's.
 //! Where the configuration says so, programs on this machine need none.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{
     HeaderValue, Response,
@@ -33,6 +33,11 @@ const SECOND_HAND: [HeaderName; 6] = [
     HeaderName::from_static("sec-fetch-site"),
 ];
 
+/// Whether an address is this machine's loopback, however it is written.
+fn is_here(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
 impl Exchange {
     /// Passes the request to debug-api: a developer's, who shows an administrator's token, or else for it to judge.
     pub(super) async fn debug(&mut self, authority: &HeaderValue) -> Result<Response<ResponseBody>, Refusal> {
@@ -63,7 +68,7 @@ impl Exchange {
     /// Whether a program on this machine asks, itself and by a name that leads here, and may do so without a token.
     fn is_at_home(&self, authority: &HeaderValue) -> bool {
         let (link, headers) = (&self.link, &self.parts.headers);
-        let itself = link.direct && !link.trusted && link.peer.ip().to_canonical().is_loopback();
+        let itself = link.direct && !link.trusted && is_here(link.peer.ip());
         let named = authority.to_str().ok().and_then(|authority| host::parse(authority).ok());
         let base = &self.proxy.policy.base_domain;
         let is_ours = |host: &str| {
@@ -89,5 +94,21 @@ impl Exchange {
         self.body.bound(self.proxy.body_bytes).map_err(|_| too_large())?;
         let taken = self.take(&pool).await.map_err(|error| self.fail(&error.into()))?;
         self.exchange(None, &pool, taken).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_loopback_addresses_are_here() {
+        for here in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_here(here.parse().unwrap()), "{here}");
+        }
+        for away in ["10.0.0.1", "0.0.0.0", "::", "192.0.2.7", "::ffff:192.0.2.7", "fe80::1", "172.17.0.1"] {
+            assert!(!is_here(away.parse().unwrap()), "{away}");
+        }
     }
 }

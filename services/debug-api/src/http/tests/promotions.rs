@@ -1,0 +1,187 @@
+//! Applications that become permanent.
+
+use nexushub_proto::{
+    procmgr::{InstanceStatus, State},
+    provider::{self, Origin},
+};
+
+use super::*;
+use crate::record::Wanted;
+
+/// With an application that runs, and an admin app that provider follows.
+async fn with_app() -> (World, String) {
+    let world = World::new(Config { expiry_s: 100, ..Config::default() });
+    world.house.wanted.lock().unwrap().admin = Some(provider::Admin { followed: true, ..Default::default() });
+    let id = world.create("shop-app", "shop.debug").await;
+    assert_eq!(world.push(&id, &package("v1")).await.0, OK);
+    (world, id)
+}
+
+async fn promote(world: &World, id: &str, wish: &str) -> (StatusCode, String) {
+    world.call("POST", &format!("/debug/application/{id}/install-package"), wish.to_owned()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_application_keeps_id_release_and_data_and_is_the_admin_apps_from_then_on() {
+    let (world, id) = with_app().await;
+    let before = world.fakes.instances.lock().unwrap()[&id].clone();
+    let wish = r#"{"displayName":"The shop"}"#;
+    let (code, text) = promote(&world, &id, wish).await;
+    let reply = json(&text);
+    assert_eq!(
+        (code, reply["applicationId"].as_str(), reply["hostName"].as_str()),
+        (OK, Some(&*id), Some("shop"))
+    );
+    let registered = world.fakes.adopted.lock().unwrap().clone();
+    assert_eq!(registered.len(), 1);
+    let one = &registered[0];
+    assert_eq!(
+        (one.instance_id.as_str(), one.app_id.as_str(), one.display_name.as_str(), one.by.as_str()),
+        (&*id, "shop-app", "The shop", "operator")
+    );
+    let after = world.fakes.instances.lock().unwrap()[&id].clone();
+    assert_eq!(
+        (&after.release, &after.data, after.origin()),
+        (&before.release, &before.data, Origin::Dynamic)
+    );
+    for _ in 0..2 {
+        assert_eq!(promote(&world, &id, "").await.0, OK, "idempotent");
+    }
+    assert_eq!(world.fakes.adopted.lock().unwrap().len(), 1);
+    let permanent =
+        refused(StatusCode::CONFLICT, "Application is permanent: the admin app owns it; change it there");
+    for (method, call) in [
+        ("DELETE", ""),
+        ("POST", "/upload"),
+        ("POST", "/install"),
+        ("POST", "/install-dev"),
+        ("POST", "/stop"),
+        ("POST", "/files"),
+    ] {
+        let answer = world.call(method, &format!("/debug/application/{id}{call}"), "").await;
+        assert_eq!(answer, permanent, "{method} {call}");
+    }
+    assert_eq!(
+        json(&world.call("GET", &format!("/debug/application/{id}/status"), "").await.1)["status"],
+        "running"
+    );
+    let newer = InstanceStatus {
+        id: id.clone(),
+        state: State::Running.into(),
+        release: "/packages/newer".to_owned(),
+        ..InstanceStatus::default()
+    };
+    world.fakes.says(newer);
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    assert_eq!(world.hub.list().len(), 1, "it does not expire");
+    world.until(&id, "running").await;
+    let next = world.create("shop-app", "shop.debug").await;
+    assert_ne!(next, id);
+    assert_eq!(world.hub.find("shop-app").unwrap().id, next, "the developer goes on with another one");
+    assert!(world.hub.find(&id).is_ok());
+    let world = world.restarted();
+    assert!(world.hub.find(&id).unwrap().is_promoted());
+}
+
+#[tokio::test]
+async fn who_can_not_or_will_not_take_it_over_leaves_a_debug_application() {
+    let (world, id) = with_app().await;
+    let status = |says: Status| world.fakes.admin_says.lock().unwrap().push(says);
+    status(Status::failed_precondition("the host name `shop` is taken"));
+    let (code, text) = promote(&world, &id, "").await;
+    assert_eq!(
+        (code, text.as_str()),
+        (StatusCode::CONFLICT, "Admin app refuses the application: the host name `shop` is taken\n")
+    );
+    status(Status::unavailable("it is starting"));
+    let (code, text) = promote(&world, &id, "").await;
+    assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text.starts_with("Admin app can't take the application over: it is starting"), "{text}");
+    assert!(!world.hub.find(&id).unwrap().is_promoted());
+    world.house.wanted.lock().unwrap().admin = None;
+    let (code, text) = promote(&world, &id, "").await;
+    assert!(code == StatusCode::SERVICE_UNAVAILABLE && text.contains("provider.follow_admin"), "{text}");
+    for body in ["[]", "{", "null", r#"{"name":1}"#] {
+        assert_eq!(promote(&world, &id, body).await, refused(BAD, "Invalid request body"), "{body}");
+    }
+    let (code, _) = promote(&world, &id, r#"{"hostName":"admin"}"#).await;
+    assert_eq!(code, StatusCode::CONFLICT, "reserved");
+    assert_eq!(promote(&world, &id, r#"{"name":"../x"}"#).await.0, BAD);
+    let fresh = world.create("fresh", "fresh").await;
+    assert_eq!(promote(&world, &fresh, "").await, refused(BAD, "No package uploaded for this application"));
+    assert!(world.fakes.adopted.lock().unwrap().is_empty());
+    assert_eq!(world.call("DELETE", &format!("/debug/application/{id}"), "").await.0, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_host_name_or_an_application_of_somebody_elses_is_not_taken_along() {
+    let (world, id) = with_app().await;
+    let other = |app_id: &str, host_name: &str, origin: Origin| provider::Instance {
+        id: "other".into(),
+        app_id: app_id.into(),
+        host_name: host_name.into(),
+        origin: origin.into(),
+        ..Default::default()
+    };
+    for (other, why) in [
+        (other("x", "shop", Origin::Static), "host name shop is taken by instance other"),
+        (other("shop-app", "x", Origin::Dynamic), "application shop-app is there already, as instance other"),
+    ] {
+        world.house.wanted.lock().unwrap().instances = vec![other];
+        let text = format!("Admin app refuses the application: {why}");
+        assert_eq!(promote(&world, &id, "").await, refused(StatusCode::CONFLICT, &text));
+    }
+    world.house.wanted.lock().unwrap().instances = vec![other("shop-app", "x", Origin::Debug)];
+    assert_eq!(promote(&world, &id, "").await.0, OK);
+}
+
+#[tokio::test]
+async fn one_that_the_admin_app_may_have_heard_of_is_no_debug_application_until_that_is_known() {
+    let (world, id) = with_app().await;
+    world.fakes.admin_says.lock().unwrap().push(Status::unknown("the call broke"));
+    let (code, text) = promote(&world, &id, "").await;
+    assert!(code == StatusCode::SERVICE_UNAVAILABLE && text.contains("it may have heard"), "{text}");
+    assert!(world.hub.find(&id).unwrap().is_promoted());
+    let deleted = world.call("DELETE", &format!("/debug/application/{id}"), "").await;
+    assert_eq!(deleted.0, StatusCode::CONFLICT);
+    let world = world.restarted();
+    let mut live = world.hub.live.clone();
+    let app = world.hub.find(&id).unwrap();
+    world.house.wanted.lock().unwrap().admin = Some(provider::Admin { followed: true, ..Default::default() });
+    while !app.record().promotion.is_some_and(|promotion| promotion.done) {
+        tokio::select! {
+            _ = live.changed() => {}
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    assert_eq!(world.fakes.adopted.lock().unwrap().len(), 1, "it was asked once");
+}
+
+#[tokio::test]
+async fn one_that_the_admin_app_lets_go_of_is_a_stopped_debug_application_with_its_data() {
+    let (world, id) = with_app().await;
+    assert_eq!(promote(&world, &id, "").await.0, OK);
+    let data = world.hub.folders.data(&id);
+    world.fakes.adopted.lock().unwrap().clear();
+    world.fakes.gone(&id);
+    let app = world.hub.find(&id).unwrap();
+    while app.is_promoted() || !app.record().settled {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(app.record().wanted, Wanted::Stopped);
+    assert!(data.is_dir() && !world.fakes.instances.lock().unwrap().contains_key(&id));
+    assert_eq!(world.install(&id).await.0, OK, "its developer may go on with it");
+    world.until(&id, "running").await;
+    assert_eq!(world.call("DELETE", &format!("/debug/application/{id}"), "").await.0, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn what_provider_does_not_let_go_of_keeps_its_files() {
+    let (world, id) = with_app().await;
+    let app = world.hub.find(&id).unwrap();
+    let no = || Status::failed_precondition("instance is dynamic, from the admin app");
+    world.fakes.refusals.lock().unwrap().extend((0..9).map(|_| no()));
+    world.hub.delete(&app).await.unwrap();
+    Arc::clone(&world.hub).bury(Arc::clone(&app), false).await;
+    assert!(world.hub.folders.app(&id).is_dir());
+}
