@@ -1,8 +1,10 @@
 //! What every daemon bolts on, so that a daemon's own crate holds only what it is for: the configuration file, JSON logs and
-//! traces, the inherited sockets, gRPC over Unix sockets behind one stack of checks, lazy clients, readiness and drain.
+//! traces, the inherited sockets, gRPC over Unix sockets behind one stack of checks, lazy clients, readiness and drain; and what
+//! those share who read an app's log.
 //!
 //! A daemon implements [`daemon::Daemon`]; [`daemon::main`] is its whole `main`.
 
+pub mod applog;
 pub mod audit;
 pub mod client;
 pub mod credentials;
