@@ -24,6 +24,9 @@ use crate::{credentials::Credentials, trace};
 
 /// Until the head of the answer: the whole of a unary call, the acceptance of a stream.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the other side may send ahead on one stream that may stand, and on all such streams of a channel: a thousand of them.
+const STANDING_STREAM: u32 = 64 << 10;
+const STANDING_ALL: u32 = 64 << 20;
 
 /// A lazy, reconnecting channel to one daemon.
 #[derive(Debug, Clone)]
@@ -37,7 +40,11 @@ impl GrpcChannel {
     #[must_use]
     pub fn new(socket: PathBuf, token: Option<&str>) -> Self {
         // tonic refuses a path as the authority; the name is never resolved.
-        let endpoint = Endpoint::from_static("http://localhost").timeout(CALL_TIMEOUT);
+        Self::over(Endpoint::from_static("http://localhost"), socket, token)
+    }
+
+    fn over(endpoint: Endpoint, socket: PathBuf, token: Option<&str>) -> Self {
+        let endpoint = endpoint.timeout(CALL_TIMEOUT);
         let socket = Arc::new(socket);
         let connector = service_fn(move |_: Uri| {
             let socket = Arc::clone(&socket);
@@ -104,8 +111,21 @@ impl Clients {
     #[must_use]
     pub fn channel(&self, daemon: &str) -> GrpcChannel {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let new =
-            || GrpcChannel::new(self.run.join(format!("{daemon}.sock")), self.credentials.token_for(daemon));
+        let new = || GrpcChannel::new(self.socket(daemon), self.credentials.token_for(daemon));
         channels.entry(daemon.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// A channel of its own for streams that may stand, because whoever they are for is slow. What is sent ahead on all streams
+    /// of a channel has one bound: on the common channel a few that stand would keep every other call from its answer.
+    #[must_use]
+    pub fn standing(&self, daemon: &str) -> GrpcChannel {
+        let endpoint = Endpoint::from_static("http://localhost")
+            .initial_stream_window_size(STANDING_STREAM)
+            .initial_connection_window_size(STANDING_ALL);
+        GrpcChannel::over(endpoint, self.socket(daemon), self.credentials.token_for(daemon))
+    }
+
+    fn socket(&self, daemon: &str) -> PathBuf {
+        self.run.join(format!("{daemon}.sock"))
     }
 }

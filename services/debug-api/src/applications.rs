@@ -51,7 +51,7 @@ pub(crate) struct App {
 /// Somebody who reads an application's log. It does not expire meanwhile, and its time begins anew when they leave.
 pub(crate) struct Reading {
     hub: Arc<Hub>,
-    app: Arc<App>,
+    pub(crate) app: Arc<App>,
 }
 
 impl Reading {
@@ -90,6 +90,8 @@ pub(crate) struct AppState {
     pub(crate) active: Instant,
     /// Its end has been announced since.
     pub(crate) warned: bool,
+    /// It is removed because nobody did.
+    pub(crate) expired: bool,
 }
 
 impl App {
@@ -109,6 +111,7 @@ impl App {
                 transfers,
                 active: now,
                 warned: false,
+                expired: false,
             }),
             work: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),

@@ -6,7 +6,7 @@ use std::io;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use nexushub_chassis::chain;
+use nexushub_chassis::{applog::BadWish, chain};
 use tonic::{Code, Status};
 
 use crate::{digests::Algorithm, names::NameError, unpack::UnpackError};
@@ -114,6 +114,12 @@ pub(crate) enum ApiError {
     NoLog,
     #[error("Too many log streams: the limit is {0}")]
     TooManyStreams(usize),
+    #[error("Too many log streams: {0}")]
+    Crowded(String),
+    #[error("Invalid parameter {0}")]
+    Wish(BadWish),
+    #[error("Invalid parameters: {0}")]
+    Query(String),
     #[error("{0} is not installed yet; use the operator token (nexushub secret debug-api) as bearer")]
     Login(&'static str),
     #[error("Internal error; see the log of debug-api")]
@@ -183,6 +189,8 @@ impl ApiError {
             | Self::NoChunk
             | Self::NoPackage
             | Self::Field(_)
+            | Self::Wish(_)
+            | Self::Query(_)
             | Self::NoField(_)
             | Self::Algorithm
             | Self::Length { .. }
@@ -217,7 +225,9 @@ impl ApiError {
             | Self::Name(NameError::Reserved(_)) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) | Self::TooManyTransfers { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Login(_) | Self::AdminAway(_) | Self::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Login(_) | Self::AdminAway(_) | Self::TooManyStreams(_) | Self::Crowded(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Chunk(_) | Self::Preparation(_) | Self::Installation(_) | Self::Storage(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

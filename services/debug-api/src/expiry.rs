@@ -61,6 +61,7 @@ fn announce(hub: &Hub, app: &App, due: Instant, now: Instant) -> Option<Instant>
 
 async fn expire(hub: &Arc<Hub>, app: &Arc<App>) {
     tracing::info!(instance = app.id, "application expired");
+    app.state().expired = true;
     let deleted = hub.delete(app).await;
     let noted = ("application.expire", app.id.as_str());
     if let Err(error) = Asker::platform().noted(&hub.audit, noted, deleted, |()| String::new()) {

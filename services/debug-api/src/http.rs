@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
 use nexushub_chassis::credentials::Credentials;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -317,9 +317,10 @@ async fn status(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {
 async fn tail(
     State(hub): State<Arc<Hub>>,
     Target(app): Target,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    logs::stream(hub, app, &headers).await
+    logs::stream(hub, app, &uri, &headers).await
 }
 
 async fn stop(State(hub): State<Arc<Hub>>, Target(app): Target, asker: Asker) -> Result<Response, ApiError> {

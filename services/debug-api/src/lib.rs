@@ -9,7 +9,7 @@
 //!                                      ├─▶ releases       those that are kept, and the way back
 //!                                      ├─▶ promotion      admin has it for good         register.rs
 //!                                      ├─▶ status         what procmgr says (live.rs)  status.rs (pure)
-//!                                      ├─▶ logs           procmgr's log as events
+//!                                      ├─▶ logs           procmgr's log as a stream      outlet.rs
 //!                                      └─▶ platform       what the admin app shows and does
 //! ```
 //! Invariants: nothing of a package is held in memory; every step of an install is marked on disk before and after, so a
@@ -42,6 +42,7 @@ mod live;
 mod logs;
 mod manifest;
 mod names;
+mod outlet;
 mod peers;
 mod platform;
 mod promotion;

@@ -1,95 +1,93 @@
-//! An app's log as server-sent events: a first line from the platform, the newest lines, then every further one, in order
-//! and exactly once, for as long as the client listens. The event id is the position in procmgr's log, so a client that
-//! sends `Last-Event-ID` goes on right after it; so does this stream itself when procmgr is restarted. An id that is none of
-//! procmgr's begins a new stream: a browser that reconnects has no use for an error.
+//! An app's log as a stream: where the client wants it to begin, the lines that it wants in order and exactly once, and every
+//! further one for as long as it listens. The cursor of a line is its position in procmgr's log, so a client that comes back
+//! with one goes on right after it; so does this stream itself when procmgr is restarted.
+//!
+//! ```text
+//!   where the newest N wanted lines begin (only if they must be searched for)
+//!     ▼ position
+//!   procmgr's stream ─▶ pieces joined ─▶ filter ─▶ outlet ─▶ client
+//!     ▲ position             ends: asked for again        stands: let go of, and asked for again once the client has taken all
+//! ```
+//! Invariant: what a slow client has not taken yet is on disk, at procmgr; here and in procmgr's stream there is little of it.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+mod form;
+mod wish;
 
-use axum::{
-    body::{Body, Bytes},
-    response::Response,
+use std::{sync::Arc, time::Duration};
+
+use axum::response::Response;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use nexushub_chassis::{
+    applog::{BadWish, Joiner, Ring},
+    retry::Retry,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use nexushub_chassis::retry::Retry;
-use nexushub_proto::procmgr::{
-    LogEntry, LogStream, ReadLogRequest, ReadLogResponse, read_log_response::Event,
-};
-use serde::Serialize;
+use nexushub_proto::procmgr::{LogEntry, ReadLogRequest, ReadLogResponse, read_log_response::Event};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::{Interval, MissedTickBehavior},
+    sync::OwnedSemaphorePermit,
+    time::{Interval, MissedTickBehavior, timeout},
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+pub(crate) use self::wish::{TAIL_MAX, Wish};
+use self::{
+    form::{End, Form},
+    wish::After,
+};
 use crate::{
     applications::{App, Hub, Reading},
     error::ApiError,
+    outlet::{Hangup, Outlet},
     peers::Flow,
-    record::{Wanted, now_ms, rfc3339},
+    record::{Wanted, now_ms},
 };
 
-/// Frames on their way to a client; a slow one makes procmgr wait, which then tells of a gap.
-const QUEUE: usize = 64;
+/// How long a client may take nothing before procmgr's stream is let go of.
+const STAND: Duration = Duration::from_millis(500);
+/// How long the word that a stream ends waits for a client that takes nothing.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// How long a line may stay open, counted from the last piece of anything.
-const HOLD: Duration = Duration::from_millis(500);
-/// Lines that wait behind an open one, at most.
-const HELD: usize = 1024;
-
-/// Where to go on reading.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Position {
-    after: String,
-    tail: u32,
-}
-
-/// One event's JSON.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    id: u64,
-    timestamp: String,
-    level: &'static str,
-    source: &'static str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "is_zero")]
-    pid: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(pid: &u32) -> bool {
-    *pid == 0
-}
-
-/// Whose log is streamed, and in which form.
+/// Whose log is streamed.
 struct Subject {
     id: String,
     /// When it is cancelled there is nobody left whose log it would be.
     gone: CancellationToken,
-    /// A developer's application, which doesn't expire while its log is read; its stream has the contract's form. The platform's
-    /// own form has no names of events, and comments for signs of life.
-    developers: Option<Reading>,
-    /// Whether it goes on with what is written from now on.
-    follow: bool,
+    /// A developer's application, which doesn't expire while its log is read.
+    reading: Option<Reading>,
+}
+
+impl Subject {
+    /// Why it is gone.
+    fn farewell(&self) -> End {
+        let expired = self.reading.as_ref().is_some_and(|reading| reading.app.state().expired);
+        if expired { End::Expired } else { End::Deleted }
+    }
 }
 
 /// Opens the stream of a developer's application.
-pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let limit = hub.config.max_log_streams;
-    let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))?;
+pub(crate) async fn stream(
+    hub: Arc<Hub>,
+    app: Arc<App>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let wish = Wish::read(uri, headers, hub.config.log_history, now_ms())?;
+    let place = place(&hub)?;
     app.touch();
     let wanted = app.state().record.wanted;
     if wanted == Wanted::Nothing {
         return Err(ApiError::NotRunning);
     }
-    let (id, gone, tail) = (app.id.clone(), app.gone.clone(), hub.config.log_history);
-    let subject = Subject { id, gone, developers: Some(Reading::begin(&hub, &app)), follow: true };
-    let (first, position) = begin(&hub, &subject, tail, headers).await;
+    let reading = Some(Reading::begin(&hub, &app));
+    let subject = Subject { id: app.id.clone(), gone: app.gone.clone(), reading };
+    let mut tail = Tail::new(hub, subject, wish);
+    let first = tail.begin().await?;
     if wanted != Wanted::Run && first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
         return Err(ApiError::NoLog);
     }
-    let mut response = start(hub, subject, first, position, place);
+    let mut response = start(tail, first, place);
     for (name, value) in
         [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::ACCESS_CONTROL_ALLOW_HEADERS, "Cache-Control")]
     {
@@ -98,59 +96,36 @@ pub(crate) async fn stream(hub: Arc<Hub>, app: Arc<App>, headers: &HeaderMap) ->
     Ok(response)
 }
 
-/// Opens the stream of any instance: the newest `tail` lines, and what is written from then on if it is to `follow`.
-pub(crate) async fn of_instance(
-    hub: Arc<Hub>,
-    id: String,
-    (tail, follow): (u32, bool),
-    headers: &HeaderMap,
-) -> Result<Response, ApiError> {
-    let limit = hub.config.max_log_streams;
-    let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))?;
-    let subject = Subject { id, gone: CancellationToken::new(), developers: None, follow };
-    let (first, position) = begin(&hub, &subject, tail, headers).await;
+/// Opens the stream of any instance, for the platform's own page.
+pub(crate) async fn of_instance(hub: Arc<Hub>, id: String, wish: Wish) -> Result<Response, ApiError> {
+    let place = place(&hub)?;
+    let subject = Subject { id, gone: CancellationToken::new(), reading: None };
+    let mut tail = Tail::new(hub, subject, wish);
+    let first = tail.begin().await?;
     if first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
         return Err(ApiError::NoLog);
     }
-    Ok(start(hub, subject, first, position, place))
+    Ok(start(tail, first, place))
 }
 
-type Opened = Result<Flow<ReadLogResponse>, Status>;
-
-/// From where the client left off, or from the newest lines.
-async fn begin(hub: &Hub, subject: &Subject, tail: u32, headers: &HeaderMap) -> (Opened, Position) {
-    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::trim);
-    let newest = Position { after: String::new(), tail };
-    let position = match resumed.filter(|id| !id.is_empty()) {
-        Some(after) => Position { after: after.to_owned(), tail: 0 },
-        None => newest.clone(),
-    };
-    let first = open(hub, subject, &position).await;
-    if first.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
-        return (open(hub, subject, &newest).await, newest);
-    }
-    (first, position)
+fn place(hub: &Hub) -> Result<OwnedSemaphorePermit, ApiError> {
+    let limit = hub.config.max_log_streams;
+    Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))
 }
 
-fn start(
-    hub: Arc<Hub>,
-    subject: Subject,
-    first: Opened,
-    position: Position,
-    place: OwnedSemaphorePermit,
-) -> Response {
-    let (frames, received) = mpsc::channel(QUEUE);
-    let mut tail =
-        Tail { joiner: Joiner::new(hub.config.max_log_line_bytes), hub, subject, frames, position };
+fn start(tail: Tail, first: Opened, place: OwnedSemaphorePermit) -> Response {
+    let media = tail.wish.form.media();
+    let (outlet, body) = Outlet::open();
     tokio::spawn(async move {
         let _place = place;
-        tail.run(first).await;
+        tail.run(outlet, first).await;
     });
-    let mut response = Response::new(Body::from_stream(ReceiverStream::new(received)));
+    let mut response = Response::new(body);
     for (name, value) in [
-        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CONTENT_TYPE, media),
         (header::CACHE_CONTROL, "no-cache"),
         (header::CONNECTION, "keep-alive"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -158,303 +133,256 @@ fn start(
     response
 }
 
-async fn open(hub: &Hub, subject: &Subject, from: &Position) -> Opened {
-    let Position { after: position, tail } = from.clone();
-    let (id, follow) = (subject.id.clone(), subject.follow);
-    hub.peers.read_log(ReadLogRequest { id, after: 0, tail, follow, position }).await
-}
+type Next = Option<Result<ReadLogResponse, Status>>;
+type Opened = Result<Flow<ReadLogResponse>, Status>;
 
-/// The client has gone, or has all that it asked for.
-struct Hangup;
+/// How one stream of procmgr's ended.
+enum Ended {
+    /// All of what is kept was read.
+    Over,
+    Broke(Status),
+    /// The client takes nothing.
+    Stands,
+}
 
 /// One client's stream.
 struct Tail {
     hub: Arc<Hub>,
     subject: Subject,
-    frames: mpsc::Sender<Result<Bytes, Infallible>>,
-    position: Position,
+    wish: Wish,
+    /// After which line to go on.
+    position: String,
+    /// While there is no position: begin with so many of the newest entries; 0 = with all.
+    newest: u32,
+    /// While it is searched for where to begin.
+    ring: Option<Ring>,
     joiner: Joiner,
 }
 
 impl Tail {
-    /// Until the client hangs up, the application is deleted, or the daemon drains.
-    async fn run(&mut self, first: Result<Flow<ReadLogResponse>, Status>) {
-        let (closed, gone, hub) = (self.frames.clone(), self.subject.gone.clone(), Arc::clone(&self.hub));
-        tokio::select! {
-            Err(Hangup) = self.follow(first) => {}
-            () = closed.closed() => {}
-            () = gone.cancelled() => {}
-            () = hub.shutdown.draining() => {}
+    fn new(hub: Arc<Hub>, subject: Subject, wish: Wish) -> Self {
+        let joiner = Joiner::new(hub.config.max_log_line_bytes);
+        Self { hub, subject, wish, position: String::new(), newest: 0, ring: None, joiner }
+    }
+
+    /// Opens the first stream, from where the client left off or from the newest lines.
+    async fn begin(&mut self) -> Result<Opened, ApiError> {
+        let first = self.first().await?;
+        match first {
+            Err(status) if status.code() == Code::ResourceExhausted => {
+                Err(ApiError::Crowded(status.message().to_owned()))
+            }
+            first => Ok(first),
         }
     }
 
-    async fn follow(&mut self, first: Result<Flow<ReadLogResponse>, Status>) -> Result<Infallible, Hangup> {
-        if self.subject.developers.is_some() {
-            let message = format!("Log stream started for application {}", self.subject.id);
-            self.system(None, &message).await?;
+    async fn first(&mut self) -> Result<Opened, ApiError> {
+        let Some(After { cursor, by_itself }) = self.wish.after.clone() else {
+            self.anew();
+            return Ok(self.open().await);
+        };
+        self.position = cursor;
+        self.wish.since = None;
+        let first = self.open().await;
+        if !first.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
+            return Ok(first);
         }
+        if !by_itself {
+            return Err(ApiError::Wish(BadWish { what: "after", may_be: "a cursor of this log".to_owned() }));
+        }
+        self.anew();
+        Ok(self.open().await)
+    }
+
+    /// From the newest lines. Procmgr finds them if all are wanted; otherwise they are searched for here.
+    fn anew(&mut self) {
+        self.position.clear();
+        let all_wanted = self.wish.filter.is_open() && self.wish.since.is_none();
+        match self.wish.tail {
+            None => self.newest = 0,
+            Some(count) if all_wanted && count > 0 => self.newest = count,
+            Some(count) => {
+                self.newest = u32::from(count == 0); // to pass over one line is enough to be behind it
+                self.ring = Some(Ring::new(usize::try_from(count).unwrap_or(usize::MAX)));
+            }
+        }
+    }
+
+    async fn open(&self) -> Opened {
+        let (id, position) = (self.subject.id.clone(), self.position.clone());
+        let follow = self.wish.follow && self.ring.is_none();
+        self.hub.peers.read_log(ReadLogRequest { id, after: 0, tail: self.newest, follow, position }).await
+    }
+
+    /// Until the client hangs up, there is no more, the application is deleted, or the daemon drains.
+    async fn run(mut self, mut outlet: Outlet, first: Opened) {
+        let (closed, gone, hub) = (outlet.closed(), self.subject.gone.clone(), Arc::clone(&self.hub));
+        let end = tokio::select! {
+            ended = self.follow(&mut outlet, first) => match ended {
+                Ok(end) => end,
+                Err(Hangup) => return,
+            },
+            () = closed => return,
+            () = gone.cancelled() => self.subject.farewell(),
+            () = hub.shutdown.draining() => End::Leaving,
+        };
+        outlet.put(self.wish.form.end(end, &self.position).as_bytes());
+        let _ = timeout(LAST_WORD, outlet.flush()).await;
+    }
+
+    async fn follow(&mut self, outlet: &mut Outlet, first: Opened) -> Result<End, Hangup> {
+        outlet.put(self.wish.form.hello(&self.subject.id).as_bytes());
         let period = Duration::from_millis(self.hub.config.keepalive_ms);
         let mut keepalive = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         keepalive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retry = Retry::default();
         let mut opened = first;
         loop {
+            let searched = self.ring.is_some();
             let ended = match opened {
-                Ok(flow) => self.pump(flow, &mut keepalive, &mut retry).await?,
-                Err(status) => status,
+                Ok(flow) => self.pump(flow, outlet, &mut keepalive, &mut retry).await?,
+                Err(status) => Ended::Broke(status),
             };
-            if !self.subject.follow {
-                let held = self.joiner.flush();
-                self.entries(&held).await?;
-                return Err(Hangup);
+            if let Some(end) = self.after(&ended, outlet) {
+                return Ok(end);
             }
-            if ended.code() == Code::NotFound && !self.position.after.is_empty() {
-                self.position = Position::default(); // the log is gone; the next one under this name begins anew
+            outlet.flush().await?;
+            let found = searched && self.ring.is_none();
+            if !found && !matches!(ended, Ended::Stands) {
+                tokio::time::sleep(retry.wait()).await;
+                if keepalive.tick().now_or_never().is_some() {
+                    self.keepalive(outlet);
+                }
             }
-            self.joiner.forget(); // read again from the position
-            tokio::time::sleep(retry.wait()).await;
-            if keepalive_due(&mut keepalive).await {
-                self.keepalive().await?;
-            }
-            opened = open(&self.hub, &self.subject, &self.position).await;
+            opened = self.open().await;
         }
     }
 
-    /// Passes on one stream of procmgr's; the answer is how it ended.
+    /// What follows from the end of one stream of procmgr's: the end of this one, or that it goes on from the position.
+    fn after(&mut self, ended: &Ended, outlet: &mut Outlet) -> Option<End> {
+        match ended {
+            // A followed log has no end: it was broken off.
+            Ended::Over if self.wish.follow && self.ring.is_none() => {}
+            Ended::Over => {
+                let held = self.joiner.flush();
+                self.take(held, outlet);
+                let Some(ring) = self.ring.take() else { return Some(End::Complete) };
+                self.position = ring.start(std::mem::take(&mut self.position));
+                self.newest = 0;
+            }
+            Ended::Broke(status) => match status.code() {
+                Code::InvalidArgument => return Some(End::Cursor),
+                Code::NotFound if !self.wish.follow => return Some(End::Gone),
+                // The next one under this name begins anew.
+                Code::NotFound => self.position.clear(),
+                _ => {}
+            },
+            Ended::Stands => {}
+        }
+        self.joiner.forget(); // read again from the position
+        None
+    }
+
+    /// Passes on one stream of procmgr's.
     async fn pump(
         &mut self,
         mut flow: Flow<ReadLogResponse>,
+        outlet: &mut Outlet,
         keepalive: &mut Interval,
         retry: &mut Retry,
-    ) -> Result<Status, Hangup> {
+    ) -> Result<Ended, Hangup> {
         loop {
             tokio::select! {
                 biased;
-                _ = keepalive.tick() => {
-                    self.keepalive().await?;
-                }
-                () = tokio::time::sleep(HOLD), if !self.joiner.held.is_empty() => {
+                _ = keepalive.tick() => self.keepalive(outlet),
+                () = tokio::time::sleep(Joiner::HOLD), if self.joiner.is_holding() => {
                     let held = self.joiner.flush();
-                    self.entries(&held).await?;
+                    self.take(held, outlet);
                 }
-                next = flow.next() => match next.map(|next| next.map(|next| next.event)) {
-                    Some(Ok(event)) => {
-                        retry.reset();
-                        self.event(event).await?;
+                next = flow.next() => {
+                    if let Some(ended) = self.ready(next, &mut flow, outlet, retry) {
+                        return Ok(ended);
                     }
-                    Some(Err(status)) => return Ok(status),
-                    None => return Ok(Status::unavailable("the log ended")),
-                },
+                }
+            }
+            match timeout(STAND, outlet.flush()).await {
+                Ok(flushed) => flushed?,
+                Err(_) => return Ok(Ended::Stands),
             }
         }
     }
 
-    async fn event(&mut self, event: Option<Event>) -> Result<(), Hangup> {
+    /// Takes all that is there already, or enough of it to be sent; how the stream ended, if it did.
+    fn ready(
+        &mut self,
+        mut next: Next,
+        flow: &mut Flow<ReadLogResponse>,
+        outlet: &mut Outlet,
+        retry: &mut Retry,
+    ) -> Option<Ended> {
+        loop {
+            match next {
+                Some(Ok(said)) => self.event(said.event, outlet),
+                Some(Err(status)) => return Some(Ended::Broke(status)),
+                None => return Some(Ended::Over),
+            }
+            retry.reset();
+            if outlet.is_full() {
+                return None;
+            }
+            next = flow.next().now_or_never()?;
+        }
+    }
+
+    fn event(&mut self, event: Option<Event>, outlet: &mut Outlet) {
         match event {
             Some(Event::Entry(entry)) => {
                 let whole = self.joiner.push(entry);
-                self.entries(&whole).await?;
+                self.take(whole, outlet);
             }
             Some(Event::Gap(gap)) => {
-                let count = if gap.dropped == 0 { "Some".to_owned() } else { gap.dropped.to_string() };
-                let message = format!("{count} log lines are missing here: no longer kept, or dropped");
                 let held = self.joiner.flush(); // all of it lies before the gap
-                self.entries(&held).await?;
-                self.system(Some(&gap.position), &message).await?;
-                self.position = Position { after: gap.position, tail: 0 };
+                self.take(held, outlet);
+                if self.ring.is_none() {
+                    outlet.put(self.wish.form.gap(gap.dropped, &gap.position).as_bytes());
+                }
+                self.passed(gap.position);
             }
             None => {}
         }
-        Ok(())
     }
 
-    async fn entries(&mut self, entries: &[LogEntry]) -> Result<(), Hangup> {
+    fn take(&mut self, entries: Vec<LogEntry>, outlet: &mut Outlet) {
         for entry in entries {
-            self.send(self.named(frame(entry))).await?;
-            self.position = Position { after: entry.position.clone(), tail: 0 };
-        }
-        Ok(())
-    }
-
-    /// A word of the platform's own, behind which a client may go on, if it has a position.
-    async fn system(&self, position: Option<&str>, message: &str) -> Result<(), Hangup> {
-        let timestamp = seconds(now_ms());
-        let line = Line { id: 0, timestamp, level: "info", source: "system", message, pid: 0 };
-        self.send(self.named(event(position, &line))).await
-    }
-
-    async fn keepalive(&self) -> Result<(), Hangup> {
-        let sign = if self.subject.developers.is_some() { "event: keepalive\n\n" } else { ": keepalive\n\n" };
-        self.send(sign.to_owned()).await
-    }
-
-    /// The frame with the name of its event, where the contract has one.
-    fn named(&self, frame: String) -> String {
-        if self.subject.developers.is_some() { format!("event: log\n{frame}") } else { frame }
-    }
-
-    async fn send(&self, frame: String) -> Result<(), Hangup> {
-        self.frames.send(Ok(Bytes::from(frame))).await.map_err(|_| Hangup)
-    }
-}
-
-async fn keepalive_due(keepalive: &mut Interval) -> bool {
-    tokio::select! {
-        biased;
-        _ = keepalive.tick() => true,
-        () = std::future::ready(()) => false,
-    }
-}
-
-fn frame(entry: &LogEntry) -> String {
-    let (level, source) = match entry.stream() {
-        LogStream::Stdout | LogStream::Unspecified => ("info", "stdout"),
-        LogStream::Stderr => ("error", "stderr"),
-        LogStream::System => ("info", "system"),
-    };
-    let message = String::from_utf8_lossy(&entry.line);
-    let timestamp = seconds(entry.unix_ms);
-    event(
-        Some(&entry.position),
-        &Line { id: entry.cursor, timestamp, level, source, message: &message, pid: entry.pid },
-    )
-}
-
-fn event(id: Option<&str>, line: &Line<'_>) -> String {
-    let json = serde_json::to_string(line).expect("numbers and text are JSON");
-    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
-    format!("{id}data: {json}\n\n")
-}
-
-/// RFC 3339 in whole seconds, as the contract has it.
-fn seconds(unix_ms: i64) -> String {
-    let text = rfc3339(unix_ms);
-    text.split_once('.').map_or(text.clone(), |(whole, _)| format!("{whole}Z"))
-}
-
-/// Makes whole lines of pieces. While a line is open, whatever else comes waits behind it, for a short time and within the
-/// bound; then everything goes out in the order in which it came to its end. So the last position sent is always the place to
-/// go on from: nothing before it is still held back.
-#[derive(Debug)]
-struct Joiner {
-    max: usize,
-    /// In order. A line that was continued has the position of its last piece.
-    held: Vec<LogEntry>,
-}
-
-impl Joiner {
-    fn new(max: usize) -> Self {
-        Self { max, held: Vec::new() }
-    }
-
-    fn push(&mut self, entry: LogEntry) -> Vec<LogEntry> {
-        let origin = |entry: &LogEntry| (entry.stream, entry.generation, entry.pid);
-        let open = self.held.iter().position(|held| held.partial && origin(held) == origin(&entry));
-        let entry = match open.map(|at| self.held.remove(at)) {
-            Some(mut begun) => {
-                begun.line.extend_from_slice(&entry.line);
-                LogEntry { line: begun.line, unix_ms: begun.unix_ms, ..entry }
+            if self.wants(&entry) {
+                match &mut self.ring {
+                    Some(ring) => ring.found(&self.position),
+                    None => outlet.put(&self.wish.form.line(&entry)),
+                }
             }
-            None => entry,
-        };
-        self.held.push(entry);
-        let full =
-            self.held.len() > HELD || self.held.iter().map(|held| held.line.len()).sum::<usize>() >= self.max;
-        if full || !self.held.iter().any(|held| held.partial) { self.flush() } else { Vec::new() }
-    }
-
-    fn flush(&mut self) -> Vec<LogEntry> {
-        std::mem::take(&mut self.held)
-    }
-
-    fn forget(&mut self) {
-        self.held.clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn entry(cursor: u64, stream: LogStream, line: &str, partial: bool) -> LogEntry {
-        LogEntry {
-            cursor,
-            stream: stream.into(),
-            line: line.into(),
-            partial,
-            generation: 1,
-            pid: 7,
-            unix_ms: 1_700_000_000_123,
-            position: format!("1:{cursor}"),
+            self.passed(entry.position);
         }
     }
 
-    fn lines(entries: &[LogEntry]) -> Vec<(u64, String)> {
-        entries
-            .iter()
-            .map(|entry| (entry.cursor, String::from_utf8_lossy(&entry.line).into_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn a_line_is_one_event_with_its_position_and_its_number() {
-        let text = frame(&entry(5, LogStream::Stderr, "a\n\"b\"\u{fffd}", false));
-        assert_eq!(
-            text,
-            "id: 1:5\ndata: {\"id\":5,\"timestamp\":\"2023-11-14T22:13:20Z\",\"level\":\"error\",\
-             \"source\":\"stderr\",\"message\":\"a\\n\\\"b\\\"\u{fffd}\",\"pid\":7}\n\n"
-        );
-        let mut binary = entry(6, LogStream::Stdout, "", false);
-        binary.line = vec![0xff, 0x00, b'x'];
-        assert_eq!(frame(&binary).lines().count(), 3, "a frame is two lines and an empty one");
-    }
-
-    #[test]
-    fn pieces_of_a_line_are_joined_up_to_the_bound() {
-        let mut joiner = Joiner::new(6);
-        assert!(joiner.push(entry(1, LogStream::Stdout, "abc", true)).is_empty());
-        assert_eq!(lines(&joiner.push(entry(2, LogStream::Stdout, "de", false))), [(2, "abcde".to_owned())]);
-        assert!(joiner.push(entry(3, LogStream::Stdout, "abc", true)).is_empty());
-        assert_eq!(
-            lines(&joiner.push(entry(4, LogStream::Stdout, "defg", true))),
-            [(4, "abcdefg".to_owned())]
-        );
-        assert_eq!(lines(&joiner.push(entry(5, LogStream::Stdout, "h", false))), [(5, "h".to_owned())]);
-    }
-
-    #[test]
-    fn what_comes_between_the_pieces_of_a_line_waits_for_it() {
-        let mut joiner = Joiner::new(100);
-        assert!(joiner.push(entry(1, LogStream::Stdout, "out", true)).is_empty());
-        assert!(joiner.push(entry(2, LogStream::Stderr, "err", false)).is_empty());
-        let sent = joiner.push(entry(3, LogStream::Stdout, "put", false));
-        assert_eq!(lines(&sent), [(2, "err".to_owned()), (3, "output".to_owned())]);
-        joiner.push(entry(4, LogStream::Stdout, "never ends", true));
-        assert_eq!(lines(&joiner.flush()), [(4, "never ends".to_owned())]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_byte_is_sent_once_and_in_order(
-            pieces in proptest::collection::vec((any::<bool>(), "[a-z]{0,5}", any::<bool>()), 0..50),
-            max in 1_usize..12,
-        ) {
-            let mut joiner = Joiner::new(max);
-            let (mut sent, mut out, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-            for (index, (err, text, partial)) in pieces.iter().enumerate() {
-                let stream = if *err { LogStream::Stderr } else { LogStream::Stdout };
-                if *err { &mut errors } else { &mut out }.extend_from_slice(text.as_bytes());
-                sent.extend(joiner.push(entry(index as u64 + 1, stream, text, *partial)));
-            }
-            sent.extend(joiner.flush());
-            prop_assert!(sent.windows(2).all(|pair| pair[0].cursor < pair[1].cursor));
-            for (err, all) in [(false, out), (true, errors)] {
-                let stream = if err { LogStream::Stderr } else { LogStream::Stdout };
-                let lines = sent.iter().filter(|entry| entry.stream() == stream);
-                prop_assert_eq!(lines.flat_map(|entry| entry.line.clone()).collect::<Vec<_>>(), all);
-            }
+    /// `since` is where to begin: after the first line of its time or later no clock that is set back hides one.
+    fn wants(&mut self, entry: &LogEntry) -> bool {
+        if self.wish.since.is_some_and(|since| entry.unix_ms < since) {
+            return false;
         }
+        self.wish.since = None;
+        self.wish.filter.passes(entry)
+    }
+
+    fn passed(&mut self, position: String) {
+        self.position = position;
+        self.newest = 0;
+    }
+
+    /// Also a sign that somebody is there: an app whose log is read doesn't expire.
+    fn keepalive(&self, outlet: &mut Outlet) {
+        let passes_over = !self.wish.filter.is_open() || self.wish.since.is_some();
+        let told = (passes_over || self.wish.form == Form::Ndjson) && self.ring.is_none();
+        let position = Some(self.position.as_str()).filter(|position| told && !position.is_empty());
+        outlet.put(self.wish.form.alive(position).as_bytes());
     }
 }

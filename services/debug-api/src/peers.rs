@@ -7,8 +7,8 @@ use futures_util::{Stream, StreamExt};
 use nexushub_chassis::client::{Clients, GrpcChannel};
 use nexushub_proto::{
     procmgr::{
-        ReadLogRequest, ReadLogResponse, WatchInstancesRequest, WatchInstancesResponse,
-        procmgr_service_client::ProcmgrServiceClient,
+        GetInstanceRequest, InstanceStatus, ReadLogRequest, ReadLogResponse, WatchInstancesRequest,
+        WatchInstancesResponse, procmgr_service_client::ProcmgrServiceClient,
     },
     provider::{
         Instance, PutInstanceRequest, RemoveInstanceRequest, provider_service_client::ProviderServiceClient,
@@ -34,6 +34,8 @@ pub(crate) trait Peers: Send + Sync + 'static {
     fn register(&self, registration: Registration) -> Call<'_, ()>;
     fn watch(&self) -> Call<'_, Flow<WatchInstancesResponse>>;
     fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>>;
+    /// One instance, with what it uses.
+    fn instance(&self, id: String) -> Call<'_, InstanceStatus>;
 }
 
 /// The real ones.
@@ -41,6 +43,8 @@ pub(crate) struct Daemons {
     provider: ProviderServiceClient<GrpcChannel>,
     procmgr: ProcmgrServiceClient<GrpcChannel>,
     admin: Way,
+    /// For logs, whose readers may be slow.
+    logs: ProcmgrServiceClient<GrpcChannel>,
 }
 
 impl Daemons {
@@ -50,6 +54,7 @@ impl Daemons {
             procmgr: ProcmgrServiceClient::new(clients.channel("procmgr"))
                 .max_decoding_message_size(NEWS_BYTES),
             admin,
+            logs: ProcmgrServiceClient::new(clients.standing("procmgr")),
         }
     }
 }
@@ -83,8 +88,16 @@ impl Peers for Daemons {
     }
 
     fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>> {
-        let mut procmgr = self.procmgr.clone();
+        let mut procmgr = self.logs.clone();
         Box::pin(async move { Ok(procmgr.read_log(request).await?.into_inner().boxed()) })
+    }
+
+    fn instance(&self, id: String) -> Call<'_, InstanceStatus> {
+        let mut procmgr = self.procmgr.clone();
+        Box::pin(async move {
+            let answer = procmgr.get_instance(GetInstanceRequest { id }).await?.into_inner();
+            answer.instance.ok_or_else(|| Status::not_found("nothing is said of it"))
+        })
     }
 }
 

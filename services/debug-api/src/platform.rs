@@ -45,10 +45,11 @@ use self::{
     releases::Release,
     view::{Board, Instance},
 };
-use crate::{applications::Hub, logs};
+use crate::{
+    applications::Hub,
+    logs::{self, TAIL_MAX, Wish},
+};
 
-/// Most log lines that a stream may begin with.
-const TAIL_MAX: u32 = 10_000;
 /// Most entries of the trail that are told at once.
 const AUDIT_MAX: usize = 1000;
 
@@ -211,7 +212,8 @@ async fn tail(
 ) -> Result<Response, Refused> {
     let follow = query.follow.is_some_and(|word| matches!(word.as_str(), "" | "1" | "true"));
     let tail = query.tail.unwrap_or(facade.hub.config.log_history).min(TAIL_MAX);
-    logs::of_instance(Arc::clone(&facade.hub), id, (tail, follow), &headers).await.map_err(Refused::from)
+    let wish = Wish::of_page(tail, follow, &headers);
+    logs::of_instance(Arc::clone(&facade.hub), id, wish).await.map_err(Refused::from)
 }
 
 async fn trail(

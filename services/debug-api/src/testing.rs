@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -25,7 +25,7 @@ use nexushub_chassis::{
 use nexushub_proto::{
     procmgr::{
         Endpoint, InstanceStatus, InstancesSnapshot, LogEntry, LogGap, LogStream, ReadLogRequest,
-        ReadLogResponse, State, WatchInstancesResponse, endpoint::Kind, read_log_response,
+        ReadLogResponse, State, Usage, WatchInstancesResponse, endpoint::Kind, read_log_response,
         watch_instances_response::Event,
     },
     provider::Instance,
@@ -70,12 +70,17 @@ pub(crate) struct Fakes {
     pub(crate) refusals: Mutex<Vec<Status>>,
     pub(crate) log: Mutex<Vec<LogEntry>>,
     /// Whether what is put comes up.
-    pub(crate) breaks: Mutex<bool>,
+    pub(crate) fails: Mutex<bool>,
     /// What the admin app has taken over, and what it says instead, so many times.
     pub(crate) adopted: Mutex<Vec<Registration>>,
     pub(crate) admin_says: Mutex<Vec<Status>>,
     /// What provider lets go of does not end by itself.
     pub(crate) lingers: AtomicBool,
+    /// Streams of the log that are open, and lines that were taken from any.
+    pub(crate) readers: Arc<AtomicUsize>,
+    pub(crate) taken: Arc<AtomicUsize>,
+    /// After so many lines the next stream of the log breaks.
+    pub(crate) breaks: Mutex<Option<usize>>,
     changes: broadcast::Sender<Event>,
 }
 
@@ -86,10 +91,13 @@ impl Fakes {
             puts: Mutex::default(),
             refusals: Mutex::default(),
             log: Mutex::default(),
-            breaks: Mutex::default(),
+            fails: Mutex::default(),
             adopted: Mutex::default(),
             admin_says: Mutex::default(),
             lingers: AtomicBool::default(),
+            readers: Arc::default(),
+            taken: Arc::default(),
+            breaks: Mutex::default(),
             changes: broadcast::channel(64).0,
         })
     }
@@ -136,13 +144,29 @@ fn running(instance: &Instance) -> InstanceStatus {
     }
 }
 
+/// A stream of the log, for as long as it is open: what counts its lines, and its readers.
+struct Reader(Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+impl Reader {
+    fn new(fakes: &Fakes) -> Self {
+        fakes.readers.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&fakes.taken), Arc::clone(&fakes.readers))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Peers for Fakes {
     fn put(&self, instance: Instance) -> Call<'_, ()> {
         Box::pin(async move {
             self.refusal()?;
             *self.puts.lock().unwrap() += 1;
             let mut status = running(&instance);
-            if *self.breaks.lock().unwrap() {
+            if *self.fails.lock().unwrap() {
                 status.state = State::Failed.into();
             }
             self.says(status);
@@ -182,7 +206,8 @@ impl Peers for Fakes {
     }
 
     fn read_log(&self, request: ReadLogRequest) -> Call<'_, Flow<ReadLogResponse>> {
-        let log = self.log.lock().unwrap().clone();
+        let (log, broken) = (self.log.lock().unwrap().clone(), self.breaks.lock().unwrap().take());
+        let reader = Reader::new(self);
         Box::pin(async move {
             if log.is_empty() {
                 return Err(Status::not_found("no log"));
@@ -199,13 +224,28 @@ impl Peers for Fakes {
             let entries = newer.into_iter().skip(skipped).map(read_log_response::Event::Entry);
             let events =
                 gap.into_iter().chain(entries).map(|event| Ok(ReadLogResponse { event: Some(event) }));
-            let kept = tokio_stream::iter(events.collect::<Vec<_>>());
+            let mut events: Vec<_> = events.collect();
+            if let Some(at) = broken.filter(|at| *at < events.len()) {
+                events.truncate(at);
+                events.push(Err(Status::unavailable("killed")));
+            }
+            let kept = tokio_stream::iter(events).map(move |event| {
+                reader.0.fetch_add(1, Ordering::Relaxed);
+                event
+            });
             Ok(if request.follow {
                 Box::pin(kept.chain(tokio_stream::pending())) as Flow<_>
             } else {
                 Box::pin(kept)
             })
         })
+    }
+
+    fn instance(&self, id: String) -> Call<'_, InstanceStatus> {
+        let known = self.instances.lock().unwrap().get(&id).map(running);
+        let usage = Some(Usage { memory_bytes: 7, ..Usage::default() });
+        let used = known.map(|status| InstanceStatus { usage, ..status });
+        Box::pin(async move { used.ok_or_else(|| Status::not_found("no instance")) })
     }
 }
 

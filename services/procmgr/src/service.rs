@@ -294,7 +294,17 @@ impl ProcmgrService for Service {
         let (sink, stream) = mpsc::channel(IN_FLIGHT);
         let tail = usize::try_from(request.tail).unwrap_or(usize::MAX);
         let wanted = log::Request { id, instance, after, tail, follow: request.follow };
-        self.spawn(place, log::send(wanted, sink));
+        let (shutdown, cut) = (self.shutdown.clone(), sink.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = log::send(wanted, sink) => {}
+                () = shutdown.draining() => {
+                    // An end without a status would say that this is all there is.
+                    let _ = cut.send(Err(ProcmgrError::Ending.into())).await;
+                }
+            }
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -381,6 +391,16 @@ mod tests {
             service.watch_instances(Request::new(WatchInstancesRequest::default())).await.unwrap();
         let second = service.watch_instances(Request::new(WatchInstancesRequest::default())).await;
         assert_eq!(second.err().unwrap().code(), Code::ResourceExhausted);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_procmgr_breaks_off_does_not_look_like_one_that_was_read_to_its_end() {
+        let Stage { service, _dir, _drain: drain } = stage();
+        service.table.put(&InstanceId::parse("a").unwrap(), Default::default());
+        let mut stream = service.read_log(follow("a")).await.unwrap().into_inner();
+        drain.send_replace(true);
+        let last = tokio_stream::StreamExt::next(&mut stream).await;
+        assert_eq!(last.unwrap().unwrap_err().code(), Code::Unavailable);
     }
 
     #[tokio::test]

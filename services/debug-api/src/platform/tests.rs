@@ -441,7 +441,7 @@ async fn a_log_ends_or_goes_on_and_is_resumed_where_the_client_left_off() {
     assert!(!first.headers().contains_key("access-control-allow-origin"));
     let mut frames = std::mem::take(first.body_mut()).into_data_stream();
     let frame = frames.next().await.unwrap().unwrap();
-    let frame = std::str::from_utf8(&frame).unwrap();
+    let (frame, _) = std::str::from_utf8(&frame).unwrap().split_once("\n\n").unwrap();
     let (id, data) = frame.split_once("\ndata: ").unwrap();
     assert_eq!(id, "id: 1:4");
     let line: Value = serde_json::from_str(data).unwrap();

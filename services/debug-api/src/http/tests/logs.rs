@@ -85,3 +85,167 @@ async fn a_log_stream_is_resumed_by_its_last_event_and_waits_for_an_app_that_has
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(read(logs(&world, &id, None).await).await, none);
 }
+
+/// What a stream says until it ends.
+async fn whole(world: &World, id: &str, query: &str, accept: &str) -> (StatusCode, String) {
+    let path = format!("/debug/application/{id}/logs{query}");
+    let ask = world.ask("GET", &path, &[("accept", accept)], "").await;
+    (ask.status, ask.text)
+}
+
+/// An app that has logged this.
+async fn logged(world: &World, lines: &[&str]) -> String {
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    world.fakes.logged(1, lines.len() as u64);
+    for (entry, line) in world.fakes.log.lock().unwrap().iter_mut().zip(lines) {
+        entry.line = line.as_bytes().to_vec();
+        entry.unix_ms = i64::try_from(entry.cursor).unwrap() * 1000;
+    }
+    id
+}
+
+const NDJSON: &str = "application/x-ndjson";
+
+fn object(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).unwrap()
+}
+
+/// The texts of a whole answer, and the reason of its end.
+fn texts(ndjson: &str) -> (Vec<String>, String) {
+    let mut lines: Vec<_> = ndjson.lines().map(object).collect();
+    let end = lines.pop().unwrap();
+    assert_eq!(end["event"], "end");
+    let text = |line: &serde_json::Value| line["text"].as_str().unwrap().to_owned();
+    (lines.iter().map(text).collect(), end["reason"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_read_in_the_form_that_the_client_asks_for_and_ends_with_a_word() {
+    let world = world();
+    let id = logged(&world, &["INFO one", "WARN two"]).await;
+    let (status, text) = whole(&world, &id, "?follow=false", NDJSON).await;
+    assert_eq!(status, OK);
+    let first = object(text.lines().next().unwrap());
+    assert_eq!((first["text"].as_str(), first["level"].as_str()), (Some("INFO one"), Some("info")));
+    assert_eq!((first["cursor"].as_str(), first["stream"].as_str()), (Some("1:1"), Some("stdout")));
+    assert_eq!(texts(&text), (vec!["INFO one".to_owned(), "WARN two".to_owned()], "complete".to_owned()));
+    let (_, plain) = whole(&world, &id, "?follow=false", "text/plain").await;
+    assert_eq!(plain, "INFO one\nWARN two\n-- this is all that is kept --\n");
+    let (_, events) = whole(&world, &id, "?follow=false", "").await;
+    assert!(events.contains("event: end\ndata: {") && events.contains("\"reason\":\"complete\""), "{events}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_begins_where_the_client_wants_it_to_and_has_the_lines_that_it_wants() {
+    let world = world();
+    let id = logged(&world, &["ERROR 1", "INFO 2", "WARN 3 x", "ERROR 4", "INFO 5 x", "ERROR 6"]).await;
+    for (query, expected) in [
+        ("tail=2", &["INFO 5 x", "ERROR 6"][..]),
+        ("tail=0", &[]),
+        ("tail=all", &["ERROR 1", "INFO 2", "WARN 3 x", "ERROR 4", "INFO 5 x", "ERROR 6"]),
+        ("level=error", &["ERROR 1", "ERROR 4", "ERROR 6"]),
+        ("level=warn&tail=2", &["ERROR 4", "ERROR 6"]),
+        ("grep=x", &["WARN 3 x", "INFO 5 x"]),
+        ("grep=x&level=warn", &["WARN 3 x"]),
+        ("since=1970-01-01T00:00:05Z", &["INFO 5 x", "ERROR 6"]),
+        ("since=1970-01-01T00:00:03Z&tail=1&grep=x", &["INFO 5 x"]),
+        ("since=1m", &[]),
+        ("after=1:4", &["INFO 5 x", "ERROR 6"]),
+        ("after=1:2&level=error&tail=1&since=1m", &["ERROR 4", "ERROR 6"]),
+    ] {
+        let (status, text) = whole(&world, &id, &format!("?follow=0&{query}"), NDJSON).await;
+        assert_eq!(
+            (status, texts(&text).0),
+            (OK, expected.iter().map(ToString::to_string).collect()),
+            "{query}"
+        );
+    }
+    for (query, why) in [
+        ("tail=-1", "Invalid parameter tail: use a number up to 10000, or all\n"),
+        ("after=nonsense", "Invalid parameter after: use a cursor of this log\n"),
+    ] {
+        assert_eq!(whole(&world, &id, &format!("?{query}"), NDJSON).await, (BAD, why.to_owned()));
+    }
+    let (status, unknown) = whole(&world, &id, "?lines=5", NDJSON).await;
+    assert!(status == BAD && unknown.contains("unknown field `lines`"), "{unknown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_log_is_whole_though_procmgr_dies_while_it_is_read_and_while_its_end_is_searched_for() {
+    let world = world();
+    let id = logged(&world, &["ERROR 1", "INFO 2", "ERROR 3", "ERROR 4"]).await;
+    for at in 0..4 {
+        *world.fakes.breaks.lock().unwrap() = Some(at);
+        let (_, text) = whole(&world, &id, "?follow=0&level=error", NDJSON).await;
+        assert_eq!(texts(&text).0, ["ERROR 1", "ERROR 3", "ERROR 4"], "broken off after {at}");
+        *world.fakes.breaks.lock().unwrap() = Some(at);
+        let (_, text) = whole(&world, &id, "?follow=0&tail=all", NDJSON).await;
+        assert_eq!(texts(&text).0.len(), 4, "broken off after {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_wants_little_is_told_how_far_its_log_was_read() {
+    let world = world();
+    let id = logged(&world, &["INFO 1", "INFO 2"]).await;
+    let response = logs(&world, &id, Some("1:1")).await;
+    assert_eq!(frames(response, 3).await[2], "event: keepalive", "the contract's own");
+    let path = format!("/debug/application/{id}/logs?level=error&after=1:1");
+    let filtered = world.send(world.request("GET", &path).body(Body::empty()).unwrap()).await;
+    let told = frames(filtered, 2).await;
+    assert_eq!(told[1], "event: keepalive\nid: 1:2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_says_why_it_ends() {
+    let world = World::new(Config { expiry_s: 5, ..Config::default() });
+    let id = logged(&world, &["one"]).await;
+    let path = format!("/debug/application/{id}/logs");
+    let open = || async {
+        let request = world.request("GET", &path).header("accept", NDJSON).body(Body::empty());
+        world.send(request.unwrap()).await
+    };
+    let expired = open().await;
+    assert_eq!(texts(&read(expired).await.1), (vec!["one".to_owned()], "expired".to_owned()));
+    let id = logged(&world, &["one"]).await;
+    let path = format!("/debug/application/{id}/logs");
+    let open = || world.request("GET", &path).header("accept", NDJSON).body(Body::empty()).unwrap();
+    let deleted = world.send(open()).await;
+    world.call("DELETE", &format!("/debug/application/{id}"), "").await;
+    assert_eq!(texts(&read(deleted).await.1).1, "deleted");
+    let id = logged(&world, &["one"]).await;
+    let path = format!("/debug/application/{id}/logs");
+    let open = world.request("GET", &path).header("accept", NDJSON).body(Body::empty()).unwrap();
+    let left = world.send(open).await;
+    let _next = world.restarted();
+    assert_eq!(texts(&read(left).await.1).1, "restart");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_costs_little_and_gets_every_line_in_the_end() {
+    use crate::outlet::{PIECE, QUEUE};
+    use std::sync::atomic::Ordering::Relaxed;
+
+    let world = world();
+    let (lines, length) = (5000, 1000);
+    let text = |number: usize| format!("{number} {}", "x".repeat(length));
+    let all: Vec<String> = (0..lines).map(text).collect();
+    let id = logged(&world, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let path = format!("/debug/application/{id}/logs?tail=all&follow=false");
+    let slow =
+        world.send(world.request("GET", &path).header("accept", "text/plain").body(Body::empty()).unwrap());
+    let mut slow = slow.await;
+    while world.fakes.taken.load(Relaxed) == 0 || world.fakes.readers.load(Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await; // the clock is the test's own
+    }
+    let most = PIECE * (QUEUE + 2);
+    let taken = world.fakes.taken.load(Relaxed);
+    assert!(taken * length <= most, "{taken} lines wait in memory");
+    let fast = whole(&world, &id, "?tail=all&follow=false", NDJSON).await;
+    assert_eq!(texts(&fast.1).0.len(), lines, "others are read meanwhile");
+    let text = read(std::mem::take(&mut slow)).await.1;
+    let mut told = text.lines();
+    assert!(all.iter().all(|line| told.next() == Some(line)), "each line once, in order");
+    assert_eq!(told.collect::<Vec<_>>(), ["-- this is all that is kept --"]);
+}

@@ -32,14 +32,14 @@ async fn the_way_back_leads_past_what_never_came_up_to_what_did() {
     assert!(text.starts_with("No earlier release was healthy; name one"), "{text}");
     world.push(&id, &package("v1")).await;
     world.until_healthy(&id).await;
-    *world.fakes.breaks.lock().unwrap() = true;
+    *world.fakes.fails.lock().unwrap() = true;
     for version in ["v2", "v3"] {
         world.push(&id, &package(version)).await;
     }
     let all = told(&world, &id).await;
     let states: Vec<_> = all.iter().map(|(_, state, healthy)| (state.as_str(), *healthy)).collect();
     assert_eq!(states, [("current", false), ("earlier", false), ("earlier", true)]);
-    *world.fakes.breaks.lock().unwrap() = false;
+    *world.fakes.fails.lock().unwrap() = false;
     let (code, text) = back(&world, &id, "").await;
     assert_eq!((code, json(&text)["release"].as_str()), (OK, Some(&*all[2].0)), "{text}");
     assert_eq!(runs(&world, &id), "v1");
