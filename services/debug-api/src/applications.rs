@@ -26,6 +26,7 @@ use crate::{
     live::Live,
     names::Asked,
     peers::Peers,
+    platform::history::Histories,
     platform::house::House,
     record::{Record, Wanted},
     status::{self, Standing},
@@ -49,19 +50,19 @@ pub(crate) struct App {
 }
 
 /// Somebody who reads an application's log. It does not expire meanwhile, and its time begins anew when they leave.
-pub(crate) struct Reading {
+pub(crate) struct Reader {
     hub: Arc<Hub>,
     pub(crate) app: Arc<App>,
 }
 
-impl Reading {
+impl Reader {
     pub(crate) fn begin(hub: &Arc<Hub>, app: &Arc<App>) -> Self {
         app.readers.fetch_add(1, Ordering::AcqRel);
         Self { hub: Arc::clone(hub), app: Arc::clone(app) }
     }
 }
 
-impl Drop for Reading {
+impl Drop for Reader {
     fn drop(&mut self) {
         self.app.touch();
         self.app.readers.fetch_sub(1, Ordering::AcqRel);
@@ -175,11 +176,14 @@ pub(crate) struct Hub {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) house: Arc<dyn House>,
     pub(crate) live: watch::Receiver<Live>,
+    pub(crate) histories: Histories,
     pub(crate) audit: Audit,
     pub(crate) disk: Gauge,
     pub(crate) shutdown: Shutdown,
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
+    /// A record did.
+    pub(crate) changed: watch::Sender<()>,
     /// Something may expire earlier than thought.
     pub(crate) expiry: Notify,
     /// The same of an upload.
@@ -200,6 +204,7 @@ pub(crate) struct Parts {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) house: Arc<dyn House>,
     pub(crate) live: watch::Receiver<Live>,
+    pub(crate) histories: Histories,
     pub(crate) audit: Audit,
     pub(crate) disk: Gauge,
     pub(crate) shutdown: Shutdown,
@@ -210,6 +215,7 @@ impl Hub {
         Arc::new(Self {
             uploads: Arc::new(Semaphore::new(parts.config.max_uploads)),
             streams: Arc::new(Semaphore::new(parts.config.max_log_streams)),
+            changed: watch::Sender::new(()),
             expiry: Notify::new(),
             sweep: Notify::new(),
             opening: tokio::sync::Mutex::new(()),
@@ -222,6 +228,7 @@ impl Hub {
             peers: parts.peers,
             house: parts.house,
             live: parts.live,
+            histories: parts.histories,
             audit: parts.audit,
             disk: parts.disk,
             shutdown: parts.shutdown,
@@ -264,6 +271,8 @@ impl Hub {
             record.came_up(&release.name); // seen meanwhile
         }
         state.record = record.clone();
+        drop(state);
+        self.changed.send_replace(());
         Ok(record)
     }
 

@@ -77,13 +77,13 @@ pub struct Config {
     pub expiry_s: u64,
     /// So long before it that is announced; 0 = not at all.
     pub expiry_warning_s: u64,
-    /// Log streams at the same time.
+    /// Streams of logs and of statuses at the same time.
     pub max_log_streams: usize,
     /// Log lines that a new stream starts with.
     pub log_history: u32,
     /// A longer log line is cut into pieces.
     pub max_log_line_bytes: usize,
-    /// How often a quiet log stream says that it lives.
+    /// How often a stream says that it lives.
     pub keepalive_ms: u64,
     /// HTTP connections at the same time; further ones wait.
     pub max_connections: usize,

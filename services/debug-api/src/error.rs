@@ -112,7 +112,7 @@ pub(crate) enum ApiError {
     NotRunning,
     #[error("Application not found in process manager")]
     NoLog,
-    #[error("Too many log streams: the limit is {0}")]
+    #[error("Too many streams of logs and statuses: the limit is {0}")]
     TooManyStreams(usize),
     #[error("Too many log streams: {0}")]
     Crowded(String),

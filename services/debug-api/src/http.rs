@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     applications::{App, Hub},
     audit::Asker,
-    auth,
+    auth, bulletin,
     error::ApiError,
     expiry, files,
     folders::unhurried,
@@ -309,9 +309,13 @@ async fn promote(
     ))
 }
 
-async fn status(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {
-    app.touch();
-    json(StatusCode::OK, &hub.standing(&app))
+async fn status(
+    State(hub): State<Arc<Hub>>,
+    Target(app): Target,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    bulletin::answer(hub, app, &uri, &headers).await
 }
 
 async fn tail(

@@ -8,7 +8,7 @@
 //!                                      ├─▶ install        unpack ▶ release ▶ provider  unpack.rs, manifest.rs
 //!                                      ├─▶ releases       those that are kept, and the way back
 //!                                      ├─▶ promotion      admin has it for good         register.rs
-//!                                      ├─▶ status         what procmgr says (live.rs)  status.rs (pure)
+//!                                      ├─▶ bulletin       what procmgr says (live.rs)  status.rs, status/details.rs (pure)
 //!                                      ├─▶ logs           procmgr's log as a stream      outlet.rs
 //!                                      └─▶ platform       what the admin app shows and does
 //! ```
@@ -22,6 +22,7 @@
 mod applications;
 mod audit;
 mod auth;
+mod bulletin;
 mod config;
 mod digests;
 mod disk;
@@ -131,6 +132,7 @@ impl Daemon for DebugApi {
             peers,
             house: Arc::clone(&house),
             live,
+            histories,
             audit,
             disk,
             shutdown: shutdown.clone(),
@@ -144,7 +146,7 @@ impl Daemon for DebugApi {
         let service = service::Service(Arc::clone(&hub));
         let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
         chassis.ready.ready("takes uploads");
-        let facade = platform::Facade::new(Arc::clone(&hub), house, histories, &chassis.setup.state);
+        let facade = platform::Facade::new(Arc::clone(&hub), house, &chassis.setup.state);
         let router = http::router(hub, platform::router(facade), chassis.credentials.clone());
         let http = tokio::spawn(serve::serve(socket, router, bounds, shutdown.clone()));
         duties::Duties { http, grpc, vital }.done(&shutdown).await

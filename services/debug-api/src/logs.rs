@@ -19,10 +19,10 @@ use axum::response::Response;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use nexushub_chassis::{
-    applog::{BadWish, Joiner, Ring},
+    applog::{BadWish, Joiner, Reading, Told},
     retry::Retry,
 };
-use nexushub_proto::procmgr::{LogEntry, ReadLogRequest, ReadLogResponse, read_log_response::Event};
+use nexushub_proto::procmgr::ReadLogResponse;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Interval, MissedTickBehavior, timeout},
@@ -31,13 +31,12 @@ use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-pub(crate) use self::wish::{TAIL_MAX, Wish};
-use self::{
+pub(crate) use self::{
     form::{End, Form},
-    wish::After,
+    wish::{TAIL_MAX, Wish},
 };
 use crate::{
-    applications::{App, Hub, Reading},
+    applications::{App, Hub, Reader},
     error::ApiError,
     outlet::{Hangup, Outlet},
     peers::Flow,
@@ -47,7 +46,7 @@ use crate::{
 /// How long a client may take nothing before procmgr's stream is let go of.
 const STAND: Duration = Duration::from_millis(500);
 /// How long the word that a stream ends waits for a client that takes nothing.
-const LAST_WORD: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Whose log is streamed.
 struct Subject {
@@ -55,15 +54,19 @@ struct Subject {
     /// When it is cancelled there is nobody left whose log it would be.
     gone: CancellationToken,
     /// A developer's application, which doesn't expire while its log is read.
-    reading: Option<Reading>,
+    reader: Option<Reader>,
 }
 
 impl Subject {
     /// Why it is gone.
     fn farewell(&self) -> End {
-        let expired = self.reading.as_ref().is_some_and(|reading| reading.app.state().expired);
-        if expired { End::Expired } else { End::Deleted }
+        self.reader.as_ref().map_or(End::Deleted, |reader| farewell(&reader.app))
     }
+}
+
+/// Why an application is gone.
+pub(crate) fn farewell(app: &App) -> End {
+    if app.state().expired { End::Expired } else { End::Deleted }
 }
 
 /// Opens the stream of a developer's application.
@@ -80,8 +83,8 @@ pub(crate) async fn stream(
     if wanted == Wanted::Nothing {
         return Err(ApiError::NotRunning);
     }
-    let reading = Some(Reading::begin(&hub, &app));
-    let subject = Subject { id: app.id.clone(), gone: app.gone.clone(), reading };
+    let reader = Some(Reader::begin(&hub, &app));
+    let subject = Subject { id: app.id.clone(), gone: app.gone.clone(), reader };
     let mut tail = Tail::new(hub, subject, wish);
     let first = tail.begin().await?;
     if wanted != Wanted::Run && first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
@@ -99,7 +102,7 @@ pub(crate) async fn stream(
 /// Opens the stream of any instance, for the platform's own page.
 pub(crate) async fn of_instance(hub: Arc<Hub>, id: String, wish: Wish) -> Result<Response, ApiError> {
     let place = place(&hub)?;
-    let subject = Subject { id, gone: CancellationToken::new(), reading: None };
+    let subject = Subject { id, gone: CancellationToken::new(), reader: None };
     let mut tail = Tail::new(hub, subject, wish);
     let first = tail.begin().await?;
     if first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
@@ -108,7 +111,8 @@ pub(crate) async fn of_instance(hub: Arc<Hub>, id: String, wish: Wish) -> Result
     Ok(start(tail, first, place))
 }
 
-fn place(hub: &Hub) -> Result<OwnedSemaphorePermit, ApiError> {
+/// A place among the streams, of which there is a bound.
+pub(crate) fn place(hub: &Hub) -> Result<OwnedSemaphorePermit, ApiError> {
     let limit = hub.config.max_log_streams;
     Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))
 }
@@ -145,29 +149,46 @@ enum Ended {
     Stands,
 }
 
+/// What follows from that.
+enum After {
+    /// This stream ends, too.
+    Nothing(End),
+    /// It goes on from the position.
+    More,
+    /// The same, after a while.
+    Retry,
+}
+
 /// One client's stream.
 struct Tail {
     hub: Arc<Hub>,
     subject: Subject,
     wish: Wish,
-    /// After which line to go on.
-    position: String,
-    /// While there is no position: begin with so many of the newest entries; 0 = with all.
-    newest: u32,
-    /// While it is searched for where to begin.
-    ring: Option<Ring>,
-    joiner: Joiner,
+    reading: Reading,
 }
 
 impl Tail {
     fn new(hub: Arc<Hub>, subject: Subject, wish: Wish) -> Self {
-        let joiner = Joiner::new(hub.config.max_log_line_bytes);
-        Self { hub, subject, wish, position: String::new(), newest: 0, ring: None, joiner }
+        let (filter, max) = (wish.filter.clone(), hub.config.max_log_line_bytes);
+        let reading = match &wish.after {
+            Some(after) => Reading::after(after.cursor.clone(), filter, max),
+            None => Reading::anew(wish.begin, filter, max),
+        };
+        Self { hub, subject, wish, reading }
     }
 
-    /// Opens the first stream, from where the client left off or from the newest lines.
+    /// Opens the first stream. A cursor that is none is an error, unless the client's browser sent it by itself.
     async fn begin(&mut self) -> Result<Opened, ApiError> {
-        let first = self.first().await?;
+        let mut first = self.open().await;
+        if first.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
+            if self.wish.after.as_ref().is_none_or(|after| !after.by_itself) {
+                let may_be = "a cursor of this log".to_owned();
+                return Err(ApiError::Wish(BadWish { what: "after", may_be }));
+            }
+            let max = self.hub.config.max_log_line_bytes;
+            self.reading = Reading::anew(self.wish.begin, self.wish.filter.clone(), max);
+            first = self.open().await;
+        }
         match first {
             Err(status) if status.code() == Code::ResourceExhausted => {
                 Err(ApiError::Crowded(status.message().to_owned()))
@@ -176,42 +197,8 @@ impl Tail {
         }
     }
 
-    async fn first(&mut self) -> Result<Opened, ApiError> {
-        let Some(After { cursor, by_itself }) = self.wish.after.clone() else {
-            self.anew();
-            return Ok(self.open().await);
-        };
-        self.position = cursor;
-        self.wish.since = None;
-        let first = self.open().await;
-        if !first.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument) {
-            return Ok(first);
-        }
-        if !by_itself {
-            return Err(ApiError::Wish(BadWish { what: "after", may_be: "a cursor of this log".to_owned() }));
-        }
-        self.anew();
-        Ok(self.open().await)
-    }
-
-    /// From the newest lines. Procmgr finds them if all are wanted; otherwise they are searched for here.
-    fn anew(&mut self) {
-        self.position.clear();
-        let all_wanted = self.wish.filter.is_open() && self.wish.since.is_none();
-        match self.wish.tail {
-            None => self.newest = 0,
-            Some(count) if all_wanted && count > 0 => self.newest = count,
-            Some(count) => {
-                self.newest = u32::from(count == 0); // to pass over one line is enough to be behind it
-                self.ring = Some(Ring::new(usize::try_from(count).unwrap_or(usize::MAX)));
-            }
-        }
-    }
-
     async fn open(&self) -> Opened {
-        let (id, position) = (self.subject.id.clone(), self.position.clone());
-        let follow = self.wish.follow && self.ring.is_none();
-        self.hub.peers.read_log(ReadLogRequest { id, after: 0, tail: self.newest, follow, position }).await
+        self.hub.peers.read_log(self.reading.request(&self.subject.id, self.wish.follow)).await
     }
 
     /// Until the client hangs up, there is no more, the application is deleted, or the daemon drains.
@@ -226,7 +213,7 @@ impl Tail {
             () = gone.cancelled() => self.subject.farewell(),
             () = hub.shutdown.draining() => End::Leaving,
         };
-        outlet.put(self.wish.form.end(end, &self.position).as_bytes());
+        outlet.put(self.wish.form.end(end, self.reading.position()).as_bytes());
         let _ = timeout(LAST_WORD, outlet.flush()).await;
     }
 
@@ -238,49 +225,50 @@ impl Tail {
         let mut retry = Retry::default();
         let mut opened = first;
         loop {
-            let searched = self.ring.is_some();
             let ended = match opened {
                 Ok(flow) => self.pump(flow, outlet, &mut keepalive, &mut retry).await?,
                 Err(status) => Ended::Broke(status),
             };
-            if let Some(end) = self.after(&ended, outlet) {
-                return Ok(end);
-            }
-            outlet.flush().await?;
-            let found = searched && self.ring.is_none();
-            if !found && !matches!(ended, Ended::Stands) {
-                tokio::time::sleep(retry.wait()).await;
-                if keepalive.tick().now_or_never().is_some() {
-                    self.keepalive(outlet);
+            match self.after(ended, outlet) {
+                After::Nothing(end) => return Ok(end),
+                After::More => outlet.flush().await?,
+                After::Retry => {
+                    outlet.flush().await?;
+                    tokio::time::sleep(retry.wait()).await;
+                    if keepalive.tick().now_or_never().is_some() {
+                        self.keepalive(outlet);
+                    }
                 }
             }
             opened = self.open().await;
         }
     }
 
-    /// What follows from the end of one stream of procmgr's: the end of this one, or that it goes on from the position.
-    fn after(&mut self, ended: &Ended, outlet: &mut Outlet) -> Option<End> {
-        match ended {
-            // A followed log has no end: it was broken off.
-            Ended::Over if self.wish.follow && self.ring.is_none() => {}
-            Ended::Over => {
-                let held = self.joiner.flush();
-                self.take(held, outlet);
-                let Some(ring) = self.ring.take() else { return Some(End::Complete) };
-                self.position = ring.start(std::mem::take(&mut self.position));
-                self.newest = 0;
+    fn after(&mut self, ended: Ended, outlet: &mut Outlet) -> After {
+        let after = match ended {
+            Ended::Stands => After::More,
+            Ended::Over if self.reading.is_searching() => {
+                self.reading.ended();
+                return After::More;
             }
+            Ended::Over if !self.wish.follow => {
+                let rest = self.reading.ended();
+                self.tell(rest, outlet);
+                return After::Nothing(End::Complete);
+            }
+            Ended::Over => After::Retry, // a followed log has no end: it was broken off
             Ended::Broke(status) => match status.code() {
-                Code::InvalidArgument => return Some(End::Cursor),
-                Code::NotFound if !self.wish.follow => return Some(End::Gone),
-                // The next one under this name begins anew.
-                Code::NotFound => self.position.clear(),
-                _ => {}
+                Code::InvalidArgument => After::Nothing(End::Cursor),
+                Code::NotFound if !self.wish.follow => After::Nothing(End::Gone),
+                Code::NotFound => {
+                    self.reading.lost();
+                    After::Retry
+                }
+                _ => After::Retry,
             },
-            Ended::Stands => {}
-        }
-        self.joiner.forget(); // read again from the position
-        None
+        };
+        self.reading.broke();
+        after
     }
 
     /// Passes on one stream of procmgr's.
@@ -295,9 +283,9 @@ impl Tail {
             tokio::select! {
                 biased;
                 _ = keepalive.tick() => self.keepalive(outlet),
-                () = tokio::time::sleep(Joiner::HOLD), if self.joiner.is_holding() => {
-                    let held = self.joiner.flush();
-                    self.take(held, outlet);
+                () = tokio::time::sleep(Joiner::HOLD), if self.reading.is_holding() => {
+                    let held = self.reading.release();
+                    self.tell(held, outlet);
                 }
                 next = flow.next() => {
                     if let Some(ended) = self.ready(next, &mut flow, outlet, retry) {
@@ -322,7 +310,10 @@ impl Tail {
     ) -> Option<Ended> {
         loop {
             match next {
-                Some(Ok(said)) => self.event(said.event, outlet),
+                Some(Ok(said)) => {
+                    let told = self.reading.take(said.event);
+                    self.tell(told, outlet);
+                }
                 Some(Err(status)) => return Some(Ended::Broke(status)),
                 None => return Some(Ended::Over),
             }
@@ -334,55 +325,20 @@ impl Tail {
         }
     }
 
-    fn event(&mut self, event: Option<Event>, outlet: &mut Outlet) {
-        match event {
-            Some(Event::Entry(entry)) => {
-                let whole = self.joiner.push(entry);
-                self.take(whole, outlet);
+    fn tell(&self, all: Vec<Told>, outlet: &mut Outlet) {
+        for told in all {
+            match told {
+                Told::Line(entry) => outlet.put(&self.wish.form.line(&entry)),
+                Told::Gap(gap) => outlet.put(self.wish.form.gap(gap.dropped, &gap.position).as_bytes()),
             }
-            Some(Event::Gap(gap)) => {
-                let held = self.joiner.flush(); // all of it lies before the gap
-                self.take(held, outlet);
-                if self.ring.is_none() {
-                    outlet.put(self.wish.form.gap(gap.dropped, &gap.position).as_bytes());
-                }
-                self.passed(gap.position);
-            }
-            None => {}
         }
-    }
-
-    fn take(&mut self, entries: Vec<LogEntry>, outlet: &mut Outlet) {
-        for entry in entries {
-            if self.wants(&entry) {
-                match &mut self.ring {
-                    Some(ring) => ring.found(&self.position),
-                    None => outlet.put(&self.wish.form.line(&entry)),
-                }
-            }
-            self.passed(entry.position);
-        }
-    }
-
-    /// `since` is where to begin: after the first line of its time or later no clock that is set back hides one.
-    fn wants(&mut self, entry: &LogEntry) -> bool {
-        if self.wish.since.is_some_and(|since| entry.unix_ms < since) {
-            return false;
-        }
-        self.wish.since = None;
-        self.wish.filter.passes(entry)
-    }
-
-    fn passed(&mut self, position: String) {
-        self.position = position;
-        self.newest = 0;
     }
 
     /// Also a sign that somebody is there: an app whose log is read doesn't expire.
     fn keepalive(&self, outlet: &mut Outlet) {
-        let passes_over = !self.wish.filter.is_open() || self.wish.since.is_some();
-        let told = (passes_over || self.wish.form == Form::Ndjson) && self.ring.is_none();
-        let position = Some(self.position.as_str()).filter(|position| told && !position.is_empty());
+        let silent = self.reading.passes_over() || self.wish.form == Form::Ndjson;
+        let known = !self.reading.is_searching() && !self.reading.position().is_empty();
+        let position = (silent && known).then(|| self.reading.position());
         outlet.put(self.wish.form.alive(position).as_bytes());
     }
 }

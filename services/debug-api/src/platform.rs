@@ -21,7 +21,7 @@ mod package;
 mod releases;
 #[cfg(test)]
 pub(crate) mod tests;
-mod view;
+pub(crate) mod view;
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ use tokio::sync::Mutex;
 use self::{
     acting::Acting,
     error::Refused,
-    history::{Histories, Moment},
+    history::Moment,
     house::House,
     package::UnderWay,
     releases::Release,
@@ -57,7 +57,6 @@ const AUDIT_MAX: usize = 1000;
 pub(crate) struct Facade {
     hub: Arc<Hub>,
     house: Arc<dyn House>,
-    histories: Histories,
     /// Held from the place of a package on to provider's knowledge of it: what nobody knows of is removed.
     shelving: Mutex<()>,
     /// Applications of which a package is on its way.
@@ -67,21 +66,9 @@ pub(crate) struct Facade {
 }
 
 impl Facade {
-    pub(crate) fn new(
-        hub: Arc<Hub>,
-        house: Arc<dyn House>,
-        histories: Histories,
-        state: &std::path::Path,
-    ) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Hub>, house: Arc<dyn House>, state: &std::path::Path) -> Arc<Self> {
         let (shelving, under_way) = (Mutex::default(), UnderWay::default());
-        Arc::new(Self {
-            hub,
-            house,
-            histories,
-            shelving,
-            under_way,
-            audit: nexushub_chassis::audit::folder(state),
-        })
+        Arc::new(Self { hub, house, shelving, under_way, audit: nexushub_chassis::audit::folder(state) })
     }
 }
 
@@ -153,7 +140,7 @@ async fn instances(State(facade): State<Arc<Facade>>) -> Result<Response, Refuse
 async fn instance(State(facade): State<Arc<Facade>>, Target(id): Target) -> Result<Response, Refused> {
     let board = facade.board().await?;
     let instance = board.instances.into_iter().find(|one| one.id == id).ok_or(Refused::NoInstance)?;
-    let history = facade.histories.of(&id);
+    let history = facade.hub.histories.of(&id);
     Ok(json(StatusCode::OK, &WithHistory { instance, history }))
 }
 

@@ -3,6 +3,8 @@
 //! `running` is said only of a release that procmgr says is running; while it starts, is replaced or waits for its next
 //! try, the word is `pending`; `stopped` is said only when the developer stopped it (clients give up at that word).
 
+pub(crate) mod details;
+
 use nexushub_proto::procmgr::{InstanceStatus, State, endpoint::Kind};
 use serde::Serialize;
 

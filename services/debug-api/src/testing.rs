@@ -318,6 +318,7 @@ impl World {
             peers,
             house: house.clone(),
             live,
+            histories,
             audit,
             disk,
             shutdown,
@@ -330,7 +331,7 @@ impl World {
         tokio::spawn(releases::watch(Arc::clone(&hub)));
         let (proxy_token, operator_token) =
             (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));
-        let facade = Facade::new(Arc::clone(&hub), house.clone(), histories, state.path());
+        let facade = Facade::new(Arc::clone(&hub), house.clone(), state.path());
         Self { state, fakes, house, hub, facade, proxy_token, operator_token, credentials, drain }
     }
 

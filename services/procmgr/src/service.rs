@@ -93,7 +93,7 @@ impl Service {
     }
 
     /// Runs a stream's work until it is done or procmgr is ending; a stream holds its place for as long.
-    fn spawn(&self, place: Option<OwnedSemaphorePermit>, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, place: OwnedSemaphorePermit, work: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
             let _place = place;
@@ -178,7 +178,7 @@ impl ProcmgrService for Service {
         };
         let (sink, stream) = mpsc::channel(IN_FLIGHT);
         let table = self.table.clone();
-        self.spawn(Some(place), async move {
+        self.spawn(place, async move {
             let _presence = presence;
             table.watch(sink).await;
         });

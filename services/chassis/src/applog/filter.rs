@@ -95,27 +95,25 @@ pub fn since(text: &str, now_unix_ms: i64) -> Result<i64, BadWish> {
 
 /// Where the newest so many wanted lines begin, found by passing over all lines once. It holds places, not lines.
 #[derive(Debug)]
-pub struct Ring {
+pub(super) struct Ring {
     most: usize,
     starts: VecDeque<String>,
 }
 
 impl Ring {
     /// For the newest `most`.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self { most, starts: VecDeque::new() }
     }
 
     /// A wanted line comes right after this place.
-    pub fn found(&mut self, place: &str) {
+    pub(super) fn found(&mut self, place: &str) {
         self.starts.push_back(place.to_owned());
         self.starts.drain(..self.starts.len().saturating_sub(self.most));
     }
 
     /// The place after which they come; `last` is the place after all that was passed over.
-    #[must_use]
-    pub fn start(self, last: String) -> String {
+    pub(super) fn start(self, last: String) -> String {
         self.starts.into_iter().next().unwrap_or(last)
     }
 }

@@ -25,12 +25,14 @@ pub(crate) struct Moment {
     at: String,
     state: &'static str,
     reason: String,
+    generation: u64,
 }
 
 /// The moments of each instance, the newest last; it holds those that are there.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Histories {
     moments: Arc<Mutex<HashMap<String, VecDeque<Moment>>>>,
+    noted: Arc<watch::Sender<()>>,
 }
 
 impl Histories {
@@ -38,6 +40,11 @@ impl Histories {
     pub(crate) fn of(&self, id: &str) -> Vec<Moment> {
         let all = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(id).map(|moments| moments.iter().rev().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Changes whenever procmgr's word was noted.
+    pub(crate) fn noted(&self) -> watch::Receiver<()> {
+        self.noted.subscribe()
     }
 
     /// Notes whatever differs from what was noted last.
@@ -50,11 +57,14 @@ impl Histories {
             if moments.back().is_none_or(|last| (last.state, &last.reason) != (state, &reason)) {
                 let same = moments.back().is_some_and(|last| last.state == state);
                 let at = if same { now_unix_ms } else { status.since_unix_ms };
-                moments.push_back(Moment { at: rfc3339(at), state, reason });
+                let (at, generation) = (rfc3339(at), status.generation);
+                moments.push_back(Moment { at, state, reason, generation });
                 moments.drain(..moments.len().saturating_sub(MOMENTS));
             }
             all.insert(status.id.clone(), moments);
         }
+        drop(all);
+        self.noted.send_replace(());
     }
 }
 

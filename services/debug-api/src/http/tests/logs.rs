@@ -235,7 +235,7 @@ async fn a_reader_that_takes_nothing_costs_little_and_gets_every_line_in_the_end
     let path = format!("/debug/application/{id}/logs?tail=all&follow=false");
     let slow =
         world.send(world.request("GET", &path).header("accept", "text/plain").body(Body::empty()).unwrap());
-    let mut slow = slow.await;
+    let slow = slow.await;
     while world.fakes.taken.load(Relaxed) == 0 || world.fakes.readers.load(Relaxed) > 0 {
         tokio::time::sleep(Duration::from_millis(100)).await; // the clock is the test's own
     }
@@ -244,8 +244,94 @@ async fn a_reader_that_takes_nothing_costs_little_and_gets_every_line_in_the_end
     assert!(taken * length <= most, "{taken} lines wait in memory");
     let fast = whole(&world, &id, "?tail=all&follow=false", NDJSON).await;
     assert_eq!(texts(&fast.1).0.len(), lines, "others are read meanwhile");
-    let text = read(std::mem::take(&mut slow)).await.1;
+    let text = read(slow).await.1;
     let mut told = text.lines();
     assert!(all.iter().all(|line| told.next() == Some(line)), "each line once, in order");
     assert_eq!(told.collect::<Vec<_>>(), ["-- this is all that is kept --"]);
+}
+
+/// The events of a status stream, as they come.
+struct Statuses(axum::body::BodyDataStream);
+
+impl Statuses {
+    async fn open(world: &World, id: &str) -> Self {
+        let path = format!("/debug/application/{id}/status");
+        let request = world.request("GET", &path).header("accept", "text/event-stream");
+        let response = world.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status(), OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self(response.into_body().into_data_stream())
+    }
+
+    async fn next(&mut self) -> (String, serde_json::Value) {
+        let event = self.0.next().await.unwrap().unwrap();
+        let event = std::str::from_utf8(&event).unwrap();
+        let (name, data) = event.split_once("\ndata: ").unwrap();
+        (name.to_owned(), object(data))
+    }
+
+    async fn until(&mut self, pleases: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        loop {
+            let (name, told) = self.next().await;
+            assert_eq!(name, "event: status");
+            if pleases(&told) {
+                return told;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_stream_tells_every_change_lives_and_ends_with_a_word() {
+    use nexushub_proto::procmgr::{InstanceStatus, State};
+
+    let world = world();
+    let id = world.create("a", "a").await;
+    let mut told = Statuses::open(&world, &id).await;
+    assert_eq!(told.next().await.1["status"], "pending");
+    world.push(&id, &package("v1")).await;
+    let runs = told.until(|told| told["status"] == "running").await;
+    assert_eq!(
+        (runs["healthCheck"].as_str(), runs["details"]["state"].as_str()),
+        (Some("healthy"), Some("running"))
+    );
+    assert_eq!(runs["details"]["usage"]["memoryBytes"], 7);
+    let reason = "exited with code 3".to_owned();
+    let failed = InstanceStatus { id: id.clone(), state: State::Failed.into(), reason, ..Default::default() };
+    world.fakes.says(InstanceStatus { generation: 4, restarts: 1, ..failed });
+    let fails = told.until(|told| told["details"]["state"] == "failed").await;
+    assert_eq!(
+        (fails["details"]["restarts"].as_u64(), fails["details"]["generation"].as_u64()),
+        (Some(1), Some(4))
+    );
+    let newest = &fails["details"]["history"][0];
+    assert_eq!(
+        (newest["state"].as_str(), newest["reason"].as_str()),
+        (Some("failed"), Some("exited with code 3"))
+    );
+    let beat = told.next().await;
+    assert_eq!((beat.0.as_str(), &beat.1["details"]["state"]), ("event: status", &"failed".into()));
+    world.call("DELETE", &format!("/debug/application/{id}"), "").await;
+    let end = loop {
+        let next = told.next().await;
+        if next.0 == "event: end" {
+            break next.1;
+        }
+    };
+    assert_eq!(end["reason"], "deleted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_contracts_status_has_no_more_than_its_fields_unless_more_is_asked_for() {
+    let world = World::new(Config { max_log_streams: 1, ..Config::default() });
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    let path = format!("/debug/application/{id}/status");
+    let plain = json(&world.call("GET", &path, "").await.1);
+    assert!(plain.get("details").is_none() && plain["metadata"].is_object());
+    let more = json(&world.call("GET", &format!("{path}?details=true"), "").await.1);
+    assert!(more["details"]["history"].is_array() && more["status"] == plain["status"]);
+    let _one = Statuses::open(&world, &id).await;
+    let second = world.ask("GET", &path, &[("accept", "text/event-stream")], "").await;
+    assert_eq!(second.status, StatusCode::SERVICE_UNAVAILABLE);
 }

@@ -1,0 +1,117 @@
+//! How an application stands, at length: once, or as a stream that tells it whenever it changes. Who is slow is told the newest
+//! only; what is on its way to them is one event.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use nexushub_proto::procmgr::Usage;
+use serde::Serialize;
+use tokio::time::{MissedTickBehavior, timeout};
+
+use crate::{
+    applications::{App, Hub},
+    error::ApiError,
+    http::json,
+    logs,
+    outlet::{Hangup, Outlet},
+    status::{Standing, details::Details},
+};
+
+/// How long procmgr may take to say what an app uses; then it is left out.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The contract's fields, and further ones.
+#[derive(Serialize)]
+struct Bulletin {
+    #[serde(flatten)]
+    standing: Standing,
+    details: Details,
+}
+
+fn bulletin(hub: &Hub, app: &App) -> Bulletin {
+    let (standing, history) = (hub.standing(app), hub.histories.of(&app.id));
+    let live = hub.live.borrow();
+    Bulletin { standing, details: Details::of(live.get(&app.id), live.is_current(), history) }
+}
+
+async fn usage(hub: &Hub, app: &App) -> Option<Usage> {
+    timeout(PATIENCE, hub.peers.instance(app.id.clone())).await.ok()?.ok()?.usage
+}
+
+/// The answer to a status call: the contract's, or what is asked for beyond that.
+pub(crate) async fn answer(
+    hub: Arc<Hub>,
+    app: Arc<App>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    app.touch();
+    let streamed = headers.get_all(header::ACCEPT).iter().any(|field| {
+        field.to_str().is_ok_and(|field| field.to_ascii_lowercase().contains("text/event-stream"))
+    });
+    if streamed {
+        return stream(hub, app);
+    }
+    if uri.query() == Some("details=true") {
+        let Bulletin { standing, details } = bulletin(&hub, &app);
+        let details = details.using(usage(&hub, &app).await);
+        return Ok(json(http::StatusCode::OK, &Bulletin { standing, details }));
+    }
+    Ok(json(http::StatusCode::OK, &hub.standing(&app)))
+}
+
+fn stream(hub: Arc<Hub>, app: Arc<App>) -> Result<Response, ApiError> {
+    let place = logs::place(&hub)?;
+    let (outlet, body) = Outlet::open();
+    tokio::spawn(async move {
+        let _place = place;
+        run(&hub, &app, outlet).await;
+    });
+    let mut response = Response::new(body);
+    for (name, value) in [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+/// Until the client hangs up, the application is deleted, or the daemon drains; the last two are told.
+async fn run(hub: &Hub, app: &App, mut outlet: Outlet) {
+    let closed = outlet.closed();
+    let end = tokio::select! {
+        Err(Hangup) = tell(hub, app, &mut outlet) => return,
+        () = closed => return,
+        () = app.gone.cancelled() => logs::farewell(app),
+        () = hub.shutdown.draining() => logs::End::Leaving,
+    };
+    outlet.put(logs::Form::Contract.end(end, "").as_bytes());
+    let _ = timeout(logs::LAST_WORD, outlet.flush()).await;
+}
+
+/// Every change, and from time to time what it uses by now, which is also a sign of life.
+async fn tell(hub: &Hub, app: &App, outlet: &mut Outlet) -> Result<std::convert::Infallible, Hangup> {
+    let (mut noted, mut changed) = (hub.histories.noted(), hub.changed.subscribe());
+    let mut beat = tokio::time::interval(Duration::from_millis(hub.config.keepalive_ms));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = String::new();
+    loop {
+        let due = tokio::select! {
+            _ = beat.tick() => true, // the first is due at once
+            Ok(()) = noted.changed() => false,
+            Ok(()) = changed.changed() => false,
+        };
+        let Bulletin { standing, details } = bulletin(hub, app);
+        let now = serde_json::to_string(&(&standing, &details)).expect("text and numbers are JSON");
+        if due {
+            app.touch();
+        }
+        if !due && now == last {
+            continue;
+        }
+        last = now;
+        let told = Bulletin { standing, details: details.using(usage(hub, app).await) };
+        let told = serde_json::to_string(&told).expect("text and numbers are JSON");
+        outlet.put(format!("event: status\ndata: {told}\n\n").as_bytes());
+        outlet.flush().await?;
+    }
+}
