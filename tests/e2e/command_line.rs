@@ -55,6 +55,14 @@ async fn up_push_status_logs_restart_secret_and_down_do_what_they_say() {
     https.get("shop", "/api/print?text=tale&count=2").await;
     let logs = said(&run(&["logs", "shop"]));
     assert!(logs.contains("probe: listening"), "{logs}");
+    let asked = ["logs", "shop", "--grep", "probe: listening", "--since", "1h", "-n", "1", "-o", "json"];
+    let line: Value = serde_json::from_slice(&run(&asked).stdout).unwrap();
+    assert!(
+        line["text"].as_str().unwrap().starts_with("probe: listening") && line["cursor"].is_string(),
+        "{line}"
+    );
+    assert!(!run(&["logs", "shop", "--level", "loud"]).status.success());
+    assert!(!run(&["logs", "proxy", "--grep", "x"]).status.success());
     assert!(said(&run(&["logs", "proxy"])).contains("\"proxy\""));
     let secret = run(&["secret", "procmgr"]);
     assert_eq!(String::from_utf8_lossy(&secret.stdout).trim(), stay.0.operator("procmgr"));

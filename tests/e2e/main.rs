@@ -18,6 +18,7 @@ mod deploys;
 mod egress;
 mod entrance;
 mod floods;
+mod followers;
 mod generations;
 mod guards;
 mod hangs;
