@@ -169,8 +169,8 @@ async fn havoc(platform: &Platform, id: &str, round: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_followers_each_see_every_line_once_in_order_whatever_is_killed() {
     let (count, rounds, bursts) = (rounds_up_to(8, 200), rounds_up_to(1, 5), rounds_up_to(4, 60));
-    let bounds = "max_followers = 512\nlog_budget_bytes = 67108864";
-    let platform = Platform::start_with(&Options::tuned(bounds, MANY));
+    let bounds = format!("[procmgr]\nmax_followers = 512\nlog_budget_bytes = 67108864\n{MANY}");
+    let platform = Platform::start_with(&Options::with(&bounds));
     let id = platform.developer().push("chat", &Package::probe().bytes()).await;
     running(&platform).await;
     let since = Instant::now();
@@ -230,8 +230,8 @@ async fn lines(body: hyper::body::Incoming) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_take_nothing_cost_nobody_else_and_little_memory_and_are_told_all_in_the_end() {
     let (count, total) = (rounds_up_to(20, 200), 10_000);
-    let bounds = "max_followers = 512\nlog_budget_bytes = 67108864";
-    let platform = Platform::start_with(&Options::tuned(bounds, MANY));
+    let bounds = format!("[procmgr]\nmax_followers = 512\nlog_budget_bytes = 67108864\n{MANY}");
+    let platform = Platform::start_with(&Options::with(&bounds));
     let id = platform.developer().push("chat", &Package::probe().bytes()).await;
     running(&platform).await;
     for burst in 0..10 {
