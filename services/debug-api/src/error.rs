@@ -172,15 +172,16 @@ impl ApiError {
 
     fn status(&self) -> StatusCode {
         match self {
+            Self::Name(NameError::Reserved(_))
+            | Self::HostTaken { .. }
+            | Self::Taken(_)
+            | Self::Permanent
+            | Self::AdminRefused(_)
+            | Self::Offset { .. }
+            | Self::TakenOver => StatusCode::CONFLICT,
             Self::Body
             | Self::Fields
-            | Self::Name(
-                NameError::AppId
-                | NameError::DisplayName
-                | NameError::DbName
-                | NameError::HostName(..)
-                | NameError::StaticUrl(_),
-            )
+            | Self::Name(_)
             | Self::Form
             | Self::Parameters
             | Self::Index
@@ -216,13 +217,6 @@ impl ApiError {
             Self::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::HostTaken { .. }
-            | Self::Taken(_)
-            | Self::Permanent
-            | Self::AdminRefused(_)
-            | Self::Offset { .. }
-            | Self::TakenOver
-            | Self::Name(NameError::Reserved(_)) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) | Self::TooManyTransfers { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Login(_) | Self::AdminAway(_) | Self::TooManyStreams(_) | Self::Crowded(_) => {
