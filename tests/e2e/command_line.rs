@@ -1,6 +1,16 @@
 //! The command that people type, from `up` to `down`.
 
-use nexushub_e2e::{Https, Platform, Process, home::free_address, processes, workshop::nexushub};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use nexushub_e2e::{
+    Https, Platform, Process,
+    home::free_address,
+    processes,
+    workshop::{nexushub, program},
+};
 use serde_json::Value;
 
 /// A home with nothing running, and whatever was started in it ended.
@@ -120,4 +130,96 @@ fn wrong_usage_exits_2_and_a_platform_that_is_not_there_1_with_a_hint() {
         assert_eq!(output.status.code(), Some(1), "{absent:?}: {}", said(&output));
         assert!(said(&output).contains("nexushub up"), "{absent:?} says what to do: {}", said(&output));
     }
+}
+
+/// A command that goes on, and what it says line by line.
+struct Going(Child, BufReader<ChildStdout>);
+
+impl Going {
+    fn of(platform: &Platform, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program("nexushub"));
+        command.arg("--home").arg(platform.home.path()).args(arguments).current_dir(platform.home.path());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Self(child, said)
+    }
+
+    /// The next line as JSON that fits; the story hangs, and is ended, if there is none.
+    fn until(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut line = String::new();
+            assert!(self.1.read_line(&mut line).unwrap() > 0, "it ended");
+            let value: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            if fits(&value) {
+                return value;
+            }
+        }
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
+    let mut platform = Platform::prepare(&nexushub_e2e::Options::default());
+    let release = platform.release("source").display().to_string();
+    let config = std::fs::read_to_string(platform.home.config()).unwrap();
+    let entry =
+        format!("[[provider.instance]]\nid = \"fixed\"\nhost_name = \"fixed\"\nrelease = \"{release}\"\n");
+    platform.home.configure(&format!("{config}{entry}driver = \"process\"\n"));
+    platform.start_supervisor();
+    let home = platform.home.path().to_owned();
+    let run = |arguments: &[&str]| nexushub(&home, arguments);
+    assert!(run(&["wait", "fixed"]).status.success());
+    assert!(run(&["push", &release, "--name", "shop"]).status.success());
+    let waited = run(&["wait", "shop"]);
+    assert!(waited.status.success() && said(&waited).contains("shop is healthy"), "{}", said(&waited));
+    let apps: Value = serde_json::from_slice(&run(&["apps", "-o", "json"]).stdout).unwrap();
+    let shop = apps["apps"].as_array().unwrap().iter().find(|app| app["app_id"] == "debug-shop").unwrap();
+    assert_eq!(
+        (&apps["version"], &shop["origin"], &shop["state"]),
+        (&1.into(), &"pushed".into(), &"running".into())
+    );
+    let table = said(&run(&["apps"]));
+    assert!(table.contains("debug-shop") && table.contains("configured"), "{table}");
+    let fixed = run(&["stop", "fixed"]);
+    assert!(
+        fixed.status.code() == Some(1) && said(&fixed).contains("pause fixed --stop"),
+        "{}",
+        said(&fixed)
+    );
+
+    let mut events = Going::of(&platform, &["events", "-o", "json"]);
+    let is = |name: &'static str, state: &'static str| {
+        move |event: &Value| event["name"] == name && event["state"] == state
+    };
+    events.until(is("debug-shop", "running"));
+    let stop = run(&["stop", "shop"]);
+    assert!(stop.status.success(), "{}", said(&stop));
+    let gone = events.until(is("debug-shop", "gone"));
+    assert_eq!((&gone["kind"], &gone["version"]), (&"app".into(), &1.into()));
+    assert!(run(&["wait", "shop", "--for", "gone"]).status.success());
+    let late = run(&["wait", "shop", "--timeout", "0"]);
+    assert_eq!(late.status.code(), Some(1), "{}", said(&late));
+    assert!(said(&late).contains("there is no such app"), "{}", said(&late));
+    let start = run(&["start", "shop"]);
+    assert!(start.status.success(), "{}", said(&start));
+    events.until(is("debug-shop", "running"));
+    assert_eq!(platform.https().get("shop", "/api/whoami").await.status, 200);
+
+    platform.kill("provider").await;
+    let back = events
+        .until(|event| event["name"] == "provider" && event["state"] == "ready" && event["generation"] == 1);
+    assert_eq!(back["kind"], "daemon");
+    let unknown = run(&["stop", "nobody"]);
+    assert!(
+        unknown.status.code() == Some(1) && said(&unknown).contains("nexushub apps"),
+        "{}",
+        said(&unknown)
+    );
 }

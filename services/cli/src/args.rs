@@ -6,10 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nexushub_launch::daemon::DAEMONS as DAEMONS_OF_PLATFORM;
 
 use crate::{
+    apps::Apps,
     audit::Audit,
     bootstrap::Bootstrap,
+    completion::Completion,
     doctor::Doctor,
     down::Down,
+    events::Events,
+    life::Life,
     logs::Logs,
     pause::{Pause, Resume},
     plan::{Apply, Plan},
@@ -17,6 +21,7 @@ use crate::{
     releases::{Releases, Rollback},
     restart::Restart,
     status::Status,
+    wait::Wait,
 };
 
 /// The names of a platform's daemons, in the order in which they are started.
@@ -38,7 +43,7 @@ pub(crate) const DAEMONS: [&str; DAEMONS_OF_PLATFORM.len()] = {
 #[derive(Debug, Parser)]
 #[command(name = "nexushub", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage; `plan` and `up` have more, see their help."
+    after_help = "Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage; `plan` and `up` have more, see their help.\n\nThere is no `exec` into an app's box, by design: what runs there is what was pushed. See `logs`, and push a changed app."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -50,10 +55,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Global {
     /// The platform's home: all its state lies below it
-    #[arg(long, global = true, value_name = "DIR", env = "NEXUSHUB_HOME")]
+    #[arg(long, global = true, value_name = "DIR", env = "NEXUSHUB_HOME", hide_env_values = true)]
     pub(crate) home: Option<PathBuf>,
     /// The configuration file [default: nexushub.toml of the home, else of the project]
-    #[arg(long, global = true, value_name = "FILE", env = "NEXUSHUB_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "NEXUSHUB_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -69,6 +74,8 @@ pub(crate) enum Command {
     Down(Down),
     /// Show what runs, and why what does not run does not
     Status(Status),
+    /// Show the apps: state, where each came from, its package, memory, address
+    Apps(Apps),
     /// Examine what this machine can do for apps, and say what to do where it can't
     ///
     /// Asks the running platform which boxes it found for apps, what of their isolation this machine does not enforce, and
@@ -76,6 +83,10 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Show what an app or a daemon said
     Logs(Logs),
+    /// Show what changes, as it changes: apps and daemons that start, fail, end
+    ///
+    /// Begins with how everything is now, and goes on until it is interrupted, also over restarts of the daemons.
+    Events(Events),
     /// Print what the proxy counts, as Prometheus reads it
     ///
     /// Requests, answers by class, times and bytes of each app, connections, refusals; since the proxy was started. To have it
@@ -91,6 +102,17 @@ pub(crate) enum Command {
     ///
     /// Replacing a daemon leaves every app running.
     Restart(Restart),
+    /// Stop an app that was pushed; its package and its data stay
+    ///
+    /// Apps of the configuration and of the admin app run for as long as they are asked for: remove them there, or have their
+    /// requests refused with `pause --stop`.
+    Stop(Life),
+    /// Start an app that was stopped, or that is asleep
+    Start(Life),
+    /// Wait until an app answers, or is gone
+    ///
+    /// Exit code 0 when it is so, 1 when the time is over: the message says how it is instead.
+    Wait(Wait),
     /// Have an app's requests wait
     ///
     /// Those under way go on. What waits is answered once the app is resumed, by whatever runs then; a few seconds' worth, as
@@ -133,6 +155,11 @@ pub(crate) enum Command {
     /// once. Where they are there already, only the release follows the installed programs. A running platform takes that up
     /// with `nexushub restart provider`.
     Bootstrap(Bootstrap),
+    /// Print what a shell needs to complete this command's lines
+    #[command(
+        after_help = "Where the shells look for it:\n  bash    nexushub completion bash > ~/.local/share/bash-completion/completions/nexushub\n  zsh     nexushub completion zsh > ~/.zfunc/_nexushub     (with fpath+=~/.zfunc before compinit)\n  fish    nexushub completion fish > ~/.config/fish/completions/nexushub.fish\n  elvish  nexushub completion elvish >> ~/.config/elvish/rc.elv"
+    )]
+    Completion(Completion),
     /// Write the manual pages
     #[command(hide = true)]
     Man(Man),
@@ -144,7 +171,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Up {
     /// Where to answer HTTPS, instead of the configured address
-    #[arg(long, value_name = "ADDRESS:PORT", env = "NEXUSHUB_LISTEN")]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "NEXUSHUB_LISTEN", hide_env_values = true)]
     pub(crate) listen: Option<SocketAddr>,
     /// Return once the platform is ready; it goes on in the background
     #[arg(long, short)]
@@ -194,37 +221,4 @@ pub(crate) enum Output {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn wrong_usage_exits_2_and_help_exits_0() {
-        for (args, code) in [
-            (&["nexushub", "--help"][..], 0),
-            (&["nexushub", "logs", "--help"], 0),
-            (&["nexushub", "--version"], 0),
-            (&["nexushub"], 2),
-            (&["nexushub", "fly"], 2),
-            (&["nexushub", "secret", "nobody"], 2),
-            (&["nexushub", "up", "--listen", "8443"], 2),
-            (&["nexushub", "push", "dir"], 2),
-            (&["nexushub", "apply"], 2),
-        ] {
-            assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), code, "{args:?}");
-        }
-    }
-
-    #[test]
-    fn home_may_stand_before_and_after_the_command() {
-        for args in [["nexushub", "--home", "/h", "status"], ["nexushub", "status", "--home", "/h"]] {
-            assert_eq!(Cli::try_parse_from(args).unwrap().global.home, Some("/h".into()));
-        }
-    }
-}
+mod tests;

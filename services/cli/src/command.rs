@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::{
+    apps,
     args::{Cli, Command, Global},
-    audit, bootstrap, certs, check, doctor, down,
+    audit, bootstrap, certs, check, completion, doctor, down, events,
     failure::{Failure, OK},
-    logs, man, metrics, out, pause,
+    life, logs, man, metrics, out, pause,
     place::Place,
-    plan, push, releases, restart, status, up,
+    plan, push, releases, restart, status, up, wait,
 };
 
 /// Does what the command line says.
@@ -31,7 +32,7 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::from(outcome)
 }
 
-fn run(cli: Cli) -> Result<u8, Failure> {
+pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     let global = &cli.global;
     match cli.command {
         Command::Up(args) => up::run(&Place::to_start(global)?, &args),
@@ -39,25 +40,31 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Certs(args) => certs::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&place(global)?, &args),
         Command::Man(args) => man::run(&args.dir),
+        Command::Completion(args) => completion::run(&args),
         Command::Check => check::run(&place(global)?),
         Command::Down(args) => down::run(&place(global)?, &args),
         Command::Secret(args) => {
             out::say(&place(global)?.token(&args.daemon)?)?;
             Ok(OK)
         }
-        Command::Status(args) => wait(status::run(&place(global)?, &args)),
-        Command::Doctor(args) => wait(doctor::run(&place(global)?, &args)),
-        Command::Logs(args) => wait(logs::run(&place(global)?, &args)),
+        Command::Status(args) => daemons(status::run(&place(global)?, &args)),
+        Command::Apps(args) => daemons(apps::run(&place(global)?, &args)),
+        Command::Events(args) => daemons(events::run(&place(global)?, &args)),
+        Command::Stop(args) => daemons(life::stop(&place(global)?, &args)),
+        Command::Start(args) => daemons(life::start(&place(global)?, &args)),
+        Command::Wait(args) => daemons(wait::run(&place(global)?, &args)),
+        Command::Doctor(args) => daemons(doctor::run(&place(global)?, &args)),
+        Command::Logs(args) => daemons(logs::run(&place(global)?, &args)),
         Command::Audit(args) => audit::run(&place(global)?, &args),
-        Command::Metrics => wait(metrics::run(&place(global)?)),
-        Command::Pause(args) => wait(pause::pause(&place(global)?, &args)),
-        Command::Resume(args) => wait(pause::resume(&place(global)?, &args)),
-        Command::Restart(args) => wait(restart::run(&place(global)?, &args)),
-        Command::Plan(args) => wait(plan::plan(&place(global)?, &args)),
-        Command::Apply(args) => wait(plan::apply(&place(global)?, &args)),
-        Command::Push(args) => wait(push::run(&place(global)?, &args)),
-        Command::Releases(args) => wait(releases::releases(&place(global)?, &args)),
-        Command::Rollback(args) => wait(releases::rollback(&place(global)?, &args)),
+        Command::Metrics => daemons(metrics::run(&place(global)?)),
+        Command::Pause(args) => daemons(pause::pause(&place(global)?, &args)),
+        Command::Resume(args) => daemons(pause::resume(&place(global)?, &args)),
+        Command::Restart(args) => daemons(restart::run(&place(global)?, &args)),
+        Command::Plan(args) => daemons(plan::plan(&place(global)?, &args)),
+        Command::Apply(args) => daemons(plan::apply(&place(global)?, &args)),
+        Command::Push(args) => daemons(push::run(&place(global)?, &args)),
+        Command::Releases(args) => daemons(releases::releases(&place(global)?, &args)),
+        Command::Rollback(args) => daemons(releases::rollback(&place(global)?, &args)),
     }
 }
 
@@ -66,6 +73,6 @@ fn place(global: &Global) -> Result<Place, Failure> {
 }
 
 /// Runs a command that talks to daemons.
-fn wait(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+fn daemons(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
     up::runtime()?.block_on(command)
 }

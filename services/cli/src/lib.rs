@@ -1,5 +1,6 @@
 //! `nexushub`: the command people type. A client like any other, by gRPC and HTTPS; only `up` starts anything.
 
+mod apps;
 mod args;
 mod audit;
 mod board;
@@ -7,12 +8,15 @@ mod bootstrap;
 mod certs;
 mod check;
 mod command;
+mod completion;
 mod doctor;
 mod down;
+mod events;
 mod failure;
 mod https;
 mod instances;
 mod keeper;
+mod life;
 mod logs;
 mod man;
 mod metrics;
@@ -31,6 +35,8 @@ mod systemd;
 mod table;
 mod up;
 mod upload;
+mod wait;
+mod watch;
 
 /// Does what the command line says.
 #[must_use]

@@ -47,8 +47,7 @@ pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     let base = &platform.base_domain;
     let description = Description::of(&args.name, args.host_name.as_deref(), &Zone::from(&platform))?;
     let mut package = Package::open(&args.path)?;
-    let port = target(place, args.url.as_deref())?.port;
-    let client = client(place, args.url.as_deref())?;
+    let (client, port) = client(place, args.url.as_deref())?;
     let app = bring(place, &client, &description, &mut package).await?;
     app.install().await?;
     if let Err(standing) = app.await_up(Duration::from_secs(args.timeout)).await {
@@ -63,16 +62,14 @@ pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-/// The platform's address for developers.
-fn target(place: &Place, url: Option<&str>) -> Result<Target, Failure> {
+/// The way to debug-api by the front door, and that door's port.
+pub(crate) fn client(place: &Place, url: Option<&str>) -> Result<(Client, u16), Failure> {
     let platform = place.platform()?;
+    let token = place.token("debug-api")?;
     let own = || format!("https://debug.{}:{}", platform.base_domain, platform.listen.port());
-    Target::parse(&url.map_or_else(own, str::to_owned), platform.listen)
-}
-
-/// Who asks there.
-pub(crate) fn client(place: &Place, url: Option<&str>) -> Result<Client, Failure> {
-    Client::new(target(place, url)?, &place.ca_file()?, &place.token("debug-api")?)
+    let target = Target::parse(&url.map_or_else(own, str::to_owned), platform.listen)?;
+    let port = target.port;
+    Ok((Client::new(target, &place.ca_file()?, &token)?, port))
 }
 
 /// What an app that does not answer said last. Of one that ended procmgr has told; one that hangs has its log only.

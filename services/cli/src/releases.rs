@@ -67,7 +67,7 @@ pub(crate) struct Release {
 
 /// `nexushub releases`
 pub(crate) async fn releases(place: &Place, args: &Releases) -> Result<u8, Failure> {
-    let client = push::client(place, args.url.as_deref())?;
+    let (client, _) = push::client(place, args.url.as_deref())?;
     let releases = app(place, &client, &args.app).await?.releases().await?;
     match args.output {
         Output::Json => out::say(&serde_json::to_string_pretty(&releases).unwrap_or_default())?,
@@ -79,7 +79,7 @@ pub(crate) async fn releases(place: &Place, args: &Releases) -> Result<u8, Failu
 
 /// `nexushub rollback`
 pub(crate) async fn rollback(place: &Place, args: &Rollback) -> Result<u8, Failure> {
-    let client = push::client(place, args.url.as_deref())?;
+    let (client, _) = push::client(place, args.url.as_deref())?;
     let app = app(place, &client, &args.app).await?;
     let began = Instant::now();
     let release = app.roll_back(args.release.as_deref()).await?;

@@ -197,7 +197,7 @@ impl Report {
 }
 
 /// How the address of a host name is written here.
-fn urls(place: &Place) -> impl Fn(&str) -> String {
+pub(crate) fn urls(place: &Place) -> impl Fn(&str) -> String {
     let platform = place.platform().ok();
     move |host| match &platform {
         Some(platform) => format!("https://{host}.{}:{}/", platform.base_domain, platform.listen.port()),

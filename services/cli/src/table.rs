@@ -40,6 +40,18 @@ pub(crate) fn ago(since_unix_ms: i64, now_unix_ms: i64) -> String {
     }
 }
 
+/// How much, for people: `17 B`, `5.0 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut rest = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if rest < 1024.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{rest:.1} {unit}") };
+        }
+        rest /= 1024.0;
+    }
+    format!("{rest:.1} TiB")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +74,12 @@ mod tests {
     #[test]
     fn nothing_that_others_said_moves_the_terminal() {
         assert_eq!(one_line("a\u{1b}[2J\nb\tc"), "a [2J b c");
+    }
+
+    #[test]
+    fn amounts_are_told_in_the_unit_that_fits() {
+        let told = [0, 1023, 1024, 5 << 20, 3 << 30, 2 << 40].map(bytes);
+        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "5.0 MiB", "3.0 GiB", "2.0 TiB"]);
     }
 
     #[test]

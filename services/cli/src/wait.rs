@@ -1,0 +1,146 @@
+//! `nexushub wait`: until an app answers, or is gone. For scripts: the exit code says which it was.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use nexushub_chassis::names::Zone;
+use nexushub_proto::procmgr::{InstanceStatus, State};
+
+use crate::{
+    failure::{Failure, OK},
+    instances, out,
+    place::Place,
+    watch::{Known, Watch},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// An app (id, app id, name it was pushed by, or host name); it may be one that is to come
+    #[arg(value_name = "APP")]
+    name: String,
+    /// What is waited for
+    #[arg(long = "for", value_enum, default_value_t)]
+    wish: Wish,
+    /// Seconds to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wish {
+    /// Its requests reach it, or wake it
+    #[default]
+    Healthy,
+    /// Nothing of it runs and nothing is asked to
+    Gone,
+}
+
+impl Wish {
+    /// Whether it is so; `whole` = what isn't listed isn't there.
+    fn holds(self, instance: Option<&InstanceStatus>, whole: bool) -> bool {
+        match (self, instance) {
+            (Self::Healthy, Some(one)) => {
+                (one.state() == State::Running && one.routed) || one.state() == State::Asleep
+            }
+            (Self::Healthy, None) => false,
+            (Self::Gone, None) => whole,
+            (Self::Gone, Some(_)) => false,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// `nexushub wait`
+pub(crate) async fn run(place: &Place, args: &Wait) -> Result<u8, Failure> {
+    until(place, &args.name, args.wish, Duration::from_secs(args.timeout)).await?;
+    out::say(&format!("{} is {}", args.name, args.wish.word()))?;
+    Ok(OK)
+}
+
+/// Waits until it is so, or says how it is when there is no more time.
+pub(crate) async fn until(place: &Place, name: &str, wish: Wish, patience: Duration) -> Result<(), Failure> {
+    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
+    let mut watch = Watch::begun(place).await?;
+    let waiting = async {
+        while !wish.holds(found(&watch.known, name, zone.as_ref())?.as_ref(), watch.known.whole) {
+            watch.changed().await?;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(patience, waiting).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(late(place, &watch.known, name, (wish, patience), zone.as_ref())?),
+    }
+}
+
+fn found(known: &Known, name: &str, zone: Option<&Zone>) -> Result<Option<InstanceStatus>, Failure> {
+    Ok(instances::named(&known.list(), name, zone)?.cloned())
+}
+
+fn late(
+    place: &Place,
+    known: &Known,
+    name: &str,
+    (wish, patience): (Wish, Duration),
+    zone: Option<&Zone>,
+) -> Result<Failure, Failure> {
+    let now = nexushub_launch::clock::unix_ms(std::time::SystemTime::now());
+    let (how, hint) = match found(known, name, zone)? {
+        Some(one) => {
+            let why = Some(instances::why(&one, now)).filter(|why| !why.is_empty());
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            (format!("it is {}{why}", instances::state(&one)), place.command(&format!("logs {name}")))
+        }
+        None => ("there is no such app".to_owned(), place.command("apps")),
+    };
+    let message = format!("`{name}` is not {} after {} s: {how}", wish.word(), patience.as_secs());
+    Ok(Failure::new(message, format!("see {hint}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(state: State, routed: bool) -> InstanceStatus {
+        InstanceStatus { id: "shop".into(), state: state.into(), routed, ..Default::default() }
+    }
+
+    #[test]
+    fn healthy_is_what_requests_reach_or_wake() {
+        let holds = |state, routed| Wish::Healthy.holds(Some(&instance(state, routed)), true);
+        assert!(holds(State::Running, true) && holds(State::Asleep, false));
+        assert!(!holds(State::Running, false), "it answers, but the proxy was not told yet");
+        assert!(!holds(State::Starting, false) && !holds(State::Failed, false));
+        assert!(!Wish::Healthy.holds(None, true));
+    }
+
+    #[test]
+    fn what_is_not_listed_is_gone_only_once_everything_was_looked_at() {
+        assert!(Wish::Gone.holds(None, true) && !Wish::Gone.holds(None, false));
+        assert!(!Wish::Gone.holds(Some(&instance(State::Stopping, false)), true));
+    }
+
+    #[test]
+    fn who_waited_in_vain_is_told_how_it_is() {
+        let global = crate::args::Global { home: Some("/h".into()), config: None };
+        let place = Place::find(&global).expect("a folder that is named is the place");
+        let mut known = Known { whole: true, ..Known::default() };
+        let told = |known: &Known| {
+            let failure = late(&place, known, "shop", (Wish::Healthy, Duration::from_secs(5)), None);
+            failure.expect("the name means one").to_string()
+        };
+        let none = "`shop` is not healthy after 5 s: there is no such app\n  see nexushub apps --home /h";
+        assert_eq!(told(&known), none);
+        let failed = InstanceStatus { reason: "exited with code 3".into(), ..instance(State::Failed, false) };
+        known.all.insert("shop".into(), failed);
+        let failed = "`shop` is not healthy after 5 s: it is failed (exited with code 3)\n  see nexushub logs shop --home /h";
+        assert_eq!(told(&known), failed);
+    }
+}
