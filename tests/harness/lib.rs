@@ -25,6 +25,7 @@ pub mod platform;
 pub mod processes;
 pub mod raw;
 pub mod shell;
+pub mod terminal;
 pub mod traces;
 pub mod upload;
 pub mod workshop;

@@ -10,9 +10,11 @@ use crate::{
     audit::Audit,
     bootstrap::Bootstrap,
     completion::Completion,
+    dev::Dev,
     doctor::Doctor,
     down::Down,
     events::Events,
+    init::Init,
     life::Life,
     logs::Logs,
     pause::{Pause, Resume},
@@ -20,7 +22,9 @@ use crate::{
     push::Push,
     releases::{Releases, Rollback},
     restart::Restart,
+    settings::Config,
     status::Status,
+    top::Top,
     wait::Wait,
 };
 
@@ -87,6 +91,10 @@ pub(crate) enum Command {
     ///
     /// Begins with how everything is now, and goes on until it is interrupted, also over restarts of the daemons.
     Events(Events),
+    /// Watch daemons, apps, their requests, times and memory on a screen
+    ///
+    /// Requests a second and times are of the last few seconds. q ends it, arrows choose an app, / filters, l shows the log.
+    Top(Top),
     /// Print what the proxy counts, as Prometheus reads it
     ///
     /// Requests, answers by class, times and bytes of each app, connections, refusals; since the proxy was started. To have it
@@ -138,12 +146,23 @@ pub(crate) enum Command {
     ///
     /// To the last one that was healthy, or to the one that is named. What runs goes on until the other one answers.
     Rollback(Rollback),
+    /// Make a folder with the least that is an app
+    ///
+    /// It builds offline, with a compiler and nothing else. `nexushub dev` in that folder runs it.
+    Init(Init),
+    /// Develop an app: build, push, show what it says; again by `r` or by a changed file, end by `q`
+    ///
+    /// What is built runs as NAME-dev beside a NAME that was pushed, and is removed at the end, also by Ctrl-C, SIGTERM or the
+    /// end of the terminal. Without a terminal there are no keys; then signals end it, and --watch builds again.
+    Dev(Dev),
     /// Print the operators' token of a daemon, for grpcurl and the like
     #[command(
         after_help = "Example:\n  grpcurl -unix -plaintext -authority localhost \\\n    -H \"authorization: Bearer $(nexushub secret procmgr)\" RUN/procmgr.sock list"
     )]
     Secret(Secret),
-    /// Judge the configuration and the files it names
+    /// Show what the configuration comes to, judge it, or print all there is to say
+    Config(Config),
+    /// Judge the configuration and the files it names (as `config check`)
     Check,
     /// Make a development CA and a certificate for the platform's names
     ///

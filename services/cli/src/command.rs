@@ -7,11 +7,11 @@ use clap::Parser;
 use crate::{
     apps,
     args::{Cli, Command, Global},
-    audit, bootstrap, certs, check, completion, doctor, down, events,
+    audit, bootstrap, certs, check, completion, dev, doctor, down, events,
     failure::{Failure, OK},
-    life, logs, man, metrics, out, pause,
+    init, life, logs, man, metrics, out, pause,
     place::Place,
-    plan, push, releases, restart, status, up, wait,
+    plan, push, releases, restart, settings, status, top, up, wait,
 };
 
 /// Does what the command line says.
@@ -23,6 +23,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(crate::failure::USAGE));
         }
     };
+    out::look();
     let outcome = run(cli).unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
             out::tell(&format!("nexushub: {failure}"));
@@ -40,7 +41,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Certs(args) => certs::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&place(global)?, &args),
         Command::Man(args) => man::run(&args.dir),
+        Command::Top(args) => daemons(top::run(&place(global)?, &args)),
+        Command::Init(args) => init::run(&args),
+        Command::Dev(args) => daemons(dev::run(&place(global)?, &args)),
         Command::Completion(args) => completion::run(&args),
+        Command::Config(args) => settings::run(&place(global)?, &args),
         Command::Check => check::run(&place(global)?),
         Command::Down(args) => down::run(&place(global)?, &args),
         Command::Secret(args) => {

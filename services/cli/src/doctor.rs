@@ -1,6 +1,11 @@
 //! `nexushub doctor`: what this machine can do for apps, and what to do where it can't. Every finding says what was looked at, how
 //! it is, and what next. Exit code 1 when something keeps apps from running.
 
+mod bundle;
+mod machine;
+
+use std::path::PathBuf;
+
 use clap::Args;
 use nexushub_proto::procmgr::{DriverStatus, ListDriversRequest, ListDriversResponse};
 use serde::Serialize;
@@ -10,7 +15,7 @@ use crate::{
     failure::{FAILURE, Failure, OK},
     instances, out,
     place::Place,
-    rpc,
+    plan, rpc,
     table::{one_line, render},
 };
 
@@ -19,11 +24,16 @@ pub(crate) struct Doctor {
     /// How to write it
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
+    /// Write a file for whoever is to help (tar): this, status, configuration, metrics, the platform's own log; no secrets, and
+    /// nothing that apps said
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
 }
 
 /// The whole answer; its JSON form is for programs, so fields are only ever added.
 #[derive(Debug, Serialize)]
 struct Report {
+    version: u32,
     well: bool,
     findings: Vec<Finding>,
 }
@@ -65,18 +75,34 @@ impl Finding {
 
 /// `nexushub doctor`
 pub(crate) async fn run(place: &Place, args: &Doctor) -> Result<u8, Failure> {
-    let mut findings = daemons(place).await;
+    let mut findings = machine::findings(place);
+    findings.extend(daemons(place).await);
     match drivers(place).await {
         Ok(told) => findings.extend(boxes(&told)),
         Err(failure) => findings.push(Finding::bad("boxes", failure.message, &failure.hint)),
     }
+    findings.extend(admin(place).await);
     let well = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
-    let report = Report { well, findings };
+    let report = Report { version: 1, well, findings };
+    let json = serde_json::to_string_pretty(&report).unwrap_or_default();
     match args.output {
-        Output::Json => out::say(&serde_json::to_string_pretty(&report).unwrap_or_default())?,
+        Output::Json => out::say(&json)?,
         Output::Table => out::say(&people(&report))?,
     }
+    if let Some(path) = &args.bundle {
+        bundle::write(place, path, &json).await?;
+        out::tell(&format!("{} is for whoever is to help; read it before you give it away", path.display()));
+    }
     Ok(if well { OK } else { FAILURE })
+}
+
+/// Whether the admin app is heard: what it lists runs on without it, but nothing changes.
+async fn admin(place: &Place) -> Option<Finding> {
+    let told = plan::list(place).await.ok()?.admin.filter(|admin| admin.followed)?;
+    Some(match told.trouble.as_str() {
+        "" => Finding::ok("admin app", format!("is heard; {} instances are on its list", told.listed)),
+        trouble => Finding::note("admin app", trouble, &format!("see {}", place.command("logs admin"))),
+    })
 }
 
 async fn daemons(place: &Place) -> Vec<Finding> {
@@ -160,7 +186,7 @@ mod tests {
     }
 
     fn lines(told: &ListDriversResponse) -> String {
-        people(&Report { well: true, findings: boxes(told) })
+        people(&Report { version: 1, well: true, findings: boxes(told) })
     }
 
     #[test]

@@ -1,6 +1,17 @@
 //! A small HTTPS client: one request, one connection, the platform's certificate checked with its own CA and no other.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -12,7 +23,10 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, lookup_host},
+};
 use tokio_rustls::TlsConnector;
 
 use crate::{failure::Failure, place::reachable};
@@ -89,6 +103,41 @@ pub(crate) struct Client {
     target: Target,
     connector: TlsConnector,
     bearer: String,
+    sent: Arc<AtomicU64>,
+}
+
+/// A connection of which the bytes that are sent are counted.
+struct Counted {
+    stream: TcpStream,
+    sent: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = written {
+            self.sent.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 impl Client {
@@ -113,7 +162,13 @@ impl Client {
             target,
             connector: TlsConnector::from(Arc::new(config)),
             bearer: format!("Bearer {token}"),
+            sent: Arc::default(),
         })
+    }
+
+    /// How many bytes were sent so far.
+    pub(crate) fn sent(&self) -> &AtomicU64 {
+        &self.sent
     }
 
     /// One request. What the server says is an answer, whatever its status; an error means that there was none.
@@ -133,7 +188,7 @@ impl Client {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         };
-        let stream = self.connect().await?;
+        let stream = Counted { stream: self.connect().await?, sent: Arc::clone(&self.sent) };
         let name = ServerName::try_from(self.target.host.clone()).map_err(|error| said(&error))?;
         let stream = self.connector.connect(name, stream).await.map_err(|error| said(&error))?;
         let (mut sender, connection) =

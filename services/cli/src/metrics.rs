@@ -11,9 +11,13 @@ use crate::{
 
 /// `nexushub metrics`
 pub(crate) async fn run(place: &Place) -> Result<u8, Failure> {
+    out::say(text(place).await?.trim_end())?;
+    Ok(OK)
+}
+
+/// What it counts.
+pub(crate) async fn text(place: &Place) -> Result<String, Failure> {
     let mut proxy = ProxyServiceClient::new(rpc::channel(place, "proxy")?);
     let answer = proxy.get_metrics(GetMetricsRequest {}).await;
-    let answer = answer.map_err(|status| rpc::failed(place, "proxy", &status))?;
-    out::say(answer.into_inner().text.trim_end())?;
-    Ok(OK)
+    answer.map(|answer| answer.into_inner().text).map_err(|status| rpc::failed(place, "proxy", &status))
 }

@@ -1,8 +1,41 @@
 //! Standard output. A reader that goes away (`nexushub logs APP | head`) ends the command quietly; it never makes it panic.
 
-use std::io::{self, Write};
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    sync::OnceLock,
+};
+
+use ratatui::crossterm::terminal;
 
 use crate::failure::Failure;
+
+/// How the terminal is that standard output leads to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Characters of a line; none where there is no terminal.
+    pub(crate) width: Option<usize>,
+    /// Whether colours are wanted: on a terminal, but not where NO_COLOR says otherwise or the terminal has none.
+    pub(crate) colours: bool,
+}
+
+static LOOK: OnceLock<Look> = OnceLock::new();
+
+/// Looks where standard output leads to; what isn't looked at is plain and as wide as it likes.
+pub(crate) fn look() {
+    if !io::stdout().is_terminal() {
+        return;
+    }
+    let unwanted = env::var_os("NO_COLOR").is_some_and(|no| !no.is_empty());
+    let none = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let width = terminal::size().ok().map(|(width, _)| width.into()).filter(|width| *width > 0);
+    LOOK.get_or_init(|| Look { width, colours: !unwanted && !none });
+}
+
+/// What was seen then.
+pub(crate) fn seen() -> Look {
+    LOOK.get().copied().unwrap_or_default()
+}
 
 /// Writes a line.
 pub(crate) fn say(line: &str) -> Result<(), Failure> {

@@ -42,6 +42,7 @@ pub(crate) struct Apply {
 /// The plan; its JSON form is for programs, so fields are only ever added.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Report {
+    version: u32,
     /// Whether the admin app is asked, and why it can't be heard.
     followed: bool,
     trouble: String,
@@ -107,6 +108,7 @@ impl Report {
             answer.admin.unwrap_or_default();
         let told = |all: Vec<Instance>| all.into_iter().map(Held::of).collect();
         Self {
+            version: 1,
             followed,
             trouble,
             heard_unix_ms,

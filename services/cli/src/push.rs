@@ -15,7 +15,7 @@ use crate::{
     logs, out,
     package::Package,
     place::Place,
-    rpc,
+    progress, rpc,
     upload::{Description, Remote, Standing},
 };
 
@@ -50,7 +50,8 @@ pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     let (client, port) = client(place, args.url.as_deref())?;
     let app = bring(place, &client, &description, &mut package).await?;
     app.install().await?;
-    if let Err(standing) = app.await_up(Duration::from_secs(args.timeout)).await {
+    let up = app.await_up(Duration::from_secs(args.timeout));
+    if let Err(standing) = progress::waiting("waiting until it answers", up).await {
         for line in last_words(place, &app.id, &standing).await {
             out::tell(&format!("  {line}"));
         }
@@ -92,19 +93,25 @@ async fn bring<'c>(
         match app.holds(&package.hash).await? {
             Some(true) => return Ok(app),
             Some(false) => {
-                app.upload(package).await?;
+                send(client, &app, package).await?;
                 return Ok(app);
             }
             None => {}
         }
     }
     let app = Remote::create(client, description).await?;
-    app.upload(package).await?;
+    send(client, &app, package).await?;
     Ok(app)
 }
 
+/// Uploads, and shows how far it is.
+async fn send(client: &Client, app: &Remote<'_>, package: &mut Package) -> Result<(), Failure> {
+    let total = package.len;
+    progress::sending("uploading", client.sent(), total, app.upload(package)).await
+}
+
 /// The id of an application that was pushed under this name, and answers at this host name.
-async fn known(place: &Place, description: &Description) -> Option<String> {
+pub(crate) async fn known(place: &Place, description: &Description) -> Option<String> {
     let mut client = DebugApiServiceClient::new(rpc::channel(place, "debug-api").ok()?);
     let list = client.list_applications(ListApplicationsRequest {}).await.ok()?.into_inner().applications;
     let same = |app: &Application| {

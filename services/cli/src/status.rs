@@ -37,6 +37,7 @@ pub(crate) struct Status {
 /// The whole answer; its JSON form is for programs, so fields are only ever added.
 #[derive(Debug, Default, Serialize)]
 struct Report {
+    version: u32,
     /// supervisor, units or down: who runs the daemons.
     form: &'static str,
     run: String,
@@ -120,11 +121,18 @@ pub(crate) async fn run(place: &Place, args: &Status) -> Result<u8, Failure> {
     Ok(if report.well { OK } else { FAILURE })
 }
 
+/// The whole answer, as programs get it.
+pub(crate) async fn json(place: &Place) -> String {
+    let report = gather(place, clock::unix_ms(SystemTime::now())).await;
+    serde_json::to_string_pretty(&report).unwrap_or_default()
+}
+
 async fn gather(place: &Place, now: i64) -> Report {
     let board = Board::read(&place.run);
     let live = board.as_ref().is_some_and(|board| board.supervisor().is_some());
     let units = !live && systemd::active_form(place) == Some(Form::Units);
-    let mut report = Report { run: text(&place.run), state: text(&place.state), ..Report::default() };
+    let mut report =
+        Report { version: 1, run: text(&place.run), state: text(&place.state), ..Report::default() };
     (report.form, report.daemons) = match board {
         Some(board) if live => ("supervisor", supervised(&board)),
         _ if units || (place.home.is_none() && place.token("procmgr").is_ok()) => {

@@ -1,7 +1,17 @@
 //! Columns for people.
 
-/// Lines of columns as wide as their widest cell; the last column is as wide as it likes. Empty without rows.
+use crate::out::{self, Look};
+
+/// The least room that the last column is broken to.
+const LEAST: usize = 24;
+
+/// Lines of columns as wide as their widest cell, laid for the terminal there is. Empty without rows.
 pub(crate) fn render<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    laid(head, rows, out::seen())
+}
+
+/// The last column is broken into lines where the terminal is too narrow for it; states have colours where they are wanted.
+fn laid<const N: usize>(head: [&str; N], rows: &[[String; N]], look: Look) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -10,15 +20,49 @@ pub(crate) fn render<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> S
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
-    let line = |cells: [&str; N]| {
+    let before: usize = widths[..N - 1].iter().map(|width| width + 2).sum();
+    let room = look.width.map(|width| width.saturating_sub(before)).filter(|room| *room >= LEAST);
+    let line = |cells: [&str; N], colours: bool| {
         let mut line = String::new();
-        for (cell, width) in cells.iter().zip(widths) {
-            line.push_str(&format!("{cell:<width$}  "));
+        for (cell, width) in cells[..N - 1].iter().zip(widths) {
+            let (paint, plain) = if colours { paint(cell) } else { ("", "") };
+            line.push_str(&format!("{paint}{cell:<width$}{plain}  "));
         }
+        let last = broken(cells[N - 1], room).join(&format!("\n{:before$}", ""));
+        line.push_str(&last);
         line.trim_end().to_owned()
     };
-    let rows = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
-    std::iter::once(line(head)).chain(rows).collect::<Vec<_>>().join("\n")
+    let rows = rows.iter().map(|row| line(row.each_ref().map(String::as_str), look.colours));
+    std::iter::once(line(head, false)).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// The lines of a text in so much room, broken at blanks; a word that is too long stays whole, so that it can be copied.
+fn broken(text: &str, room: Option<usize>) -> Vec<String> {
+    let Some(room) = room.filter(|room| text.chars().count() > *room) else { return vec![text.to_owned()] };
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is one from the start on");
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.chars().count() + 1 + word.chars().count() <= room {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// What begins and ends the colour of a word that is a state.
+fn paint(word: &str) -> (&'static str, &'static str) {
+    let colour = match word {
+        "running" | "ready" | "ok" => "\u{1b}[32m",
+        "starting" | "stopping" | "asleep" | "note" | "running, paused" => "\u{1b}[33m",
+        "failed" | "unhealthy" | "BAD" | "missing" | "down" | "waiting" | "not serving" => "\u{1b}[31m",
+        _ => return ("", ""),
+    };
+    (colour, "\u{1b}[0m")
 }
 
 /// One line of what somebody else said: nothing in it may move the terminal.
@@ -69,6 +113,36 @@ mod tests {
     #[test]
     fn a_table_without_rows_is_nothing() {
         assert_eq!(render(["NAME"], &[]), "");
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal_and_loses_nothing() {
+        let row = [
+            "shop".to_owned(),
+            "failed".to_owned(),
+            "it exited with code 3 and nobody knows why it did so".to_owned(),
+        ];
+        let narrow = Look { width: Some(40), colours: false };
+        let expected = "\
+NAME  STATE   WHY
+shop  failed  it exited with code 3 and
+              nobody knows why it did so";
+        assert_eq!(laid(["NAME", "STATE", "WHY"], &[row.clone()], narrow), expected);
+        let tiny = Look { width: Some(20), colours: false };
+        assert!(
+            laid(["NAME", "STATE", "WHY"], &[row], tiny).ends_with("why it did so"),
+            "less than that is of no use"
+        );
+        let url = "https://a-long-name-that-is-copied.example.org:8443/";
+        assert_eq!(broken(&format!("see {url} now"), Some(LEAST)), ["see", url, "now"]);
+    }
+
+    #[test]
+    fn states_have_colours_where_they_are_wanted_and_columns_stay_straight() {
+        let row = ["x".to_owned(), "running".to_owned(), "y".to_owned()];
+        let colours = Look { width: None, colours: true };
+        let expected = "NAME  STATE    WHY\nx     \u{1b}[32mrunning\u{1b}[0m  y";
+        assert_eq!(laid(["NAME", "STATE", "WHY"], &[row], colours), expected);
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(crate) struct Description {
     pub(crate) db_name: String,
     /// An app that is pushed stays until it is removed.
     pub(crate) keep: bool,
+    /// A development server on this machine that answers what is not the app's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) static_service_url: Option<String>,
 }
 
 impl Description {
@@ -53,6 +56,7 @@ impl Description {
             db_name: format!("debug_{}.db", clean.replace('-', "_")),
             host_name,
             keep: true,
+            static_service_url: None,
         })
     }
 }
@@ -358,6 +362,7 @@ mod tests {
             host_name: HostName::try_from("my-shop-2".to_owned()).unwrap(),
             db_name: "debug_my_shop_2.db".into(),
             keep: true,
+            static_service_url: None,
         };
         assert_eq!(shop, expected);
         for host in ["Shop.debug", "shop.debug.b.localhost", "shop.debug:8443", "shop.debug.B.localhost:8443"]

@@ -1,0 +1,133 @@
+//! Somebody develops an app: makes one from nothing, has it built and run again and again, and leaves nothing behind.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use nexushub_e2e::{
+    HANG, Platform, Process, Signal, soon,
+    terminal::Terminal,
+    workshop::{nexushub, program},
+};
+
+/// An app from a template, in a folder below the platform's home.
+fn made(platform: &Platform, name: &str, template: &str) -> std::path::PathBuf {
+    let made = nexushub(platform.home.path(), &["init", name, "--template", template]);
+    assert!(made.status.success(), "{made:?}");
+    platform.home.path().join(name)
+}
+
+/// What an app says at `/`; none while it isn't there.
+async fn page(platform: &Platform, host: &str) -> Option<String> {
+    let answer = platform.https().get(host, "/").await;
+    (answer.status == 200).then(|| answer.text())
+}
+
+async fn is_gone(platform: &Platform, host: &str) {
+    let gone = |all: &std::collections::BTreeMap<_, nexushub_proto::procmgr::InstanceStatus>| {
+        all.values().all(|one| one.host_name != host)
+    };
+    platform.instances_until(&format!("nothing is at {host}"), gone).await;
+}
+
+fn greet(folder: &Path, with: &str) {
+    let path = folder.join("app.c");
+    let source = fs::read_to_string(&path).unwrap();
+    let (before, after) = source.split_once("return \"Hello").unwrap();
+    let (_, after) = after.split_once("\\n\";").unwrap();
+    fs::write(&path, format!("{before}return \"Hello {with}\\n\";{after}")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_from_each_template_builds_offline_links_statically_and_answers() {
+    let platform = Platform::start();
+    for template in ["rust", "c"] {
+        let name = format!("from-{template}");
+        let folder = made(&platform, &name, template);
+        let mut build = Command::new("./build");
+        let built = build.current_dir(&folder).env("CARGO_NET_OFFLINE", "true").output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let app = folder.join("package/bin/app");
+        assert!(
+            !fs::read(&app).unwrap().windows(10).any(|bytes| bytes == b"/ld-linux-"),
+            "{template}: linked statically"
+        );
+        let package = folder.join("package").display().to_string();
+        let pushed = nexushub(platform.home.path(), &["push", &package, "--name", &name]);
+        assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+        assert_eq!(page(&platform, &name).await.unwrap(), format!("Hello from {name}\n"));
+    }
+    let again = nexushub(platform.home.path(), &["init", "from-c"]);
+    assert_eq!(again.status.code(), Some(1), "nothing is written over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_a_changed_file_is_built_and_pushed_and_sigterm_cleans_up() {
+    let platform = Platform::start();
+    let folder = made(&platform, "shop", "c");
+    let mut dev = Command::new(program("nexushub"));
+    dev.arg("--home").arg(platform.home.path()).args(["dev", "--watch"]).current_dir(&folder);
+    let mut dev = dev.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (process, mut said) = (Process::open(dev.id()).unwrap(), BufReader::new(dev.stderr.take().unwrap()));
+    let mut until = |text: &str| {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it ended before it said {text}");
+        }
+        line
+    };
+    let line = until("answers");
+    assert!(
+        line.contains("https://shop-dev.") && line.contains("build ") && line.contains("push "),
+        "{line}"
+    );
+    assert_eq!(page(&platform, "shop-dev").await.unwrap(), "Hello from shop\n");
+    greet(&folder, "again");
+    until("answers");
+    assert_eq!(page(&platform, "shop-dev").await.unwrap(), "Hello again\n");
+    fs::write(folder.join("app.c"), "no C").unwrap();
+    until("failed");
+    assert_eq!(
+        page(&platform, "shop-dev").await.unwrap(),
+        "Hello again\n",
+        "a build that fails changes nothing"
+    );
+    process.signal(Signal::TERM);
+    until("shop-dev is removed");
+    assert!(process.ended_within(HANG));
+    assert_eq!(dev.wait().unwrap().code(), Some(0));
+    is_gone(&platform, "shop-dev").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_r_builds_again_q_ends_and_the_terminal_is_as_it_was() {
+    let platform = Platform::start();
+    let folder = made(&platform, "shop", "c");
+    let mut terminal = Terminal::start(platform.home.path(), &folder, &["dev"]);
+    terminal.shows("r builds and pushes again");
+    terminal.shows("answers");
+    terminal.shows("listens on port");
+    greet(&folder, "anew");
+    terminal.press("xr");
+    terminal.shows("answers");
+    assert_eq!(page(&platform, "shop-dev").await.unwrap(), "Hello anew\n");
+    terminal.press("q");
+    terminal.shows("shop-dev is removed");
+    assert_eq!(terminal.end().code(), Some(0));
+    is_gone(&platform, "shop-dev").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_is_closed_ends_a_build_and_removes_the_app() {
+    let platform = Platform::start();
+    let folder = made(&platform, "shop", "c");
+    let terminal = Terminal::start(platform.home.path(), &folder, &["dev"]);
+    terminal.shows("answers");
+    let process = terminal.hang_up();
+    soon("the app is removed", is_gone(&platform, "shop-dev")).await;
+    assert!(process.ended_within(HANG));
+}
