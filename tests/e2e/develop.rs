@@ -109,8 +109,8 @@ async fn on_a_terminal_r_builds_again_q_ends_and_the_terminal_is_as_it_was() {
     let folder = made(&platform, "shop", "c");
     let mut terminal = Terminal::start(platform.home.path(), &folder, &["dev"]);
     terminal.shows("r builds and pushes again");
-    terminal.shows("answers");
     terminal.shows("listens on port");
+    terminal.shows("answers");
     greet(&folder, "anew");
     terminal.press("xr");
     terminal.shows("answers");

@@ -5,9 +5,6 @@ use std::{fs, path::Path, process::Command};
 use nexushub_e2e::{App, HANG, Platform, Signal, terminal::Terminal, workshop::nexushub};
 use serde_json::Value;
 
-/// What leaves the screen on which full-screen programs draw.
-const LEAVES: &str = "\u{1b}[?1049l";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn top_shows_daemons_apps_requests_and_a_log_and_leaves_the_terminal_as_it_was() {
     let platform = Platform::start();
@@ -22,7 +19,7 @@ async fn top_shows_daemons_apps_requests_and_a_log_and_leaves_the_terminal_as_it
     terminal.press("/nobody\r");
     terminal.shows("only \"nobody\"");
     terminal.press("q");
-    terminal.shows(LEAVES);
+    terminal.leaves_its_screen();
     assert_eq!(terminal.end().code(), Some(0));
 }
 
@@ -32,7 +29,7 @@ async fn top_that_is_told_to_end_leaves_the_terminal_as_it_was_too() {
     let mut terminal = Terminal::start(platform.home.path(), platform.home.path(), &["top"]);
     terminal.shows("q quit");
     terminal.process().signal(Signal::TERM);
-    terminal.shows(LEAVES);
+    terminal.leaves_its_screen();
     assert_eq!(terminal.end().code(), Some(0));
     let terminal = Terminal::start(platform.home.path(), platform.home.path(), &["top"]);
     terminal.shows("q quit");

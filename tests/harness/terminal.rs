@@ -1,9 +1,12 @@
 //! The command that people type, on a terminal: a real pseudo-terminal that keys are pressed on, and whose screen is read.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, Weak},
@@ -12,14 +15,46 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    pty::{Winsize, openpty},
     sys::termios::{Termios, tcgetattr},
+};
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
 };
 
 use crate::{HANG, processes::Process, workshop::program};
 
 /// What came out of it, and the notice that more did.
 type Seen = Arc<(Mutex<String>, Condvar)>;
+
+/// Both ends of a new terminal, of 100 × 30. Nobody inherits them who is not given them: it is closed when we close it.
+fn pair() -> (OwnedFd, OwnedFd) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let mut slave = OpenOptions::new();
+    slave.read(true).write(true).custom_flags(nix::fcntl::OFlag::O_NOCTTY.bits());
+    let slave = OwnedFd::from(slave.open(name).unwrap());
+    tcsetwinsize(&slave, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    (master, slave)
+}
+
+/// What is to be read of what came out, each letter with where it stands: no sequences that move or colour, no blanks.
+fn letters(said: &str) -> Vec<(usize, char)> {
+    let mut letters = Vec::new();
+    let mut chars = said.char_indices().peekable();
+    while let Some((at, letter)) = chars.next() {
+        match letter {
+            '\u{1b}' if chars.next_if(|(_, next)| *next == '[').is_some() => {
+                while chars.next().is_some_and(|(_, next)| !next.is_ascii_alphabetic()) {}
+            }
+            letter if letter.is_control() || letter == ' ' => {}
+            letter => letters.push((at, letter)),
+        }
+    }
+    letters
+}
 
 /// Reads the screen for as long as somebody looks at it: the terminal is closed once nobody does.
 fn collect(mut screen: File, seen: &Weak<(Mutex<String>, Condvar)>) {
@@ -52,18 +87,17 @@ impl Terminal {
     /// When it can't be started.
     #[must_use]
     pub fn start(home: &Path, folder: &Path, arguments: &[&str]) -> Self {
-        let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).unwrap();
-        let before = tcgetattr(&pty.slave).unwrap();
-        let stdio = || Stdio::from(pty.slave.try_clone().unwrap());
+        let (master, slave) = pair();
+        let before = tcgetattr(&slave).unwrap();
+        let stdio = || Stdio::from(slave.try_clone().unwrap());
         let mut command = Command::new("setsid"); // so that the terminal is its own, and its signals come from there
         command.arg("--ctty").arg(program("nexushub")).arg("--home").arg(home).args(arguments);
         command.current_dir(folder).env("TERM", "xterm-256color").env_remove("NO_COLOR");
         let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
         let seen = Seen::default();
-        let (ours, screen) = (Arc::downgrade(&seen), File::from(pty.master.try_clone().unwrap()));
+        let (ours, screen) = (Arc::downgrade(&seen), File::from(master.try_clone().unwrap()));
         thread::spawn(move || collect(screen, &ours));
-        Self { child, keys: File::from(pty.master), line: Some(pty.slave), seen, before }
+        Self { child, keys: File::from(master), line: Some(slave), seen, before }
     }
 
     /// Presses keys.
@@ -74,16 +108,38 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until what came out since the last such wait holds a text, and forgets it up to there.
+    /// Waits until what came out since the last such wait holds a text, whatever moves and colours are between its letters, and
+    /// forgets it up to there. Blanks don't count: a screen is written without those that are there already.
     ///
     /// # Panics
     /// When it does not come.
     pub fn shows(&self, text: &str) {
+        let wanted: String = text.chars().filter(|c| *c != ' ').collect();
+        self.until(text, |said| {
+            let letters = letters(said);
+            let bare: String = letters.iter().map(|(_, letter)| *letter).collect();
+            let at = bare.find(&wanted)?;
+            let last = bare[..at].chars().count() + wanted.chars().count() - 1;
+            Some(letters[last].0 + letters[last].1.len_utf8())
+        });
+    }
+
+    /// Waits until the screen on which full-screen programs draw is left.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn leaves_its_screen(&self) {
+        const LEAVES: &str = "\u{1b}[?1049l";
+        self.until("the end of the screen", |said| said.find(LEAVES).map(|at| at + LEAVES.len()));
+    }
+
+    /// Waits until something is found, and forgets what came up to its end.
+    fn until(&self, what: &str, found: impl Fn(&str) -> Option<usize>) {
         let (said, more) = &*self.seen;
-        let missing = |said: &mut String| !said.contains(text);
+        let missing = |said: &mut String| found(said).is_none();
         let (mut said, late) = more.wait_timeout_while(said.lock().unwrap(), HANG, missing).unwrap();
-        assert!(!late.timed_out(), "{text:?} did not come: {said:?}");
-        let end = said.find(text).unwrap() + text.len();
+        assert!(!late.timed_out(), "{what:?} did not come: {said:?}");
+        let end = found(&said).unwrap();
         said.drain(..end);
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ratatui::crossterm::terminal;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::table::bytes;
@@ -48,8 +49,15 @@ async fn shown<T>(work: impl Future<Output = T>, line: impl Fn(Duration) -> Stri
 }
 
 fn draw(text: &str) {
-    let _ = write!(stderr(), "\r\u{1b}[K{text}"); // a terminal that is gone needs none
+    let width = terminal::size().map_or(80, |(width, _)| width.into());
+    let _ = write!(stderr(), "\r\u{1b}[K{}", cut(text, width)); // a terminal that is gone needs none
     let _ = stderr().flush();
+}
+
+/// As much of a line as a terminal has room for: one that is broken could not be taken away.
+fn cut(text: &str, width: usize) -> &str {
+    let end = text.char_indices().nth(width.saturating_sub(1)).map_or(text.len(), |(at, _)| at);
+    &text[..end]
 }
 
 /// Takes the line away, also when nobody waits for the end.
@@ -96,6 +104,11 @@ mod tests {
             upload("x", 13 << 20, 12 << 20, Duration::from_secs(1)).contains("100 %  12.0 MiB of 12.0 MiB")
         );
         assert!(upload("x", 0, 0, Duration::from_secs(1)).contains("100 %"));
+    }
+
+    #[test]
+    fn a_line_is_never_broken() {
+        assert_eq!((cut("äbcd", 3), cut("äbcd", 9), cut("äbcd", 0)), ("äb", "äbcd", ""));
     }
 
     #[tokio::test]

@@ -127,7 +127,7 @@ mod tests {
 NAME  STATE   WHY
 shop  failed  it exited with code 3 and
               nobody knows why it did so";
-        assert_eq!(laid(["NAME", "STATE", "WHY"], &[row.clone()], narrow), expected);
+        assert_eq!(laid(["NAME", "STATE", "WHY"], std::slice::from_ref(&row), narrow), expected);
         let tiny = Look { width: Some(20), colours: false };
         assert!(
             laid(["NAME", "STATE", "WHY"], &[row], tiny).ends_with("why it did so"),

@@ -84,5 +84,5 @@ async fn changed(files: &mut Option<Receiver<()>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -13,6 +13,9 @@ use crate::table::{bytes, one_line};
 
 const KEYS: &str = " q quit   ↑↓ choose   / filter   l log   Esc all";
 
+/// The width from which on there is room for everything of an app.
+const WIDE: u16 = 96;
+
 /// Draws everything.
 pub(crate) fn draw(frame: &mut Frame, state: &State) {
     let daemons = u16::try_from(state.daemons.len()).unwrap_or(u16::MAX).saturating_add(2).min(8);
@@ -64,32 +67,34 @@ fn daemons(state: &State) -> Table<'_> {
 
 fn apps(frame: &mut Frame, state: &State, area: Rect) {
     let shown = state.shown();
+    let wide = area.width >= WIDE;
     let row = |app: &&App| {
         let said = if app.reason.is_empty() { app.host.clone() } else { app.reason.clone() };
-        Row::new([
-            Line::from(one_line(&app.name)),
-            mark(state, &app.state),
-            Line::from(app.driver.clone()),
-            Line::from(app.since.clone()),
-            Line::from(format!("{:.1}", app.flow.rate)).right_aligned(),
-            Line::from(millis(app.flow.p50)).right_aligned(),
-            Line::from(millis(app.flow.p99)).right_aligned(),
-            Line::from(memory(app.memory)).right_aligned(),
-            Line::from(format!(" {}", one_line(&said))),
-        ])
+        let mut cells = vec![Line::from(one_line(&app.name)), mark(state, &app.state)];
+        if wide {
+            cells.extend([Line::from(app.driver.clone()), Line::from(app.since.clone())]);
+        }
+        let figures = [format!("{:.1}", app.flow.rate), millis(app.flow.p50), millis(app.flow.p99)];
+        let figures = figures.into_iter().chain([memory(app.memory)]);
+        cells.extend(figures.map(|figure| Line::from(figure).right_aligned()));
+        cells.push(Line::from(format!(" {}", one_line(&said))));
+        Row::new(cells)
     };
-    let widths = [20, 9, 8, 6, 8, 9, 9, 10].map(Constraint::Length).into_iter().chain([Constraint::Fill(1)]);
-    let head = [
-        "APP",
-        "STATE",
-        "DRIVER",
-        "SINCE",
-        "   REQ/S",
-        "      P50",
-        "      P99",
-        "    MEMORY",
-        " HOST OR REASON",
+    let columns = [
+        ("APP", 20, true),
+        ("STATE", 9, true),
+        ("DRIVER", 8, wide),
+        ("SINCE", 6, wide),
+        ("   REQ/S", 8, true),
+        ("      P50", 9, true),
+        ("      P99", 9, true),
+        ("    MEMORY", 10, true),
     ];
+    let columns = columns.into_iter().filter(|(.., shown)| *shown);
+    let (mut head, mut widths): (Vec<_>, Vec<_>) =
+        columns.map(|(name, width, _)| (name, Constraint::Length(width))).unzip();
+    head.push(" HOST OR REASON");
+    widths.push(Constraint::Fill(1));
     let table = Table::new(shown.iter().map(row), widths).header(header(head));
     let table = table.row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut chosen = TableState::new().with_selected(state.at());
@@ -113,7 +118,7 @@ fn footer(state: &State) -> Paragraph<'_> {
     }
 }
 
-fn header<const N: usize>(names: [&str; N]) -> Row<'_> {
+fn header<'n>(names: impl IntoIterator<Item = &'n str>) -> Row<'n> {
     Row::new(names).style(Style::new().add_modifier(Modifier::BOLD))
 }
 
@@ -219,6 +224,12 @@ lost                 failed                         0.0         -         -     
         assert!(text.contains("only \"lost\"") && !text.contains("debug-shop"), "{text}");
         let typing = drawn(&State { filtering: true, ..state }, 110, 12).join("\n");
         assert!(typing.contains("/lost_"), "{typing}");
+    }
+
+    #[test]
+    fn what_matters_less_gives_way_where_there_is_little_room() {
+        let text = drawn(&known(), 80, 12).join("\n");
+        assert!(text.contains("P99") && text.contains("250.0 ms") && !text.contains("DRIVER"), "{text}");
     }
 
     #[test]
