@@ -14,7 +14,7 @@ async fn top_shows_daemons_apps_requests_and_a_log_and_leaves_the_terminal_as_it
         terminal.shows(text);
     }
     terminal.press("l");
-    terminal.shows("log of shop");
+    terminal.shows("log of app-shop");
     terminal.shows("probe: listening");
     terminal.press("/nobody\r");
     terminal.shows("only \"nobody\"");
