@@ -92,7 +92,7 @@ async fn the_debug_api_knows_only_who_shows_the_operators_token() {
         for what in ["", "/status", "/logs", "/upload/status"] {
             assert_eq!(stranger.get(&id, what).await.status, 401, "GET {what} with {token:?}");
         }
-        for what in ["/install", "/install-dev", "/stop"] {
+        for what in ["/install", "/install-dev", "/install-package", "/stop"] {
             assert_eq!(stranger.post(&id, what).await.status, 401, "POST {what} with {token:?}");
         }
         assert_eq!(stranger.chunk(&id, 0, 1, "x", b"x").await.status, 401, "upload with {token:?}");
