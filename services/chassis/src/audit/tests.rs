@@ -96,7 +96,7 @@ fn the_chain_goes_on_over_files_of_which_only_the_newest_are_kept() {
     assert_eq!(place.objects(1000).len() as u64, chain.entries, "over all files");
     fill(&mut place.writer(SMALL), 60..61);
     assert_eq!(place.chain().broken, None, "whoever comes next goes on from there");
-    std::fs::remove_file(numbered(&place, 1)).unwrap();
+    fs::remove_file(numbered(&place, 1)).unwrap();
     let broken = place.chain().broken.expect("a file was taken out from among them");
     assert_eq!((broken.file, broken.line), (place.log(), 1));
 }
