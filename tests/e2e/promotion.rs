@@ -29,7 +29,7 @@ fn noted(platform: &Platform, id: &str) -> Vec<String> {
     let output = workshop::nexushub(platform.home.path(), &["audit", "--tail", "1000", "-o", "json"]);
     let text = String::from_utf8(output.stdout).unwrap();
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let of_it = entries.filter(|entry| entry["object"] == id);
+    let of_it = entries.filter(|entry| entry["object"] == id && entry["daemon"] == "debug-api");
     of_it.map(|entry| entry["what"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
