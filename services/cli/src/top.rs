@@ -191,7 +191,10 @@ async fn ask_log(place: &Place, state: &mut State) {
     if !state.logs {
         return;
     }
-    let Some(id) = state.chosen().map(|app| app.id.clone()) else { return };
+    let Some(id) = state.chosen().map(|app| app.id.clone()) else {
+        state.lines.clear();
+        return;
+    };
     state.lines = logs::last_lines(place, &id, LINES).await;
 }
 
