@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use http::Request;
+use http_body_util::Full;
 use nexushub_e2e::{
-    Platform,
+    Platform, Protocol,
     package::{Package, tar_zst},
     workshop,
 };
@@ -45,7 +47,8 @@ async fn a_tar_runs_as_its_manifest_says_and_a_page_that_is_not_there_is_the_app
     let https = platform.https();
     assert_eq!(https.get("shop.debug", "/shop.css").await.text(), "p {}");
     for page in ["/", "/carts/7"] {
-        let answer = https.get("shop.debug", page).await;
+        let request = Request::get(page).header("accept", "text/html").body(Full::default()).unwrap();
+        let answer = https.send(Protocol::Http1, "shop.debug", request).await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.text()), (200, "<p>the shop".to_owned()), "{page}");
     }
     assert_eq!(https.post("shop.debug", "/api/sh", "echo $MODE").await.text(), "demo\n");
