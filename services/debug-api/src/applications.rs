@@ -47,6 +47,24 @@ pub(crate) struct App {
     settling: AtomicBool,
     /// Who reads its log now.
     readers: AtomicUsize,
+    /// Who makes it permanent now.
+    promoting: AtomicUsize,
+}
+
+/// Somebody who makes an application permanent: nobody else changes it meanwhile.
+pub(crate) struct Promoting(Arc<App>);
+
+impl Promoting {
+    pub(crate) fn begin(app: &Arc<App>) -> Self {
+        app.promoting.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(app))
+    }
+}
+
+impl Drop for Promoting {
+    fn drop(&mut self) {
+        self.0.promoting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Somebody who reads an application's log. It does not expire meanwhile, and its time begins anew when they leave.
@@ -119,6 +137,7 @@ impl App {
             unsettled: Notify::new(),
             settling: AtomicBool::new(false),
             readers: AtomicUsize::new(0),
+            promoting: AtomicUsize::default(),
         })
     }
 
@@ -147,7 +166,18 @@ impl App {
 
     /// Whether it is permanent, or is about to be.
     pub(crate) fn is_promoted(&self) -> bool {
+        self.promoting.load(Ordering::Acquire) > 0 || self.is_permanent()
+    }
+
+    /// Whether it is noted that the admin app has it, or is about to.
+    pub(crate) fn is_permanent(&self) -> bool {
         self.state().record.promotion.is_some()
+    }
+
+    /// Whether it may still be changed by who holds `work`, whatever it was when they began to wait for that.
+    pub(crate) fn changeable(&self) -> Result<(), ApiError> {
+        self.present()?;
+        if self.is_permanent() { Err(ApiError::Permanent) } else { Ok(()) }
     }
 
     /// Whether somebody reads its log now.
@@ -336,6 +366,9 @@ impl Hub {
     /// Removes an application. It answers to nobody from the first line on; its app is stopped before this returns if
     /// provider is there, and whatever remains is done in the background or by the next start.
     pub(crate) async fn delete(self: &Arc<Self>, app: &Arc<App>) -> Result<(), ApiError> {
+        if app.is_promoted() {
+            return Err(ApiError::Permanent);
+        }
         if self.apps().remove(&app.id).is_none() {
             return Err(ApiError::NoApplication);
         }

@@ -173,7 +173,7 @@ fn manifests(bytes: &[u8]) {
         Err(error) => assert!(!error.to_string().contains(char::is_control)),
         Ok(manifest) => {
             let mut instance = nexushub_proto::provider::Instance::default();
-            manifest.apply(&mut instance);
+            manifest.apply(&mut instance, grants);
             let limits = instance.limits.unwrap_or_default();
             assert!(limits.memory_bytes <= grants.memory_bytes && limits.cpu_percent <= grants.cpu_percent);
             assert_ne!(instance.driver(), nexushub_proto::provider::Driver::Process);

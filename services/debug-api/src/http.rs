@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State, rejection::QueryRejection},
+    extract::{
+        DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Query, Request, State,
+        rejection::QueryRejection,
+    },
     middleware,
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -77,7 +80,9 @@ impl FromRequestParts<Arc<Hub>> for Target {
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
         let id = Path::<String>::from_request_parts(parts, hub).await.map_err(|_| ApiError::NoApplication)?;
         let app = hub.find(&id)?;
-        let changes = !parts.method.is_safe() && !parts.uri.path().ends_with(PROMOTE);
+        let promotes =
+            parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().ends_with(PROMOTE));
+        let changes = !parts.method.is_safe() && !promotes;
         if changes && app.is_promoted() { Err(ApiError::Permanent) } else { Ok(Self(app)) }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn install(hub: &Arc<Hub>, app: &Arc<App>) -> Result<Installed,
     let (hub, app) = (Arc::clone(hub), Arc::clone(app));
     unhurried(async move {
         let _working = app.work.lock().await;
-        app.present()?;
+        app.changeable()?;
         let installed = match plan(&hub, &app).await? {
             Plan::Confirm(release) => confirm(&hub, &app, release).await,
             Plan::TakeUp(release) => {
@@ -238,7 +238,7 @@ fn instance(hub: &Hub, record: &Record) -> Instance {
         ..Instance::default()
     };
     if let Some(release) = &record.release {
-        release.manifest.apply(&mut instance);
+        release.manifest.apply(&mut instance, hub.config.grants());
     }
     instance
 }
@@ -344,7 +344,7 @@ pub(crate) async fn stop(hub: &Arc<Hub>, app: &Arc<App>) -> Result<bool, ApiErro
     unhurried(async move {
         {
             let _working = app.work.lock().await;
-            app.present()?;
+            app.changeable()?;
             hub.change(&app, |record| {
                 (record.wanted, record.settled, record.undo) = (Wanted::Stopped, false, None);
             })

@@ -243,12 +243,14 @@ impl Manifest {
     }
 
     /// What an instance of the package is given where nobody else said.
-    pub(crate) fn apply(&self, instance: &mut provider::Instance) {
-        if let Some(driver) = self.driver.filter(|driver| *driver != Driver::Auto) {
+    /// What was granted when it was installed and no longer is, it does without.
+    pub(crate) fn apply(&self, instance: &mut provider::Instance, grants: Grants) {
+        let granted = |driver: &Driver| *driver != Driver::Auto && grants.driver(*driver).is_ok();
+        if let Some(driver) = self.driver.filter(granted) {
             instance.driver = provider::Driver::from(driver).into();
         }
         instance.env = self.env.clone().into_iter().collect();
-        instance.limits = Some(self.limits.told());
+        instance.limits = Some(self.limits.within(grants).told());
         instance.health = Some(self.health.told());
     }
 }
@@ -272,6 +274,17 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    fn within(&self, grants: Grants) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.map(|asked| asked.min(grants.memory_bytes)),
+            cpu_percent: self.cpu_percent.map(|asked| asked.min(grants.cpu_percent)),
+            processes: self.processes.map(|asked| asked.min(grants.processes)),
+            open_files: self.open_files.map(|asked| asked.min(grants.open_files)),
+            data_bytes: self.data_bytes.map(|asked| asked.min(grants.data_bytes)),
+            tmp_bytes: self.tmp_bytes.map(|asked| asked.min(grants.tmp_bytes)),
+        }
     }
 
     fn told(&self) -> provider::Limits {
@@ -312,6 +325,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_is_granted_no_more_is_given_no_more() {
+        let text =
+            "manifest = 1\ndriver = \"sandbox\"\nlimits = { memory_bytes = 16777216, processes = 7 }\n";
+        let manifest = Manifest::parse(text.as_bytes(), grants()).unwrap();
+        let mut given = provider::Instance::default();
+        manifest.apply(&mut given, Grants { memory_bytes: 1 << 20, ..grants() });
+        let limits = given.limits.unwrap();
+        assert_eq!((limits.memory_bytes, limits.processes), (1 << 20, 7));
+    }
+
+    #[test]
     fn an_instance_is_given_what_the_package_asks_for_and_nothing_else_changes() {
         let text = r#"
             manifest = 1
@@ -325,7 +349,7 @@ pub(crate) mod tests {
         let manifest = Manifest::parse(text.as_bytes(), grants()).unwrap();
         let before = provider::Instance { host_name: "shop".into(), ..Default::default() };
         let mut given = before.clone();
-        manifest.apply(&mut given);
+        manifest.apply(&mut given, grants());
         assert_eq!(given.driver(), provider::Driver::Sandbox);
         assert_eq!(given.env["MODE"], "demo");
         assert_eq!(

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::{
-    applications::{App, Hub},
+    applications::{App, Hub, Promoting},
     audit::Asker,
     error::ApiError,
     folders::unhurried,
@@ -52,7 +52,8 @@ pub(crate) async fn promote(
 ) -> Result<Description, ApiError> {
     let (hub, app) = (Arc::clone(hub), Arc::clone(app));
     unhurried(async move {
-        if !app.is_promoted() {
+        let _promoting = Promoting::begin(&app);
+        if !app.is_permanent() {
             let installed = install::install(&hub, &app).await?;
             if let Some(why) = installed.not_started {
                 return Err(ApiError::Installation(why));
@@ -60,10 +61,11 @@ pub(crate) async fn promote(
         }
         let _working = app.work.lock().await;
         app.present()?;
-        let known = app.record().promotion;
-        let promotion = match known {
+        let record = app.record();
+        let promotion = match record.promotion {
             Some(promotion) => promotion,
-            None => begin(&hub, &app, wish, by).await?,
+            None if record.wanted == Wanted::Run && record.settled => begin(&hub, &app, wish, by).await?,
+            None => return Err(ApiError::Installation("it was stopped meanwhile".to_owned())),
         };
         hand_over(&hub, &app, promotion).await
     })

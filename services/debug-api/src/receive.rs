@@ -183,7 +183,7 @@ async fn to_disk(mut field: Field<'_>, folders: &Folders, max: u64) -> Result<Sc
 /// Puts a chunk in its place and assembles the package when it was the last one missing.
 async fn keep(hub: &Hub, app: &App, claim: Claim, chunk: Scratch) -> Result<Received, ApiError> {
     let _working = app.work.lock().await;
-    app.present()?;
+    app.changeable()?;
     app.state().received = Instant::now();
     hub.sweep.notify_one();
     let verdict = upload::judge(app.state().upload.as_ref(), &claim);

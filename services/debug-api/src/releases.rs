@@ -63,7 +63,7 @@ pub(crate) async fn roll_back(
     let (hub, app) = (Arc::clone(hub), Arc::clone(app));
     unhurried(async move {
         let _working = app.work.lock().await;
-        app.present()?;
+        app.changeable()?;
         let record = app.record();
         let chosen = match &wanted {
             Some(wanted) => record.kept_as(wanted).ok_or_else(|| ApiError::NoRelease(wanted.clone())),

@@ -97,7 +97,7 @@ pub(crate) async fn open(hub: &Arc<Hub>, app: &Arc<App>, about: About) -> Result
     let (hub, app) = (Arc::clone(hub), Arc::clone(app));
     unhurried(async move {
         let _working = app.work.lock().await;
-        app.present()?;
+        app.changeable()?;
         let _opening = hub.opening.lock().await;
         count(&hub, &app)?;
         room(&hub, about.length.unwrap_or(1)).await?;
@@ -201,7 +201,7 @@ pub(crate) async fn append(
         };
         let _place = place.expect("the semaphore is never closed");
         let sheet = transfer.sheet().await;
-        app.present()?;
+        app.changeable()?;
         app.touch();
         let sheet = admit(&hub, &transfer, sheet, &part).await?;
         let inflow = Inflow { hub: &hub, app: &app, transfer: &transfer, claim };

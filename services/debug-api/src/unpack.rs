@@ -219,8 +219,7 @@ impl<'a> Tree<'a> {
                 return Err(UnpackError::Manifest(ManifestError::of_key("spa", why)));
             }
             let path = Path::new(FALLBACK);
-            let mut content = File::open(&index).map_err(|error| unwritten(path, error))?;
-            self.file(path, 0o644, &mut content)?;
+            fs::hard_link(&index, self.root.join(path)).map_err(|error| unwritten(path, error))?;
         }
         Ok(())
     }

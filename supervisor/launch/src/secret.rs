@@ -31,7 +31,7 @@ pub const GRANTS: [(&str, &str, &str); 8] = [
     ("procmgr", "provider", methods!("provider.v1.ProviderService", "WatchDesired")),
     ("debug-api", "provider", methods!("provider.v1.ProviderService", "PutInstance", "RemoveInstance", "ListInstances",
         "SetRelease", "RevertRelease", "ListReleases", "ConfirmRemovals")),
-    ("debug-api", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances", "ListInstances", "ReadLog",
+    ("debug-api", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances", "ListInstances", "GetInstance", "ReadLog",
         "RestartInstance", "PauseInstance", "ResumeInstance")),
     ("debug-api", "proxy", concat!(methods!("proxy.v1.ProxyService", "GetMetrics"), ",http")),
     ("proxy", "procmgr", methods!("procmgr.v1.ProcmgrService", "WatchInstances", "ReleaseGeneration", "ReportIdle",

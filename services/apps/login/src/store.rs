@@ -372,10 +372,12 @@ pub(crate) fn trail(tx: &Transaction<'_>, user: &Person, lines: i64) -> Result<V
     rows.collect()
 }
 
-/// Whether somebody was right with a password, under which name, from where and when: every attempt since then.
+/// Whether somebody was right with a password, under which name, from where and when: every attempt since then, if
+/// they are not too many to count before a start.
 pub(crate) fn attempts(tx: &Transaction<'_>, since: Unix) -> Result<Vec<(bool, String, String, Unix)>> {
-    let query = "SELECT what = 'login', user_name, address, at FROM audit WHERE at > ?1 \
-                 AND (what = 'refusal' AND detail = ?2 OR what = 'login' AND detail = '') ORDER BY id";
+    let query = "SELECT good, user_name, address, at FROM (SELECT id, what = 'login' AS good, user_name, address, at FROM audit \
+                 WHERE at > ?1 AND (what = 'refusal' AND detail = ?2 OR what = 'login' AND detail = '') \
+                 ORDER BY id DESC LIMIT 10000) ORDER BY id";
     let mut query = tx.prepare(query)?;
     let rows = query
         .query_map(params![since, WRONG], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;

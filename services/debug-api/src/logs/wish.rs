@@ -12,6 +12,9 @@ use crate::error::ApiError;
 /// Most lines that a stream may begin with, if not with all.
 pub(crate) const TAIL_MAX: u32 = 10_000;
 
+/// Bytes of a cursor.
+const CURSOR_MAX: usize = 4096;
+
 /// The parameters, as said.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +74,10 @@ impl Wish {
             None => Some(history),
         };
         let said = asked.after.clone().filter(|cursor| !cursor.is_empty());
+        let no_cursor = || BadWish { what: "after", may_be: "a cursor of this log".to_owned() };
+        if said.as_deref().is_some_and(|cursor| !is_cursor(cursor)) {
+            return Err(no_cursor());
+        }
         let said = said.map(|cursor| After { cursor, by_itself: false });
         Ok(Self {
             form,
@@ -90,9 +97,15 @@ impl Wish {
     }
 }
 
+/// Whether it can be one at all: an answer may repeat it before procmgr was asked.
+fn is_cursor(text: &str) -> bool {
+    text.len() <= CURSOR_MAX
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":,.-_".contains(&byte))
+}
+
 fn last_event(headers: &HeaderMap) -> Option<After> {
     let id = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::trim);
-    let cursor = id.filter(|id| !id.is_empty())?.to_owned();
+    let cursor = id.filter(|id| !id.is_empty() && is_cursor(id))?.to_owned();
     Some(After { cursor, by_itself: true })
 }
 

@@ -1,7 +1,10 @@
 //! Whether `bin/app` is something that this machine can start: a program for its processor, whose loader is there, or a script with an
 //! interpreter that is. Pure but for how its bytes are read; what it says is for whoever built the package.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Component, Path},
+};
 
 /// Longest interpreter line that the kernel reads.
 const LINE_MAX: usize = 255;
@@ -73,14 +76,18 @@ fn script(line: &[u8], machine: &Machine<'_>) -> Result<(), String> {
 /// The loader or interpreter must be there, and where boxes see it.
 fn needs(what: &str, path: &str, else_do: &str, machine: &Machine<'_>) -> Result<(), String> {
     let shown = shown(path);
+    if Path::new(path).components().any(|part| part == Component::ParentDir) {
+        return Err(format!("needs the {what} {shown}, whose path holds `..`; {else_do}"));
+    }
+    let seen = SEEN.iter().any(|folder| Path::new(path).starts_with(folder));
+    // Where boxes see it or not: of other places nobody is told what there is.
+    if !seen && !machine.open {
+        return Err(format!("needs the {what} {shown}, which boxes do not have; {else_do}"));
+    }
     if !(machine.has)(Path::new(path)) {
         return Err(format!("needs the {what} {shown}, which this machine does not have; {else_do}"));
     }
-    let seen = SEEN.iter().any(|folder| Path::new(path).starts_with(folder));
-    if seen || machine.open {
-        return Ok(());
-    }
-    Err(format!("needs the {what} {shown}, which boxes do not have; {else_do}"))
+    Ok(())
 }
 
 fn shown(path: &str) -> String {

@@ -201,13 +201,13 @@ async fn a_reader_that_wants_little_is_told_how_far_its_log_was_read() {
 async fn a_stream_says_why_it_ends() {
     let world = World::new(Config { expiry_s: 5, ..Config::default() });
     let id = logged(&world, &["one"]).await;
-    let path = format!("/debug/application/{id}/logs");
-    let open = || async {
-        let request = world.request("GET", &path).header("accept", NDJSON).body(Body::empty());
-        world.send(request.unwrap()).await
-    };
-    let expired = open().await;
-    assert_eq!(texts(&read(expired).await.1), (vec!["one".to_owned()], "expired".to_owned()));
+    let status = world.request("GET", &format!("/debug/application/{id}/status"));
+    let status = status.header("accept", "text/event-stream").body(Body::empty()).unwrap();
+    let stood = world.send(status).await;
+    assert!(
+        read(stood).await.1.contains("expired"),
+        "who reads its log keeps an application, and nobody does"
+    );
     let id = logged(&world, &["one"]).await;
     let path = format!("/debug/application/{id}/logs");
     let open = || world.request("GET", &path).header("accept", NDJSON).body(Body::empty()).unwrap();
