@@ -8,7 +8,7 @@ use std::{
 use nexushub_e2e::{
     Https, Platform, Process,
     home::free_address,
-    processes,
+    processes, soon,
     workshop::{nexushub, program},
 };
 use serde_json::Value;
@@ -210,7 +210,8 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     let start = run(&["start", "shop"]);
     assert!(start.status.success(), "{}", said(&start));
     events.until(is("debug-shop", "running"));
-    assert_eq!(platform.https().get("shop", "/api/whoami").await.status, 200);
+    let up = async { while platform.https().get("shop", "/api/whoami").await.status != 200 {} };
+    soon("it answers again", up).await;
 
     platform.kill("provider").await;
     let back = events

@@ -243,10 +243,7 @@ impl<'a> Session<'a> {
             }
             Ok(Err(failure)) => Err(failure),
             Err(_) => {
-                let hint = format!(
-                    "it is removed after an hour, or {}",
-                    self.place.command(&format!("stop {name}"))
-                );
+                let hint = "it is removed once nobody has asked for it for debug-api.expiry_s";
                 Err(Failure::new(format!("{name} could not be removed within {} s", REMOVAL.as_secs()), hint))
             }
         }

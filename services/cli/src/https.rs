@@ -1,4 +1,5 @@
-//! A small HTTPS client: one request, one connection, the platform's certificate checked with its own CA and no other.
+//! A small HTTPS client: one request after the other over one connection, as long as that lasts; the platform's certificate checked
+//! with its own CA and no other.
 
 use std::{
     io,
@@ -6,7 +7,7 @@ use std::{
     path::Path,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -15,11 +16,11 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -104,7 +105,11 @@ pub(crate) struct Client {
     connector: TlsConnector,
     bearer: String,
     sent: Arc<AtomicU64>,
+    /// The connection of the request before, if it may be used again.
+    kept: Mutex<Option<Sender>>,
 }
+
+type Sender = http1::SendRequest<Full<Bytes>>;
 
 /// A connection of which the bytes that are sent are counted.
 struct Counted {
@@ -163,6 +168,7 @@ impl Client {
             connector: TlsConnector::from(Arc::new(config)),
             bearer: format!("Bearer {token}"),
             sent: Arc::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -184,16 +190,34 @@ impl Client {
     }
 
     async fn exchange(&self, ask: Ask<'_>) -> Result<Answer, String> {
-        let said = |error: &dyn std::error::Error| match error.source() {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        };
-        let stream = Counted { stream: self.connect().await?, sent: Arc::clone(&self.sent) };
-        let name = ServerName::try_from(self.target.host.clone()).map_err(|error| said(&error))?;
-        let stream = self.connector.connect(name, stream).await.map_err(|error| said(&error))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
-        let driver = tokio::spawn(connection);
+        let (sender, answer) = self.send(self.request(ask)?).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+    }
+
+    /// Over the connection that is kept, or over a new one if that takes it no more.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(Sender, Response<Incoming>), String> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut request = request;
+        if let Some(mut sender) = kept
+            && sender.ready().await.is_ok()
+        {
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok((sender, answer)),
+                Err(mut unsent) => match unsent.take_message() {
+                    Some(back) => request = back,
+                    None => return Err(said(unsent.error())),
+                },
+            }
+        }
+        let mut sender = self.open().await?;
+        let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
+        Ok((sender, answer))
+    }
+
+    fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, String> {
         let mut request = Request::builder().method(ask.method).uri(ask.path);
         request = request.header(HOST, format!("{}:{}", self.target.host, self.target.port));
         request = request.header(AUTHORIZATION, &self.bearer);
@@ -201,12 +225,18 @@ impl Client {
             request = request.header(CONTENT_TYPE, ask.content_type);
         }
         request = ask.fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        let request = request.body(Full::new(ask.body)).map_err(|error| said(&error))?;
-        let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
-        driver.abort();
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        request.body(Full::new(ask.body)).map_err(|error| said(&error))
+    }
+
+    /// A connection of its own.
+    async fn open(&self) -> Result<Sender, String> {
+        let stream = Counted { stream: self.connect().await?, sent: Arc::clone(&self.sent) };
+        let name = ServerName::try_from(self.target.host.clone()).map_err(|error| said(&error))?;
+        let stream = self.connector.connect(name, stream).await.map_err(|error| said(&error))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
+        tokio::spawn(connection); // it ends when its sender is let go of
+        Ok(sender)
     }
 
     async fn connect(&self) -> Result<TcpStream, String> {
@@ -226,6 +256,13 @@ impl Client {
             }
         }
         Err(last)
+    }
+}
+
+fn said(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

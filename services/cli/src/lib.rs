@@ -30,6 +30,7 @@ mod plan;
 mod process;
 mod progress;
 mod push;
+mod pushed;
 mod releases;
 mod restart;
 mod rpc;

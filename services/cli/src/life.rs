@@ -5,11 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use http::Method;
-use nexushub_chassis::names::{HostName, Zone};
-use nexushub_proto::{
-    debugapi::{Application, ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient},
-    procmgr::{InstanceStatus, State, WakeInstanceRequest},
-};
+use nexushub_chassis::names::Zone;
+use nexushub_proto::procmgr::{State, WakeInstanceRequest};
 
 use crate::{
     apps,
@@ -17,7 +14,8 @@ use crate::{
     https::{Ask, Client},
     instances, out,
     place::Place,
-    plan, push, rpc,
+    plan, push, pushed, rpc,
+    upload::Remote,
     wait::{self, Wish},
 };
 
@@ -34,7 +32,7 @@ pub(crate) struct Life {
 /// `nexushub stop`
 pub(crate) async fn stop(place: &Place, args: &Life) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
-    let Some(app) = pushed(place, &args.name).await? else {
+    let Some(app) = pushed::named(place, &args.name).await? else {
         return Err(not_pushed(place, &args.name).await?);
     };
     order(&push::client(place, None)?.0, &app.id, Method::POST, "/stop", "stop the app").await?;
@@ -46,32 +44,29 @@ pub(crate) async fn stop(place: &Place, args: &Life) -> Result<u8, Failure> {
 /// `nexushub start`
 pub(crate) async fn start(place: &Place, args: &Life) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let list = instances::list(place).await?;
-    let id = match instances::named(&list, &args.name, zone.as_ref())? {
-        Some(one) => {
-            wake(place, one).await?;
-            one.id.clone()
-        }
-        None => {
-            let app = pushed(place, &args.name).await?.ok_or_else(|| unknown(place, &args.name))?;
-            order(&push::client(place, None)?.0, &app.id, Method::POST, "/install", "start the app").await?;
+    let id = match pushed::named(place, &args.name).await? {
+        Some(app) => {
+            Remote::known(&push::client(place, None)?.0, app.id.clone()).install().await?;
             app.id
         }
+        None => woken(place, &args.name).await?,
     };
     wait::until(place, &id, Wish::Healthy, patience).await?;
     out::say(&format!("{} runs", args.name))?;
     Ok(OK)
 }
 
-/// What sleeps is woken; what runs, or is on its way, needs nothing.
-async fn wake(place: &Place, instance: &InstanceStatus) -> Result<(), Failure> {
-    if instance.state() != State::Asleep {
-        return Ok(());
+/// Of the others, what sleeps is woken; what runs, or is on its way, needs nothing. Its id.
+async fn woken(place: &Place, name: &str) -> Result<String, Failure> {
+    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
+    let list = instances::list(place).await?;
+    let one = instances::named(&list, name, zone.as_ref())?.ok_or_else(|| pushed::unknown(place, name))?;
+    if one.state() == State::Asleep {
+        let request = WakeInstanceRequest { id: one.id.clone() };
+        let woken = instances::client(place)?.wake_instance(request).await;
+        woken.map_err(|status| rpc::failed(place, "procmgr", &status))?;
     }
-    let request = WakeInstanceRequest { id: instance.id.clone() };
-    let woken = instances::client(place)?.wake_instance(request).await;
-    woken.map(drop).map_err(|status| rpc::failed(place, "procmgr", &status))
+    Ok(one.id.clone())
 }
 
 /// Tells debug-api what is to become of an application.
@@ -92,32 +87,13 @@ pub(crate) async fn order(
     Err(Failure::new(message, "see nexushub logs debug-api"))
 }
 
-/// The application that a person means among those that were pushed, by the names that `instances::named` knows.
-async fn pushed(place: &Place, name: &str) -> Result<Option<Application>, Failure> {
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let mut client = DebugApiServiceClient::new(rpc::channel(place, "debug-api")?);
-    let answer = client.list_applications(ListApplicationsRequest {}).await;
-    let list = answer.map_err(|status| rpc::failed(place, "debug-api", &status))?.into_inner().applications;
-    Ok(chosen(list, name, zone.as_ref()))
-}
-
-fn chosen(list: Vec<Application>, name: &str, zone: Option<&Zone>) -> Option<Application> {
-    let host = zone.and_then(|zone| HostName::parse(name, zone).ok());
-    let by_id = list.iter().position(|app| app.id == name);
-    let fits = |app: &Application| {
-        app.app_id == name
-            || app.app_id == format!("debug-{name}")
-            || host.as_ref().is_some_and(|host| host.as_str() == app.host_name)
-    };
-    let at = by_id.or_else(|| list.iter().position(fits))?;
-    list.into_iter().nth(at)
-}
-
 /// Why an app that was not pushed is not stopped.
 async fn not_pushed(place: &Place, name: &str) -> Result<Failure, Failure> {
     let zone = place.platform().ok().map(|platform| Zone::from(&platform));
     let list = instances::list(place).await?;
-    let Some(one) = instances::named(&list, name, zone.as_ref())? else { return Ok(unknown(place, name)) };
+    let Some(one) = instances::named(&list, name, zone.as_ref())? else {
+        return Ok(pushed::unknown(place, name));
+    };
     let asked = plan::list(place).await?.instances;
     let by = asked.iter().find(|asked| asked.id == one.id).map_or("", |asked| apps::origin(asked.origin()));
     let instead = format!("to refuse its requests: {}", place.command(&format!("pause {name} --stop")));
@@ -126,36 +102,4 @@ async fn not_pushed(place: &Place, name: &str) -> Result<Failure, Failure> {
         _ => format!("take its entry out of the configuration; {instead}"),
     };
     Ok(Failure::new(format!("`{name}` was not pushed, so it runs for as long as it is asked for"), hint))
-}
-
-fn unknown(place: &Place, name: &str) -> Failure {
-    Failure::new(
-        format!("there is no app `{name}`"),
-        format!("see {} for what there is", place.command("apps")),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_app_that_was_pushed_is_found_by_the_names_it_has_also_while_it_does_not_run() {
-        let app = |id: &str, app_id: &str, host: &str| Application {
-            id: id.into(),
-            app_id: app_id.into(),
-            host_name: host.into(),
-            ..Default::default()
-        };
-        let zone = Zone::new("b.localhost", 8443);
-        let found = |name: &str| {
-            let list = vec![app("1", "debug-shop", "market"), app("shop", "other", "other")];
-            chosen(list, name, Some(&zone)).map(|app| app.app_id)
-        };
-        for name in ["1", "debug-shop", "market", "market.b.localhost:8443"] {
-            assert_eq!(found(name).as_deref(), Some("debug-shop"), "{name}");
-        }
-        assert_eq!(found("shop").as_deref(), Some("other"), "an id goes before a name");
-        assert_eq!(found("nobody"), None);
-    }
 }

@@ -6,7 +6,7 @@
 
 mod daemon_log;
 
-use std::time::SystemTime;
+use std::{io::IsTerminal, time::SystemTime};
 
 use clap::Args;
 use nexushub_chassis::{
@@ -26,6 +26,7 @@ use crate::{
     instances, out,
     place::Place,
     rpc,
+    table::{one_line, tame},
 };
 
 /// Most that is kept of a line in pieces.
@@ -115,7 +116,7 @@ pub(crate) async fn last_lines(place: &Place, id: &str, count: u32) -> Vec<Strin
     let mut entries = answer.into_inner();
     let mut keep = |told: Vec<Told>| {
         lines.extend(told.into_iter().filter_map(|told| match told {
-            Told::Line(entry) => Some(String::from_utf8_lossy(&applog::plain(&entry)).trim_end().to_owned()),
+            Told::Line(entry) => Some(one_line(String::from_utf8_lossy(&applog::plain(&entry)).trim_end())),
             Told::Gap(_) => None,
         }));
     };
@@ -190,6 +191,10 @@ fn show(told: Vec<Told>, output: Output) -> Result<(), Failure> {
     for told in told {
         match (told, output) {
             (Told::Line(entry), Output::Json) => out::write(applog::json(&entry).as_bytes())?,
+            (Told::Line(entry), Output::Table) if std::io::stdout().is_terminal() => {
+                let line = applog::plain(&entry);
+                out::write(format!("{}\n", tame(line.strip_suffix(b"\n").unwrap_or(&line))).as_bytes())?;
+            }
             (Told::Line(entry), Output::Table) => out::write(&applog::plain(&entry))?,
             (Told::Gap(gap), Output::Json) => {
                 let now = clock::unix_ms(SystemTime::now());

@@ -3,10 +3,6 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nexushub_chassis::names::{HostName, Zone};
-use nexushub_proto::debugapi::{
-    Application, ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient,
-};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,7 +11,7 @@ use crate::{
     https::Client,
     out,
     place::Place,
-    push, rpc,
+    push, pushed,
     table::{one_line, render},
     upload::Remote,
 };
@@ -49,9 +45,16 @@ pub(crate) struct Rollback {
     url: Option<String>,
 }
 
-/// A release as the platform tells it.
+/// The whole answer, as programs get it.
+#[derive(Debug, Serialize)]
+struct Told {
+    version: u32,
+    releases: Vec<Release>,
+}
+
+/// A release as the platform tells it, and as it is told on.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all(deserialize = "camelCase"))]
 pub(crate) struct Release {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +73,10 @@ pub(crate) async fn releases(place: &Place, args: &Releases) -> Result<u8, Failu
     let (client, _) = push::client(place, args.url.as_deref())?;
     let releases = app(place, &client, &args.app).await?.releases().await?;
     match args.output {
-        Output::Json => out::say(&serde_json::to_string_pretty(&releases).unwrap_or_default())?,
+        Output::Json => {
+            let told = Told { version: 1, releases };
+            out::say(&serde_json::to_string_pretty(&told).unwrap_or_default())?;
+        }
         Output::Table if releases.is_empty() => out::tell(&format!("{} has no release yet", args.app)),
         Output::Table => out::say(&people(&releases))?,
     }
@@ -119,52 +125,13 @@ fn people(releases: &[Release]) -> String {
 
 /// The application that a person means.
 async fn app<'c>(place: &Place, client: &'c Client, name: &str) -> Result<Remote<'c>, Failure> {
-    let mut daemon = DebugApiServiceClient::new(rpc::channel(place, "debug-api")?);
-    let list = daemon.list_applications(ListApplicationsRequest {}).await;
-    let list = list.map_err(|status| rpc::failed(place, "debug-api", &status))?.into_inner().applications;
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let Some(id) = named(&list, name, zone.as_ref()) else {
-        let hint = format!(
-            "{} shows what there is; releases of applications of the admin app are on its pages",
-            place.command("status")
-        );
-        return Err(Failure::new(format!("there is no pushed app `{}`", one_line(name)), hint));
-    };
-    Ok(Remote::known(client, id))
-}
-
-/// By id, else by app id, name or host name.
-fn named(list: &[Application], name: &str, zone: Option<&Zone>) -> Option<String> {
-    let host = zone.and_then(|zone| HostName::parse(name, zone).ok());
-    let by_id = list.iter().find(|app| app.id == name);
-    let fits = |app: &&Application| {
-        app.app_id == name
-            || app.app_id == format!("debug-{name}")
-            || host.as_ref().is_some_and(|host| host.as_str() == app.host_name)
-    };
-    by_id.or_else(|| list.iter().find(fits)).map(|app| app.id.clone())
+    let app = pushed::named(place, name).await?.ok_or_else(|| pushed::unknown(place, name))?;
+    Ok(Remote::known(client, app.id))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pushed_app_is_found_by_every_name_it_has() {
-        let app = |id: &str, app_id: &str, host: &str| Application {
-            id: id.into(),
-            app_id: app_id.into(),
-            host_name: host.into(),
-            ..Application::default()
-        };
-        let list = [app("1", "debug-hello", "hello"), app("2", "shop", "shop.debug")];
-        let zone = Zone::new("b.localhost", 8443);
-        let id = |name| named(&list, name, Some(&zone));
-        for name in ["1", "hello", "debug-hello", "hello.b.localhost:8443"] {
-            assert_eq!(id(name).as_deref(), Some("1"), "{name}");
-        }
-        assert_eq!((id("shop.debug").as_deref(), id("nobody")), (Some("2"), None));
-    }
 
     #[test]
     fn releases_are_told_in_columns_and_nothing_in_them_moves_the_terminal() {

@@ -121,9 +121,10 @@ pub(crate) async fn run(place: &Place, args: &Status) -> Result<u8, Failure> {
     Ok(if report.well { OK } else { FAILURE })
 }
 
-/// The whole answer, as programs get it.
-pub(crate) async fn json(place: &Place) -> String {
-    let report = gather(place, clock::unix_ms(SystemTime::now())).await;
+/// The whole answer, as programs get it, but for what apps said.
+pub(crate) async fn wordless(place: &Place) -> String {
+    let mut report = gather(place, clock::unix_ms(SystemTime::now())).await;
+    report.instances.iter_mut().for_each(|instance| instance.last_words.clear());
     serde_json::to_string_pretty(&report).unwrap_or_default()
 }
 

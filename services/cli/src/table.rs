@@ -70,6 +70,35 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// A line that an app wrote, for a terminal: its colours may stay, nothing else that a terminal would obey.
+pub(crate) fn tame(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let (mut out, mut rest, mut coloured) = (String::with_capacity(text.len() + 4), &*text, false);
+    while let Some(c) = rest.chars().next() {
+        let colour = colour(rest);
+        let length = if colour > 0 { colour } else { c.len_utf8() };
+        match c {
+            _ if colour > 0 => out.push_str(&rest[..length]),
+            '\t' => out.push('\t'),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+        coloured |= colour > 0;
+        rest = &rest[length..];
+    }
+    if coloured {
+        out.push_str("\u{1b}[0m");
+    }
+    out
+}
+
+/// Bytes of the sequence for a colour that a text begins with; 0 = none.
+fn colour(text: &str) -> usize {
+    let Some(rest) = text.strip_prefix("\u{1b}[") else { return 0 };
+    let digits = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b';').count();
+    if rest.as_bytes().get(digits) == Some(&b'm') { digits + 3 } else { 0 }
+}
+
 /// How long ago, for people: `5s`, `12m`, `3h`, `8d`. Empty when it never was.
 pub(crate) fn ago(since_unix_ms: i64, now_unix_ms: i64) -> String {
     if since_unix_ms <= 0 {
@@ -99,6 +128,20 @@ pub(crate) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_an_app_writes_colours_reach_the_terminal_and_nothing_else_does() {
+        assert_eq!(tame(b"a\tb"), "a\tb");
+        assert_eq!(tame(b"\x1b[1;31mred\x1b[0m"), "\u{1b}[1;31mred\u{1b}[0m\u{1b}[0m");
+        for (evil, said) in [
+            (&b"\x1b]52;c;aGk=\x07"[..], " ]52;c;aGk= "),
+            (b"\x1b[2J\rforged", " [2J forged"),
+            (b"\x1b[31", " [31"),
+            ("\u{9b}2J".as_bytes(), " 2J"),
+        ] {
+            assert_eq!(tame(evil), said);
+        }
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

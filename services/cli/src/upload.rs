@@ -26,8 +26,8 @@ const PART: u64 = 16 << 20;
 const TUS: (&str, &str) = ("tus-resumable", "1.0.0");
 /// Tries of each request, and the waits between them.
 const TRIES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
-/// How often it is asked whether the app answers.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is asked whether the app answers: soon at first, then about ten times as often as it took so far, within these.
+const ASK_EVERY: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
 
 /// `POST /debug/application`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -285,7 +285,10 @@ impl<'c> Remote<'c> {
                 Outlook::Up => return Ok(()),
                 Outlook::Over => return Err(standing),
                 Outlook::Wait if began.elapsed() > patience => return Err(standing),
-                Outlook::Wait => tokio::time::sleep(ASK_EVERY).await,
+                Outlook::Wait => {
+                    let [soonest, latest] = ASK_EVERY;
+                    tokio::time::sleep((began.elapsed() / 10).clamp(soonest, latest)).await;
+                }
             }
         }
     }

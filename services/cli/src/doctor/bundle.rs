@@ -44,7 +44,7 @@ async fn contents(place: &Place, doctor: &str) -> Vec<(&'static str, String)> {
     let machine = machine.map(|path| format!("== {path}\n{}\n", or_why(read(Path::new(path)))));
     vec![
         ("doctor.json", doctor.to_owned()),
-        ("status.json", status::json(place).await),
+        ("status.json", status::wordless(place).await),
         ("supervisor.json", or_why(read(&place.run.join("status.json")))),
         ("config.toml", or_why(config)),
         ("metrics.txt", or_why(metrics::text(place).await)),
@@ -58,11 +58,16 @@ fn end_of(path: &Path) -> Result<String, Failure> {
     let mut text = Vec::new();
     let read = File::open(path).and_then(|mut file| {
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_MAX)))?;
-        file.take(LOG_MAX).read_to_end(&mut text)
+        let begun = file.seek(SeekFrom::Start(length.saturating_sub(LOG_MAX)))?;
+        file.take(LOG_MAX).read_to_end(&mut text).map(|_| begun)
     });
-    read.map_err(|error| Failure::io("read", path, &error))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let begun = read.map_err(|error| Failure::io("read", path, &error))?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    // Half a line might end in half a secret, which nobody would know as one.
+    Ok(match text.split_once('\n') {
+        Some((_, whole)) if begun > 0 => whole.to_owned(),
+        _ => text,
+    })
 }
 
 /// Everything that nobody else may know: the tokens, what they are made of, and the apps' own.
