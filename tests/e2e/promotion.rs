@@ -3,7 +3,7 @@
 
 use http::Method;
 use nexushub_e2e::{
-    Answer, Platform, accounts::Accounts, package::Package, soon, upload::Developer, workshop,
+    Answer, Platform, accounts::Accounts, package::Package, soon, until, upload::Developer, workshop,
 };
 use serde_json::{Value, json};
 
@@ -13,8 +13,8 @@ use crate::push::runs_at;
 const BRIEF: &str = "
 [debug-api]
 driver = \"process\"
-expiry_s = 15
-expiry_warning_s = 7
+expiry_s = 20
+expiry_warning_s = 10
 [provider]
 dynamic_driver = \"process\"
 ";
@@ -38,7 +38,7 @@ async fn a_permanent_application_outlives_its_debug_days_and_ends_with_its_entry
     let accounts = Accounts::start(BRIEF).await;
     let (platform, developer) = (&accounts.platform, accounts.platform.developer());
     let package = Package::probe().file("static/page.txt", b"one").bytes();
-    let (id, brief) = (developer.push("shop", &package).await, developer.push("brief", &package).await);
+    let id = developer.push("shop", &package).await;
     let first = runs_at(platform, "shop.debug", None).await;
     let promoted = promote(&developer, &id, &json!({ "displayName": "The shop" })).await;
     assert_eq!(promoted.status, 200, "{}", promoted.text());
@@ -46,6 +46,7 @@ async fn a_permanent_application_outlives_its_debug_days_and_ends_with_its_entry
         (&promoted.json()["hostName"], &promoted.json()["applicationId"]),
         (&json!("shop"), &json!(id))
     );
+    let brief = developer.push("brief", &package).await;
     let app = runs_at(platform, "shop", None).await;
     assert_eq!((app.id.as_str(), &app.release), (id.as_str(), &first.release));
     let starts = platform.https().post("shop", "/api/sh", "cat $NEXUSHUB_DATA/starts").await.text();
@@ -58,7 +59,7 @@ async fn a_permanent_application_outlives_its_debug_days_and_ends_with_its_entry
     })
     .await;
     let last = ["application.expiring".to_owned(), "application.expire".to_owned()];
-    soon("that is noted", async { while !noted(platform, &brief).ends_with(&last) {} }).await;
+    until("that is noted", || noted(platform, &brief).ends_with(&last).then_some(())).await;
     assert_eq!(platform.https().get("shop", "/page.txt").await.text(), "one", "the permanent one goes on");
 
     let bearer = accounts.bearer().await;
