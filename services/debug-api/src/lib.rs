@@ -16,8 +16,7 @@
 //! crash between two leaves something that start-up finishes or undoes (`recover.rs`); a client's word becomes a file name
 //! only after `names.rs` has judged it; whatever can grow has its bound in `config.rs`.
 //!
-//! The room of the login service (`/public/...`) is in `http.rs`; until it is there the developers' bearer is this
-//! daemon's operator token (`auth.rs`).
+//! Who may ask what is in `auth.rs`.
 
 mod applications;
 mod audit;
