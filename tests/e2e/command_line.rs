@@ -219,7 +219,7 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     assert_eq!(back["kind"], "daemon");
     let unknown = run(&["stop", "nobody"]);
     assert!(
-        unknown.status.code() == Some(1) && said(&unknown).contains("nexushub apps"),
+        unknown.status.code() == Some(1) && said(&unknown).contains("nexushub status"),
         "{}",
         said(&unknown)
     );

@@ -23,7 +23,7 @@ pub(crate) async fn named(place: &Place, name: &str) -> Result<Option<Applicatio
 /// Why there is none.
 pub(crate) fn unknown(place: &Place, name: &str) -> Failure {
     Failure::new(
-        format!("there is no pushed app `{}`", one_line(name)),
+        format!("there is no app `{}`", one_line(name)),
         format!("see {} for what there is", place.command("status")),
     )
 }
