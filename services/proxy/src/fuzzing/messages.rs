@@ -172,9 +172,11 @@ fn conversation(pieces: &[&[u8]], limits: Limits) -> (Vec<Asked>, bool) {
     let (channel, mut all) = (Shared::new(client, limits), Vec::new());
     let mut cx = Context::from_waker(Waker::noop());
     loop {
-        let head = match channel.lock().poll_head(&mut cx) {
+        let head = channel.lock().poll_head(&mut cx);
+        let head = match head {
             Poll::Ready(Ok(Some(Ok(head)))) => head,
-            Poll::Ready(Ok(None)) => return (all, false),
+            // Half a head is no request, whether it was refused before its end was missed or not.
+            Poll::Ready(Ok(None)) => return (all, channel.lock().has_bytes()),
             _ => return (all, true),
         };
         let read = head::request(&head, &limits).and_then(|parts| {
