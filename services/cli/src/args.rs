@@ -82,8 +82,8 @@ pub(crate) enum Command {
     Apps(Apps),
     /// Examine what this machine can do for apps, and say what to do where it can't
     ///
-    /// Asks the running platform which boxes it found for apps, what of their isolation this machine does not enforce, and
-    /// whether boxes reach the internet. Exit code 1 when something keeps apps from running.
+    /// Looks at kernel, KVM, listener, certificate, ports, clock, disk and units; and asks the platform, if it runs, which boxes
+    /// it found for apps, what of their isolation this machine does not enforce, and whether they reach the internet. Exit code 1 when something keeps apps from running.
     Doctor(Doctor),
     /// Show what an app or a daemon said
     Logs(Logs),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::Method;
 use nexushub_chassis::names::Zone;
-use nexushub_proto::procmgr::{State, WakeInstanceRequest};
+use nexushub_proto::procmgr::{InstanceStatus, State, WakeInstanceRequest};
 
 use crate::{
     apps,
@@ -44,28 +44,31 @@ pub(crate) async fn stop(place: &Place, args: &Life) -> Result<u8, Failure> {
 /// `nexushub start`
 pub(crate) async fn start(place: &Place, args: &Life) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
-    let id = match pushed::named(place, &args.name).await? {
-        Some(app) => {
-            Remote::known(&push::client(place, None)?.0, app.id.clone()).install().await?;
-            app.id
-        }
-        None => woken(place, &args.name).await?,
+    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
+    let list = instances::list(place).await?;
+    let listed = instances::named(&list, &args.name, zone.as_ref())?;
+    let id = match listed.filter(|one| one.state() == State::Asleep) {
+        Some(one) => woken(place, one).await?,
+        None => match (pushed::named(place, &args.name).await?, listed) {
+            // Also what is listed still: it may be on its way down. What runs is not changed by that.
+            (Some(app), _) => {
+                Remote::known(&push::client(place, None)?.0, app.id.clone()).install().await?;
+                app.id
+            }
+            (None, Some(one)) => one.id.clone(),
+            (None, None) => return Err(pushed::unknown(place, &args.name)),
+        },
     };
     wait::until(place, &id, Wish::Healthy, patience).await?;
     out::say(&format!("{} runs", args.name))?;
     Ok(OK)
 }
 
-/// Of the others, what sleeps is woken; what runs, or is on its way, needs nothing. Its id.
-async fn woken(place: &Place, name: &str) -> Result<String, Failure> {
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let list = instances::list(place).await?;
-    let one = instances::named(&list, name, zone.as_ref())?.ok_or_else(|| pushed::unknown(place, name))?;
-    if one.state() == State::Asleep {
-        let request = WakeInstanceRequest { id: one.id.clone() };
-        let woken = instances::client(place)?.wake_instance(request).await;
-        woken.map_err(|status| rpc::failed(place, "procmgr", &status))?;
-    }
+/// Has what sleeps wake up; its id.
+async fn woken(place: &Place, one: &InstanceStatus) -> Result<String, Failure> {
+    let request = WakeInstanceRequest { id: one.id.clone() };
+    let woken = instances::client(place)?.wake_instance(request).await;
+    woken.map_err(|status| rpc::failed(place, "procmgr", &status))?;
     Ok(one.id.clone())
 }
 
