@@ -196,6 +196,7 @@ impl<S: Duplex> Driver<S> {
     /// Ends the connection; a client that went wrong is told why.
     async fn leave(mut self, end: End) -> io::Result<()> {
         self.session.lock().close();
+        self.input = BytesMut::new();
         match end {
             End::Over => {
                 let _ = self.stream.shutdown().await; // it may be gone already

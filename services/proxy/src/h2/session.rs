@@ -169,15 +169,9 @@ impl Session {
 
     // For the driver.
 
-    /// The next request that came and was not taken back.
+    /// The next request that came.
     pub(super) fn arrival(&mut self) -> Option<Arrival> {
-        loop {
-            let arrival = self.arrivals.pop_front()?;
-            match self.streams.get(&arrival.stream) {
-                Some(stream) if !stream.reset => return Some(arrival),
-                _ => self.finish(arrival.stream),
-            }
-        }
+        self.arrivals.pop_front()
     }
 
     /// What waits to be written.
@@ -245,10 +239,14 @@ impl Session {
         }
     }
 
-    /// Nobody drives it any more.
+    /// Nobody drives it any more. While its client is still listened to, nothing is kept of what it has asked and sent.
     pub(super) fn close(&mut self) {
         self.gone = true;
-        self.streams.values_mut().for_each(Stream::break_off);
+        self.arrivals = VecDeque::new();
+        for stream in self.streams.values_mut() {
+            stream.break_off();
+            stream.forget_body();
+        }
     }
 
     // For those who read a request's body.
@@ -284,7 +282,7 @@ impl Session {
 
     /// Whether a body was read to its end.
     pub(super) fn is_read(&self, id: u32) -> bool {
-        self.streams.get(&id).is_none_or(Stream::is_read)
+        !self.gone && self.streams.get(&id).is_none_or(Stream::is_read)
     }
 
     /// Bytes of a body that are still to be read, where that is known.
@@ -411,6 +409,17 @@ impl Session {
     fn earn(&mut self, bytes: usize, ends: bool) {
         if ends || bytes >= GOOD {
             self.idle.earn(WORTH);
+        }
+    }
+
+    /// A stream ends before its time; that of a request which nobody has seen yet is as if it had never been.
+    fn break_off(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.reset) else { return };
+        stream.break_off();
+        self.open -= 1;
+        if let Some(place) = self.arrivals.iter().rposition(|arrival| arrival.stream == id) {
+            self.arrivals.remove(place);
+            self.finish(id);
         }
     }
 

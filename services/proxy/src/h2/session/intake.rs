@@ -233,11 +233,10 @@ impl Session {
         if frame.stream > self.last {
             return Err(protocol("the end of a stream that was not opened"));
         }
-        let Some(stream) = self.streams.get_mut(&frame.stream).filter(|stream| !stream.reset) else {
+        if self.streams.get(&frame.stream).is_none_or(|stream| stream.reset) {
             return self.spend_idle();
-        };
-        stream.break_off();
-        self.open -= 1;
+        }
+        self.break_off(frame.stream);
         if self.resets.spend(clock::now_ms) { Ok(()) } else { Err(calm("too many streams were reset")) }
     }
 
@@ -338,12 +337,7 @@ impl Session {
 
     /// Resets a stream that its client does not use as it should.
     fn fail(&mut self, id: u32, reason: Reason) -> Taken {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !stream.reset
-        {
-            stream.break_off();
-            self.open -= 1;
-        }
+        self.break_off(id);
         self.put_reset(id, reason);
         if self.errors.spend(clock::now_ms) { Ok(()) } else { Err(calm("too many streams went wrong")) }
     }
