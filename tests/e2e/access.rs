@@ -165,7 +165,7 @@ async fn a_program_logs_in_calls_refreshes_and_logs_out_by_either_path() {
     for (what, who, result) in [
         ("token.refresh", "user 7", "ok"),
         ("token.refresh", "", "refused"),
-        ("session.log_out", "", "ok"),
+        ("session.log_out", "user 7", "ok"),
         ("access.refuse", "", "refused"),
     ] {
         noted(&platform, what, who, result).await;

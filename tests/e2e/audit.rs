@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
-use nexushub_e2e::{App, FORGIVING, Options, Platform, package::Package, workshop};
-use serde_json::Value;
+use nexushub_e2e::{App, FORGIVING, Options, Platform, accounts::Accounts, package::Package, workshop};
+use serde_json::{Value, json};
 
 /// What the command prints, and whether it ended well.
 fn audit(platform: &Platform, arguments: &[&str]) -> (bool, String) {
@@ -64,6 +64,25 @@ async fn changes_are_noted_with_who_asked_and_from_where_and_kept_over_kills() {
     assert!(now.is_superset(&seen), "nothing of it was lost");
     let (well, said) = audit(&platform, &["verify"]);
     assert!(well && said.contains("provider: ") && said.contains("debug-api: "), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_administrators_change_is_in_the_platforms_log_though_debug_api_dies_meanwhile() {
+    let accounts = Accounts::start("").await;
+    let bearer = accounts.bearer().await;
+    let shop =
+        json!({ "type": "CreateApplication", "appId": "shop", "displayName": "Shop", "hostName": "shop" });
+    accounts.publish(&bearer, "first", &shop).await;
+    let made = noted(&accounts.platform, "application.create", 1).await;
+    assert_eq!((&made["who"], &made["from"]), (&"admin".into(), &"admin app".into()), "{made}");
+    accounts.platform.daemon("debug-api").await.kill();
+    let user = json!({ "type": "AddUser", "username": "zoe", "password": "a long enough one" });
+    accounts.publish(&bearer, "second", &user).await;
+    let user = noted(&accounts.platform, "user.create", 1).await;
+    assert_eq!((&user["who"], &user["object"]), (&"admin".into(), &"user 2".into()), "{user}");
+    let said = entries(&accounts.platform).iter().map(Value::to_string).collect::<String>();
+    assert!(!said.contains("a long enough one"), "no password is noted");
+    assert!(audit(&accounts.platform, &["verify"]).0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@
 //! only to who has kept a later digest: `nexushub audit verify` prints the last one. `entry.rs` says what a line is, `writer.rs`
 //! appends, `reader.rs` tells and verifies; `asked.rs` makes entries of calls.
 //!
-//! Invariant: noting never waits. What can't be written is counted, and the count is written when something can be.
+//! Invariant: noting never waits. What can't be written is counted, and the count is written when something can be. Only who hands
+//! over what somebody else has kept so far waits until it is written (`keep`), and hands it over again where it was not.
 
 mod asked;
 mod entry;
@@ -83,8 +84,16 @@ struct Inner {
 
 #[derive(Debug)]
 struct Running {
-    to: SyncSender<Entry>,
+    to: SyncSender<Noted>,
     thread: JoinHandle<()>,
+}
+
+/// What waits to be written.
+#[derive(Debug)]
+struct Noted {
+    entries: Vec<Entry>,
+    /// Who waits to hear whether it was; nobody does who could not note it once more.
+    heard: Option<SyncSender<bool>>,
 }
 
 /// The folder of all audit logs of a platform with this state.
@@ -104,19 +113,39 @@ impl Audit {
     /// Notes what was done, with the time that it is now. One that was made by `default` notes nothing.
     pub fn note(&self, event: Event) {
         let Some(inner) = &self.0 else { return };
-        let entry = Entry::new(rfc3339(SystemTime::now()), inner.daemon, event);
-        let mut running = inner.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.is_none() {
-            *running = inner.start();
-        }
-        let taken = running.as_ref().is_some_and(|running| running.to.try_send(entry).is_ok());
+        let noted = Noted { entries: vec![inner.entry(event)], heard: None };
+        let taken = inner.writer().is_some_and(|to| to.try_send(noted).is_ok());
         if !taken {
             inner.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Notes what somebody else has kept so far, all of it or nothing: whether it is on the disk. Blocking.
+    #[must_use]
+    pub fn keep(&self, events: Vec<Event>) -> bool {
+        let Some(inner) = &self.0 else { return true };
+        let entries = events.into_iter().map(|event| inner.entry(event)).collect();
+        let (heard, hear) = sync_channel(1);
+        let noted = Noted { entries, heard: Some(heard) };
+        let taken = inner.writer().is_some_and(|to| to.send(noted).is_ok());
+        taken && hear.recv().unwrap_or(false)
+    }
 }
 
 impl Inner {
+    fn entry(&self, event: Event) -> Entry {
+        Entry::new(rfc3339(SystemTime::now()), self.daemon, event)
+    }
+
+    /// The way to who writes, who is started for the first word.
+    fn writer(&self) -> Option<SyncSender<Noted>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_none() {
+            *running = self.start();
+        }
+        running.as_ref().map(|running| running.to.clone())
+    }
+
     fn start(&self) -> Option<Running> {
         let (to, from) = sync_channel(QUEUE);
         let writer = Writer::new(self.folder.clone(), self.daemon, BOUNDS);
@@ -143,19 +172,26 @@ impl Drop for Inner {
 }
 
 /// Writes what comes, until nothing more can.
-fn write(mut writer: Writer, from: &Receiver<Entry>, lost: &AtomicU64) {
+fn write(mut writer: Writer, from: &Receiver<Noted>, lost: &AtomicU64) {
     while let Ok(first) = from.recv() {
-        let mut batch = vec![first];
-        batch.extend(from.try_iter().take(AT_ONCE - 1));
-        let missed = lost.swap(0, Ordering::Relaxed);
-        let entries = batch.len() as u64 + missed;
-        if missed > 0 {
-            let detail = format!("{missed} entries before this one could not be written");
-            batch.insert(0, writer.own("audit.lost", detail));
+        let (mut batch, mut waiting, mut unheard) = (Vec::new(), Vec::new(), lost.swap(0, Ordering::Relaxed));
+        if unheard > 0 {
+            let detail = format!("{unheard} entries before this one could not be written");
+            batch.push(writer.own("audit.lost", detail));
         }
-        if let Err(error) = writer.append(batch) {
-            lost.fetch_add(entries, Ordering::Relaxed);
+        for Noted { entries, heard } in [first].into_iter().chain(from.try_iter().take(AT_ONCE - 1)) {
+            unheard += if heard.is_none() { entries.len() as u64 } else { 0 };
+            batch.extend(entries);
+            waiting.extend(heard);
+        }
+        let entries = batch.len();
+        let written = writer.append(batch);
+        if let Err(error) = &written {
+            lost.fetch_add(unheard, Ordering::Relaxed);
             tracing::error!(%error, entries, "the audit log could not be written");
+        }
+        for heard in waiting {
+            let _ = heard.send(written.is_ok()); // it may have given up waiting
         }
     }
 }

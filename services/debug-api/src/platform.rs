@@ -31,6 +31,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use nexushub_chassis::names::InstanceId;
 use serde::{Deserialize, Serialize};
@@ -87,7 +88,7 @@ pub(crate) fn router(facade: Arc<Facade>) -> Router {
         .route(&of("resume"), post(resume))
         .route(&of("logs"), get(tail))
         .route("/held/confirm", post(confirm))
-        .route("/audit", get(trail))
+        .route("/audit", get(trail).post(take_in))
         .fallback(|| async { Refused::NotFound })
         .method_not_allowed_fallback(|| async { Refused::Method })
         .with_state(facade)
@@ -209,7 +210,15 @@ async fn trail(
 ) -> Result<Response, Refused> {
     let (folder, tail) = (facade.audit.clone(), query.tail.unwrap_or(100).min(AUDIT_MAX));
     let entries = crate::folders::blocking(move || audit::read(&folder, tail)).await;
-    Ok(json(StatusCode::OK, &Trail { entries }))
+    Ok(json(StatusCode::OK, &Trail { entries: entries.map_err(Refused::Trail)? }))
+}
+
+/// What was changed in the admin app, which keeps it until this says that it is in the trail.
+async fn take_in(State(facade): State<Arc<Facade>>, body: Bytes) -> Result<StatusCode, Refused> {
+    let changes = audit::changes(&body).map_err(|error| Refused::Body(error.to_string()))?;
+    let audit = facade.hub.audit.clone();
+    let kept = crate::folders::blocking(move || audit.keep(changes)).await;
+    if kept { Ok(StatusCode::NO_CONTENT) } else { Err(Refused::Unwritten) }
 }
 
 impl Facade {

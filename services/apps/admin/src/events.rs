@@ -126,7 +126,7 @@ impl Admin {
         });
         let done = done.await?;
         if !done.duplicate {
-            self.last.send_replace(done.id);
+            self.recorded(done.id);
             self.ended.notify_one();
         }
         Ok(done)
@@ -366,7 +366,9 @@ fn create_rule(
 }
 
 fn delete_rule(tx: &Transaction<'_>, id: i64) -> Result<Applied, Refusal> {
-    let found = tx.execute("DELETE FROM rule WHERE id = ?1", [id])?;
-    (found > 0).then_some(()).ok_or_else(|| Refusal::missing("there is no such rule"))?;
-    Ok(("DeleteUserAccessRule", json!({ "ruleId": id }), String::new()))
+    let rule = store::rules(tx, None)?.into_iter().find(|rule| rule.id == id);
+    let mut said = json!(rule.ok_or_else(|| Refusal::missing("there is no such rule"))?);
+    tx.execute("DELETE FROM rule WHERE id = ?1", [id])?;
+    said["ruleId"] = id.into();
+    Ok(("DeleteUserAccessRule", said, String::new()))
 }

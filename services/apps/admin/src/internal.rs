@@ -153,6 +153,6 @@ pub(crate) async fn set_password(
         let event = Event { id: 0, what: "UpdateUserPassword".into(), at: now, by: person.name, said };
         Ok::<_, Refusal>(store::record(tx, &uuid::Uuid::new_v4().to_string(), &event)?)
     });
-    admin.last.send_replace(id.await?);
+    admin.recorded(id.await?);
     Ok(Json(json!({})))
 }

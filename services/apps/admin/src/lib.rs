@@ -64,6 +64,8 @@ pub(crate) struct Admin {
     pub polls: Semaphore,
     /// Somebody's sessions are to end.
     pub ended: Notify,
+    /// Something was changed, of which the platform has not heard yet.
+    pub changed: Notify,
     clock: Clock,
     /// Host names are relative to it.
     pub base: String,
@@ -91,6 +93,7 @@ impl Admin {
             last: watch::Sender::new(last),
             polls: Semaphore::new(api::POLLS),
             ended: Notify::new(),
+            changed: Notify::new(),
             clock,
             base: suffix.split(':').next().unwrap_or_default().to_owned(),
             login: format!("https://login.{suffix}"),
@@ -100,6 +103,12 @@ impl Admin {
 
     pub(crate) fn now(&self) -> Unix {
         (self.clock)()
+    }
+
+    /// An event was recorded: whoever waits for news has some.
+    pub(crate) fn recorded(&self, event: i64) {
+        self.last.send_replace(event);
+        self.changed.notify_one();
     }
 
     /// Has login end every session of a user, soon: their access tokens would end by themselves within ten minutes.
@@ -150,7 +159,7 @@ impl Admin {
             Ok(Some(store::record(tx, &once, &Event { id: 0, what, at: now, by, said })?))
         });
         if let Some(event) = reset.await? {
-            self.last.send_replace(event);
+            self.recorded(event);
             self.ended.notify_one();
         }
         Ok(())

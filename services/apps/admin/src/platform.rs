@@ -11,9 +11,12 @@ use http_body_util::BodyExt;
 use nexushub_applib::{
     calls::{Call, Entrance, Error},
     text::percent,
+    time::rfc3339,
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::store::Event;
 
 /// How long the facts for a page may take.
 const FACTS: Duration = Duration::from_secs(3);
@@ -107,6 +110,19 @@ impl Platform {
 
     pub(crate) async fn audit(&self, lines: u32, by: &str) -> Result<Vec<Entry>, Error> {
         Ok(self.get::<Entries>(&format!("audit?tail={lines}"), by).await?.entries)
+    }
+
+    /// Tells of changes that were made here; once this returns, they are in the platform's audit log.
+    pub(crate) async fn changed(&self, changes: &[Event]) -> Result<(), Error> {
+        let changes: Vec<Value> = changes
+            .iter()
+            .map(|Event { id, what, at, by, said }| {
+                let said: Value = serde_json::from_str(said).unwrap_or_default();
+                json!({ "id": id, "at": rfc3339(*at), "by": by, "what": what, "said": said })
+            })
+            .collect();
+        let call = Self::call(Method::POST, "audit", "").json(&json!({ "changes": changes }));
+        self.0.call(call.patience(ORDER)).await.map(drop)
     }
 
     /// Hands on a package, byte by byte, and waits for what becomes of it.

@@ -39,6 +39,9 @@ INSERT INTO application (instance_id, app_id, display_name, host_name)
 INSERT INTO application (instance_id, app_id, display_name, host_name)
   VALUES ('18736e4f-93f9-4606-a7be-863c7986ea5b', 'admin', 'Admin', 'admin');
 CREATE TABLE revocation (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER NOT NULL) STRICT;
+", "
+CREATE TABLE told (event INTEGER NOT NULL) STRICT;
+INSERT INTO told (event) VALUES (1);
 "];
 
 /// An application instance that should run.
@@ -248,8 +251,21 @@ pub(crate) fn record(tx: &Transaction<'_>, cid: &str, event: &Event) -> Result<i
 pub(crate) fn events(tx: &Transaction<'_>, lines: i64) -> Result<Vec<Event>> {
     let mut query =
         tx.prepare_cached("SELECT id, what, at, by, said FROM event ORDER BY id DESC LIMIT ?1")?;
-    let read = |row: &Row<'_>| {
-        Ok(Event { id: row.get(0)?, what: row.get(1)?, at: row.get(2)?, by: row.get(3)?, said: row.get(4)? })
-    };
-    query.query_map([lines], read)?.collect()
+    query.query_map([lines], event)?.collect()
+}
+
+/// The first lines of which the platform has not heard, the oldest first.
+pub(crate) fn untold(tx: &Transaction<'_>, lines: i64) -> Result<Vec<Event>> {
+    let query =
+        "SELECT id, what, at, by, said FROM event WHERE id > (SELECT event FROM told) ORDER BY id LIMIT ?1";
+    tx.prepare_cached(query)?.query_map([lines], event)?.collect()
+}
+
+/// The platform has heard of all up to this one.
+pub(crate) fn told(tx: &Transaction<'_>, last: i64) -> Result<()> {
+    tx.execute("UPDATE told SET event = ?1", [last]).map(drop)
+}
+
+fn event(row: &Row<'_>) -> Result<Event> {
+    Ok(Event { id: row.get(0)?, what: row.get(1)?, at: row.get(2)?, by: row.get(3)?, said: row.get(4)? })
 }

@@ -407,6 +407,26 @@ async fn who_may_open_an_app_no_more_by_whatever_change_is_signed_out() {
 }
 
 #[tokio::test]
+async fn changes_are_told_for_the_audit_log_in_order_and_again_until_they_are_heard() {
+    let world = world().await;
+    let app = world.shop().await;
+    world.facade.heard.lock().unwrap().away = true; // it refuses the first time
+    world.deliver();
+    world.facade.changes(1).await;
+    let rule = json!({ "type": "CreateUserAccessRule", "applicationId": app, "ruleType": "ACCEPT", "subjectType": "GROUP" });
+    world.publish("a", rule).await;
+    world.publish("b", json!({ "type": "DeleteUserAccessRule", "ruleId": 3 })).await;
+    let told = world.facade.changes(4).await;
+    let what: Vec<_> = told.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    assert_eq!(what[0], "CreateApplication");
+    let all = ["CreateApplication", "CreateUserAccessRule", "DeleteUserAccessRule"];
+    assert_eq!(what[what.len() - 3..], all, "what was refused is told once more");
+    let removed = &told[told.len() - 1];
+    assert_eq!((&removed["by"], &removed["said"]["applicationId"]), (&json!("admin"), &json!(app)));
+    assert!(removed["at"].as_str().unwrap().ends_with('Z') && removed["id"].is_i64(), "{removed}");
+}
+
+#[tokio::test]
 async fn what_is_for_login_or_for_administrators_is_refused_to_others() {
     let world = world().await;
     for path in ["/internal/dologin", "/internal/user", "/internal/checkAccess", "/internal/setPassword"] {

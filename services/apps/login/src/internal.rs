@@ -171,12 +171,11 @@ pub(crate) async fn logout(
             tx,
             &Entry { at: now, what: "logout".into(), user: Some(id), name, ..Entry::default() },
         )?;
-        Ok(Ok(store::end_all(tx, id, None)?))
+        Ok(Ok(json!({ "SessionIDs": store::end_all(tx, id, None)?, "UserID": id })))
     });
     let ended = ended.await?;
     login.news.notify_one();
-    Ok(ended
-        .map_or_else(|why| worthless(&login, why), |ids| Json(json!({ "SessionIDs": ids })).into_response()))
+    Ok(ended.map_or_else(|why| worthless(&login, why), |ended| Json(ended).into_response()))
 }
 
 /// `POST /internal/revoke`: all sessions of a user end, because admin says so.

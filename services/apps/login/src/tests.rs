@@ -314,6 +314,7 @@ async fn logout_ends_every_session_of_the_user_and_the_proxy_is_told() {
     let (one, two) = (world.token().await, world.token().await);
     let out = world.internal(PROXY, "/internal/logout", json!({ "RefreshToken": one })).await;
     assert_eq!(out.json()["SessionIDs"].as_array().unwrap().len(), 2);
+    assert_eq!(out.json()["UserID"], 7, "for the audit log");
     assert_eq!(world.refresh(&two, APP).await.json(), json!({ "error": "unknown" }));
     assert_eq!(
         world.internal(PROXY, "/internal/logout", json!({ "RefreshToken": one })).await.status,

@@ -182,6 +182,20 @@ fn lines_taken_out_put_in_or_moved_break_it() {
 }
 
 #[test]
+fn what_somebody_else_has_kept_is_written_before_they_hear_so_and_not_counted_where_it_is_not() {
+    let place = Place::new();
+    let audit = Audit::of(place.0.path(), "provider");
+    let all = || ["one", "two"].map(|object| Event { object: object.into(), ..Event::default() }).to_vec();
+    let trail = folder(place.0.path());
+    fs::write(&trail, "no folder").unwrap();
+    assert!(!audit.keep(all()));
+    fs::remove_file(&trail).unwrap();
+    assert!(audit.keep(all()));
+    let objects: Vec<String> = tail(&trail, 9).unwrap().into_iter().map(|entry| entry.object).collect();
+    assert_eq!(objects, ["one", "two"], "nothing was lost, since they have it still");
+}
+
+#[test]
 fn what_could_not_be_written_is_counted_and_told() {
     let place = Place::new();
     let state = place.0.path().join("state");
@@ -192,7 +206,7 @@ fn what_could_not_be_written_is_counted_and_told() {
     assert!(!state.exists());
     let lost = AtomicU64::new(3);
     let (to, from) = sync_channel(4);
-    to.send(entry(1)).unwrap();
+    to.send(Noted { entries: vec![entry(1)], heard: None }).unwrap();
     drop(to);
     write(Writer::new(state.clone(), "provider", BOUNDS), &from, &lost);
     let entries = tail(&state, 9).unwrap();

@@ -1,5 +1,7 @@
 //! Why a call is refused, and the one exhaustive match to its HTTP status. The admin app shows the texts to people.
 
+use std::io;
+
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use nexushub_chassis::chain;
@@ -45,6 +47,10 @@ pub(crate) enum Refused {
     Daemon(Status),
     #[error(transparent)]
     Api(ApiError),
+    #[error("the audit log can't be read: {0}")]
+    Trail(io::Error),
+    #[error("the audit log can't be written now; see the log of debug-api")]
+    Unwritten,
     #[error("the package could not be stored; see the log of debug-api")]
     Storage(#[from] StorageError),
 }
@@ -83,8 +89,8 @@ impl Refused {
                 _ => StatusCode::SERVICE_UNAVAILABLE,
             },
             Self::Api(ApiError::NoLog) => StatusCode::NOT_FOUND,
-            Self::Api(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Api(_) | Self::Unwritten => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Storage(_) | Self::Trail(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -432,6 +432,44 @@ async fn orders_are_passed_on_and_their_refusals_are_told() {
 }
 
 #[tokio::test]
+async fn changes_of_the_admin_app_are_in_the_trail_before_it_hears_so() {
+    let world = world();
+    let change = |id: u32, what: &str, said: Value| serde_json::json!({ "id": id, "at": "2026-01-02T03:04:05Z", "by": "ada", "what": what, "said": said });
+    let changes = [
+        change(2, "CreateApplication", serde_json::json!({ "instanceId": "shop", "hostName": "shop" })),
+        change(3, "DeleteUserAccessRule", serde_json::json!({ "ruleId": 1, "applicationId": "shop" })),
+        change(4, "UpdateUserPassword", serde_json::json!({ "userId": 7 })),
+        change(5, "SomethingNew", Value::Null),
+    ];
+    let (status, _) = post(&world, "audit", serde_json::json!({ "changes": changes }).to_string()).await;
+    assert_eq!(status, 204);
+    let (_, told) = get(&world, "audit").await;
+    let entries = told["entries"].as_array().unwrap().iter().rev();
+    let told: Vec<_> = entries.map(|one| [&one["who"], &one["what"], &one["object"]]).collect();
+    assert_eq!(
+        serde_json::json!(told),
+        serde_json::json!([
+            ["ada", "application.create", "shop"],
+            ["ada", "rule.delete", "shop"],
+            ["ada", "user.password", "user 7"],
+            ["ada", "admin.change", ""],
+        ])
+    );
+    for nonsense in ["", "{}", r#"{"changes":[{"id":1}]}"#, r#"{"changes":[],"more":1}"#] {
+        assert_eq!(post(&world, "audit", nonsense).await.0, 400, "{nonsense}");
+    }
+}
+
+#[tokio::test]
+async fn a_trail_that_cannot_be_read_or_written_is_not_an_empty_one() {
+    let world = world();
+    std::fs::write(nexushub_chassis::audit::folder(world.state.path()), "no folder").unwrap();
+    assert_eq!(get(&world, "audit").await.0, 500);
+    let change = r#"{"changes":[{"id":1,"at":"","by":"","what":"","said":null}]}"#;
+    assert_eq!(post(&world, "audit", change).await.0, 503);
+}
+
+#[tokio::test]
 async fn a_log_ends_or_goes_on_and_is_resumed_where_the_client_left_off() {
     let world = world();
     assert_eq!(get(&world, "instances/shop/logs").await.0, 404);

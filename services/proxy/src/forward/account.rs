@@ -65,6 +65,9 @@ struct Revocations {
 struct Ended {
     #[serde(rename = "SessionIDs")]
     sessions: Vec<String>,
+    /// Whose they were, for the audit log; an earlier login app does not say it.
+    #[serde(rename = "UserID")]
+    user: Option<i64>,
 }
 
 impl Exchange {
@@ -192,7 +195,8 @@ impl Exchange {
         let question = json!({ "RefreshToken": refresh });
         match self.ask_login::<Ended>("/internal/logout", &question, authority).await? {
             Said::Yes(ended) => {
-                self.audit("session.log_out", "", LOGIN, None);
+                let who = ended.user.map_or_else(String::new, user_named);
+                self.audit("session.log_out", &who, LOGIN, None);
                 self.revoke(ended.sessions, Vec::new()).await?;
                 Ok(true)
             }
@@ -253,7 +257,11 @@ impl Exchange {
 
 /// How the audit log calls a user.
 pub(super) fn user_id(user: &User) -> String {
-    format!("user {}", user.id)
+    user_named(user.id)
+}
+
+fn user_named(id: i64) -> String {
+    format!("user {id}")
 }
 
 /// What nobody may keep.

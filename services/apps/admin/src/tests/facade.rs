@@ -22,6 +22,8 @@ pub(super) struct Heard {
     pub orders: Vec<(String, String, String)>,
     pub away: bool,
     pub held: bool,
+    /// Changes for the audit log.
+    pub changes: Vec<Value>,
     /// Ids of instances that run.
     pub running: Vec<String>,
 }
@@ -104,6 +106,12 @@ async fn order(
     StatusCode::NO_CONTENT.into_response()
 }
 
+async fn changed(State(heard): State<Shared>, Json(told): Json<Value>) -> StatusCode {
+    let mut heard = heard.lock().unwrap();
+    heard.changes.extend(told["changes"].as_array().unwrap().iter().cloned());
+    if std::mem::take(&mut heard.away) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT }
+}
+
 async fn logs(Path(id): Path<String>, headers: HeaderMap) -> Response {
     let after = headers.get("last-event-id").map_or("", |value| value.to_str().unwrap());
     let line = json!({ "timestamp": "2023-11-14T20:13:20Z", "level": "info", "source": "app", "message": format!("{id} after {after}") });
@@ -137,7 +145,7 @@ impl Facade {
             .route("/instances/{id}/logs", get(logs))
             .route("/instances/{id}/{order}", post(order))
             .route("/held/confirm", confirm)
-            .route("/audit", get(async move || Json(json!({ "entries": [entry] }))));
+            .route("/audit", get(async move || Json(json!({ "entries": [entry] }))).post(changed));
         let routes = Router::new().nest("/internal/platform", platform).route("/internal/revoke", revoke);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -159,6 +167,17 @@ impl Facade {
     /// Waits until login was told to sign out this user.
     pub(super) async fn revoked_next(&self, wanted: i64) -> i64 {
         *self.revoked.clone().wait_for(|user| *user == wanted).await.unwrap()
+    }
+
+    /// The changes told of, once there are so many.
+    pub(super) async fn changes(&self, number: usize) -> Vec<Value> {
+        loop {
+            let changes = self.heard.lock().unwrap().changes.clone();
+            if changes.len() >= number {
+                return changes;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(super) fn orders(&self) -> Vec<(String, String, String)> {

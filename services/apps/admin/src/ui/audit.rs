@@ -105,7 +105,7 @@ fn details(event: &Event, names: &Names) -> String {
         "DeleteApplication" => text("displayName").to_owned(),
         "AddUser" | "UpdateUser" | "DeleteUser" => text("username").to_owned(),
         "UpdateUserPassword" | "ResetAdministrator" => format!("for {}", user("userId")),
-        "CreateUserAccessRule" => {
+        "CreateUserAccessRule" | "DeleteUserAccessRule" if said["applicationId"].is_string() => {
             let who = if said["subjectType"] == "GROUP" { "everybody".to_owned() } else { user("subjectId") };
             let may = if said["ruleType"] == "ACCEPT" { "may" } else { "may not" };
             let id = text("applicationId");
