@@ -66,7 +66,8 @@ const FILE_CAP: usize = 500;
 const MAIN_CAP: usize = 30;
 
 /// What lies at the top.
-const TOP: [&str; 19] = [
+const TOP: [&str; 20] = [
+    ".cargo",
     ".ci",
     ".gitignore",
     "ARCHITECTURE.md",
