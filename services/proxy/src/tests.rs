@@ -47,6 +47,13 @@ async fn patient<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(60), future).await.expect("waited in vain")
 }
 
+/// Has so many milliseconds pass at once, for the proxy and for us: a deadline ends when the test has come to it, on whatever machine.
+async fn pass(milliseconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_millis(milliseconds)).await;
+    tokio::time::resume();
+}
+
 /// A proxy on a port of its own.
 struct Hub {
     address: SocketAddr,

@@ -509,7 +509,8 @@ async fn who_guesses_passwords_is_slowed_down_and_nobody_else() {
         client.write(&guess).await;
     }
     let slowed = client.message().await;
-    assert_eq!((slowed.status(), slowed.field("retry-after")), (429, Some("30")));
+    let wait: u32 = slowed.field("retry-after").unwrap().parse().unwrap();
+    assert!(slowed.status() == 429 && (1..=30).contains(&wait), "{slowed:?}"); // two a minute
     client.write(&at("login", "GET", "/", "")).await;
     app.head().await;
     app.write(OK).await;

@@ -253,17 +253,20 @@ async fn an_app_that_goes_away_finishes_what_it_has_and_the_rest_goes_to_a_new_c
 #[tokio::test]
 async fn an_app_that_does_not_answer_is_a_504_and_its_connection_is_given_nobody_else() {
     let backend = Backend::start().await;
-    let hub = hub(&backend, Config { first_byte_ms: 50, ..calm() }).await;
-    let request = get("/public/1");
-    let (asked, silent) = tokio::join!(hub.ask(&request), App::accept(&backend));
-    assert_eq!(asked.status(), 504);
+    let hub = hub(&backend, Config { first_byte_ms: 50_000, ..calm() }).await;
+    let mut client = hub.client().await;
+    client.write(&get("/public/1")).await;
+    let mut silent = App::accept(&backend).await;
+    let unheard = silent.next().await;
+    pass(50_000).await;
+    assert_eq!(client.head().await.status(), 504);
     let mut client = hub.client().await;
     client.write(&get("/public/2")).await;
     let mut app = App::accept(&backend).await;
     app.next().await.answer(true);
     app.drive();
     assert_eq!(client.head().await.status(), 200);
-    drop(silent);
+    drop((silent, unheard));
 }
 
 #[tokio::test]
