@@ -74,10 +74,14 @@ mod tests {
                 std::future::pending::<()>().await;
             }
         };
-        let (answer, ()) = tokio::join!(ask(dir.path(), "ab", Request::Wait, patience), async {
-            let _ = tokio::time::timeout(Duration::from_secs(1), answering).await;
-        });
-        answer
+        let until_asked = async {
+            answering.await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            answer = ask(dir.path(), "ab", Request::Wait, patience) => answer,
+            () = until_asked => unreachable!(),
+        }
     }
 
     #[tokio::test]

@@ -122,8 +122,13 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
+    /// With a time for the answer that no machine reaches.
+    fn calm() -> Check {
+        Check { timeout_ms: 600_000, ..Config::default().check() }
+    }
+
     async fn against(answer: &'static [u8], question: impl FnOnce(u16) -> Question) -> Probed {
-        against_with(answer, question, Check { timeout_ms: 300, ..Config::default().check() }).await
+        against_with(answer, question, calm()).await
     }
 
     async fn against_with(
@@ -175,7 +180,7 @@ mod tests {
                 let _ = server.serve_connection(TokioIo::new(stream), service).await;
                 std::future::pending::<()>().await;
             };
-            let check = Check { h2c: true, ..Config::default().check() };
+            let check = Check { h2c: true, ..calm() };
             let asked = tokio::select! {
                 asked = ask(plain(port), check) => asked,
                 () = serve => unreachable!(),
@@ -183,19 +188,20 @@ mod tests {
             assert_eq!(asked, answer);
         }
         let http1_only = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        let check = Check { h2c: true, timeout_ms: 300, ..Config::default().check() };
+        let check = Check { h2c: true, ..calm() };
         assert!(against_with(http1_only, plain, check).await.is_err());
     }
 
     #[tokio::test]
     async fn no_answer_and_no_listener_have_reasons_of_their_own() {
-        assert_eq!(against(b"", plain).await, Err("no answer within 300 ms".into()));
+        let hasty = Check { timeout_ms: 300, ..calm() };
+        assert_eq!(against_with(b"", plain, hasty).await, Err("no answer within 300 ms".into()));
         let free =
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let refused = Err("nothing listens on its port".into());
         for judge_for in [None, Some(u32::MAX)] {
             let question = Question { endpoint: Endpoint::Port(free), judge_for };
-            assert_eq!(ask(question, Config::default().check()).await, refused);
+            assert_eq!(ask(question, calm()).await, refused);
         }
     }
 
@@ -203,7 +209,7 @@ mod tests {
     async fn a_box_whose_shim_is_gone_could_not_be_connected_to_and_no_listener_is_judged() {
         let endpoint = Endpoint::Shim("/nonexistent/shim.sock".into());
         let question = Question { endpoint, judge_for: Some(u32::MAX) };
-        let sick = ask(question, Config::default().check()).await.unwrap_err();
+        let sick = ask(question, calm()).await.unwrap_err();
         assert!(sick.contains("could not connect"), "{sick}");
     }
 
