@@ -15,7 +15,7 @@ const LOOP: [u8; 9] = [0xb9, 0xa0, 0x86, 0x01, 0x00, 0x49, 0x75, 0xfd, 0xf4];
 /// one that is emulated with its virtualisation 0.4, an interpreter 105.
 const LOOPS: u32 = 64;
 /// A thread that was not given the processor looks slow too.
-const TRIES: u32 = 2;
+const TRIES: u32 = 4;
 const PAGE: usize = 4096;
 
 /// Says why a guest would be too slow to boot within this time, if so. May leave a thread behind.
