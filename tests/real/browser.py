@@ -16,7 +16,7 @@ import zipfile
 from playwright.sync_api import expect, sync_playwright
 
 DOMAIN = "yesterday.localhost"
-PATIENCE = 30_000
+PATIENCE = 30_000 * int(os.environ.get("NEXUSHUB_PATIENCE", "1"))
 # An app that says who comes.
 APP = """#!/usr/bin/python3
 import http.server, os
