@@ -1,7 +1,7 @@
 //! Who gets in: from a password to an access token, a call and the end of it, by programs and by browsers; and who does not. The
 //! login app and the admin app are stand-ins (`access.py`), the platform is whole.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use http::Request;
@@ -55,8 +55,7 @@ async fn start() -> Platform {
     let bin = platform.home.path().join("releases/login/bin");
     fs::create_dir_all(&bin).unwrap();
     let program = format!("#!/usr/bin/python3 -u\n{}", include_str!("access.py"));
-    fs::write(bin.join("app"), program).unwrap();
-    fs::set_permissions(bin.join("app"), fs::Permissions::from_mode(0o755)).unwrap();
+    workshop::put_program(&bin.join("app"), program.as_bytes());
     platform.hand_over();
     platform.start_supervisor();
     for id in [LOGIN, ADMIN, "notes", "stock"] {

@@ -1,8 +1,11 @@
 //! Apps that misbehave: each is replaced, says why it isn't up, and costs the others nothing.
 
-use nexushub_e2e::{App, Options, Platform, Process};
+use nexushub_e2e::{App, Options, Platform, Process, home::free_address};
 use nexushub_proto::{
-    procmgr::{RestartInstanceRequest, State, exit::How, procmgr_service_client::ProcmgrServiceClient},
+    procmgr::{
+        InstanceStatus, RestartInstanceRequest, State, exit::How,
+        procmgr_service_client::ProcmgrServiceClient,
+    },
     provider::Health,
 };
 use tonic::Code;
@@ -40,9 +43,7 @@ async fn a_crash_loop_waits_longer_each_time_says_why_and_ends_when_the_cause_do
     let mut waits = Vec::new();
     for failures in 2..5 {
         let what = format!("has failed {failures} times");
-        let waiting = |status: &nexushub_proto::procmgr::InstanceStatus| {
-            status.restarts >= failures && status.retry_unix_ms > 0
-        };
+        let waiting = |status: &InstanceStatus| status.restarts >= failures && status.retry_unix_ms > 0;
         let status = platform.instance_until("hello", &what, waiting).await;
         assert!(matches!(status.state(), State::Failed | State::Starting), "{status:?}");
         assert!(status.reason.contains('3'), "the reason names the exit code: {status:?}");
@@ -65,8 +66,8 @@ async fn an_app_that_answers_500_is_not_routed_and_replaced_until_it_is_well() {
     let old = platform.run_app(&App::named("hello")).await;
     let process = Process::open(old.pid).unwrap();
     platform.tell("hello", "status", "500");
-    let sick = platform.instance_until("hello", "is not routed", |status| !status.routed).await;
-    assert!(sick.reason.contains("500"), "{sick:?}");
+    let told = |status: &InstanceStatus| !status.routed && status.reason.contains("500");
+    platform.instance_until("hello", "is not routed, and says why", told).await;
     assert!(process.ended_within(nexushub_e2e::HANG), "the sick process is stopped");
     platform.untell("hello", "status");
     let new = platform.running("hello").await;
@@ -129,13 +130,14 @@ async fn an_app_without_a_program_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_ports_run_out_the_reason_names_range_and_holders() {
-    let ports = "[procmgr]\nport_first = 15000\nport_last = 15000\n";
-    let (platform, other) = two_apps(&Options::with(ports)).await;
+    let only = free_address().port().to_string();
+    let ports = format!("[procmgr]\nport_first = {only}\nport_last = {only}\n");
+    let (platform, other) = two_apps(&Options::with(&ports)).await;
     platform.put(platform.instance(&App::named("late"))).await.unwrap();
     let failed = platform
         .instance_until("late", "has no port", |status| !status.reason.is_empty() && status.retry_unix_ms > 0)
         .await;
-    assert!(failed.reason.contains("15000") && failed.reason.contains("other"), "{}", failed.reason);
+    assert!(failed.reason.contains(&only) && failed.reason.contains("other"), "{}", failed.reason);
     untouched(&platform, other).await;
     platform.remove("other").await.unwrap();
     platform.running("late").await;

@@ -39,8 +39,7 @@ async fn metrics_are_scraped_by_http_and_an_upgrade_of_the_proxy_does_not_end_th
     let printed = workshop::nexushub(platform.home.path(), &["metrics"]);
     assert_eq!(names(&text), names(&String::from_utf8_lossy(&printed.stdout)), "as the command prints them");
     let old = platform.daemon("proxy").await;
-    let config = std::fs::read_to_string(platform.home.config()).unwrap();
-    platform.home.configure(&format!("{config}[proxy]\naccess_log = false\n"));
+    platform.home.configure_more("proxy", "access_log = false");
     platform.supervisor().signal(Signal::HUP);
     let replaced = platform.replaced("proxy", old.pid);
     let scraping = async {

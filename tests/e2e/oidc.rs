@@ -6,7 +6,6 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::Ipv4Addr,
-    os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
 };
 
@@ -120,8 +119,7 @@ async fn start() -> (Platform, Provider) {
     ] {
         let bin = platform.home.path().join("releases").join(name).join("bin");
         fs::create_dir_all(&bin).unwrap();
-        fs::write(bin.join("app"), program).unwrap();
-        fs::set_permissions(bin.join("app"), fs::Permissions::from_mode(0o755)).unwrap();
+        workshop::put_program(&bin.join("app"), &program);
     }
     platform.hand_over();
     platform.start_supervisor();

@@ -8,8 +8,9 @@ use tokio::task::JoinSet;
 
 /// Requests that wait at once.
 const WAITING: usize = 200;
-/// Nothing here is about how long a request waits, or how often a daemon may die.
-const PATIENT: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n[proxy]\npause_ms = 600000\n";
+/// Nothing here is about how long a request or a connection waits, or how often a daemon may die.
+const PATIENT: &str =
+    "[supervisor]\nstable_ms = 1\nburst = 1000\n[proxy]\npause_ms = 600000\nconnect_ms = 600000\n";
 
 /// Runs the command that people type; it must do.
 fn order(platform: &Platform, arguments: &[&str]) -> String {

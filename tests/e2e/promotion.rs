@@ -13,8 +13,8 @@ use crate::push::runs_at;
 const BRIEF: &str = "
 [debug-api]
 driver = \"process\"
-expiry_s = 20
-expiry_warning_s = 10
+expiry_s = 40
+expiry_warning_s = 20
 [provider]
 dynamic_driver = \"process\"
 ";
@@ -39,6 +39,7 @@ async fn a_permanent_application_outlives_its_debug_days_and_ends_with_its_entry
     let (platform, developer) = (&accounts.platform, accounts.platform.developer());
     let package = Package::probe().file("static/page.txt", b"one").bytes();
     let id = developer.push("shop", &package).await;
+    developer.until(&id, "running").await; // to ask keeps it alive
     let first = runs_at(platform, "shop.debug", None).await;
     let promoted = promote(&developer, &id, &json!({ "displayName": "The shop" })).await;
     assert_eq!(promoted.status, 200, "{}", promoted.text());

@@ -7,7 +7,7 @@ use nexushub_e2e::{
     package::{Package, md5},
     processes::Process,
     raw::noise,
-    soon,
+    soon, until,
     upload::pieces,
     workshop,
 };
@@ -235,5 +235,6 @@ async fn an_install_comes_to_its_end_whoever_is_killed_meanwhile() {
         old = Some(app.pid);
     }
     platform.instances_until("nothing drains", |all| all.values().all(|one| one.draining.is_empty())).await;
-    assert_eq!(platform.app_processes().len(), 1);
+    // A start that was cut off may still be ending.
+    until("one process is left", || (platform.app_processes().len() == 1).then_some(())).await;
 }

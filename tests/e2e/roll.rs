@@ -1,8 +1,8 @@
 //! SIGHUP: forward to new programs and a new configuration without losing a request; never to bad ones.
 
-use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
+use std::fs;
 
-use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, Signal, workshop};
+use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, Signal, UNHURRIED, workshop};
 use tempfile::TempDir;
 
 /// A platform whose programs may be replaced.
@@ -12,23 +12,6 @@ fn upgradable(more: &str) -> (TempDir, Platform) {
     let platform =
         Platform::start_with(&Options { programs: programs.path().to_owned(), ..Options::with(more) });
     (programs, platform)
-}
-
-/// Replaces a program as an upgrade does: by rename.
-fn install(folder: &Path, name: &str, content: &[u8]) {
-    let new = folder.join(".new");
-    let mut file = fs::File::create(&new).unwrap();
-    file.write_all(content).unwrap();
-    file.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
-    drop(file);
-    fs::rename(new, folder.join(name)).unwrap();
-}
-
-/// Another build of a program, that does the same.
-fn rebuilt(folder: &Path, name: &str) {
-    let mut content = fs::read(folder.join(name)).unwrap();
-    content.extend(b"another build");
-    install(folder, name, &content);
 }
 
 /// Sends SIGHUP and waits until the supervisor says that it is through.
@@ -53,7 +36,7 @@ async fn a_roll_to_new_programs_costs_no_request_and_keeps_the_app() {
     load.goes_on(20).await;
     let old = pids(&platform).await;
     for name in DAEMONS {
-        rebuilt(programs.path(), &format!("nexushub-{name}"));
+        workshop::rebuild(&programs.path().join(format!("nexushub-{name}")));
     }
     platform.supervisor().signal(Signal::HUP);
     for (name, old) in DAEMONS.iter().zip(old) {
@@ -71,7 +54,7 @@ async fn a_roll_to_new_programs_costs_no_request_and_keeps_the_app() {
 async fn only_what_changed_is_rolled() {
     let (programs, mut platform) = upgradable("");
     let old = pids(&platform).await;
-    rebuilt(programs.path(), "nexushub-provider");
+    workshop::rebuild(&programs.path().join("nexushub-provider"));
     platform.supervisor().signal(Signal::HUP);
     platform.replaced("provider", old[0]).await;
     platform.await_ready();
@@ -88,7 +71,7 @@ async fn a_broken_program_is_refused_and_the_old_one_is_restarted_from_what_it_w
     let old = pids(&platform).await;
     let seen = platform.journal.position();
     for name in DAEMONS {
-        install(programs.path(), &format!("nexushub-{name}"), b"no program at all");
+        workshop::put_program(&programs.path().join(format!("nexushub-{name}")), b"no program at all");
     }
     roll(&mut platform);
     platform.journal.wait(seen, "the refusal is logged", |line| line.contains("\"error\"")).await;
@@ -108,14 +91,14 @@ async fn a_changed_table_rolls_its_daemon_and_a_bad_one_is_refused_with_its_line
     let old = pids(&platform).await;
     let text = fs::read_to_string(platform.home.config()).unwrap();
     let seen = platform.journal.position();
-    platform.home.configure(&format!("{text}\n[proxy]\nno_such_key = 1\n"));
-    let line = text.lines().count() + 3;
+    let line = platform.home.configure_more("proxy", "no_such_key = 1");
     roll(&mut platform);
     let refusal =
         platform.journal.wait(seen, "the refusal is logged", |line| line.contains("no_such_key")).await;
     assert!(refusal.contains(&format!("nexushub.toml:{line}")), "{refusal}");
     assert_eq!(pids(&platform).await, old);
-    platform.home.configure(&format!("{text}\n[proxy]\naccess_log = false\n"));
+    platform.home.configure(&text);
+    platform.home.configure_more("proxy", "access_log = false");
     platform.supervisor().signal(Signal::HUP);
     platform.replaced("proxy", old[3]).await;
     platform.await_ready();
@@ -126,14 +109,14 @@ async fn a_changed_table_rolls_its_daemon_and_a_bad_one_is_refused_with_its_line
 async fn a_roll_lets_requests_in_flight_finish() {
     use bytes::Bytes;
     use http_body_util::{BodyExt, Full};
-    let (programs, mut platform) = upgradable("");
+    let (programs, mut platform) = upgradable(UNHURRIED);
     platform.run_app(&App::named("hello")).await;
     let old = platform.daemon("proxy").await;
     let mut connection = platform.https().open(nexushub_e2e::Protocol::Http1, "hello").await.unwrap();
     let request = http::Request::get("/slow?key=a").body(Full::<Bytes>::default()).unwrap();
     let mut body = connection.begin(request).await.unwrap().into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "begun\n");
-    rebuilt(programs.path(), "nexushub-proxy");
+    workshop::rebuild(&programs.path().join("nexushub-proxy"));
     platform.supervisor().signal(Signal::HUP);
     platform.replaced("proxy", old.pid).await;
     platform.https().get("hello", "/go?key=a").await;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{App, Failure, Https, Platform, Process, Protocol, soon, workshop};
+use nexushub_e2e::{App, Failure, Https, Options, Platform, Process, Protocol, UNHURRIED, soon, workshop};
 use nexushub_proto::{
     procmgr::InstanceStatus,
     provider::{self, Instance, Route},
@@ -119,7 +119,7 @@ async fn calls_of_every_kind_reach_an_app_that_speaks_nothing_but_http2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deploy_cuts_no_stream_of_the_old_generation_and_waits_for_their_end() {
-    let platform = Platform::start();
+    let platform = Platform::start_with(&Options::with(UNHURRIED));
     platform.put(shop(&platform, "1")).await.unwrap();
     let old = platform.running(SHOP).await;
     let process = Process::open(old.pid).unwrap();

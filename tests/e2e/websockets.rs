@@ -9,7 +9,7 @@ use std::{
 
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{App, HANG, Https, Platform, Protocol, Signal, soon};
+use nexushub_e2e::{App, HANG, Https, Options, Platform, Protocol, Signal, UNHURRIED, soon};
 use nexushub_proto::proxy::{GetCountersRequest, proxy_service_client::ProxyServiceClient};
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
@@ -34,7 +34,11 @@ const APP: &str = "chat";
 const LARGE: usize = 16 * 1024 * 1024;
 
 async fn platform() -> Platform {
-    let platform = Platform::start();
+    platform_with("").await
+}
+
+async fn platform_with(more: &str) -> Platform {
+    let platform = Platform::start_with(&Options::with(more));
     platform.run_app(&App::named(APP)).await;
     platform
 }
@@ -174,7 +178,7 @@ async fn what_an_app_says_of_a_broken_frame_reaches_its_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_said_all_still_hears_the_rest() {
-    let platform = platform().await;
+    let platform = platform_with("[proxy]\nupgrade_linger_ms = 600000\n").await;
     let mut socket = open(&platform);
     socket.send(Message::binary(bytes(LARGE))).unwrap();
     let stream = socket.get_mut();
@@ -221,7 +225,7 @@ async fn ask_over_h2(platform: &Platform, path: &str) -> http::Response<hyper::b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_over_http2_is_one_to_the_app_and_outlives_an_upgrade_of_the_proxy() {
-    let platform = platform().await;
+    let platform = platform_with(UNHURRIED).await;
     let answer = ask_over_h2(&platform, "/ws").await;
     assert_eq!(answer.status(), 200);
     let mut socket = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
@@ -231,8 +235,7 @@ async fn a_websocket_over_http2_is_one_to_the_app_and_outlives_an_upgrade_of_the
         echoes(&mut socket, &text).await;
     }
     let old = platform.daemon("proxy").await;
-    let config = std::fs::read_to_string(platform.home.config()).unwrap();
-    platform.home.configure(&format!("{config}\n[proxy]\naccess_log = false\n"));
+    platform.home.configure_more("proxy", "access_log = false");
     platform.supervisor().signal(Signal::HUP);
     platform.replaced("proxy", old.pid).await;
     echoes(&mut socket, "by the old proxy").await;

@@ -2,12 +2,18 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown},
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU16, Ordering},
 };
 
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt::ReuseAddr,
+};
 use tempfile::TempDir;
 
 use crate::workshop;
@@ -74,6 +80,23 @@ impl Home {
         fs::write(self.config(), config).unwrap();
     }
 
+    /// Adds a key to a table of the configuration, which need not be there yet; gives the number of the key's line.
+    ///
+    /// # Panics
+    /// When the file can't be read or written.
+    pub fn configure_more(&self, table: &str, key: &str) -> usize {
+        let mut text = fs::read_to_string(self.config()).unwrap();
+        let head = format!("[{table}]\n");
+        let at = text.find(&head).unwrap_or_else(|| {
+            text.push_str(&format!("\n{head}"));
+            text.len() - head.len()
+        });
+        let at = at + head.len();
+        text.insert_str(at, &format!("{key}\n"));
+        self.configure(&text);
+        text[..at].lines().count() + 1
+    }
+
     /// Gives everything in it to a user.
     ///
     /// # Panics
@@ -112,6 +135,14 @@ pub fn free_address() -> SocketAddr {
     let start = u16::try_from(std::process::id() % 400).unwrap() * 30; // so that two test runs at once rarely meet
     let span = PORTS.end - PORTS.start;
     let candidates = (0..span).map(|_| PORTS.start + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % span);
-    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    candidates.map(address).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
+    let address = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    candidates.map(address).find(|address| is_free(*address).unwrap_or(false)).expect("a free port").into()
+}
+
+/// Binds without listening: a child that another story forks meanwhile has a copy of the socket for a moment, and of a listener's the
+/// port would be taken.
+fn is_free(address: SocketAddrV4) -> nix::Result<bool> {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, ReuseAddr, &true)?;
+    Ok(bind(socket.as_raw_fd(), &SockaddrIn::from(address)).is_ok())
 }

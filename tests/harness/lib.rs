@@ -35,7 +35,7 @@ pub use admin::Admin;
 pub use app::App;
 pub use https::{Answer, Failure, Https, Protocol};
 pub use load::{Load, Tally};
-pub use platform::{FORGIVING, Options, Platform};
+pub use platform::{FORGIVING, Options, Platform, UNHURRIED};
 pub use processes::{Process, Signal};
 pub use traces::Traces;
 

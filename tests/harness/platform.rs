@@ -26,6 +26,15 @@ use crate::{
 const BRISK: &str = "
 [supervisor]
 watchdog_ms = 30000
+start_timeout_ms = 120000
+stop_proxy_ms = 620000
+stop_procmgr_ms = 120000
+stop_other_ms = 120000
+stop_total_ms = 900000
+
+[proxy]
+tls_handshake_ms = 600000
+header_ms = 600000
 
 [procmgr]
 health_interval_ms = 400
@@ -37,6 +46,13 @@ backoff_max_ms = 400
 
 /// For stories that kill daemons more often than a platform should put up with.
 pub const FORGIVING: &str = "[supervisor]\nstable_ms = 1\nburst = 1000\n";
+
+/// For stories of what goes on while a generation drains: an end of what it has in hand ends that, and no limit.
+pub const UNHURRIED: &str = "[procmgr]\ndrain_ms = 600000\n[proxy]\ndrain_ms = 600000\n";
+
+/// For stories of why an app failed: it stays so, until somebody has read it.
+pub const AT_REST: &str =
+    "[procmgr]\nbackoff_first_ms = 600000\nbackoff_max_ms = 600000\nstable_ms = 3600000\n";
 
 /// Pushed apps run without a box where a story doesn't say otherwise, so that it sees the processes that they see themselves.
 const UNBOXED: &str = "

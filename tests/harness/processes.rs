@@ -122,6 +122,24 @@ pub fn field(pid: u32, name: &str) -> Option<String> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned()))
 }
 
+/// So many KiB of a process's memory, as a field of its status says it.
+///
+/// # Panics
+/// When it doesn't.
+#[must_use]
+pub fn kib(pid: u32, name: &str) -> usize {
+    let said = field(pid, name).unwrap_or_else(|| panic!("process {pid} says nothing of {name}"));
+    said.trim_end_matches(" kB").trim().parse().unwrap()
+}
+
+/// Has the peak of a process's memory (`VmHWM`) count from now on, and gives what it has now, in KiB. Who may not ask for that has
+/// the peak of its whole life.
+#[must_use]
+pub fn forget_peak(pid: u32) -> usize {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").ok();
+    kib(pid, "VmRSS")
+}
+
 /// The process's parent.
 #[must_use]
 pub fn parent(pid: u32) -> Option<u32> {

@@ -80,6 +80,27 @@ pub fn install(program: &Path, to: &Path) {
     }
 }
 
+/// Puts these bytes in place of a program, or where there was none, as an upgrade does: by rename. They are written aside, for the
+/// reason that [`install`] has.
+///
+/// # Panics
+/// When there is no space.
+pub fn put_program(to: &Path, content: &[u8]) {
+    let [aside, new] = ["content", "new"].map(|ending| to.with_extension(ending));
+    fs::write(&aside, content).unwrap();
+    install(&aside, &new);
+    fs::remove_file(aside).unwrap();
+    fs::rename(new, to).unwrap();
+}
+
+/// Puts another build of a program in its place, that does the same.
+///
+/// # Panics
+/// When there is no such program, or no space.
+pub fn rebuild(program: &Path) {
+    put_program(program, &[fs::read(program).unwrap(), b"another build".to_vec()].concat());
+}
+
 /// A copy of the programs that every user may run.
 ///
 /// # Panics

@@ -1,6 +1,6 @@
 //! The control groups of version 2 hold a box to its bounds, and say what it used.
 
-use nexushub_e2e::Platform;
+use nexushub_e2e::{Options, Platform, platform::AT_REST};
 use nexushub_proto::{
     procmgr::InstanceStatus,
     provider::{Driver, Limits},
@@ -10,7 +10,7 @@ use crate::fork_bomb;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_processes_and_processor_time_are_bounded_and_counted() {
-    let platform = Platform::start();
+    let platform = Platform::start_with(&Options::with(AT_REST));
     let limits = Limits { memory_bytes: 48 << 20, processes: 30, cpu_percent: 50, ..Limits::default() };
     let greedy = platform.run_boxed("greedy", Driver::Sandbox, limits).await;
     assert_eq!(greedy.driver, "sandbox");

@@ -1,6 +1,6 @@
 //! An app in a microVM works as everywhere, harms only itself, and outlives whatever manages it.
 
-use nexushub_e2e::{Options, Platform, Process, processes, workshop};
+use nexushub_e2e::{Options, Platform, Process, processes, until, workshop};
 use nexushub_proto::{
     procmgr::{InstanceStatus, endpoint::Kind, exit::How},
     provider::{Driver, Limits},
@@ -105,12 +105,15 @@ async fn what_an_app_in_a_microvm_prints_is_in_its_log_each_stream_apart() {
     for stream in ["out", "err"] {
         platform.https().get("shop", &format!("/api/print?text={stream}&count=500&stream={stream}")).await;
     }
-    let log = log_of(&platform, "shop");
+    let all: Vec<String> = (1..=500).map(|number| number.to_string()).collect();
     for stream in ["out", "err"] {
-        let found: Vec<&str> =
-            log.lines().filter_map(|line| line.split_once(&format!("{stream} ")).map(|(_, n)| n)).collect();
-        let all: Vec<String> = (1..=500).map(|number| number.to_string()).collect();
-        assert_eq!(found, all, "{log}");
+        // What an app has printed is on its way out of the machine for a while.
+        until(&format!("std{stream} is in the log, whole and in order"), || {
+            let log = log_of(&platform, "shop");
+            let numbers = log.lines().filter_map(|line| line.split_once(&format!("{stream} ")));
+            numbers.map(|(_, number)| number).eq(&all).then_some(())
+        })
+        .await;
     }
 }
 

@@ -40,7 +40,10 @@ use std::{
 };
 
 use nexushub_e2e::noise;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::{
+    signal::{SigSet, Signal},
+    socket::{Backlog, listen},
+};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tungstenite::{
@@ -51,6 +54,9 @@ use tungstenite::{
 
 /// Bytes written at once by who writes much.
 const FLOOD: usize = 256 * 1024;
+
+/// Connections that wait to be taken: a storm's, all at once. What found no room would be tried again a second later.
+const BACKLOG: i32 = 4096;
 
 /// How often each key was let go.
 #[derive(Default)]
@@ -397,6 +403,7 @@ fn main() -> io::Result<()> {
     }
     let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    listen(&listener, Backlog::new(BACKLOG)?)?; // anew: the library's own backlog is short
     println!("probe: listening on {port}");
     let probe = Arc::new(Probe { gates: Gates::default(), data });
     for stream in listener.incoming().flatten() {

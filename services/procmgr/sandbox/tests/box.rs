@@ -29,6 +29,12 @@ fn all() -> Vec<As> {
     if geteuid().is_root() { vec![As::Root, As::User] } else { vec![As::User] }
 }
 
+/// Copies a program by a process of its own: one that another test forks meanwhile would inherit a descriptor that writes the copy,
+/// which can't be run for as long as anybody has that.
+fn install(program: &Path, to: &Path) {
+    assert!(Command::new("install").args(["-m", "755"]).arg(program).arg(to).status().unwrap().success());
+}
+
 struct Bench {
     who: As,
     folder: tempfile::TempDir,
@@ -44,12 +50,12 @@ impl Bench {
         }
         fs::write(bench.path("state/secret"), "s3cret").unwrap();
         fs::write(bench.path("ca"), "the ca").unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_nexushub-sandbox"), bench.path("sandbox")).unwrap();
+        install(Path::new(env!("CARGO_BIN_EXE_nexushub-sandbox")), &bench.path("sandbox"));
         if who == As::User && geteuid().is_root() {
             chown(bench.path("data"), Some(1000), Some(1000)).unwrap();
         }
-        fs::write(bench.path("release/bin/app"), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(bench.path("release/bin/app"), Permissions::from_mode(0o755)).unwrap();
+        fs::write(bench.path("script"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        install(&bench.path("script"), &bench.path("release/bin/app"));
         bench
     }
 
