@@ -179,12 +179,16 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     assert!(run(&["push", &release, "--name", "shop"]).status.success());
     let waited = run(&["wait", "shop"]);
     assert!(waited.status.success() && said(&waited).contains("shop is healthy"), "{}", said(&waited));
-    let apps: Value = serde_json::from_slice(&run(&["apps", "-o", "json"]).stdout).unwrap();
-    let shop = apps["apps"].as_array().unwrap().iter().find(|app| app["app_id"] == "debug-shop").unwrap();
-    assert_eq!(
-        (&apps["version"], &shop["origin"], &shop["state"]),
-        (&1.into(), &"pushed".into(), &"running".into())
-    );
+    let listed = || {
+        let apps: Value = serde_json::from_slice(&run(&["apps", "-o", "json"]).stdout).unwrap();
+        assert_eq!(apps["version"], 1);
+        let all = apps["apps"].as_array().unwrap();
+        all.iter().find(|app| app["app_id"] == "debug-shop").unwrap().clone()
+    };
+    let shop = listed();
+    assert_eq!((&shop["origin"], &shop["state"]), (&"pushed".into(), &"running".into()));
+    let package = shop["release"].as_str().unwrap();
+    assert!(std::path::Path::new(package).join("bin/app").is_file(), "{package}");
     let table = said(&run(&["apps"]));
     assert!(table.contains("debug-shop") && table.contains("configured"), "{table}");
     let fixed = run(&["stop", "fixed"]);
@@ -204,6 +208,12 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     let gone = events.until(is("debug-shop", "gone"));
     assert_eq!((&gone["kind"], &gone["version"]), (&"app".into(), &1.into()));
     assert!(run(&["wait", "shop", "--for", "gone"]).status.success());
+    let stopped = listed();
+    assert_eq!(
+        (&stopped["origin"], &stopped["state"], &stopped["release"]),
+        (&"pushed".into(), &"stopped".into(), &package.into()),
+        "what does not run is there all the same"
+    );
     let late = run(&["wait", "shop", "--timeout", "0"]);
     assert_eq!(late.status.code(), Some(1), "{}", said(&late));
     assert!(said(&late).contains("there is no such app"), "{}", said(&late));

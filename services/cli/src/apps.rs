@@ -1,10 +1,12 @@
-//! `nexushub apps`: the apps alone, with where each came from, which package it runs and what it uses.
+//! `nexushub apps`: the apps alone, with where each came from, which package it runs and what it uses; those that were pushed also
+//! while they don't run.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
 use clap::Args;
 use nexushub_launch::clock;
 use nexushub_proto::{
+    debugapi::Application,
     procmgr::{InstanceStatus, Usage},
     provider::{Instance, Origin},
 };
@@ -15,10 +17,13 @@ use crate::{
     failure::{Failure, OK},
     instances, out,
     place::Place,
-    plan,
+    plan, pushed,
     status::urls,
     table::{ago, bytes, one_line, render},
 };
+
+/// Characters of a release's name that people see: enough to say which one is meant.
+const NAME: usize = 12;
 
 #[derive(Debug, Args)]
 pub(crate) struct Apps {
@@ -41,14 +46,17 @@ struct App {
     display_name: String,
     host_name: String,
     url: String,
-    state: &'static str,
+    /// As procmgr has it; of what was pushed and does not run: pending, installed, stopped or failed.
+    state: String,
     /// Why it does not run, or what is odd about it; may be empty.
     reason: String,
     /// pushed, configured or admin: who asks for it; empty = nobody (any more).
     origin: &'static str,
     driver: String,
-    /// The folder of its package.
+    /// The folder of its package: of what it runs, or would.
     release: String,
+    /// What the package's manifest says; may be empty.
+    package_version: String,
     generation: u64,
     since_unix_ms: i64,
     paused: bool,
@@ -62,7 +70,8 @@ pub(crate) async fn run(place: &Place, args: &Apps) -> Result<u8, Failure> {
     let now = clock::unix_ms(SystemTime::now());
     let live = instances::list(place).await?;
     let asked = plan::list(place).await?;
-    let report = Report { version: 1, apps: told(&live, &asked.instances, urls(place), now) };
+    let known = Known { live: &live, asked: &asked.instances, pushed: &pushed::list(place).await? };
+    let report = Report { version: 1, apps: known.told(place, now) };
     match args.output {
         Output::Json => out::say(&serde_json::to_string_pretty(&report).unwrap_or_default())?,
         Output::Table if report.apps.is_empty() => {
@@ -83,42 +92,98 @@ pub(crate) fn origin(asked: Origin) -> &'static str {
     }
 }
 
-fn told(live: &[InstanceStatus], asked: &[Instance], url: impl Fn(&str) -> String, now: i64) -> Vec<App> {
-    let asked: BTreeMap<&str, Origin> = asked.iter().map(|one| (one.id.as_str(), one.origin())).collect();
-    let figure = |status: &InstanceStatus, of: fn(&Usage) -> u64| {
-        status.usage.as_ref().map(of).filter(|figure| *figure > 0)
-    };
-    let app = |status: &InstanceStatus| App {
-        id: status.id.clone(),
-        app_id: status.app_id.clone(),
-        display_name: status.display_name.clone(),
-        host_name: status.host_name.clone(),
-        url: url(&status.host_name),
-        state: instances::state(status),
-        reason: instances::why(status, now),
-        origin: asked.get(status.id.as_str()).map_or("", |asked| origin(*asked)),
-        driver: status.driver.clone(),
-        release: status.release.clone(),
-        generation: status.generation,
-        since_unix_ms: status.since_unix_ms,
-        paused: status.pause.is_some(),
-        memory_bytes: figure(status, |usage| usage.memory_bytes),
-        data_bytes: figure(status, |usage| usage.data_bytes),
-    };
-    live.iter().map(app).collect()
+/// What the daemons say.
+struct Known<'a> {
+    live: &'a [InstanceStatus],
+    asked: &'a [Instance],
+    pushed: &'a [Application],
+}
+
+impl Known<'_> {
+    /// What there is of procmgr's first, then what was pushed and is not there.
+    fn told(&self, place: &Place, now: i64) -> Vec<App> {
+        let url = urls(place);
+        let lives = |app: &&Application| self.live.iter().any(|status| status.id == app.id);
+        let down = self.pushed.iter().filter(|app| !lives(app)).map(|app| self.down(app, place));
+        let apps = self.live.iter().map(|status| self.up(status, now)).chain(down);
+        apps.map(|app| App { url: url(&app.host_name), ..app }).collect()
+    }
+
+    fn up(&self, status: &InstanceStatus, now: i64) -> App {
+        let figure = |of: fn(&Usage) -> u64| status.usage.as_ref().map(of).filter(|figure| *figure > 0);
+        let runs = |app: &&Application| app.id == status.id && app.release == status.release;
+        App {
+            id: status.id.clone(),
+            app_id: status.app_id.clone(),
+            display_name: status.display_name.clone(),
+            host_name: status.host_name.clone(),
+            url: String::new(),
+            state: instances::state(status).to_owned(),
+            reason: instances::why(status, now),
+            origin: self.origin(&status.id).unwrap_or_default(),
+            driver: status.driver.clone(),
+            release: status.release.clone(),
+            package_version: self
+                .pushed
+                .iter()
+                .find(runs)
+                .map_or_else(String::new, |app| app.version.clone()),
+            generation: status.generation,
+            since_unix_ms: status.since_unix_ms,
+            paused: status.pause.is_some(),
+            memory_bytes: figure(|usage| usage.memory_bytes),
+            data_bytes: figure(|usage| usage.data_bytes),
+        }
+    }
+
+    fn down(&self, app: &Application, place: &Place) -> App {
+        let reason = match app.status.as_str() {
+            "stopped" => format!("{} has it run again", place.command(&format!("start {}", app.id))),
+            _ => String::new(),
+        };
+        App {
+            id: app.id.clone(),
+            app_id: app.app_id.clone(),
+            display_name: app.display_name.clone(),
+            host_name: app.host_name.clone(),
+            state: app.status.clone(),
+            reason,
+            origin: self.origin(&app.id).unwrap_or("pushed"),
+            release: app.release.clone(),
+            package_version: app.version.clone(),
+            ..App::default()
+        }
+    }
+
+    /// Who asks for it; none = nobody.
+    fn origin(&self, id: &str) -> Option<&'static str> {
+        self.asked.iter().find(|asked| asked.id == id).map(|asked| origin(asked.origin()))
+    }
+}
+
+/// Which package it is, for people: its version, if it has one, and the beginning of its folder's name, which `nexushub releases` has
+/// in full.
+fn package(app: &App) -> String {
+    let name: String = app.release.rsplit('/').next().unwrap_or_default().chars().take(NAME).collect();
+    match (app.package_version.as_str(), name.as_str()) {
+        ("", "") => "-".to_owned(),
+        ("", name) => one_line(name),
+        (version, name) => one_line(&format!("{version} ({name})")),
+    }
 }
 
 fn people(report: &Report, now: i64) -> String {
     let row = |app: &App| {
-        let state = if app.paused { format!("{}, paused", app.state) } else { app.state.to_owned() };
+        let state = if app.paused { format!("{}, paused", app.state) } else { app.state.clone() };
         let name = if app.app_id.is_empty() { &app.id } else { &app.app_id };
         let since = ago(app.since_unix_ms, now);
         let memory = app.memory_bytes.map_or_else(|| "-".to_owned(), bytes);
         let said = if app.reason.is_empty() { &app.url } else { &app.reason };
-        [one_line(name), state, app.origin.to_owned(), app.driver.clone(), since, memory, one_line(said)]
+        let (name, package) = (one_line(name), package(app));
+        [name, state, app.origin.to_owned(), package, app.driver.clone(), since, memory, one_line(said)]
     };
     let rows: Vec<_> = report.apps.iter().map(row).collect();
-    render(["APP", "STATE", "FROM", "DRIVER", "SINCE", "MEMORY", "URL OR REASON"], &rows)
+    render(["APP", "STATE", "FROM", "RELEASE", "DRIVER", "SINCE", "MEMORY", "URL OR REASON"], &rows)
 }
 
 #[cfg(test)]
@@ -126,8 +191,13 @@ mod tests {
     use super::*;
     use nexushub_proto::procmgr::{Pause, State};
 
+    fn place() -> Place {
+        let global = crate::args::Global { home: Some("/h".into()), config: None };
+        Place::find(&global).expect("a folder that is named is the place")
+    }
+
     #[test]
-    fn people_see_where_an_app_came_from_and_what_it_uses() {
+    fn people_see_where_an_app_came_from_which_package_it_is_and_what_it_uses() {
         let usage = Usage { memory_bytes: 5 << 20, ..Usage::default() };
         let shop = InstanceStatus {
             id: "1".into(),
@@ -138,6 +208,7 @@ mod tests {
             since_unix_ms: 4000,
             usage: Some(usage),
             pause: Some(Pause::default()),
+            release: "/s/releases/0123456789abcdef-2".into(),
             ..Default::default()
         };
         let lost = InstanceStatus {
@@ -147,11 +218,38 @@ mod tests {
             ..Default::default()
         };
         let asked = Instance { id: "1".into(), origin: Origin::Debug.into(), ..Default::default() };
-        let apps = told(&[shop, lost], &[asked], |host| format!("https://{host}.x/"), 9000);
+        let pushed = Application { id: "1".into(), release: shop.release.clone(), ..Default::default() };
+        let pushed = Application { version: "1.4\n".into(), ..pushed };
+        let known = Known { live: &[shop, lost], asked: &[asked], pushed: &[pushed] };
+        let apps = known.told(&place(), 9000);
         let expected = "\
-APP         STATE            FROM    DRIVER   SINCE  MEMORY   URL OR REASON
-debug-shop  running, paused  pushed  sandbox  5s     5.0 MiB  https://shop.x/
-lost        failed                                   -        a [2Jb";
+APP         STATE            FROM    RELEASE              DRIVER   SINCE  MEMORY   URL OR REASON
+debug-shop  running, paused  pushed  1.4  (0123456789ab)  sandbox  5s     5.0 MiB  https://shop.yesterday.localhost:8443/
+lost        failed                   -                                    -        a [2Jb";
         assert_eq!(people(&Report { version: 1, apps }, 9000), expected);
+    }
+
+    #[test]
+    fn what_was_pushed_is_there_also_while_it_does_not_run() {
+        let app = |id: &str, status: &str| Application {
+            id: id.into(),
+            app_id: format!("debug-{id}"),
+            status: status.into(),
+            release: format!("/s/{id}/ab-1"),
+            ..Default::default()
+        };
+        let runs = InstanceStatus { id: "up".into(), release: "/s/up/cd-2".into(), ..Default::default() };
+        let mut newer = app("up", "pending");
+        newer.version = "2".into();
+        let pushed = [newer, app("down", "stopped"), app("new", "pending")];
+        let apps = Known { live: &[runs], asked: &[], pushed: &pushed }.told(&place(), 0);
+        let told: Vec<_> = apps.iter().map(|app| (app.id.as_str(), app.state.as_str(), app.origin)).collect();
+        assert_eq!(
+            told,
+            [("up", "unknown", ""), ("down", "stopped", "pushed"), ("new", "pending", "pushed")]
+        );
+        assert_eq!(apps[0].package_version, "", "it runs another release than that of this version");
+        assert_eq!((package(&apps[0]).as_str(), package(&apps[1]).as_str()), ("cd-2", "ab-1"));
+        assert_eq!(apps[1].reason, "nexushub start down --home /h has it run again");
     }
 }

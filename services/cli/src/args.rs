@@ -79,6 +79,11 @@ pub(crate) enum Command {
     /// Show what runs, and why what does not run does not
     Status(Status),
     /// Show the apps: state, where each came from, its package, memory, address
+    ///
+    /// Those that were pushed are there also while they are stopped. As JSON it is an object with `version` and `apps`, each with
+    /// id, app_id, display_name, host_name, url, state, reason (may be empty), origin (pushed, configured, admin; empty = nobody
+    /// asks for it), driver, release (the package's folder), package_version (what its manifest says), generation,
+    /// since_unix_ms, paused, and memory_bytes and data_bytes (null where nothing counts them).
     Apps(Apps),
     /// Examine what this machine can do for apps, and say what to do where it can't
     ///

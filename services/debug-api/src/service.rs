@@ -7,7 +7,7 @@ use nexushub_proto::debugapi::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::applications::Hub;
+use crate::{applications::Hub, record::Release};
 
 /// `nexushub.debugapi.v1.DebugApiService`.
 pub(crate) struct Service(pub(crate) Arc<Hub>);
@@ -20,7 +20,11 @@ impl DebugApiService for Service {
     ) -> Result<Response<ListApplicationsResponse>, Status> {
         let application = |app: &Arc<crate::applications::App>| {
             let (record, standing) = (app.record(), self.0.standing(app));
+            let release = record.release.filter(|_| record.promotion.is_none());
+            let path = |release: &Release| self.0.folders.release(&record.id, &release.name);
             Application {
+                release: release.as_ref().map(|one| path(one).display().to_string()).unwrap_or_default(),
+                version: release.and_then(|release| release.manifest.version).unwrap_or_default(),
                 id: record.id,
                 app_id: record.description.app_id.to_string(),
                 display_name: record.description.display_name,
