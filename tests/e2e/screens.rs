@@ -24,6 +24,23 @@ async fn top_shows_daemons_apps_requests_and_a_log_and_leaves_the_terminal_as_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn top_hears_keys_while_a_daemon_hangs_and_says_how_old_its_news_are() {
+    let platform = Platform::start();
+    platform.run_app(&App::named("shop")).await;
+    let mut terminal = Terminal::start(platform.home.path(), platform.home.path(), &["top", "--logs"]);
+    terminal.shows("probe: listening");
+    let procmgr = platform.daemon("procmgr").await;
+    procmgr.signal(Signal::STOP);
+    terminal.shows("apps as of");
+    terminal.press("/shop");
+    terminal.shows("/shop_");
+    terminal.press("\rq");
+    terminal.leaves_its_screen();
+    assert_eq!(terminal.end().code(), Some(0));
+    procmgr.signal(Signal::CONT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn top_that_is_told_to_end_leaves_the_terminal_as_it_was_too() {
     let platform = Platform::start();
     let mut terminal = Terminal::start(platform.home.path(), platform.home.path(), &["top"]);

@@ -1,6 +1,7 @@
-//! `nexushub top`: daemons, apps and what goes on at them, on a screen that follows. It asks once a second and writes what changed;
-//! however it ends, the terminal is as it was.
+//! `nexushub top`: daemons, apps and what goes on at them, on a screen that follows. Daemons are asked once a second, beside the keys
+//! (`asking.rs`), and what changed is written; however it ends, the terminal is as it was.
 
+mod asking;
 mod screen;
 mod state;
 mod traffic;
@@ -9,7 +10,7 @@ use std::{
     fs,
     io::{IsTerminal, stdin, stdout},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use clap::Args;
@@ -25,21 +26,17 @@ use tokio::{
 };
 
 use self::{
+    asking::{ASK_EVERY, Asking, Heard, News},
     state::{App, Daemon, Effect, State},
     traffic::Traffic,
 };
 use crate::{
     board::Board,
     failure::{Failure, OK},
-    instances, logs, metrics, out,
+    instances, out,
     place::Place,
     table::{ago, one_line},
 };
-
-/// How often everything is asked.
-const ASK_EVERY: Duration = Duration::from_secs(1);
-/// Lines of a log that are asked for.
-const LINES: u32 = 100;
 
 #[derive(Debug, Args)]
 pub(crate) struct Top {
@@ -99,31 +96,74 @@ async fn follow(place: &Place, state: &mut State, screen: &mut Screen) -> Result
     let mut signals =
         [listen(SignalKind::terminate())?, listen(SignalKind::hangup())?, listen(SignalKind::interrupt())?];
     let [terminate, hangup, interrupt] = &mut signals;
-    let (mut events, mut ticks, mut traffic) =
-        (events(), tokio::time::interval(ASK_EVERY), Traffic::default());
+    let (mut events, mut ticks) = (events(), tokio::time::interval(ASK_EVERY));
+    let (mut asking, mut known) = (Asking::begin(place), Known::new(Instant::now()));
+    state.title = place.to_string();
     loop {
         let effect = tokio::select! {
             _ = terminate.recv() => Effect::Quit,
             _ = hangup.recv() => Effect::Quit,
             _ = interrupt.recv() => Effect::Quit,
-            _ = ticks.tick() => {
-                gather(place, state, &mut traffic).await;
-                Effect::Ask
-            }
             event = events.recv() => match event {
                 Some(Event::Key(key)) if key.kind == KeyEventKind::Press => state.key(key),
                 Some(Event::Resize(..)) => Effect::Draw,
                 Some(_) => Effect::Nothing,
                 None => Effect::Quit,
             },
+            heard = asking.heard() => {
+                known.take(Instant::now(), heard);
+                Effect::Draw
+            }
+            _ = ticks.tick() => Effect::Draw,
         };
         match effect {
             Effect::Quit => return Ok(()),
             Effect::Nothing => continue,
-            Effect::Ask => ask_log(place, state).await,
             Effect::Draw => {}
         }
+        known.show(state, &Board::read(&place.run).unwrap_or_default(), Instant::now());
+        asking.log_of(state.chosen().filter(|_| state.logs).map(|app| app.id.as_str()));
         screen.draw(state)?;
+    }
+}
+
+/// What was heard so far.
+struct Known {
+    traffic: Traffic,
+    counted: News<()>,
+    apps: News<Vec<InstanceStatus>>,
+    /// Whose log, and its end.
+    log: (String, Vec<String>),
+}
+
+impl Known {
+    fn new(now: Instant) -> Self {
+        let (counted, apps) = (News::none("proxy", "requests", now), News::none("procmgr", "apps", now));
+        Self { traffic: Traffic::default(), counted, apps, log: Default::default() }
+    }
+
+    fn take(&mut self, now: Instant, heard: Heard) {
+        match heard {
+            Heard::Metrics(said) => {
+                let counted = said.map(|text| self.traffic.add(now, &text));
+                self.counted.take(now, counted);
+            }
+            Heard::Apps(said) => self.apps.take(now, said),
+            Heard::Log(id, lines) => self.log = (id, lines),
+        }
+    }
+
+    /// Has it shown, with what the supervisor says; and says what of it is old.
+    fn show(&self, state: &mut State, board: &Board, now: Instant) {
+        let clock = clock::unix_ms(SystemTime::now());
+        state.apps = self.apps.last.iter().map(|one| app(one, &self.traffic, clock)).collect();
+        state.daemons = board.daemons.iter().map(|one| daemon(one, clock)).collect();
+        let trouble: Vec<String> =
+            [self.counted.trouble(now), self.apps.trouble(now)].into_iter().flatten().collect();
+        state.trouble = trouble.join("; ");
+        let (of, lines) = &self.log;
+        let is_of = state.chosen().is_some_and(|app| app.id == *of);
+        state.lines = if is_of { lines.clone() } else { Vec::new() };
     }
 }
 
@@ -132,23 +172,6 @@ fn events() -> UnboundedReceiver<Event> {
     let (sender, receiver) = unbounded_channel();
     thread::spawn(move || while event::read().is_ok_and(|event| sender.send(event).is_ok()) {});
     receiver
-}
-
-/// Asks everybody; who can't be asked is said.
-async fn gather(place: &Place, state: &mut State, traffic: &mut Traffic) {
-    let now = clock::unix_ms(SystemTime::now());
-    let mut trouble = Vec::new();
-    match metrics::text(place).await {
-        Ok(text) => traffic.add(Instant::now(), &text),
-        Err(failure) => trouble.push(failure.message),
-    }
-    match instances::list(place).await {
-        Ok(list) => state.apps = list.iter().map(|one| app(one, traffic, now)).collect(),
-        Err(failure) => trouble.push(failure.message),
-    }
-    let board = Board::read(&place.run).unwrap_or_default();
-    state.daemons = board.daemons.iter().map(|one| daemon(one, now)).collect();
-    (state.title, state.trouble) = (place.to_string(), trouble.join("; "));
 }
 
 fn app(one: &InstanceStatus, traffic: &Traffic, now: i64) -> App {
@@ -186,18 +209,6 @@ fn resident(pid: u32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// The end of the chosen app's log, where it is to be seen.
-async fn ask_log(place: &Place, state: &mut State) {
-    if !state.logs {
-        return;
-    }
-    let Some(id) = state.chosen().map(|app| app.id.clone()) else {
-        state.lines.clear();
-        return;
-    };
-    state.lines = logs::last_lines(place, &id, LINES).await;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +217,23 @@ mod tests {
     fn memory_is_told_of_processes_that_are_there() {
         assert!(resident(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
         assert_eq!(resident(u32::MAX), None);
+    }
+
+    #[test]
+    fn what_was_heard_stays_on_the_screen_and_a_log_is_only_that_of_the_chosen_app() {
+        let begin = Instant::now();
+        let (mut known, mut state) = (Known::new(begin), State::default());
+        let one = |id: &str| InstanceStatus { id: id.into(), ..Default::default() };
+        known.take(begin, Heard::Apps(Ok(vec![one("a"), one("b")])));
+        known.take(begin, Heard::Log("a".into(), vec!["line".into()]));
+        let later = begin + std::time::Duration::from_secs(9);
+        known.take(later, Heard::Metrics(Ok(String::new())));
+        known.show(&mut state, &Board::default(), later);
+        assert_eq!((state.apps.len(), state.lines.as_slice()), (2, &["line".to_owned()][..]));
+        assert_eq!(state.trouble, "apps as of 9 s ago: procmgr does not answer");
+        state.chosen = Some("b".into());
+        known.show(&mut state, &Board::default(), later);
+        assert!(state.lines.is_empty());
     }
 
     #[test]

@@ -61,8 +61,6 @@ pub(crate) enum Effect {
     Quit,
     /// The screen is drawn anew.
     Draw,
-    /// Another log is asked for.
-    Ask,
     Nothing,
 }
 
@@ -108,11 +106,11 @@ impl State {
             }
             KeyCode::Esc => {
                 self.filter.clear();
-                Effect::Ask
+                Effect::Draw
             }
             KeyCode::Char('l') => {
                 self.logs = !self.logs;
-                Effect::Ask
+                Effect::Draw
             }
             _ => Effect::Nothing,
         }
@@ -126,7 +124,7 @@ impl State {
             KeyCode::Char(c) if self.filter.len() < FILTER_MAX => self.filter.push(c),
             _ => return Effect::Nothing,
         }
-        Effect::Ask
+        Effect::Draw
     }
 
     fn move_by(&mut self, step: isize) -> Effect {
@@ -134,7 +132,7 @@ impl State {
         let Some(at) = self.at() else { return Effect::Nothing };
         let to = at.saturating_add_signed(step).min(shown.len() - 1);
         self.chosen = Some(shown[to].id.clone());
-        Effect::Ask
+        Effect::Draw
     }
 }
 
@@ -159,7 +157,7 @@ mod tests {
     fn arrows_choose_and_what_is_chosen_stays_so_while_others_come_and_go() {
         let mut state = state(&["a", "b", "c"]);
         assert_eq!(chosen(&state), "a");
-        assert_eq!(press(&mut state, KeyCode::Down), Effect::Ask);
+        assert_eq!(press(&mut state, KeyCode::Down), Effect::Draw);
         assert_eq!(chosen(&state), "b");
         state.apps.remove(0);
         assert_eq!((chosen(&state), state.at()), ("b", Some(0)));
@@ -201,7 +199,7 @@ mod tests {
         let mut state = state(&["a"]);
         assert_eq!(press(&mut state, KeyCode::Char('q')), Effect::Quit);
         assert_eq!(state.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), Effect::Quit);
-        assert!(press(&mut state, KeyCode::Char('l')) == Effect::Ask && state.logs);
+        assert!(press(&mut state, KeyCode::Char('l')) == Effect::Draw && state.logs);
         assert_eq!(press(&mut state, KeyCode::Char('x')), Effect::Nothing);
     }
 }
