@@ -26,6 +26,7 @@ use crate::{
     live::Live,
     names::Asked,
     peers::Peers,
+    places::Places,
     platform::history::Histories,
     platform::house::House,
     record::{Record, Wanted},
@@ -211,7 +212,8 @@ pub(crate) struct Hub {
     pub(crate) disk: Gauge,
     pub(crate) shutdown: Shutdown,
     pub(crate) uploads: Arc<Semaphore>,
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) log_streams: Places,
+    pub(crate) status_streams: Places,
     /// A record did.
     pub(crate) changed: watch::Sender<()>,
     /// Something may expire earlier than thought.
@@ -244,7 +246,8 @@ impl Hub {
     pub(crate) fn new(parts: Parts, apps: Vec<Arc<App>>) -> Arc<Self> {
         Arc::new(Self {
             uploads: Arc::new(Semaphore::new(parts.config.max_uploads)),
-            streams: Arc::new(Semaphore::new(parts.config.max_log_streams)),
+            log_streams: Places::new("logs", parts.config.max_log_streams),
+            status_streams: Places::new("statuses", parts.config.max_status_streams),
             changed: watch::Sender::new(()),
             expiry: Notify::new(),
             sweep: Notify::new(),

@@ -62,7 +62,7 @@ pub(crate) async fn answer(
 }
 
 fn stream(hub: Arc<Hub>, app: Arc<App>) -> Result<Response, ApiError> {
-    let place = logs::place(&hub)?;
+    let place = hub.status_streams.take()?;
     let (outlet, body) = Outlet::open();
     tokio::spawn(async move {
         let _place = place;

@@ -77,8 +77,10 @@ pub struct Config {
     pub expiry_s: u64,
     /// So long before it that is announced; 0 = not at all.
     pub expiry_warning_s: u64,
-    /// Streams of logs and of statuses at the same time.
+    /// Streams of logs at the same time.
     pub max_log_streams: usize,
+    /// Streams of statuses at the same time.
+    pub max_status_streams: usize,
     /// Log lines that a new stream starts with.
     pub log_history: u32,
     /// A longer log line is cut into pieces.
@@ -125,6 +127,7 @@ impl Default for Config {
             expiry_s: 3_600,
             expiry_warning_s: 300,
             max_log_streams: 64,
+            max_status_streams: 64,
             log_history: 50,
             max_log_line_bytes: 256 << 10,
             keepalive_ms: 30_000,
@@ -232,6 +235,7 @@ impl Config {
             ("max_app_tmp_bytes", self.max_app_tmp_bytes),
             ("keep_releases", self.keep_releases as u64),
             ("max_log_streams", self.max_log_streams as u64),
+            ("max_status_streams", self.max_status_streams as u64),
             ("max_log_line_bytes", self.max_log_line_bytes as u64),
             ("keepalive_ms", self.keepalive_ms),
             ("max_connections", self.max_connections as u64),
@@ -277,6 +281,7 @@ mod tests {
             Config { keep_releases: 0, ..Config::default() },
             Config { keep_releases: 101, ..Config::default() },
             Config { max_app_memory_bytes: 0, ..Config::default() },
+            Config { max_status_streams: 0, ..Config::default() },
         ] {
             assert!(config.judge().is_err());
         }

@@ -112,8 +112,8 @@ pub(crate) enum ApiError {
     NotRunning,
     #[error("Application not found in process manager")]
     NoLog,
-    #[error("Too many streams of logs and statuses: the limit is {0}")]
-    TooManyStreams(usize),
+    #[error("Too many streams of {of}: the limit is {limit}")]
+    TooManyStreams { of: &'static str, limit: usize },
     #[error("Too many log streams: {0}")]
     Crowded(String),
     #[error("Invalid parameter {0}")]
@@ -219,7 +219,7 @@ impl ApiError {
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) | Self::TooManyTransfers { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Login(_) | Self::AdminAway(_) | Self::TooManyStreams(_) | Self::Crowded(_) => {
+            Self::Login(_) | Self::AdminAway(_) | Self::TooManyStreams { .. } | Self::Crowded(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Chunk(_) | Self::Preparation(_) | Self::Installation(_) | Self::Storage(_) => {

@@ -44,6 +44,7 @@ mod manifest;
 mod names;
 mod outlet;
 mod peers;
+mod places;
 mod platform;
 mod promotion;
 mod receive;

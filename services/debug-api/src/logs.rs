@@ -23,10 +23,7 @@ use nexushub_chassis::{
     retry::Retry,
 };
 use nexushub_proto::procmgr::ReadLogResponse;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Interval, MissedTickBehavior, timeout},
-};
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -40,6 +37,7 @@ use crate::{
     error::ApiError,
     outlet::{Hangup, Outlet},
     peers::Flow,
+    places::Place,
     record::{Wanted, now_ms},
 };
 
@@ -77,7 +75,7 @@ pub(crate) async fn stream(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let wish = Wish::read(uri, headers, hub.config.log_history, now_ms())?;
-    let place = place(&hub)?;
+    let place = hub.log_streams.take()?;
     app.touch();
     let wanted = app.state().record.wanted;
     if wanted == Wanted::Nothing {
@@ -101,7 +99,7 @@ pub(crate) async fn stream(
 
 /// Opens the stream of any instance, for the platform's own page.
 pub(crate) async fn of_instance(hub: Arc<Hub>, id: String, wish: Wish) -> Result<Response, ApiError> {
-    let place = place(&hub)?;
+    let place = hub.log_streams.take()?;
     let subject = Subject { id, gone: CancellationToken::new(), reader: None };
     let mut tail = Tail::new(hub, subject, wish);
     let first = tail.begin().await?;
@@ -111,13 +109,7 @@ pub(crate) async fn of_instance(hub: Arc<Hub>, id: String, wish: Wish) -> Result
     Ok(start(tail, first, place))
 }
 
-/// A place among the streams, of which there is a bound.
-pub(crate) fn place(hub: &Hub) -> Result<OwnedSemaphorePermit, ApiError> {
-    let limit = hub.config.max_log_streams;
-    Arc::clone(&hub.streams).try_acquire_owned().map_err(|_| ApiError::TooManyStreams(limit))
-}
-
-fn start(tail: Tail, first: Opened, place: OwnedSemaphorePermit) -> Response {
+fn start(tail: Tail, first: Opened, place: Place) -> Response {
     let media = tail.wish.form.media();
     let (outlet, body) = Outlet::open();
     tokio::spawn(async move {

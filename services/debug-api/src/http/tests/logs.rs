@@ -77,7 +77,8 @@ async fn a_log_stream_is_resumed_by_its_last_event_and_waits_for_an_app_that_has
         gap[1]
     );
     let (one, two) = (logs(&world, &id, None).await, logs(&world, &id, None).await);
-    assert_eq!(logs(&world, &id, None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let full = refused(StatusCode::SERVICE_UNAVAILABLE, "Too many streams of logs: the limit is 2");
+    assert_eq!(read(logs(&world, &id, None).await).await, full);
     drop((one, two));
     world.fakes.log.lock().unwrap().clear();
     world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
@@ -323,7 +324,7 @@ async fn a_status_stream_tells_every_change_lives_and_ends_with_a_word() {
 
 #[tokio::test(start_paused = true)]
 async fn the_contracts_status_has_no_more_than_its_fields_unless_more_is_asked_for() {
-    let world = World::new(Config { max_log_streams: 1, ..Config::default() });
+    let world = World::new(Config { max_status_streams: 1, ..Config::default() });
     let id = world.create("a", "a").await;
     world.push(&id, &package("v1")).await;
     let path = format!("/debug/application/{id}/status");
@@ -333,5 +334,11 @@ async fn the_contracts_status_has_no_more_than_its_fields_unless_more_is_asked_f
     assert!(more["details"]["history"].is_array() && more["status"] == plain["status"]);
     let _one = Statuses::open(&world, &id).await;
     let second = world.ask("GET", &path, &[("accept", "text/event-stream")], "").await;
-    assert_eq!(second.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        (second.status, second.text.as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "Too many streams of statuses: the limit is 1\n")
+    );
+    world.fakes.logged(1, 1);
+    let logs: Vec<_> = [logs(&world, &id, None).await, logs(&world, &id, None).await].into();
+    assert!(logs.iter().all(|log| log.status() == OK), "logs have places of their own");
 }
