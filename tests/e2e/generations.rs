@@ -7,7 +7,7 @@ use nexushub_e2e::{HANG, Platform, accounts::Accounts};
 use tokio::process::Command;
 
 /// Any port for a front-end server: the one of the story is whichever is free.
-const FRONT_ENDS: &str = "[debug-api]\ndriver = \"process\"\nstatic_port_last = 65535\n";
+const FRONT_ENDS: &str = "[debug-api]\ndriver = \"process\"\nstatic_ports = [\"1024-65535\"]\n";
 
 /// Runs a client to its end.
 async fn run(platform: &Platform, generation: &str, password: &str) {

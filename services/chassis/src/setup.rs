@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +11,7 @@ use nexushub_launch::{
     config::{Config, Platform},
     handoff::Handoff,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 /// Everything that is known before the daemon starts. Paths are absolute.
 #[derive(Debug, Clone)]
@@ -25,6 +26,27 @@ pub struct Setup<C> {
     pub run: PathBuf,
     /// `$STATE`: what survives a reboot.
     pub state: PathBuf,
+    file: Config,
+}
+
+/// Which ports apps are given: what of `[procmgr]` others must know, so that they keep off them. That table is procmgr's to judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AppPorts {
+    port_first: u16,
+    port_last: u16,
+}
+
+impl Default for AppPorts {
+    fn default() -> Self {
+        Self { port_first: 10_000, port_last: 19_999 }
+    }
+}
+
+impl From<AppPorts> for RangeInclusive<u16> {
+    fn from(ports: AppPorts) -> Self {
+        ports.port_first..=ports.port_last
+    }
 }
 
 impl<C: DeserializeOwned + Default> Setup<C> {
@@ -36,7 +58,8 @@ impl<C: DeserializeOwned + Default> Setup<C> {
         let (run, state) = config.folders(handoff)?;
         let mut platform = config.platform()?;
         platform.listen = handoff.listen.unwrap_or(platform.listen);
-        Ok(Self { config: config.section(daemon)?, platform, root: config.root.clone(), run, state })
+        let (table, root, file) = (config.section(daemon)?, config.root.clone(), config.clone());
+        Ok(Self { config: table, platform, root, run, state, file })
     }
 }
 
@@ -45,6 +68,14 @@ impl<C> Setup<C> {
     #[must_use]
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.root.join(path)
+    }
+
+    /// Which ports apps are given.
+    ///
+    /// # Errors
+    /// Ports that are none.
+    pub fn app_ports(&self) -> Result<AppPorts, Fault> {
+        Ok(self.file.section("procmgr")?)
     }
 
     /// The full name and port under which people reach a host name: `hello.yesterday.localhost:8443`.

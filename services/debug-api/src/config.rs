@@ -6,7 +6,7 @@ use nexushub_chassis::Fault;
 use nexushub_proto::provider::{Driver, Egress};
 use serde::Deserialize;
 
-use crate::{manifest::Grants, unpack};
+use crate::{front_end::Ports, manifest::Grants, unpack};
 
 /// A year: what an upload's life may be at most.
 const MAX_LIFE_S: u64 = 366 * 86_400;
@@ -23,10 +23,8 @@ pub struct Config {
     pub egress: String,
     /// Relative host names that no debug app may claim.
     pub reserved_hosts: Vec<String>,
-    /// First port at which a front-end server of a developer's may be forwarded to.
-    pub static_port_first: u16,
-    /// Last such port.
-    pub static_port_last: u16,
+    /// Ports, and ranges of them, at which a front-end server of a developer's may be forwarded to.
+    pub static_ports: Vec<String>,
     /// Applications at the same time.
     pub max_applications: usize,
     /// A whole package.
@@ -99,8 +97,9 @@ impl Default for Config {
             driver: "auto".to_owned(),
             egress: "none".to_owned(),
             reserved_hosts: ["login", "admin", "internal", "localhost"].map(str::to_owned).to_vec(),
-            static_port_first: 1024,
-            static_port_last: 9999,
+            static_ports: ["3000-3099", "4173", "4200-4209", "4321", "5173-5199", "8000-8009", "8080-8085"]
+                .map(str::to_owned)
+                .to_vec(),
             max_applications: 64,
             max_package_bytes: 512 << 20,
             max_chunk_bytes: 32 << 20,
@@ -158,6 +157,14 @@ impl Config {
         }
     }
 
+    /// Where front-end servers may be.
+    pub(crate) fn static_ports(&self) -> Result<Ports, Fault> {
+        Ports::parse(&self.static_ports).map_err(|none| {
+            let hint = "say ports and ranges of them, such as \"3000\" and \"5173-5199\"";
+            wrong("static_ports", format!("`{none}` is no port and no range of them"), hint)
+        })
+    }
+
     /// What packages are held to.
     pub(crate) fn rules(&self) -> unpack::Rules {
         let limits = unpack::Limits {
@@ -196,23 +203,15 @@ impl Config {
 
     /// Whether the table makes sense; what `--check` says about it.
     pub(crate) fn judge(&self) -> Result<(), Fault> {
-        let wrong = |key: &str, msg: String, hint: &str| {
-            Err(Fault { exit: 64, ..Fault::new("config_invalid", msg, format!("debug-api.{key}"), hint) })
-        };
         if self.driver().is_none() {
-            return wrong(
-                "driver",
-                format!("unknown driver `{}`", self.driver),
-                "auto, krun, sandbox or process",
-            );
+            let msg = format!("unknown driver `{}`", self.driver);
+            return Err(wrong("driver", msg, "auto, krun, sandbox or process"));
         }
         if self.egress().is_none() {
-            return wrong("egress", format!("unknown egress `{}`", self.egress), "none or internet");
+            let msg = format!("unknown egress `{}`", self.egress);
+            return Err(wrong("egress", msg, "none or internet"));
         }
-        if self.static_port_first == 0 || self.static_port_first > self.static_port_last {
-            let msg = format!("{} to {} are no ports", self.static_port_first, self.static_port_last);
-            return wrong("static_port_first", msg, "from 1 to static_port_last");
-        }
+        self.static_ports()?;
         let bounds = [
             ("max_applications", self.max_applications as u64),
             ("max_package_bytes", self.max_package_bytes),
@@ -242,7 +241,7 @@ impl Config {
             ("header_timeout_ms", self.header_timeout_ms),
         ];
         if let Some((key, _)) = bounds.iter().find(|(_, value)| *value == 0) {
-            return wrong(key, format!("`{key}` is 0"), "a bound must be at least 1");
+            return Err(wrong(key, format!("`{key}` is 0"), "a bound must be at least 1"));
         }
         let most = [
             ("max_entries", self.max_entries.into(), 65_000),
@@ -251,10 +250,15 @@ impl Config {
             ("keep_releases", self.keep_releases as u64, RELEASES_MAX),
         ];
         if let Some((key, value, most)) = most.iter().find(|(_, value, most)| value > most) {
-            return wrong(key, format!("{value} is more than {most}"), &format!("use at most {most}"));
+            return Err(wrong(key, format!("{value} is more than {most}"), &format!("use at most {most}")));
         }
         Ok(())
     }
+}
+
+/// What is wrong with a key.
+fn wrong(key: &str, msg: String, hint: &str) -> Fault {
+    Fault { exit: 64, ..Fault::new("config_invalid", msg, format!("debug-api.{key}"), hint) }
 }
 
 #[cfg(test)]
@@ -273,8 +277,7 @@ mod tests {
         assert_eq!((fault.exit, fault.object.as_str()), (64, "debug-api.max_chunks"));
         for config in [
             Config { max_entries: 70_000, ..Config::default() },
-            Config { static_port_first: 0, ..Config::default() },
-            Config { static_port_first: 5000, static_port_last: 4999, ..Config::default() },
+            Config { static_ports: vec!["4999-4000".to_owned()], ..Config::default() },
             Config { upload_life_s: 0, ..Config::default() },
             Config { upload_life_s: u64::MAX, ..Config::default() },
             Config { max_upload_disk_percent: 101, ..Config::default() },

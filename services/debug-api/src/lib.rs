@@ -120,7 +120,8 @@ impl Daemon for DebugApi {
         let shutdown = chassis.shutdown.clone();
         let platform = &chassis.setup.platform;
         let zone = Zone::from(platform);
-        let front_ends = front_end::FrontEnds::of(&config, front_end::own_ports(platform));
+        let (own, apps) = (front_end::own_ports(platform), chassis.setup.app_ports()?);
+        let front_ends = front_end::FrontEnds::of(config.static_ports()?, own, apps);
         let histories = platform::history::Histories::default();
         vital.spawn("history", platform::history::keep(histories.clone(), live.clone(), shutdown.clone()));
         let (audit, disk) = (chassis.audit.clone(), Arc::new(disk::free));

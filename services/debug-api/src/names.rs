@@ -192,7 +192,9 @@ mod tests {
 
     fn asked(json: &str) -> Result<Description, NameError> {
         let config = crate::config::Config::default();
-        let (zone, front_ends) = (Zone::new("yesterday.localhost", 8443), FrontEnds::of(&config, []));
+        let zone = Zone::new("yesterday.localhost", 8443);
+        let apps = nexushub_chassis::setup::AppPorts::default();
+        let front_ends = FrontEnds::of(config.static_ports().unwrap(), Vec::new(), apps);
         serde_json::from_str::<Asked>(json).unwrap().judge(&zone, &config.reserved_hosts, &front_ends)
     }
 

@@ -20,6 +20,7 @@ use nexushub_chassis::{
     credentials::Credentials,
     launch::secret::{self, Secret},
     names::Zone,
+    setup::AppPorts,
     shutdown::Shutdown,
 };
 use nexushub_proto::{
@@ -308,7 +309,7 @@ impl World {
         let histories = Histories::default();
         tokio::spawn(history::keep(histories.clone(), live.clone(), shutdown.clone()));
         let audit = Audit::of(state.path(), "debug-api");
-        let front_ends = FrontEnds::of(&config, []);
+        let front_ends = FrontEnds::of(config.static_ports().unwrap(), Vec::new(), AppPorts::default());
         let house = FakeHouse::new(Arc::clone(&fakes));
         let parts = Parts {
             config,

@@ -253,8 +253,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_have_no_problem() {
-        assert_eq!(Config::default().problem(), None);
+    fn the_defaults_have_no_problem_and_others_keep_off_the_ports_of_apps() {
+        let config = Config::default();
+        assert_eq!(config.problem(), None);
+        let ports: std::ops::RangeInclusive<u16> = nexushub_chassis::setup::AppPorts::default().into();
+        assert_eq!(ports, config.port_first..=config.port_last);
     }
 
     #[test]
