@@ -18,7 +18,7 @@ pub(crate) struct Who(pub(crate) String);
 pub(crate) struct Asker {
     /// For people.
     pub(crate) who: String,
-    noted: audit::Asker,
+    pub(crate) from: String,
 }
 
 impl<S: Sync> FromRequestParts<S> for Asker {
@@ -27,15 +27,14 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let who = parts.extensions.get::<Who>().map_or_else(|| "operator".to_owned(), |Who(who)| who.clone());
         let from = parts.headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Ok(Self { noted: audit::Asker::new(who.clone(), from.to_owned()), who })
+        Ok(Self { who, from: from.to_owned() })
     }
 }
 
 impl Asker {
     /// The platform itself.
     pub(crate) fn platform() -> Self {
-        let who = "debug-api".to_owned();
-        Self { noted: audit::Asker::new(who.clone(), String::new()), who }
+        Self { who: "debug-api".to_owned(), from: String::new() }
     }
 
     /// Notes what it asked for, and hands on what came of it.
@@ -46,6 +45,6 @@ impl Asker {
         asked: Result<T, ApiError>,
         detail: impl FnOnce(&T) -> String,
     ) -> Result<T, ApiError> {
-        audit.noted(self.noted.clone(), what, asked, detail)
+        audit.noted(audit::Asker::new(self.who.clone(), self.from.clone()), what, asked, detail)
     }
 }

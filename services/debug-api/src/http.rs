@@ -27,7 +27,7 @@ use crate::{
     folders::unhurried,
     install, logs,
     names::Asked,
-    promotion::{self, Wish},
+    promotion::{self, Progress, Wish},
     receive::{self, Received},
     record::{millis, now_ms, rfc3339},
     releases,
@@ -292,26 +292,26 @@ async fn promote(
         text if text.starts_with(b"{") => serde_json::from_slice(text).map_err(|_| ApiError::Body)?,
         _ => return Err(ApiError::Body),
     };
-    let object = Arc::clone(&app);
-    let promoted = unhurried(async move {
-        let promoted = promotion::promote(&hub, &object, wish, asker.who.clone()).await;
-        asker.noted(&hub.audit, ("application.promote", &object.id), promoted, |permanent| {
-            format!("{} at {}", permanent.app_id, permanent.host_name)
-        })
-    });
-    let permanent = promoted.await?;
-    Ok(json(
-        StatusCode::OK,
-        &PromotionReply {
-            application_id: app.id.clone(),
-            app_id: permanent.app_id.to_string(),
-            display_name: permanent.display_name,
-            host_name: permanent.host_name.to_string(),
-            status: "running",
-            message: "Application is permanent now; the admin app owns it",
-            installed_at: rfc3339(now_ms()),
-        },
-    ))
+    let (code, status, message, permanent) = match promotion::promote(&hub, &app, wish, asker).await? {
+        Progress::Done(permanent) => {
+            let message = "Application is permanent now; the admin app owns it";
+            (StatusCode::OK, "running", message, permanent)
+        }
+        Progress::UnderWay(permanent) => {
+            let message = "Application becomes permanent; the admin app has not confirmed it yet, and is asked until it has";
+            (StatusCode::ACCEPTED, "pending", message, permanent)
+        }
+    };
+    let reply = PromotionReply {
+        application_id: app.id.clone(),
+        app_id: permanent.app_id.to_string(),
+        display_name: permanent.display_name,
+        host_name: permanent.host_name.to_string(),
+        status,
+        message,
+        installed_at: rfc3339(now_ms()),
+    };
+    Ok(json(code, &reply))
 }
 
 async fn status(

@@ -141,7 +141,8 @@ impl Daemon for DebugApi {
         let hub = applications::Hub::new(parts, recover::present(&revived));
         vital.spawn("recovery", recover::resume_all(Arc::clone(&hub), revived));
         vital.spawn("expiry", expiry::watch(Arc::clone(&hub)));
-        vital.spawn("promotions", promotion::watch(Arc::clone(&hub)));
+        vital.spawn("promotions", promotion::pursue(Arc::clone(&hub)));
+        vital.spawn("demotions", promotion::watch(Arc::clone(&hub)));
         vital.spawn("sweep", transfers::sweep(Arc::clone(&hub)));
         vital.spawn("releases", releases::watch(Arc::clone(&hub)));
         let service = service::Service(Arc::clone(&hub));

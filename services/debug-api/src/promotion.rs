@@ -3,15 +3,16 @@
 //!
 //! ```text
 //! noted ─▶ admin has it ─▶ provider has it from admin ─▶ its release is the application's package ─▶ done, provider keeps its ground
-//!   └─ admin refuses, or was not asked: forgotten
+//!   └─ admin refuses, or certainly was not asked: forgotten
 //! done ─▶ admin lets go of it ─▶ a debug application again, stopped, and kept with its data until its developer deletes it
 //! ```
 //! Every arrow may be the last before a crash, and may be done again. From the first on it doesn't expire, and what would change it
-//! by these calls is refused: it is the admin app's.
+//! by these calls is refused: it is the admin app's. Who can't tell whether admin has heard asks again (it takes the same twice as
+//! once), also when the caller has gone, also after a restart; what came of it is noted in the audit log, once, when it is known.
 
 use std::{sync::Arc, time::Duration};
 
-use nexushub_chassis::{retry::Retry, shutdown::Shutdown};
+use nexushub_chassis::{chain, retry::Retry, shutdown::Shutdown};
 use nexushub_proto::provider::{self, ListInstancesResponse, Origin};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -42,50 +43,114 @@ pub(crate) struct Wish {
     pub(crate) host_name: Option<String>,
 }
 
-/// Installs what was uploaded, if it isn't yet, and makes it permanent; how it is called from then on. Goes on when the caller has
-/// gone.
+/// How far it has come.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// It is permanent, and called so.
+    Done(Description),
+    /// Admin, or provider, has not confirmed it yet; it goes on.
+    UnderWay(Description),
+}
+
+/// Installs what was uploaded, if it isn't yet, and makes it permanent. Goes on when the caller has gone.
 pub(crate) async fn promote(
     hub: &Arc<Hub>,
     app: &Arc<App>,
     wish: Wish,
-    by: String,
-) -> Result<Description, ApiError> {
+    asker: Asker,
+) -> Result<Progress, ApiError> {
     let (hub, app) = (Arc::clone(hub), Arc::clone(app));
     unhurried(async move {
-        let _promoting = Promoting::begin(&app);
-        if !app.is_permanent() {
-            let installed = install::install(&hub, &app).await?;
-            if let Some(why) = installed.not_started {
-                return Err(ApiError::Installation(why));
-            }
-        }
-        let _working = app.work.lock().await;
-        app.present()?;
-        let record = app.record();
-        let promotion = match record.promotion {
-            Some(promotion) => promotion,
-            None if record.wanted == Wanted::Run && record.settled => begin(&hub, &app, wish, by).await?,
-            None => return Err(ApiError::Installation("it was stopped meanwhile".to_owned())),
-        };
-        hand_over(&hub, &app, promotion).await
+        let promoted = try_to(&hub, &app, wish, &asker).await;
+        noted(&hub, &app, &asker, promoted)
     })
     .await
 }
 
-/// Goes on with one that was under way when the last process ended; the caller holds nothing.
-pub(crate) async fn resume(hub: &Arc<Hub>, app: &Arc<App>) {
+async fn try_to(hub: &Arc<Hub>, app: &Arc<App>, wish: Wish, asker: &Asker) -> Result<Progress, ApiError> {
+    let _promoting = Promoting::begin(app);
+    if !app.is_permanent() {
+        let installed = install::install(hub, app).await?;
+        if let Some(why) = installed.not_started {
+            return Err(ApiError::Installation(why));
+        }
+    }
     let _working = app.work.lock().await;
-    let Some(promotion) = app.record().promotion.filter(|promotion| !promotion.done) else { return };
-    match hand_over(hub, app, promotion).await {
-        Ok(_) => tracing::info!(instance = app.id, "made an application permanent, which was under way"),
-        Err(error) => tracing::warn!(instance = app.id, %error, "could not make an application permanent"),
+    app.present()?;
+    let record = app.record();
+    match record.promotion {
+        Some(promotion) => hand_over(hub, app, promotion, Heard::Maybe).await,
+        None if record.wanted == Wanted::Run && record.settled => {
+            let promotion = begin(hub, app, wish, asker).await?;
+            hand_over(hub, app, promotion, Heard::Nothing).await
+        }
+        None => Err(ApiError::Installation("it was stopped meanwhile".to_owned())),
     }
 }
 
-async fn begin(hub: &Hub, app: &App, wish: Wish, by: String) -> Result<Promotion, ApiError> {
+/// Notes what came of it; what is under way is noted once it is known.
+fn noted(
+    hub: &Hub,
+    app: &App,
+    asker: &Asker,
+    promoted: Result<Progress, ApiError>,
+) -> Result<Progress, ApiError> {
+    if matches!(promoted, Ok(Progress::UnderWay(_))) {
+        return promoted;
+    }
+    asker.noted(&hub.audit, ("application.promote", &app.id), promoted, |progress| {
+        let (Progress::Done(now) | Progress::UnderWay(now)) = progress;
+        format!("{} at {}", now.app_id, now.host_name)
+    })
+}
+
+/// Goes on with those that are under way and that nobody waits for, those of the last process first, until the drain.
+pub(crate) async fn pursue(hub: Arc<Hub>) {
+    let (mut changed, mut retry) = (hub.changed.subscribe(), Retry::default());
+    let pursuing = async {
+        loop {
+            changed.borrow_and_update();
+            let mut open = false;
+            for app in hub.list() {
+                open |= !resume(&hub, &app).await;
+            }
+            if !open {
+                retry.reset();
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(retry.wait()), if open => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = pursuing => {}
+        () = hub.shutdown.draining() => {}
+    }
+}
+
+/// Goes on with it if it is under way; whether there is nothing more to do. The caller holds nothing.
+async fn resume(hub: &Arc<Hub>, app: &Arc<App>) -> bool {
+    let under_way = || app.record().promotion.filter(|promotion| !promotion.done);
+    if under_way().is_none() {
+        return true;
+    }
+    let _working = app.work.lock().await;
+    let Some(promotion) = under_way() else { return true };
+    let asker = Asker { who: promotion.by.clone(), from: promotion.from.clone() };
+    let came = hand_over(hub, app, promotion, Heard::Maybe).await;
+    if let Err(error) = noted(hub, app, &asker, came) {
+        tracing::warn!(instance = app.id, %error, "could not make an application permanent");
+    }
+    under_way().is_none()
+}
+
+async fn begin(hub: &Hub, app: &App, wish: Wish, asker: &Asker) -> Result<Promotion, ApiError> {
     let described = app.record().description;
     let description = described.permanent(wish, &hub.zone, &hub.config.reserved_hosts, &hub.front_ends);
-    let promotion = Promotion { description: description.map_err(ApiError::Name)?, by, done: false };
+    let (description, by, from) =
+        (description.map_err(ApiError::Name)?, asker.who.clone(), asker.from.clone());
+    let promotion = Promotion { description, by, from, done: false };
     is_free(&wanted(hub).await?, &app.id, &promotion.description)?;
     let noted = promotion.clone();
     hub.change(app, |record| record.promotion = Some(noted)).await?;
@@ -124,31 +189,80 @@ fn is_listed(wanted: &ListInstancesResponse, id: &str) -> bool {
     wanted.instances.iter().any(|instance| instance.id == id && instance.origin() == Origin::Dynamic)
 }
 
-/// From the note on to the end; the caller holds `work`.
-async fn hand_over(hub: &Arc<Hub>, app: &Arc<App>, promotion: Promotion) -> Result<Description, ApiError> {
-    if promotion.done {
-        return Ok(promotion.description);
-    }
-    if !is_listed(&wanted(hub).await?, &app.id) {
-        if let Err(status) = hub.peers.register(registration(app, &promotion)).await {
-            return Err(not_taken(hub, app, &status).await);
-        }
-        listed(hub, &app.id).await?;
-    }
-    shelve(hub, app, &promotion).await?;
+/// What the admin app may know of it already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    Maybe,
+}
+
+/// From the note on to the end, or as far as it comes; the caller holds `work`.
+async fn hand_over(
+    hub: &Arc<Hub>,
+    app: &Arc<App>,
+    promotion: Promotion,
+    heard: Heard,
+) -> Result<Progress, ApiError> {
     let description = promotion.description.clone();
+    if promotion.done {
+        return Ok(Progress::Done(description));
+    }
+    let deadline = Instant::now() + Duration::from_millis(hub.config.provider_wait_ms);
+    let there = told(hub, app, &promotion, heard, deadline).await? && listed(hub, &app.id, deadline).await;
+    if !there || shelve(hub, app, &promotion).await.is_err() {
+        return Ok(Progress::UnderWay(description));
+    }
     let done = Promotion { done: true, ..promotion };
-    hub.change(app, |record| {
+    let changed = hub.change(app, |record| {
         record.description = done.description.clone();
         record.promotion = Some(done);
         record.settled = false;
-    })
-    .await?;
+    });
+    if let Err(error) = changed.await {
+        tracing::warn!(instance = app.id, error = chain(&error), "could not note that it is permanent");
+        return Ok(Progress::UnderWay(description));
+    }
     if install::settle_once(hub, app).await.is_err() {
         tokio::spawn(install::settle(Arc::clone(hub), Arc::clone(app)));
     }
     tracing::info!(instance = app.id, app_id = %description.app_id, host = %description.host_name, "application made permanent");
-    Ok(description)
+    Ok(Progress::Done(description))
+}
+
+/// Whether the admin app has it, as far as that can be told in time. What it certainly has not is forgotten, and stays a debug
+/// application.
+async fn told(
+    hub: &Hub,
+    app: &App,
+    promotion: &Promotion,
+    mut heard: Heard,
+    deadline: Instant,
+) -> Result<bool, ApiError> {
+    let mut retry = Retry::default();
+    loop {
+        let maybe = heard == Heard::Maybe;
+        if maybe && hub.house.wanted().await.is_ok_and(|wanted| is_listed(&wanted, &app.id)) {
+            return Ok(true);
+        }
+        let Err(status) = hub.peers.register(registration(app, promotion)).await else { return Ok(true) };
+        let why = status.message().to_owned();
+        let error = match status.code() {
+            _ if is_refusal(&status) => ApiError::AdminRefused(why),
+            Code::Unavailable if !maybe => ApiError::AdminAway(why),
+            _ if Instant::now() >= deadline || hub.shutdown.is_draining() => {
+                tracing::warn!(instance = app.id, error = why, "admin may have an application, or not");
+                return Ok(false);
+            }
+            _ => {
+                heard = Heard::Maybe;
+                tokio::time::sleep(retry.wait()).await;
+                continue;
+            }
+        };
+        hub.change(app, |record| record.promotion = None).await?;
+        app.touch();
+        return Err(error);
+    }
 }
 
 fn registration(app: &App, promotion: &Promotion) -> Registration {
@@ -162,44 +276,25 @@ fn registration(app: &App, promotion: &Promotion) -> Registration {
     }
 }
 
-/// The admin app has not taken it, or may not have. What is certain not to be there is forgotten, and it stays a debug application.
-async fn not_taken(hub: &Hub, app: &App, status: &Status) -> ApiError {
-    let why = status.message().to_owned();
-    let certain = is_refusal(status) || status.code() == Code::Unavailable;
-    if certain && let Err(error) = hub.change(app, |record| record.promotion = None).await {
-        return error.into();
-    }
-    app.touch();
-    match is_refusal(status) {
-        true => ApiError::AdminRefused(why),
-        false if certain => ApiError::AdminAway(why),
-        false => ApiError::AdminAway(format!("{why}; it may have heard all the same")),
-    }
-}
-
-/// Waits until provider has it from the admin app, within reason.
-async fn listed(hub: &Hub, id: &str) -> Result<(), ApiError> {
-    let deadline = Instant::now() + Duration::from_millis(hub.config.provider_wait_ms);
+/// Whether provider has it from the admin app in time.
+async fn listed(hub: &Hub, id: &str, deadline: Instant) -> bool {
     let mut retry = Retry::default();
     while !hub.house.wanted().await.is_ok_and(|wanted| is_listed(&wanted, id)) {
-        if Instant::now() >= deadline {
-            return Err(ApiError::AdminAway(
-                "it has the application, but provider has not heard so".to_owned(),
-            ));
+        if Instant::now() >= deadline || hub.shutdown.is_draining() {
+            return false;
         }
         tokio::time::sleep(retry.wait()).await;
     }
-    Ok(())
+    true
 }
 
 /// Its release is the application's package from now on: the admin app shows it, and there is a way back to it.
-async fn shelve(hub: &Hub, app: &App, promotion: &Promotion) -> Result<(), ApiError> {
+async fn shelve(hub: &Hub, app: &App, promotion: &Promotion) -> Result<(), Status> {
     let Some(kept) = app.record().release else { return Ok(()) };
     let path = hub.folders.release(&app.id, &kept.name).display().to_string();
     let version = kept.file.hash.to_string().chars().take(DIGITS).collect();
     let release = provider::Release { path, version, by: promotion.by.clone(), ..Default::default() };
-    let set = hub.house.set_release(promotion.description.app_id.to_string(), release).await;
-    set.map_err(|status| ApiError::AdminAway(format!("provider does not answer ({})", status.message())))
+    hub.house.set_release(promotion.description.app_id.to_string(), release).await
 }
 
 /// Sees to those that the admin app lets go of, until the drain.

@@ -60,6 +60,9 @@ pub(crate) struct Promotion {
     pub(crate) description: Description,
     /// Who made it permanent, for people.
     pub(crate) by: String,
+    /// From where they asked for it.
+    #[serde(default)]
+    pub(crate) from: String,
     /// The admin app has it, and provider has it from there.
     pub(crate) done: bool,
 }

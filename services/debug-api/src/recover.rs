@@ -15,7 +15,7 @@ use crate::{
     applications::{App, Hub},
     error::StorageError,
     folders::{Folders, remove_all},
-    install, promotion, receive,
+    install, receive,
     record::{Record, Wanted},
     transfer::{self, Sheet, Stage, Transfer},
     transfers,
@@ -184,7 +184,6 @@ async fn resume(hub: Arc<Hub>, Revived { app, whole }: Revived) {
             ),
         }
     }
-    promotion::resume(&hub, &app).await;
     install::settle(hub, app).await;
 }
 

@@ -2,7 +2,7 @@
 //! a deadline for all of it and a bound on what is read.
 //!
 //! What comes of it is told as a status: a refusal (`FailedPrecondition`) is the admin app's own word, `Unavailable` means that it was
-//! not asked, and anything else that it may have heard.
+//! not asked, and anything else that it may have heard. A 503 is such an answer: who gave it can't be told, nor when.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -90,7 +90,6 @@ fn judge(status: StatusCode, text: &[u8]) -> Result<(), Status> {
     match status {
         status if status.is_success() => Ok(()),
         StatusCode::NOT_FOUND => Err(Status::unavailable("there is no admin app")),
-        StatusCode::SERVICE_UNAVAILABLE => Err(Status::unavailable(told())),
         StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
             Err(Status::failed_precondition(told()))
         }
@@ -163,7 +162,7 @@ mod tests {
         for (status, code) in [
             ("409 Conflict", Code::FailedPrecondition),
             ("400 Bad Request", Code::FailedPrecondition),
-            ("503 Service Unavailable", Code::Unavailable),
+            ("503 Service Unavailable", Code::Unknown),
             ("404 Not Found", Code::Unavailable),
             ("403 Forbidden", Code::Unavailable),
             ("500 Internal Server Error", Code::Unknown),

@@ -327,6 +327,7 @@ impl World {
         let hub = Hub::new(parts, recover::present(&revived));
         tokio::spawn(recover::resume_all(Arc::clone(&hub), revived));
         tokio::spawn(crate::expiry::watch(Arc::clone(&hub)));
+        tokio::spawn(crate::promotion::pursue(Arc::clone(&hub)));
         tokio::spawn(crate::promotion::watch(Arc::clone(&hub)));
         tokio::spawn(transfers::sweep(Arc::clone(&hub)));
         tokio::spawn(releases::watch(Arc::clone(&hub)));

@@ -135,26 +135,95 @@ async fn a_host_name_or_an_application_of_somebody_elses_is_not_taken_along() {
     assert_eq!(promote(&world, &id, "").await.0, OK);
 }
 
-#[tokio::test]
-async fn one_that_the_admin_app_may_have_heard_of_is_no_debug_application_until_that_is_known() {
-    let (world, id) = with_app().await;
-    world.fakes.admin_says.lock().unwrap().push(Status::unknown("the call broke"));
-    let (code, text) = promote(&world, &id, "").await;
-    assert!(code == StatusCode::SERVICE_UNAVAILABLE && text.contains("it may have heard"), "{text}");
-    assert!(world.hub.find(&id).unwrap().is_promoted());
-    let deleted = world.call("DELETE", &format!("/debug/application/{id}"), "").await;
-    assert_eq!(deleted.0, StatusCode::CONFLICT);
-    let world = world.restarted();
-    let mut live = world.hub.live.clone();
-    let app = world.hub.find(&id).unwrap();
-    world.house.wanted.lock().unwrap().admin = Some(provider::Admin { followed: true, ..Default::default() });
-    while !app.record().promotion.is_some_and(|promotion| promotion.done) {
-        tokio::select! {
-            _ = live.changed() => {}
-            () = tokio::task::yield_now() => {}
+/// What the audit log says of promotions, once it says something: who, from where, what came of it.
+async fn noted(world: &World) -> Vec<(String, String, String)> {
+    let path = world.state.path().join("audit/debug-api.log");
+    let text = |entry: &serde_json::Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    loop {
+        let entries = std::fs::read_to_string(&path).unwrap_or_default();
+        let entries = entries.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let promotions = entries.filter(|entry| entry["what"] == "application.promote");
+        let told =
+            promotions.map(|entry| (text(&entry, "who"), text(&entry, "from"), text(&entry, "result")));
+        let told: Vec<_> = told.collect();
+        if !told.is_empty() {
+            return told;
         }
+        tokio::task::yield_now().await; // it is written after the answer
     }
+}
+
+fn once(result: &str) -> [(String, String, String); 1] {
+    [("operator".to_owned(), "192.0.2.7".to_owned(), result.to_owned())]
+}
+
+/// Asked for from a place that is known.
+async fn promote_from_afar(world: &World, id: &str) -> (StatusCode, String) {
+    let path = format!("/debug/application/{id}/install-package");
+    let answer = world.ask("POST", &path, &[("x-forwarded-for", "192.0.2.7")], "").await;
+    (answer.status, answer.text)
+}
+
+async fn until_permanent(world: &World, id: &str) {
+    let app = world.hub.find(id).unwrap();
+    let done = async {
+        while !app.record().promotion.is_some_and(|promotion| promotion.done) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_the_admin_app_has_although_it_did_not_say_so_is_looked_up() {
+    let (world, id) = with_app().await;
+    world.fakes.admin_says.lock().unwrap().push(Status::unknown("it answered 503"));
+    let (code, text) = promote_from_afar(&world, &id).await;
+    assert_eq!((code, json(&text)["status"].as_str()), (OK, Some("running")), "{text}");
     assert_eq!(world.fakes.adopted.lock().unwrap().len(), 1, "it was asked once");
+    assert_eq!(noted(&world).await, once("ok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_nobody_can_tell_of_is_told_as_under_way_and_goes_on_until_that_is_known() {
+    let (world, id) = with_app().await;
+    let unclear = (0..60).map(|_| Status::deadline_exceeded("no answer"));
+    let away = Status::unavailable("the proxy can't be reached");
+    world.fakes.admin_says.lock().unwrap().extend([away].into_iter().chain(unclear));
+    let (code, text) = promote_from_afar(&world, &id).await;
+    assert_eq!((code, json(&text)["status"].as_str()), (StatusCode::ACCEPTED, Some("pending")), "{text}");
+    let deleted = world.call("DELETE", &format!("/debug/application/{id}"), "").await;
+    assert_eq!(deleted.0, StatusCode::CONFLICT, "it may be the admin app's");
+    until_permanent(&world, &id).await;
+    assert_eq!(world.fakes.adopted.lock().unwrap().len(), 1);
+    assert_eq!(noted(&world).await, once("ok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_the_admin_app_refuses_later_is_a_debug_application_again_and_that_is_noted() {
+    let (world, id) = with_app().await;
+    let refusal = Status::failed_precondition("the host name `shop` is taken");
+    let unclear = (0..60).map(|_| Status::deadline_exceeded("no answer"));
+    world.fakes.admin_says.lock().unwrap().extend([refusal].into_iter().chain(unclear));
+    assert_eq!(promote_from_afar(&world, &id).await.0, StatusCode::ACCEPTED);
+    let app = world.hub.find(&id).unwrap();
+    while app.is_promoted() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(noted(&world).await, once("failed"));
+    assert_eq!(world.call("DELETE", &format!("/debug/application/{id}"), "").await.0, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_went_on_after_a_restart_is_noted_as_one_that_did_not() {
+    let (world, id) = with_app().await;
+    let unclear = (0..99).map(|_| Status::deadline_exceeded("no answer"));
+    world.fakes.admin_says.lock().unwrap().extend(unclear);
+    assert_eq!(promote_from_afar(&world, &id).await.0, StatusCode::ACCEPTED);
+    let world = world.restarted();
+    world.fakes.admin_says.lock().unwrap().clear();
+    until_permanent(&world, &id).await;
+    assert_eq!(noted(&world).await, once("ok"));
 }
 
 #[tokio::test]
