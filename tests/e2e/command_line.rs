@@ -1,17 +1,22 @@
 //! The command that people type, from `up` to `down`.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, ChildStdout, Command, Stdio},
-};
+use std::process::{Child, Command, Stdio};
 
 use nexushub_e2e::{
     Https, Platform, Process,
     home::free_address,
+    lines::Lines,
+    package::Package,
     processes, soon,
     workshop::{nexushub, program},
 };
+use nexushub_proto::{
+    procmgr::{InstanceStatus, State},
+    provider::{Instance, ListInstancesRequest, provider_service_client::ProviderServiceClient},
+};
 use serde_json::Value;
+
+use crate::push::runs_at;
 
 /// A home with nothing running, and whatever was started in it ended.
 struct Stay(Platform);
@@ -133,27 +138,21 @@ fn wrong_usage_exits_2_and_a_platform_that_is_not_there_1_with_a_hint() {
 }
 
 /// A command that goes on, and what it says line by line.
-struct Going(Child, BufReader<ChildStdout>);
+struct Going(Child, Lines);
 
 impl Going {
     fn of(platform: &Platform, arguments: &[&str]) -> Self {
         let mut command = Command::new(program("nexushub"));
         command.arg("--home").arg(platform.home.path()).args(arguments).current_dir(platform.home.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
+        let said = Lines::of(child.stdout.take().unwrap());
         Self(child, said)
     }
 
-    /// The next line as JSON that fits; the story hangs, and is ended, if there is none.
-    fn until(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let mut line = String::new();
-            assert!(self.1.read_line(&mut line).unwrap() > 0, "it ended");
-            let value: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            if fits(&value) {
-                return value;
-            }
-        }
+    /// The next line as JSON that fits.
+    fn until(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let json = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        self.1.until(what, |line| Some(json(line)).filter(&fits))
     }
 }
 
@@ -171,7 +170,10 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     let config = std::fs::read_to_string(platform.home.config()).unwrap();
     let entry =
         format!("[[provider.instance]]\nid = \"fixed\"\nhost_name = \"fixed\"\nrelease = \"{release}\"\n");
-    platform.home.configure(&format!("{config}{entry}driver = \"process\"\n"));
+    let broken = entry.replace("fixed", "broken");
+    let driver = "driver = \"process\"\n";
+    let crash = "[provider.instance.env]\nPROBE_CRASH = \"3\"\n";
+    platform.home.configure(&format!("{config}{entry}{driver}{broken}{driver}{crash}"));
     platform.start_supervisor();
     let home = platform.home.path().to_owned();
     let run = |arguments: &[&str]| nexushub(&home, arguments);
@@ -198,14 +200,26 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
         said(&fixed)
     );
 
-    let mut events = Going::of(&platform, &["events", "-o", "json"]);
+    let fixed = run(&["start", "fixed"]);
+    assert!(fixed.status.success(), "{}", said(&fixed));
+    for words in ["fixed runs, as the configuration has it", "restart fixed"] {
+        assert!(said(&fixed).contains(words), "{}", said(&fixed));
+    }
+    let broken = run(&["start", "broken", "--timeout", "0"]);
+    assert_eq!(broken.status.code(), Some(1), "{}", said(&broken));
+    for words in ["`broken` is not healthy", "the configuration has it run", "restart broken", "logs broken"]
+    {
+        assert!(said(&broken).contains(words), "{}", said(&broken));
+    }
+
+    let events = Going::of(&platform, &["events", "-o", "json"]);
     let is = |name: &'static str, state: &'static str| {
         move |event: &Value| event["name"] == name && event["state"] == state
     };
-    events.until(is("debug-shop", "running"));
+    events.until("it runs", is("debug-shop", "running"));
     let stop = run(&["stop", "shop"]);
     assert!(stop.status.success(), "{}", said(&stop));
-    let gone = events.until(is("debug-shop", "gone"));
+    let gone = events.until("it is gone", is("debug-shop", "gone"));
     assert_eq!((&gone["kind"], &gone["version"]), (&"app".into(), &1.into()));
     assert!(run(&["wait", "shop", "--for", "gone"]).status.success());
     let stopped = listed();
@@ -219,13 +233,14 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     assert!(said(&late).contains("there is no such app"), "{}", said(&late));
     let start = run(&["start", "shop"]);
     assert!(start.status.success(), "{}", said(&start));
-    events.until(is("debug-shop", "running"));
+    events.until("it runs again", is("debug-shop", "running"));
     let up = async { while platform.https().get("shop", "/api/whoami").await.status != 200 {} };
     soon("it answers again", up).await;
 
     platform.kill("provider").await;
-    let back = events
-        .until(|event| event["name"] == "provider" && event["state"] == "ready" && event["generation"] == 1);
+    let back = events.until("provider is back", |event| {
+        event["name"] == "provider" && event["state"] == "ready" && event["generation"] == 1
+    });
     assert_eq!(back["kind"], "daemon");
     let unknown = run(&["stop", "nobody"]);
     assert!(
@@ -233,4 +248,43 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
         "{}",
         said(&unknown)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_wakes_a_pushed_app_that_sleeps_and_changes_nothing_of_it() {
+    let platform = Platform::start();
+    let run = |arguments: &[&str]| nexushub(platform.home.path(), arguments);
+    let release = platform.release("source").display().to_string();
+    assert!(run(&["push", &release, "--name", "shop"]).status.success());
+    let id = runs_at(&platform, "shop", None).await.id;
+    let asked = async || -> Instance {
+        let mut provider = ProviderServiceClient::new(platform.operate("provider"));
+        let all = soon("ListInstances", provider.list_instances(ListInstancesRequest {})).await.unwrap();
+        all.into_inner().instances.into_iter().find(|one| one.id == id).unwrap()
+    };
+    platform.put(Instance { idle_stop_ms: 1_000, ..asked().await }).await.unwrap();
+    let sleeps = |one: &InstanceStatus| one.state() == State::Asleep && one.draining.is_empty();
+    let before = platform.instance_until(&id, "sleeps", sleeps).await.generation;
+    let start = run(&["start", "shop"]);
+    assert!(start.status.success() && said(&start).contains("shop runs"), "{}", said(&start));
+    platform.instance_until(&id, "was woken", |one| one.generation > before).await;
+    assert_eq!(asked().await.idle_stop_ms, 1_000, "it was not installed anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_waits_for_an_app_that_is_on_its_way_down_and_starts_it() {
+    let platform = Platform::start();
+    let run = |arguments: &[&str]| nexushub(platform.home.path(), arguments);
+    let stubborn = b"manifest = 1\n[env]\nPROBE_IGNORE_TERM = \"1\"\n";
+    let package = platform.home.path().join("shop.zip");
+    std::fs::write(&package, Package::probe().file("nexushub.toml", stubborn).bytes()).unwrap();
+    assert!(run(&["push", package.to_str().unwrap(), "--name", "shop"]).status.success());
+    let old = runs_at(&platform, "shop", None).await;
+    let _stop = Going::of(&platform, &["stop", "shop"]);
+    let going = |one: &InstanceStatus| one.state() == State::Stopping;
+    platform.instance_until(&old.id, "is on its way down", going).await;
+    let start = run(&["start", "shop"]);
+    assert!(start.status.success() && said(&start).contains("shop runs"), "{}", said(&start));
+    let new = runs_at(&platform, "shop", Some(old.pid)).await;
+    assert!(new.generation > old.generation, "{new:?}");
 }

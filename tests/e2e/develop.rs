@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
 };
 
 use nexushub_e2e::{
-    HANG, Platform, Process, Signal, soon,
+    HANG, Platform, Process, Signal,
+    lines::Lines,
+    soon,
     terminal::Terminal,
     workshop::{nexushub, program},
 };
@@ -77,15 +78,8 @@ async fn without_a_terminal_a_changed_file_is_built_and_pushed_and_sigterm_clean
     let mut dev = Command::new(program("nexushub"));
     dev.arg("--home").arg(platform.home.path()).args(["dev", "--watch"]).current_dir(&folder);
     let mut dev = dev.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let (process, mut said) = (Process::open(dev.id()).unwrap(), BufReader::new(dev.stderr.take().unwrap()));
-    let mut until = |text: &str| {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            assert!(said.read_line(&mut line).unwrap() > 0, "it ended before it said {text}");
-        }
-        line
-    };
+    let (process, said) = (Process::open(dev.id()).unwrap(), Lines::of(dev.stderr.take().unwrap()));
+    let until = |text: &str| said.until(text, |line| line.contains(text).then(|| line.to_owned()));
     let line = until("answers");
     assert!(
         line.contains("https://shop-dev.") && line.contains("build ") && line.contains("push "),

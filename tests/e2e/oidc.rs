@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader},
     net::Ipv4Addr,
     process::{Child, Command, Stdio},
 };
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, header::LOCATION};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{Answer, Options, Platform, Protocol, accounts, soon, workshop};
+use nexushub_e2e::{Answer, Options, Platform, Protocol, accounts, lines::Lines, soon, workshop};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -78,9 +77,8 @@ impl Provider {
         let mut command = Command::new("/usr/bin/python3");
         command.arg("-c").arg(include_str!("oidc.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, port: line.trim().parse().unwrap() }
+        let said = Lines::of(child.stdout.take().unwrap());
+        Self { child, port: said.until("the provider's port", |line| line.trim().parse().ok()) }
     }
 
     fn issuer(&self) -> String {

@@ -18,6 +18,7 @@ pub mod grpc;
 pub mod home;
 pub mod https;
 pub mod journal;
+pub mod lines;
 pub mod load;
 pub mod noise;
 pub mod package;

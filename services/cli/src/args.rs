@@ -121,6 +121,9 @@ pub(crate) enum Command {
     /// requests refused with `pause --stop`.
     Stop(Life),
     /// Start an app that was stopped, or that is asleep
+    ///
+    /// One that is on its way down is started once it is. Apps of the configuration and of the admin app are theirs to start and
+    /// to stop: they are waited for, and `restart` starts them anew.
     Start(Life),
     /// Wait until an app answers, or is gone
     ///
