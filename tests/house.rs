@@ -405,6 +405,34 @@ fn commas(text: &str) -> Vec<String> {
     parts.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
+/// The home of names that daemons share, and that of those which their guests know.
+const NAMES: &str = "services/chassis/src/names.rs";
+const GUESTS_NAMES: &str = "services/apps/applib/src/wellknown.rs";
+
+/// The texts that an expression means: a literal, or the name of a constant of this file, which may be a list of either.
+fn texts(file: &str, rust: &str) -> Vec<String> {
+    if let Some(literal) = rust.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        return vec![literal.to_owned()];
+    }
+    let text = code(file).0.join("\n");
+    let (_, from) =
+        text.split_once(&format!("const {rust}: ")).unwrap_or_else(|| panic!("{file} has no {rust}"));
+    let (value, _) = from.split_once(" = ").and_then(|(_, value)| value.split_once(';')).unwrap();
+    match value.trim().strip_prefix('[').and_then(|list| list.strip_suffix(']')) {
+        Some(list) => commas(list).iter().flat_map(|one| texts(file, one)).collect(),
+        None => texts(file, value.trim()),
+    }
+}
+
+#[test]
+fn guests_and_daemons_know_the_platforms_own_names_alike() {
+    for (ours, theirs) in
+        [("LOGIN_INSTANCE", "LOGIN"), ("ADMIN_INSTANCE", "ADMIN"), ("RESERVED_HOSTS", "RESERVED_HOSTS")]
+    {
+        assert_eq!(texts(NAMES, ours), texts(GUESTS_NAMES, theirs), "{ours}");
+    }
+}
+
 /// A default as it is written in Rust, as TOML.
 fn evaluate(rust: &str) -> Option<Value> {
     let number = |text: &str| text.trim().replace('_', "").parse::<i64>().ok();
@@ -415,7 +443,14 @@ fn evaluate(rust: &str) -> Option<Value> {
         "PathBuf::new()" | "String::new()" => Value::String(String::new()),
         "Vec::new()" => Value::Array(Vec::new()),
         _ if rust.starts_with('[') => {
-            Value::Array(literals.iter().map(|text| Value::String((*text).to_owned())).collect())
+            let (list, _) = rust.split_once(']').unwrap();
+            Value::Array(
+                commas(&list[1..]).iter().flat_map(|one| texts(NAMES, one)).map(Value::String).collect(),
+            )
+        }
+        _ if rust.ends_with(".map(str::to_owned).to_vec()") => {
+            let (name, _) = rust.split_once('.').unwrap();
+            Value::Array(texts(NAMES, name).into_iter().map(Value::String).collect())
         }
         _ if rust.starts_with("SocketAddr::from((") => {
             let digits: Vec<&str> = rust

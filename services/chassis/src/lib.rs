@@ -19,6 +19,7 @@ pub mod retry;
 pub mod serve;
 pub mod setup;
 pub mod shutdown;
+pub mod standing;
 pub mod telemetry;
 pub mod trace;
 pub mod vital;

@@ -17,6 +17,15 @@ pub const LOGIN_INSTANCE: &str = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9";
 /// The instance in which the platform's apps and users are kept.
 pub const ADMIN_INSTANCE: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
 
+/// Host names, relative to the base domain, that are the platform's own. Guests know the same from `applib`; a rule of the house
+/// holds the two equal.
+pub const RESERVED_HOSTS: [&str; 6] = ["login", "admin", INTERNAL, "localhost", "debug", "platform"];
+/// Where apps reach each other; no app answers there.
+pub(crate) const INTERNAL: &str = "internal";
+/// Variables that the platform sets for every app, besides those that begin with `NEXUSHUB_`.
+const PLATFORM_VARIABLES: [&str; 7] =
+    ["HOST", "INTERNAL_SECRET", "PORT", "SSL_CERT_FILE", "PATH", "HOME", "LANG"];
+
 /// The longest label that DNS carries, in bytes.
 const LABEL_MAX: usize = 63;
 /// The longest full name that DNS carries, in bytes.
@@ -52,6 +61,12 @@ pub fn is_variable(text: &str) -> bool {
     text.len() <= VARIABLE_MAX
         && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Whether an environment variable is the platform's to set, and nobody else's.
+#[must_use]
+pub fn is_platform_variable(name: &str) -> bool {
+    PLATFORM_VARIABLES.contains(&name) || name.starts_with("NEXUSHUB_")
 }
 
 /// A piece of what somebody sent, fit for a message: quoted, escaped and short.
@@ -97,6 +112,16 @@ mod tests {
         for bad in ["", "1A", "A=B", "A B", "A-B", "Ä", "A\0", &"A".repeat(129)] {
             assert!(!is_variable(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_platform_has_variables_of_its_own() {
+        for own in
+            ["HOST", "PORT", "INTERNAL_SECRET", "PATH", "HOME", "LANG", "SSL_CERT_FILE", "NEXUSHUB_ANY"]
+        {
+            assert!(is_platform_variable(own), "{own}");
+        }
+        assert!(!is_platform_variable("DATABASE_URL") && !is_platform_variable("host"));
     }
 
     #[test]

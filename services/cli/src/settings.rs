@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use clap::{Args, Subcommand};
 use nexushub_launch::config::Config as File;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
@@ -121,6 +122,12 @@ fn tables() -> Vec<String> {
 fn defaults(table: &str) -> Table {
     let all: Table = SHIPPED.parse().unwrap_or_default();
     all.get(table).and_then(Value::as_table).cloned().unwrap_or_default()
+}
+
+/// What matters of a table elsewhere: what is said, else the default.
+pub(crate) fn held<T: DeserializeOwned>(file: &File, table: &str) -> Result<T, Failure> {
+    let held = Value::Table(holds(file, table)?).try_into();
+    held.map_err(|error| Failure::new(format!("[{table}] can't be: {error}"), "see nexushub config check"))
 }
 
 /// A table as it holds here: what is said over what is default, and nothing that may be a secret.

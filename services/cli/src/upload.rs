@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{Method, StatusCode};
-use nexushub_chassis::names::{HostName, Zone, is_label, shown};
+use nexushub_chassis::{
+    names::{HostName, Zone, is_label, shown},
+    standing::says_up,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -102,10 +105,9 @@ enum Outlook {
 
 impl Standing {
     fn outlook(&self) -> Outlook {
-        match (self.status.as_str(), self.health_check.as_deref()) {
-            // What sleeps has answered, and does again when somebody asks.
-            ("running", Some("healthy")) | ("asleep", _) => Outlook::Up,
-            ("failed" | "stopped", _) => Outlook::Over,
+        match self.status.as_str() {
+            status if says_up(status, self.health_check.as_deref()) => Outlook::Up,
+            "failed" | "stopped" => Outlook::Over,
             _ => Outlook::Wait,
         }
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use nexushub_chassis::names::Zone;
-use nexushub_proto::procmgr::{InstanceStatus, State};
+use nexushub_chassis::{names::Zone, standing};
+use nexushub_proto::procmgr::InstanceStatus;
 
 use crate::{
     failure::{Failure, OK},
@@ -40,10 +40,7 @@ impl Wish {
     /// Whether it is so; `whole` = what isn't listed isn't there.
     fn holds(self, instance: Option<&InstanceStatus>, whole: bool) -> bool {
         match (self, instance) {
-            (Self::Healthy, Some(one)) => {
-                (one.state() == State::Running && one.routed) || one.state() == State::Asleep
-            }
-            (Self::Healthy, None) => false,
+            (Self::Healthy, one) => one.is_some_and(standing::is_reached),
             (Self::Gone, None) => whole,
             (Self::Gone, Some(_)) => false,
         }
@@ -106,6 +103,8 @@ fn late(
 
 #[cfg(test)]
 mod tests {
+    use nexushub_proto::procmgr::State;
+
     use super::*;
 
     fn instance(state: State, routed: bool) -> InstanceStatus {
@@ -113,11 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn healthy_is_what_requests_reach_or_wake() {
+    fn healthy_is_what_requests_reach() {
         let holds = |state, routed| Wish::Healthy.holds(Some(&instance(state, routed)), true);
-        assert!(holds(State::Running, true) && holds(State::Asleep, false));
-        assert!(!holds(State::Running, false), "it answers, but the proxy was not told yet");
-        assert!(!holds(State::Starting, false) && !holds(State::Failed, false));
+        assert!(holds(State::Running, true) && !holds(State::Running, false));
         assert!(!Wish::Healthy.holds(None, true));
     }
 

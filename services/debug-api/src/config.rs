@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nexushub_chassis::Fault;
+use nexushub_chassis::{Fault, names::RESERVED_HOSTS};
 use nexushub_proto::provider::{Driver, Egress};
 use serde::Deserialize;
 
@@ -96,7 +96,7 @@ impl Default for Config {
         Self {
             driver: "auto".to_owned(),
             egress: "none".to_owned(),
-            reserved_hosts: ["login", "admin", "internal", "localhost"].map(str::to_owned).to_vec(),
+            reserved_hosts: RESERVED_HOSTS.map(str::to_owned).to_vec(),
             static_ports: ["3000-3099", "4173", "4200-4209", "4321", "5173-5199", "8000-8009", "8080-8085"]
                 .map(str::to_owned)
                 .to_vec(),

@@ -25,7 +25,8 @@ use crate::{
     error::ApiError,
     expiry, files,
     folders::unhurried,
-    install, logs,
+    install::{self, Installed},
+    logs,
     names::Asked,
     promotion::{self, Progress, Wish},
     receive::{self, Received},
@@ -84,6 +85,45 @@ impl FromRequestParts<Arc<Hub>> for Target {
             parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().ends_with(PROMOTE));
         let changes = !parts.method.is_safe() && !promotes;
         if changes && app.is_promoted() { Err(ApiError::Permanent) } else { Ok(Self(app)) }
+    }
+}
+
+/// Something that is to be done to an application: to which, and who asks for it.
+struct Errand {
+    hub: Arc<Hub>,
+    app: Arc<App>,
+    asker: Asker,
+}
+
+impl FromRequestParts<Arc<Hub>> for Errand {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
+        let Target(app) = Target::from_request_parts(parts, hub).await?;
+        let asker = Asker::from_request_parts(parts, hub).await?;
+        Ok(Self { hub: Arc::clone(hub), app, asker })
+    }
+}
+
+impl Errand {
+    /// Has it done to its end, also when the client hangs up, and noted; `told` says what else there is to say of it.
+    async fn run<T, F>(
+        self,
+        what: &'static str,
+        work: impl FnOnce(Arc<Hub>, Arc<App>) -> F,
+        told: impl FnOnce(&App, &T) -> String + Send + 'static,
+    ) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        let Self { hub, app, asker } = self;
+        let work = work(Arc::clone(&hub), Arc::clone(&app));
+        unhurried(async move {
+            let done = work.await;
+            asker.noted(&hub.audit, (what, &app.id), done, |done| told(&app, done))
+        })
+        .await
     }
 }
 
@@ -224,17 +264,9 @@ async fn show(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {
     json(StatusCode::OK, &Application::with_expiry(&hub, &app))
 }
 
-async fn delete(
-    State(hub): State<Arc<Hub>>,
-    Target(app): Target,
-    asker: Asker,
-) -> Result<StatusCode, ApiError> {
-    let deleted = unhurried(async move {
-        let deleted = hub.delete(&app).await;
-        asker.noted(&hub.audit, ("application.delete", &app.id), deleted, |()| String::new())
-    });
-    deleted.await?;
-    Ok(StatusCode::NO_CONTENT)
+async fn delete(errand: Errand) -> Result<StatusCode, ApiError> {
+    let delete = |hub: Arc<Hub>, app| async move { hub.delete(&app).await };
+    errand.run("application.delete", delete, |_, ()| String::new()).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 async fn upload(
@@ -260,33 +292,20 @@ async fn upload_status(Target(app): Target) -> Result<Response, ApiError> {
     report.map(|report| json(StatusCode::OK, &report)).ok_or(ApiError::NoSession)
 }
 
-async fn install(
-    State(hub): State<Arc<Hub>>,
-    Target(app): Target,
-    asker: Asker,
-) -> Result<Response, ApiError> {
-    let (own, object) = (Arc::clone(&hub), Arc::clone(&app));
-    let installed = unhurried(async move {
-        let installed = install::install(&own, &object).await;
-        asker.noted(&own.audit, ("application.install", &object.id), installed, |done| {
-            done.not_started.clone().unwrap_or_else(|| object.package())
-        })
-    });
-    let installed = installed.await?;
+async fn install(errand: Errand) -> Result<Response, ApiError> {
+    let application_id = errand.app.id.clone();
+    let install = |hub, app| async move { install::install(&hub, &app).await };
+    let told = |app: &App, done: &Installed| done.not_started.clone().unwrap_or_else(|| app.package());
+    let installed = errand.run("application.install", install, told).await?;
     let (status, message) = match installed.not_started {
         None => ("running", "Application installed and started successfully".to_owned()),
         Some(why) => ("installed_not_started", format!("Application installed but not started: {why}")),
     };
     let installed_at = rfc3339(installed.unix_ms);
-    Ok(json(StatusCode::OK, &InstallReply { application_id: app.id.clone(), status, message, installed_at }))
+    Ok(json(StatusCode::OK, &InstallReply { application_id, status, message, installed_at }))
 }
 
-async fn promote(
-    State(hub): State<Arc<Hub>>,
-    Target(app): Target,
-    asker: Asker,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+async fn promote(Errand { hub, app, asker }: Errand, body: Bytes) -> Result<Response, ApiError> {
     let wish = match body.trim_ascii() {
         b"" => Wish::default(),
         text if text.starts_with(b"{") => serde_json::from_slice(text).map_err(|_| ApiError::Body)?,
@@ -332,38 +351,27 @@ async fn tail(
     logs::stream(hub, app, &uri, &headers).await
 }
 
-async fn stop(State(hub): State<Arc<Hub>>, Target(app): Target, asker: Asker) -> Result<Response, ApiError> {
-    let object = Arc::clone(&app);
-    let ended = unhurried(async move {
-        let ended = install::stop(&hub, &object).await;
-        asker.noted(&hub.audit, ("application.stop", &object.id), ended, |_| String::new())
-    });
-    let ended = ended.await?;
+async fn stop(errand: Errand) -> Result<Response, ApiError> {
+    let application_id = errand.app.id.clone();
+    let stop = |hub, app| async move { install::stop(&hub, &app).await };
+    let ended = errand.run("application.stop", stop, |_, _| String::new()).await?;
     let (code, status, message) = match ended {
         true => (StatusCode::OK, Word::Stopped, "Application stopped"),
         false => (StatusCode::ACCEPTED, Word::Pending, "Application is being stopped"),
     };
-    Ok(json(code, &StopReply { application_id: app.id.clone(), status, message }))
+    Ok(json(code, &StopReply { application_id, status, message }))
 }
 
 async fn all_releases(Target(app): Target) -> Response {
     json(StatusCode::OK, &Releases { releases: releases::list(&app.record()) })
 }
 
-async fn roll_back(
-    State(hub): State<Arc<Hub>>,
-    Target(app): Target,
-    asker: Asker,
-    back: Result<Query<Back>, QueryRejection>,
-) -> Result<Response, ApiError> {
+async fn roll_back(errand: Errand, back: Result<Query<Back>, QueryRejection>) -> Result<Response, ApiError> {
     let Query(back) = back.map_err(|_| ApiError::Field("query: use ?release=RELEASE"))?;
     let wanted = back.release.filter(|release| !release.is_empty());
-    let (own, object) = (Arc::clone(&hub), Arc::clone(&app));
-    let done = unhurried(async move {
-        let done = releases::roll_back(&own, &object, wanted).await;
-        asker.noted(&own.audit, ("application.rollback", &object.id), done, Clone::clone)
-    });
-    let release = done.await?;
+    let (hub, app) = (Arc::clone(&errand.hub), Arc::clone(&errand.app));
+    let roll_back = |hub, app| async move { releases::roll_back(&hub, &app, wanted).await };
+    let release = errand.run("application.rollback", roll_back, |_, release| release.clone()).await?;
     let (application_id, status) = (app.id.clone(), hub.standing(&app).status);
     let message = "Application rolled back; its status says when it answers";
     Ok(json(StatusCode::OK, &BackReply { application_id, release, status, message }))

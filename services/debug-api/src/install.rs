@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::{
     applications::{App, Hub},
     error::{ApiError, StorageError},
-    folders::{blocking, private, remove_all, unhurried},
+    folders::{blocking, private, remove_all},
     peers::is_refusal,
     record::{Record, Release, Wanted, millis, now_ms},
     unpack::{self, UnpackError, Unpacked},
@@ -49,26 +49,22 @@ enum Plan {
     Unpack(upload::File),
 }
 
-/// Installs the uploaded package. Goes on when the caller has gone.
+/// Installs the uploaded package. To be done to its end: the caller sees to that.
 pub(crate) async fn install(hub: &Arc<Hub>, app: &Arc<App>) -> Result<Installed, ApiError> {
     app.touch();
-    let (hub, app) = (Arc::clone(hub), Arc::clone(app));
-    unhurried(async move {
-        let _working = app.work.lock().await;
-        app.changeable()?;
-        let installed = match plan(&hub, &app).await? {
-            Plan::Confirm(release) => confirm(&hub, &app, release).await,
-            Plan::TakeUp(release) => {
-                let release = Release { installed_unix_ms: now_ms(), ..release };
-                let unix_ms = release.installed_unix_ms;
-                take_up(&hub, &app, release).await.map(|()| Installed { unix_ms, not_started: None })
-            }
-            Plan::Unpack(file) => replace(&hub, &app, file).await,
-        };
-        app.touch();
-        installed
-    })
-    .await
+    let _working = app.work.lock().await;
+    app.changeable()?;
+    let installed = match plan(hub, app).await? {
+        Plan::Confirm(release) => confirm(hub, app, release).await,
+        Plan::TakeUp(release) => {
+            let release = Release { installed_unix_ms: now_ms(), ..release };
+            let unix_ms = release.installed_unix_ms;
+            take_up(hub, app, release).await.map(|()| Installed { unix_ms, not_started: None })
+        }
+        Plan::Unpack(file) => replace(hub, app, file).await,
+    };
+    app.touch();
+    installed
 }
 
 async fn plan(hub: &Hub, app: &App) -> Result<Plan, ApiError> {
@@ -337,26 +333,22 @@ pub(crate) async fn settle_once(hub: &Hub, app: &App) -> Result<(), Option<Statu
     told.map_err(Some)
 }
 
-/// Stops the app and says whether its process has ended already.
+/// Stops the app and says whether its process has ended already. To be done to its end, as an install.
 pub(crate) async fn stop(hub: &Arc<Hub>, app: &Arc<App>) -> Result<bool, ApiError> {
     app.touch();
-    let (hub, app) = (Arc::clone(hub), Arc::clone(app));
-    unhurried(async move {
-        {
-            let _working = app.work.lock().await;
-            app.changeable()?;
-            hub.change(&app, |record| {
-                (record.wanted, record.settled, record.undo) = (Wanted::Stopped, false, None);
-            })
-            .await?;
-            if settle_once(&hub, &app).await.is_err() {
-                tokio::spawn(settle(Arc::clone(&hub), Arc::clone(&app)));
-                return Ok(false);
-            }
+    {
+        let _working = app.work.lock().await;
+        app.changeable()?;
+        hub.change(app, |record| {
+            (record.wanted, record.settled, record.undo) = (Wanted::Stopped, false, None);
+        })
+        .await?;
+        if settle_once(hub, app).await.is_err() {
+            tokio::spawn(settle(Arc::clone(hub), Arc::clone(app)));
+            return Ok(false);
         }
-        Ok(hub.ended(&app.id, STOP_ANSWER).await)
-    })
-    .await
+    }
+    Ok(hub.ended(&app.id, STOP_ANSWER).await)
 }
 
 /// The archive has served: the release is what counts now.

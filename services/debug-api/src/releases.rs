@@ -3,13 +3,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use nexushub_proto::procmgr::{InstanceStatus, State};
+use nexushub_chassis::standing::is_up;
+use nexushub_proto::procmgr::InstanceStatus;
 use serde::Serialize;
 
 use crate::{
     applications::{App, Hub},
     error::ApiError,
-    folders::{blocking, unhurried},
+    folders::blocking,
     install,
     record::{Record, Release, rfc3339},
     unpack,
@@ -53,36 +54,33 @@ pub(crate) fn list(record: &Record) -> Vec<Told> {
     current.chain(record.earlier.iter().map(|release| Told::of(release, "earlier"))).collect()
 }
 
-/// Goes back to the release of this name, or to the last that was healthy; says which it is. Goes on when the caller has gone.
+/// Goes back to the release of this name, or to the last that was healthy; says which it is. To be done to its end: the caller
+/// sees to that.
 pub(crate) async fn roll_back(
     hub: &Arc<Hub>,
     app: &Arc<App>,
     wanted: Option<String>,
 ) -> Result<String, ApiError> {
     app.touch();
-    let (hub, app) = (Arc::clone(hub), Arc::clone(app));
-    unhurried(async move {
-        let _working = app.work.lock().await;
-        app.changeable()?;
-        let record = app.record();
-        let chosen = match &wanted {
-            Some(wanted) => record.kept_as(wanted).ok_or_else(|| ApiError::NoRelease(wanted.clone())),
-            None => record.last_healthy().ok_or(ApiError::NoHealthyRelease),
-        }?;
-        let program = hub.folders.release(&app.id, &chosen.name).join(unpack::APP);
-        if !blocking(move || program.is_file()).await {
-            return Err(ApiError::NoRelease(chosen.name.clone()));
-        }
-        let name = chosen.name.clone();
-        let current = record.release.as_ref().is_some_and(|release| release.name == name);
-        match current {
-            true => install::confirm(&hub, &app, chosen.clone()).await.map(drop)?,
-            false => install::take_up(&hub, &app, chosen.clone()).await?,
-        }
-        tracing::info!(instance = app.id, release = name, "application rolled back");
-        Ok(name)
-    })
-    .await
+    let _working = app.work.lock().await;
+    app.changeable()?;
+    let record = app.record();
+    let chosen = match &wanted {
+        Some(wanted) => record.kept_as(wanted).ok_or_else(|| ApiError::NoRelease(wanted.clone())),
+        None => record.last_healthy().ok_or(ApiError::NoHealthyRelease),
+    }?;
+    let program = hub.folders.release(&app.id, &chosen.name).join(unpack::APP);
+    if !blocking(move || program.is_file()).await {
+        return Err(ApiError::NoRelease(chosen.name.clone()));
+    }
+    let name = chosen.name.clone();
+    let current = record.release.as_ref().is_some_and(|release| release.name == name);
+    match current {
+        true => install::confirm(hub, app, chosen.clone()).await.map(drop)?,
+        false => install::take_up(hub, app, chosen.clone()).await?,
+    }
+    tracing::info!(instance = app.id, release = name, "application rolled back");
+    Ok(name)
 }
 
 /// Notes which releases come up, until the drain. In memory: what is written of an application next says so too, and what runs is seen
@@ -113,13 +111,14 @@ pub(crate) async fn watch(hub: Arc<Hub>) {
 
 /// Which release of these is up.
 fn up(live: &InstanceStatus, releases: &Path) -> Option<String> {
-    let healthy = live.state() == State::Asleep || (live.state() == State::Running && !live.flagged);
     let name = Path::new(&live.release).strip_prefix(releases).ok()?.to_str()?;
-    (healthy && !name.is_empty()).then(|| name.to_owned())
+    (is_up(live) && !name.is_empty()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use nexushub_proto::procmgr::State;
+
     use super::*;
 
     #[test]
@@ -132,11 +131,7 @@ mod tests {
         };
         let up = |live: &InstanceStatus| up(live, Path::new("/s/releases"));
         assert_eq!(up(&live(State::Running, "/s/releases/r1", false)).as_deref(), Some("r1"));
-        assert_eq!(up(&live(State::Asleep, "/s/releases/r1", false)).as_deref(), Some("r1"));
         assert_eq!(up(&live(State::Running, "/s/releases/r1", true)), None, "it answers no more");
-        for state in [State::Starting, State::Unhealthy, State::Failed, State::Stopping, State::Unknown] {
-            assert_eq!(up(&live(state, "/s/releases/r1", false)), None, "{state:?}");
-        }
         assert_eq!(up(&live(State::Running, "/elsewhere/r1", false)), None);
         assert_eq!(up(&live(State::Running, "", false)), None);
     }

@@ -5,8 +5,9 @@
 
 pub(crate) mod details;
 
+use nexushub_chassis::standing::{ASLEEP, HEALTHY, RUNNING, is_up};
 use nexushub_proto::procmgr::{InstanceStatus, State, endpoint::Kind};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     names::Description,
@@ -14,8 +15,7 @@ use crate::{
 };
 
 /// The contract's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Word {
     Pending,
     Installed,
@@ -31,11 +31,17 @@ impl Word {
         match self {
             Self::Pending => "pending",
             Self::Installed => "installed",
-            Self::Running => "running",
-            Self::Asleep => "asleep",
+            Self::Running => RUNNING,
+            Self::Asleep => ASLEEP,
             Self::Stopped => "stopped",
             Self::Failed => "failed",
         }
+    }
+}
+
+impl Serialize for Word {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -117,7 +123,7 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
     match live.state() {
         State::Running => {
             standing.status = Word::Running;
-            standing.health_check = Some(if live.flagged { "unhealthy" } else { "healthy" });
+            standing.health_check = Some(if is_up(live) { HEALTHY } else { "unhealthy" });
             standing.process_id = Some(live.pid).filter(|pid| *pid != 0);
             standing.port = match live.endpoint.as_ref().and_then(|endpoint| endpoint.kind.as_ref()) {
                 Some(Kind::TcpPort(port)) => Some(*port),

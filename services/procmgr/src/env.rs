@@ -7,20 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::Config, desired::Desired};
+use nexushub_chassis::names::is_platform_variable;
 
-/// Names that configuration can't set; the provider refuses them where they are written (`typed.rs` there).
-pub(crate) const RESERVED: [&str; 9] = [
-    "HOST",
-    "INTERNAL_SECRET",
-    "PORT",
-    "SSL_CERT_FILE",
-    "NEXUSHUB_DATA",
-    "NEXUSHUB_ENTRANCE",
-    "PATH",
-    "HOME",
-    "LANG",
-];
+use crate::{config::Config, desired::Desired};
 
 /// What every app of the platform is told.
 #[derive(Clone, Debug)]
@@ -88,11 +77,10 @@ pub(crate) fn of_app(
     inside: &Inside,
     secret: &str,
 ) -> BTreeMap<OsString, OsString> {
+    // Provider refuses the platform's own where they are written.
+    let own = desired.env.iter().filter(|(name, _)| !is_platform_variable(name));
     let mut env: BTreeMap<OsString, OsString> =
-        desired.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    for name in RESERVED {
-        env.remove(OsString::from(name).as_os_str());
-    }
+        own.map(|(name, value)| (name.into(), value.into())).collect();
     let data = inside.data.as_os_str();
     let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
     set("HOST", around.host(&desired.host_name).into());
@@ -119,7 +107,9 @@ mod tests {
         let around =
             Surroundings::new(&Config::default(), "yesterday.localhost", 8443, Path::new("/nonexistent"));
         let mut proto = crate::desired::tests::proto("a");
-        for name in RESERVED {
+        let promised =
+            ["HOST", "INTERNAL_SECRET", "PORT", "NEXUSHUB_DATA", "NEXUSHUB_ENTRANCE", "PATH", "HOME", "LANG"];
+        for name in promised.into_iter().chain(["SSL_CERT_FILE"]) {
             proto.env.insert(name.into(), "mine".into());
         }
         proto.env.insert("DB_NAME".into(), "x.db".into());
@@ -135,7 +125,7 @@ mod tests {
         assert_eq!(get("SSL_CERT_FILE"), None);
         assert_eq!(get("NEXUSHUB_ENTRANCE").unwrap(), "internal.yesterday.localhost:443");
         assert_eq!(get("DB_NAME").unwrap(), "x.db");
-        assert_eq!(env.len(), RESERVED.len());
+        assert_eq!(env.len(), promised.len() + 1, "they and its own");
         assert!(!env.values().any(|value| value == "mine"));
     }
 

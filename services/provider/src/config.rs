@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use nexushub_chassis::{
     Fault,
     launch::fault::EXIT_USAGE,
-    names::{InstanceId, is_name},
+    names::{ADMIN_INSTANCE, InstanceId, LOGIN_INSTANCE, RESERVED_HOSTS, is_name},
 };
 use serde::Deserialize;
 use toml::Spanned;
@@ -55,13 +55,8 @@ impl Default for Config {
             apps_dir: PathBuf::from("apps.d"),
             max_debug_instances: 64,
             follow_admin: true,
-            reserved_instances: [
-                "3bf3e3c0-6e51-482a-b180-00f6aa568ee9",
-                "18736e4f-93f9-4606-a7be-863c7986ea5b",
-            ]
-            .map(id)
-            .to_vec(),
-            reserved_hosts: ["login", "admin"].map(str::to_owned).to_vec(),
+            reserved_instances: [LOGIN_INSTANCE, ADMIN_INSTANCE].map(id).to_vec(),
+            reserved_hosts: RESERVED_HOSTS.map(str::to_owned).to_vec(),
             hold_share_percent: 50,
             hold_least: 3,
             keep_releases: 5,
@@ -105,18 +100,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use nexushub_chassis::names::{ADMIN_INSTANCE, LOGIN_INSTANCE};
-
     use super::*;
-
-    #[test]
-    fn the_well_known_instances_are_the_configurations_alone() {
-        let reserved = Config::default().reserved_instances;
-        assert_eq!(
-            reserved.iter().map(InstanceId::as_str).collect::<Vec<_>>(),
-            [LOGIN_INSTANCE, ADMIN_INSTANCE]
-        );
-    }
 
     #[test]
     fn the_defaults_make_sense_and_lies_are_refused_with_their_key() {

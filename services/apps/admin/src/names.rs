@@ -1,9 +1,7 @@
 //! What names may be: judged once, where they come in.
 
-use nexushub_applib::Refusal;
+use nexushub_applib::{Refusal, wellknown::RESERVED_HOSTS};
 
-/// Host names that are the platform's own.
-const RESERVED: [&str; 6] = ["login", "admin", "internal", "localhost", "debug", "platform"];
 /// Characters of an app id or a display name.
 const NAME_MAX: usize = 128;
 /// Characters of a user's name.
@@ -53,7 +51,7 @@ pub(crate) fn host_name(text: &str, base: &str) -> Result<String, Refusal> {
         let why = format!("`{}` is no host name: letters, digits and hyphens, joined by dots", shown(text));
         return Err(Refusal::bad(why));
     }
-    if RESERVED.contains(&name) || name.ends_with(".debug") {
+    if RESERVED_HOSTS.contains(&name) || name.ends_with(".debug") {
         return Err(Refusal::bad(format!(
             "the host name `{name}` is reserved for the platform; take another"
         )));

@@ -2,17 +2,13 @@
 //! transaction.
 
 use nexushub_applib::time::{Unix, rfc3339};
+pub(crate) use nexushub_applib::wellknown::{ADMIN, LOGIN};
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::rules::{Rule, RuleType, SubjectType, granted};
 
 pub(crate) type Result<T> = std::result::Result<T, rusqlite::Error>;
-
-/// The login app's instance id.
-pub(crate) const LOGIN: &str = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9";
-/// The admin app's own.
-pub(crate) const ADMIN: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
 
 /// The database, step by step. Events are kept as the record of who did what; passwords are not among it.
 pub(crate) const STEPS: &[&str] = &["

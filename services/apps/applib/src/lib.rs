@@ -49,6 +49,7 @@ pub mod time;
 mod tls;
 #[cfg(feature = "calls")]
 pub mod web;
+pub mod wellknown;
 
 pub use error::Refusal;
 pub use identity::{Identity, User};

@@ -7,12 +7,10 @@ use std::fmt;
 use nexushub_launch::config::Platform;
 use serde::{Deserialize, Serialize};
 
-use super::{NAME_MAX, is_label, port, shown};
+use super::{INTERNAL, NAME_MAX, is_label, port, shown};
 
 /// The port that names may carry besides the platform's own: what the contract's clients send.
 const USUAL_PORT: u16 = 8443;
-/// Names that lead to the platform itself.
-const RESERVED: [&str; 1] = ["internal"];
 
 /// How a host name lies to the base domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +126,7 @@ impl HostName {
         if place(relative, &zone.base) != Place::Outside {
             return refused(HostNameError::Twice);
         }
-        if RESERVED.contains(&relative) {
+        if relative == INTERNAL {
             return refused(HostNameError::Reserved);
         }
         Ok(Self(relative.to_owned()))

@@ -4,7 +4,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
 };
@@ -20,7 +20,7 @@ use crate::{
     args::DAEMONS,
     failure::Failure,
     place::{Place, reachable},
-    systemd,
+    settings, systemd,
     table::bytes,
 };
 
@@ -112,14 +112,13 @@ fn judge_listener(at: SocketAddr, up: bool, answers: bool) -> Finding {
 /// The certificate that is shown to everybody.
 fn certificate(place: &Place, platform: &Platform, now: i64) -> Finding {
     /// The one key that matters here; the rest is the proxy's to judge.
-    #[derive(Default, Deserialize)]
+    #[derive(Deserialize)]
     struct Table {
-        certificate: Option<std::path::PathBuf>,
+        certificate: PathBuf,
     }
-    let path = || -> Result<std::path::PathBuf, Failure> {
+    let path = || -> Result<PathBuf, Failure> {
         let config = place.config()?;
-        let named = config.section::<Table>("proxy")?.certificate;
-        Ok(config.resolve(named.as_deref().unwrap_or(Path::new("dist/certs/server.crt"))))
+        Ok(config.resolve(&settings::held::<Table>(&config, "proxy")?.certificate))
     };
     let path = match path() {
         Ok(path) => path,
@@ -168,18 +167,11 @@ fn judge_certificate(der: &[u8], domain: &str, now: i64) -> Finding {
 fn ports(place: &Place) -> Finding {
     /// The keys that matter here; the rest is procmgr's to judge.
     #[derive(Deserialize)]
-    #[serde(default)]
     struct Table {
         port_first: u16,
         port_last: u16,
     }
-    impl Default for Table {
-        fn default() -> Self {
-            Self { port_first: 10_000, port_last: 19_999 }
-        }
-    }
-    let config = place.config().and_then(|config| Ok(config.section::<Table>("procmgr")?));
-    match config {
+    match place.config().and_then(|config| settings::held::<Table>(&config, "procmgr")) {
         Ok(table) => {
             judge_ports((table.port_first, table.port_last), &read("/proc/sys/net/ipv4/ip_local_port_range"))
         }

@@ -1,0 +1,63 @@
+//! When an app is up: what procmgr says of an instance, and what debug-api makes of that in the contract's words, come to the same for
+//! everybody who waits for it. Pure.
+
+use nexushub_proto::procmgr::{InstanceStatus, State};
+
+/// The words of the contract's status for an app that is up.
+pub const RUNNING: &str = "running";
+/// Nobody asked for it lately.
+pub const ASLEEP: &str = "asleep";
+/// What the contract's status says of health checks that are answered.
+pub const HEALTHY: &str = "healthy";
+
+/// Whether it answers its health checks. What sleeps has, and does again as soon as somebody asks for it.
+#[must_use]
+pub fn is_up(instance: &InstanceStatus) -> bool {
+    instance.state() == State::Asleep || (instance.state() == State::Running && !instance.flagged)
+}
+
+/// Whether who asks for it gets to it, too: the proxy was told.
+#[must_use]
+pub fn is_reached(instance: &InstanceStatus) -> bool {
+    is_up(instance) && (instance.routed || instance.state() == State::Asleep)
+}
+
+/// Whether the contract's status says that it is up.
+#[must_use]
+pub fn says_up(status: &str, health_check: Option<&str>) -> bool {
+    status == ASLEEP || (status == RUNNING && health_check == Some(HEALTHY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(state: State, routed: bool, flagged: bool) -> InstanceStatus {
+        InstanceStatus { state: state.into(), routed, flagged, ..Default::default() }
+    }
+
+    #[test]
+    fn up_is_what_answers_or_sleeps_and_reached_is_what_the_proxy_knows_of() {
+        let both = |state, routed, flagged| {
+            let one = instance(state, routed, flagged);
+            (is_up(&one), is_reached(&one))
+        };
+        assert_eq!(both(State::Running, true, false), (true, true));
+        assert_eq!(both(State::Running, false, false), (true, false), "the proxy was not told yet");
+        assert_eq!(both(State::Running, true, true), (false, false), "it answers no more");
+        assert_eq!(both(State::Asleep, false, false), (true, true), "a request wakes it");
+        for state in [State::Starting, State::Unhealthy, State::Failed, State::Stopping, State::Unknown] {
+            assert_eq!(both(state, true, false), (false, false), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn the_contracts_words_say_the_same() {
+        assert!(says_up("running", Some("healthy")) && says_up("asleep", None));
+        for (status, health) in
+            [("running", None), ("running", Some("unhealthy")), ("pending", Some("healthy")), ("", None)]
+        {
+            assert!(!says_up(status, health), "{status} {health:?}");
+        }
+    }
+}
