@@ -104,6 +104,30 @@ async fn without_a_terminal_a_changed_file_is_built_and_pushed_and_sigterm_clean
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_somebody_else_removed_is_pushed_anew_and_its_log_goes_on() {
+    let platform = Platform::start();
+    let folder = made(&platform, "shop", "c");
+    let mut dev = Command::new(program("nexushub"));
+    dev.arg("--home").arg(platform.home.path()).args(["dev", "--watch"]).current_dir(&folder);
+    let mut dev = dev.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (log, said) = (Lines::of(dev.stdout.take().unwrap()), Lines::of(dev.stderr.take().unwrap()));
+    let shown = |lines: &Lines, text: &str| lines.until(text, |line| line.contains(text).then_some(()));
+    shown(&said, "answers");
+    shown(&log, "listens on port");
+    let developer = platform.developer();
+    let id = developer.list().await[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(developer.delete(&id).await.status, 204);
+    is_gone(&platform, "shop-dev").await;
+    greet(&folder, "anew");
+    shown(&said, "answers");
+    shown(&log, "listens on port");
+    says(&platform, "shop-dev", "Hello anew\n").await;
+    Process::open(dev.id()).unwrap().signal(Signal::TERM);
+    shown(&said, "shop-dev is removed");
+    assert_eq!(dev.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_r_builds_again_q_ends_and_the_terminal_is_as_it_was() {
     let platform = Platform::start();
     let folder = made(&platform, "shop", "c");

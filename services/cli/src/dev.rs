@@ -105,8 +105,28 @@ struct Session<'a> {
     app: Option<Remote<'a>>,
     /// Whether the platform was asked for one; it may have made it though nobody waited for the answer.
     asked: bool,
-    /// What shows the log, and how it stands.
-    followers: Vec<JoinHandle<()>>,
+    followers: Followers,
+}
+
+/// What shows an app's log, and how it stands: of one app at a time.
+#[derive(Default)]
+struct Followers {
+    of: String,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Followers {
+    /// Goes on with this app. It is another one where the last was removed meanwhile, by somebody else or because nobody asked for it.
+    fn go_on_with(&mut self, id: &str, begin: impl FnOnce() -> Vec<JoinHandle<()>>) {
+        if self.of != id {
+            self.end();
+            (self.of, self.tasks) = (id.to_owned(), begin());
+        }
+    }
+
+    fn end(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+    }
 }
 
 impl<'a> Session<'a> {
@@ -126,7 +146,7 @@ impl<'a> Session<'a> {
             url,
             app: None,
             asked: false,
-            followers: Vec::new(),
+            followers: Followers::default(),
         })
     }
 
@@ -205,9 +225,8 @@ impl<'a> Session<'a> {
         app.install().await?;
         let id = app.id.clone();
         let up = app.await_up(Duration::from_secs(self.args.timeout));
-        if self.followers.is_empty() {
-            self.followers = vec![follow_log(self.place, &id), follow_state(self.place, &id)];
-        }
+        let place = self.place;
+        self.followers.go_on_with(&id, || vec![follow_log(place, &id), follow_state(place, &id)]);
         up.await.map_err(|standing| {
             Failure::new(
                 format!("{} does not answer: {}", self.url, standing.told()),
@@ -225,9 +244,7 @@ impl<'a> Session<'a> {
 
     /// Leaves nothing behind.
     async fn remove(&mut self) -> Result<(), Failure> {
-        for follower in self.followers.drain(..) {
-            follower.abort();
-        }
+        self.followers.end();
         let id = match &self.app {
             Some(app) => Some(app.id.clone()),
             None if self.asked => push::known(self.place, &self.description).await,
@@ -350,6 +367,26 @@ mod tests {
         assert_eq!(args(&["--watch", "shop"]).dir, Path::new("shop"));
         assert_eq!(args(&["--watch", "shop"]).watch, Some(".".into()));
         assert_eq!(args(&["--watch=src"]).watch, Some("src".into()));
+    }
+
+    #[tokio::test]
+    async fn who_follows_an_app_goes_on_with_the_one_that_takes_its_place() {
+        let (mut followers, begun) = (Followers::default(), std::cell::RefCell::new(Vec::new()));
+        let mut follow = |id: &'static str| {
+            followers.go_on_with(id, || {
+                begun.borrow_mut().push(id);
+                vec![tokio::spawn(std::future::pending())]
+            });
+            followers.tasks[0].abort_handle()
+        };
+        let first = follow("1");
+        follow("1");
+        assert_eq!(*begun.borrow(), ["1"], "another push of the same app changes nothing");
+        follow("2");
+        assert_eq!(*begun.borrow(), ["1", "2"]);
+        while !first.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
