@@ -5,11 +5,7 @@ use std::{fs, path::PathBuf};
 
 use data_encoding::{BASE64, HEXLOWER};
 use nexushub_e2e::{
-    Answer, FORGIVING, Options, Platform,
-    package::{md5, sha256},
-    raw::noise,
-    rounds, soon,
-    upload::Developer,
+    Answer, FORGIVING, Options, Platform, package::sha256, raw::noise, rounds, soon, upload::Developer,
     workshop,
 };
 
@@ -177,7 +173,7 @@ async fn a_client_that_breaks_off_anywhere_goes_on_where_it_was() {
         assert!(upload.rest().await.status.is_success());
         assert_eq!(upload.offset().await, upload.file.len());
         let status = platform.developer().get(&id, "/upload/status").await.json();
-        assert_eq!(status["fileHash"], md5(&upload.file));
+        assert_eq!(status["fileSha256"], HEXLOWER.encode(&digest));
         installs_as(&platform, &id, &format!("{name}.debug"), &name).await;
     }
 }
@@ -230,7 +226,7 @@ async fn a_daemon_that_is_killed_around_the_last_byte_has_the_package_or_goes_on
             }
             drop(stream);
             let status = platform.developer().get(&id, "/upload/status").await.json();
-            assert_eq!(status["fileHash"], md5(&upload.file), "{speech:?}");
+            assert_eq!(status["fileSha256"], HEXLOWER.encode(&digest), "{speech:?}");
         }
         let last = format!("{name} {}", rounds(3) - 1);
         installs_as(&platform, &id, &format!("{name}.debug"), &last).await;

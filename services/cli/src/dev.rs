@@ -208,9 +208,9 @@ impl<'a> Session<'a> {
 
     /// From the package to an app that answers.
     async fn push(&mut self) -> Result<(), Failure> {
-        let mut package = Package::open(&self.package)?;
+        let package = Package::open(&self.package)?;
         let held = match &self.app {
-            Some(app) => app.holds(&package.hash).await?,
+            Some(app) => app.holds(&package).await?,
             None => None,
         };
         self.asked = true;
@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
         };
         let app = self.app.insert(app);
         if held != Some(true) {
-            app.upload(&mut package).await?;
+            app.upload(&package).await?;
         }
         app.install().await?;
         let id = app.id.clone();

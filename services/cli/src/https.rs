@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -19,20 +19,24 @@ use http::{
     HeaderMap, Method, Request, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, client::conn::http1};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, lookup_host},
+    sync::mpsc,
 };
 use tokio_rustls::TlsConnector;
 
 use crate::{failure::Failure, place::reachable};
 
-/// How long a request may take, its body and its answer included.
+/// How long a request may take while nothing of it is sent: that of which much is to be sent may take as long as it goes on.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer.
 const ANSWER_MAX: usize = 1 << 20;
@@ -99,6 +103,41 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: Bytes,
 }
 
+/// A body that is not in memory: it is read as it is sent.
+pub(crate) struct Pieces {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    left: u64,
+}
+
+impl Pieces {
+    /// So many bytes, in pieces.
+    pub(crate) fn new(pieces: mpsc::Receiver<io::Result<Bytes>>, length: u64) -> Self {
+        Self { pieces, left: length }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = ready!(self.pieces.poll_recv(cx)).transpose()?;
+        self.left -= piece.as_ref().map_or(0, |piece| self.left.min(piece.len() as u64));
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// What a request brings.
+type Brought = Either<Full<Bytes>, Pieces>;
+
 /// The client of one server.
 pub(crate) struct Client {
     target: Target,
@@ -109,7 +148,7 @@ pub(crate) struct Client {
     kept: Mutex<Option<Sender>>,
 }
 
-type Sender = http1::SendRequest<Full<Bytes>>;
+type Sender = http1::SendRequest<Brought>;
 
 /// A connection of which the bytes that are sent are counted.
 struct Counted {
@@ -179,18 +218,33 @@ impl Client {
 
     /// One request. What the server says is an answer, whatever its status; an error means that there was none.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        let body = Either::Left(Full::new(ask.body.clone()));
+        self.bring(ask, body).await
+    }
+
+    /// One request whose body is read as it is sent.
+    pub(crate) async fn ask_with(&self, ask: Ask<'_>, pieces: Pieces) -> Result<Answer, Failure> {
+        self.bring(ask, Either::Right(pieces)).await
+    }
+
+    async fn bring(&self, ask: Ask<'_>, body: Brought) -> Result<Answer, Failure> {
         let Target { host, port, .. } = &self.target;
         let what = format!("{} https://{host}:{port}{}", ask.method, ask.path);
         let failed =
             |why: String| Failure::new(format!("{what}: {why}"), "is the platform up? see nexushub status");
-        match tokio::time::timeout(TIMEOUT, self.exchange(ask)).await {
-            Ok(answer) => answer.map_err(failed),
-            Err(_) => Err(failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
+        let mut exchange = std::pin::pin!(self.exchange(ask, body));
+        loop {
+            let before = self.sent.load(Ordering::Relaxed);
+            match tokio::time::timeout(TIMEOUT, &mut exchange).await {
+                Ok(answer) => return answer.map_err(failed),
+                Err(_) if self.sent.load(Ordering::Relaxed) > before => {}
+                Err(_) => return Err(failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
+            }
         }
     }
 
-    async fn exchange(&self, ask: Ask<'_>) -> Result<Answer, String> {
-        let (sender, answer) = self.send(self.request(ask)?).await?;
+    async fn exchange(&self, ask: Ask<'_>, body: Brought) -> Result<Answer, String> {
+        let (sender, answer) = self.send(self.request(ask, body)?).await?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
@@ -198,7 +252,7 @@ impl Client {
     }
 
     /// Over the connection that is kept, or over a new one if that takes it no more.
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(Sender, Response<Incoming>), String> {
+    async fn send(&self, request: Request<Brought>) -> Result<(Sender, Response<Incoming>), String> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut request = request;
         if let Some(mut sender) = kept
@@ -217,7 +271,7 @@ impl Client {
         Ok((sender, answer))
     }
 
-    fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, String> {
+    fn request(&self, ask: Ask<'_>, body: Brought) -> Result<Request<Brought>, String> {
         let mut request = Request::builder().method(ask.method).uri(ask.path);
         request = request.header(HOST, format!("{}:{}", self.target.host, self.target.port));
         request = request.header(AUTHORIZATION, &self.bearer);
@@ -225,7 +279,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, ask.content_type);
         }
         request = ask.fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        request.body(Full::new(ask.body)).map_err(|error| said(&error))
+        request.body(body).map_err(|error| said(&error))
     }
 
     /// A connection of its own.

@@ -4,18 +4,20 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Read, Seek, SeekFrom},
+    io::{self, BufWriter, Read},
     os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use md5::{Digest, Md5};
+use bytes::Bytes;
 use nexushub_chassis::launch::secret::hex;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
+use tokio::{sync::mpsc, task::spawn_blocking};
 use zip::ZipArchive;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, https::Pieces};
 
 /// The executable that every package has.
 const APP: &str = "bin/app";
@@ -28,57 +30,112 @@ const DEPTH_MAX: usize = 64;
 /// How hard Zstandard tries: its own default, beyond which each hundredth of the size costs a third of the time.
 const LEVEL: i32 = 3;
 
-/// An archive, with its digests.
-#[derive(Debug)]
+/// Bytes read at once.
+const PIECE: u64 = 256 << 10;
+/// Pieces that are read ahead of what is sent.
+const AHEAD: usize = 4;
+/// Bytes at either end by which an archive is told from others at first sight.
+const GLANCE: u64 = 1 << 20;
+
+/// An archive, and its digest as far as it was read in order.
+#[derive(Debug, Clone)]
 pub(crate) struct Package {
-    pub(crate) file: File,
     pub(crate) len: u64,
-    /// MD5 in lower-case hexadecimal digits: how the contract names an upload.
-    pub(crate) hash: String,
-    /// SHA-256, written likewise: what the platform holds it to.
-    pub(crate) sha256: String,
+    content: Arc<Mutex<Content>>,
+}
+
+#[derive(Debug)]
+struct Content {
+    file: File,
+    digest: Sha256,
+    /// Bytes that the digest is of.
+    read: u64,
 }
 
 impl Package {
     /// A folder packed, or an archive as it is.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let found = fs::metadata(path).map_err(|error| Failure::io("read", path, &error))?;
-        let mut file = if found.is_dir() {
+        let file = if found.is_dir() {
             pack(path)?
         } else {
             let file = File::open(path).map_err(|error| Failure::io("read", path, &error))?;
             judge_archive(path, &file)?;
             file
         };
-        let failed = |error| Failure::io("read", path, &error);
-        let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        let (hash, sha256) = digests(&mut file).map_err(failed)?;
-        Ok(Self { file, len, hash, sha256 })
+        let len = file.metadata().map_err(|error| Failure::io("read", path, &error))?.len();
+        Ok(Self::of(file, len))
     }
 
-    /// A piece of it.
-    pub(crate) fn piece(&mut self, at: u64, length: u64) -> io::Result<Vec<u8>> {
-        self.file.seek(SeekFrom::Start(at))?;
-        let mut piece = Vec::new();
-        self.file.by_ref().take(length).read_to_end(&mut piece)?;
-        Ok(piece)
+    fn of(file: File, len: u64) -> Self {
+        Self { len, content: Arc::new(Mutex::new(Content { file, digest: Sha256::new(), read: 0 })) }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// SHA-256 of all of it, in lower-case hexadecimal digits: what the platform holds it to. What was not read yet is read now.
+    pub(crate) async fn sha256(&self) -> io::Result<String> {
+        let package = self.clone();
+        let sum = move || {
+            let mut content = package.content();
+            while content.read < package.len {
+                let at = content.read;
+                content.piece(at, PIECE.min(package.len - at))?;
+            }
+            Ok(hex(&content.digest.clone().finalize()))
+        };
+        spawn_blocking(sum).await.map_err(io::Error::other)?
+    }
+
+    /// What tells it from others without all of it being read: its length and both of its ends. Which bytes are between them the
+    /// digest says.
+    pub(crate) fn glance(&self) -> io::Result<String> {
+        let (mut sum, content) = (Sha256::new(), self.content());
+        sum.update(self.len.to_be_bytes());
+        for at in [0, self.len.saturating_sub(GLANCE)] {
+            let mut end = vec![0; usize::try_from(GLANCE.min(self.len)).unwrap_or_default()];
+            content.file.read_exact_at(&mut end, at)?;
+            sum.update(&end);
+        }
+        Ok(hex(&sum.finalize()))
+    }
+
+    /// Whether it is as long as it was.
+    pub(crate) fn is_there(&self) -> bool {
+        self.content().file.metadata().is_ok_and(|file| file.len() == self.len)
+    }
+
+    /// So many bytes of it, read as they are taken; what is read in order its digest is made of.
+    pub(crate) fn pieces(&self, at: u64, length: u64) -> Pieces {
+        let (sender, pieces) = mpsc::channel(AHEAD);
+        let (package, end) = (self.clone(), at + length);
+        spawn_blocking(move || {
+            let mut at = at;
+            while at < end {
+                let piece = package.content().piece(at, PIECE.min(end - at));
+                at += PIECE.min(end - at);
+                let failed = piece.is_err();
+                if sender.blocking_send(piece).is_err() || failed {
+                    return; // nobody takes any more, or there is none
+                }
+            }
+        });
+        Pieces::new(pieces, length)
     }
 }
 
-fn digests(file: &mut File) -> io::Result<(String, String)> {
-    let (mut md5, mut sha256) = (Md5::new(), Sha256::new());
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            length => {
-                md5.update(&buffer[..length]);
-                sha256.update(&buffer[..length]);
-            }
+impl Content {
+    fn piece(&mut self, at: u64, length: u64) -> io::Result<Bytes> {
+        let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut piece, at)?;
+        if at == self.read {
+            self.digest.update(&piece);
+            self.read += length;
         }
+        Ok(piece.into())
     }
-    Ok((hex(&md5.finalize()), hex(&sha256.finalize())))
 }
 
 /// A zip is looked into before it is sent; a tar.zst the platform judges alone.
@@ -194,7 +251,7 @@ fn list(root: &Path, below: &str, depth: usize, entries: &mut Vec<Entry>) -> Res
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::{io::Seek, os::unix::fs::symlink};
 
     fn app() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -214,9 +271,10 @@ mod tests {
 
     #[test]
     fn a_folder_is_packed_in_order_with_its_modes() {
-        let mut package = Package::open(app().path()).unwrap();
-        package.file.rewind().unwrap();
-        let mut archive = tar::Archive::new(zstd::Decoder::new(&package.file).unwrap());
+        let package = Package::open(app().path()).unwrap();
+        let mut content = package.content();
+        content.file.rewind().unwrap();
+        let mut archive = tar::Archive::new(zstd::Decoder::new(&content.file).unwrap());
         let names: Vec<_> = archive
             .entries()
             .unwrap()
@@ -241,13 +299,17 @@ mod tests {
         format!("static/{}/{}", "n".repeat(200), "m".repeat(200))
     }
 
-    #[test]
-    fn the_same_files_make_the_same_package() {
+    async fn digest(path: &Path) -> String {
+        Package::open(path).unwrap().sha256().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_same_files_make_the_same_package() {
         let (first, second) = (app(), app());
-        let hash = Package::open(first.path()).unwrap().hash;
-        assert_eq!(Package::open(second.path()).unwrap().hash, hash);
+        let hash = digest(first.path()).await;
+        assert_eq!(digest(second.path()).await, hash);
         fs::write(second.path().join("bin/app"), "other").unwrap();
-        assert_ne!(Package::open(second.path()).unwrap().hash, hash);
+        assert_ne!(digest(second.path()).await, hash);
     }
 
     #[test]
@@ -265,32 +327,58 @@ mod tests {
         assert!(Package::open(folder.path()).unwrap_err().message.contains("static/link"));
     }
 
-    #[test]
-    fn an_archive_is_taken_as_it_is_if_it_holds_an_app() {
+    #[tokio::test]
+    async fn an_archive_is_taken_as_it_is_if_it_holds_an_app() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.zip");
         fs::write(&path, "garbage").unwrap();
         assert!(Package::open(&path).is_err());
-        let mut packed = Package::open(app().path()).unwrap();
-        let bytes = packed.piece(0, u64::MAX).unwrap();
-        assert_eq!(bytes.len() as u64, packed.len);
-        fs::write(&path, &bytes).unwrap();
-        assert_eq!(Package::open(&path).unwrap().hash, packed.hash);
+        let packed = Package::open(app().path()).unwrap();
+        fs::write(&path, taken(&packed, 0, packed.len).await.unwrap()).unwrap();
+        assert_eq!(digest(&path).await, packed.sha256().await.unwrap());
         fs::write(&path, [&ZST[..], b"more"].concat()).unwrap();
         assert_eq!(Package::open(&path).unwrap().len, 8, "the platform judges it");
     }
 
+    async fn taken(package: &Package, at: u64, length: u64) -> io::Result<Vec<u8>> {
+        use http_body_util::BodyExt;
+        Ok(package.pieces(at, length).collect().await?.to_bytes().to_vec())
+    }
+
+    /// An archive of these bytes.
+    fn of(bytes: &[u8]) -> Package {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        Package::of(file, bytes.len() as u64)
+    }
+
+    #[tokio::test]
+    async fn pieces_are_what_they_say_and_the_digest_is_of_all_whichever_were_taken() {
+        let sha256 = "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882";
+        for asked in [&[][..], &[(0, 10)], &[(0, 4), (4, 6)], &[(2, 3), (0, 3), (8, 2)], &[(0, 4), (0, 4)]] {
+            let package = of(b"0123456789");
+            for (at, length) in asked {
+                let piece = taken(&package, *at, *length).await.unwrap();
+                let (from, to) = (usize::try_from(*at).unwrap(), usize::try_from(at + length).unwrap());
+                assert_eq!(piece, b"0123456789"[from..to]);
+            }
+            assert_eq!(package.sha256().await.unwrap(), sha256, "{asked:?}");
+        }
+        let shorter = Package { len: 12, ..of(b"0123456789") };
+        assert!(taken(&shorter, 8, 4).await.is_err() && !shorter.is_there());
+    }
+
     #[test]
-    fn pieces_are_what_they_say() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        fs::write(&path, "0123456789").unwrap();
-        let mut package =
-            Package { file: File::open(&path).unwrap(), len: 10, hash: String::new(), sha256: String::new() };
-        assert_eq!(package.piece(8, 4).unwrap(), b"89");
-        assert_eq!(package.piece(2, 3).unwrap(), b"234");
-        let (hash, sha256) = digests(&mut File::open(&path).unwrap()).unwrap();
-        assert_eq!(hash, "781e5e245d69b566979b86e28d23f2c7");
-        assert_eq!(sha256, "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882");
+    fn at_first_sight_archives_differ_by_length_and_ends() {
+        let glance = |bytes: &[u8]| of(bytes).glance().unwrap();
+        assert_eq!(glance(b"one"), glance(b"one"));
+        assert_ne!(glance(b"one"), glance(b"two"));
+        let long = |first: u8, last: u8| {
+            let mut bytes = vec![0; 3 << 20];
+            bytes[0] = first;
+            bytes[(3 << 20) - 1] = last;
+            glance(&bytes)
+        };
+        assert!(long(0, 0) != long(1, 0) && long(0, 0) != long(0, 1));
     }
 }

@@ -46,9 +46,9 @@ pub(crate) async fn run(place: &Place, args: &Push) -> Result<u8, Failure> {
     let platform = place.platform()?;
     let base = &platform.base_domain;
     let description = Description::of(&args.name, args.host_name.as_deref(), &Zone::from(&platform))?;
-    let mut package = Package::open(&args.path)?;
+    let package = Package::open(&args.path)?;
     let (client, port) = client(place, args.url.as_deref())?;
-    let app = bring(place, &client, &description, &mut package).await?;
+    let app = bring(place, &client, &description, &package).await?;
     app.install().await?;
     let up = app.await_up(Duration::from_secs(args.timeout));
     if let Err(standing) = progress::waiting("waiting until it answers", up).await {
@@ -86,11 +86,11 @@ async fn bring<'c>(
     place: &Place,
     client: &'c Client,
     description: &Description,
-    package: &mut Package,
+    package: &Package,
 ) -> Result<Remote<'c>, Failure> {
     if let Some(id) = known(place, description).await {
         let app = Remote::known(client, id);
-        match app.holds(&package.hash).await? {
+        match app.holds(package).await? {
             Some(true) => return Ok(app),
             Some(false) => {
                 send(client, &app, package).await?;
@@ -105,7 +105,7 @@ async fn bring<'c>(
 }
 
 /// Uploads, and shows how far it is.
-async fn send(client: &Client, app: &Remote<'_>, package: &mut Package) -> Result<(), Failure> {
+async fn send(client: &Client, app: &Remote<'_>, package: &Package) -> Result<(), Failure> {
     let total = package.len;
     progress::sending("uploading", client.sent(), total, app.upload(package)).await
 }

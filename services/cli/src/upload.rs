@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use http::{Method, StatusCode};
 use nexushub_chassis::{
     names::{HostName, Zone, is_label, shown},
@@ -23,8 +23,11 @@ use crate::{
     table::one_line,
 };
 
-/// Bytes of one request of an upload: what is held in memory, and what the platform makes durable before it answers.
-const PART: u64 = 16 << 20;
+/// Bytes of the last request of an upload, which says of all of them what they are: until then they have been read. All before go in
+/// one request, since between two of them nothing moves.
+const TAIL: u64 = 1 << 20;
+/// In an upload's metadata: what its file is like at first sight, by which a client that was ended finds it again.
+const GLANCE: &str = "glance";
 /// What tus says of every request.
 const TUS: (&str, &str) = ("tus-resumable", "1.0.0");
 /// Tries of each request, and the waits between them.
@@ -83,7 +86,22 @@ fn clean(name: &str) -> Result<String, Failure> {
 #[serde(default, rename_all = "camelCase")]
 struct UploadStatus {
     completed: bool,
-    file_hash: String,
+    file_sha256: String,
+}
+
+/// An unfinished upload, in `GET …/files`
+#[derive(Debug, Deserialize)]
+struct Unfinished {
+    location: String,
+    #[serde(default)]
+    metadata: String,
+}
+
+/// An upload that goes on from there; found, if it was begun by a client before this one.
+struct Begun {
+    path: String,
+    offset: u64,
+    found: bool,
 }
 
 /// `GET …/status`
@@ -127,6 +145,28 @@ impl Standing {
     }
 }
 
+/// What one request brings of a package.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    at: u64,
+    end: u64,
+    /// Of the whole package.
+    digest: Option<String>,
+}
+
+impl Part {
+    /// All from there on but the tail, or that with the digest.
+    async fn of(package: &Package, at: u64) -> Result<Self, Failure> {
+        let tail = package.len.saturating_sub(TAIL);
+        if at < tail {
+            return Ok(Self { at, end: tail, digest: None });
+        }
+        let sha256 = package.sha256().await.map_err(unread)?;
+        let bytes = HEXLOWER.decode(sha256.as_bytes()).unwrap_or_default();
+        Ok(Self { at, end: package.len, digest: Some(format!("sha-256=:{}:", BASE64.encode(&bytes))) })
+    }
+}
+
 /// One application on the platform.
 pub(crate) struct Remote<'c> {
     client: &'c Client,
@@ -154,56 +194,87 @@ impl<'c> Remote<'c> {
     }
 
     /// Whether this very file is there already; none when there is no such application any more.
-    pub(crate) async fn holds(&self, hash: &str) -> Result<Option<bool>, Failure> {
+    pub(crate) async fn holds(&self, package: &Package) -> Result<Option<bool>, Failure> {
         if self.ask(Method::GET, "status").await?.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         let answer = self.ask(Method::GET, "upload/status").await?;
         let status: UploadStatus = serde_json::from_slice(&answer.body).unwrap_or_default();
-        Ok(Some(answer.status.is_success() && status.completed && status.file_hash == hash))
+        if !answer.status.is_success() || !status.completed {
+            return Ok(Some(false));
+        }
+        Ok(Some(status.file_sha256 == package.sha256().await.map_err(unread)?))
     }
 
-    /// Sends the package. Where that breaks off it goes on with what the platform doesn't have yet, and gives up only when tries
-    /// in a row bring nothing.
-    pub(crate) async fn upload(&self, package: &mut Package) -> Result<(), Failure> {
-        let path = self.begin(package).await?;
-        let (mut offset, mut waits) = (0, TRIES.iter());
+    /// Sends the package; what an earlier client that was ended sent of it is not sent again.
+    pub(crate) async fn upload(&self, package: &Package) -> Result<(), Failure> {
+        let glance = format!("{GLANCE} {}", BASE64.encode(package.glance().map_err(unread)?.as_bytes()));
+        let found = match self.unfinished(&glance).await {
+            Some(path) => self.offset(&path).await.ok().map(|offset| Begun { path, offset, found: true }),
+            None => None,
+        };
+        if let Some(found) = found
+            && self.send(found, package).await?
+        {
+            return Ok(());
+        }
+        let path = self.begin(package.len, &glance).await?;
+        self.send(Begun { path, offset: 0, found: false }, package).await.map(drop)
+    }
+
+    /// Sends what is missing. Where that breaks off it goes on with what the platform doesn't have yet, and gives up only when tries
+    /// in a row bring nothing. False: what was found to go on with was no good, and is gone.
+    async fn send(&self, begun: Begun, package: &Package) -> Result<bool, Failure> {
+        let Begun { path, mut offset, found } = begun;
+        let mut waits = TRIES.iter();
         while offset < package.len {
-            let part = package.piece(offset, PART).and_then(|part| match part.len() {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => Ok(part),
-            });
-            let part = part.map_err(|error| {
-                Failure::new(
-                    format!("could not read the package: {error}"),
-                    "was it changed meanwhile? push again",
-                )
-            })?;
-            let after = offset + part.len() as u64;
-            let said = self.append(&path, offset, part.into()).await;
-            if said.as_ref().is_ok_and(|answer| answer.status.is_success()) {
-                (offset, waits) = (after, TRIES.iter());
-                continue;
-            }
-            let answer = said.as_ref().ok().filter(|answer| !may_pass(answer.status));
-            match (answer, waits.next()) {
-                (None, Some(wait)) => tokio::time::sleep(*wait).await,
-                _ => return expect(said?, &format!("upload the package from byte {offset} on")).map(drop),
-            }
-            let there = self.offset(&path).await?;
+            let what = format!("upload the package from byte {offset} on");
+            let part = Part::of(package, offset).await?;
+            let there = match self.append(&path, &part, package).await {
+                Ok(answer) if answer.status.is_success() => part.end,
+                Ok(answer) if !may_pass(answer.status) && found => {
+                    self.forget(&path).await;
+                    return Ok(false);
+                }
+                Ok(answer) if !may_pass(answer.status) => return expect(answer, &what).map(|_| true),
+                _ if !package.is_there() => return Err(unread(io::ErrorKind::UnexpectedEof.into())),
+                said => {
+                    let Some(wait) = waits.next() else { return expect(said?, &what).map(|_| true) };
+                    tokio::time::sleep(*wait).await;
+                    self.offset(&path).await?
+                }
+            };
             if there > offset {
                 waits = TRIES.iter();
             }
             offset = there;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Ends an upload; one that stays nevertheless expires.
+    async fn forget(&self, path: &str) {
+        let ask = Ask { method: Method::DELETE, path, content_type: "", fields: &[TUS], body: Bytes::new() };
+        let _ = send(self.client, ask).await;
+    }
+
+    /// Where an upload of the same file is that was not finished.
+    async fn unfinished(&self, glance: &str) -> Option<String> {
+        #[derive(Deserialize)]
+        struct All {
+            uploads: Vec<Unfinished>,
+        }
+        let answer = self.ask(Method::GET, "files").await.ok().filter(|answer| answer.status.is_success())?;
+        let all: All = serde_json::from_slice(&answer.body).ok()?;
+        let own = format!("/debug/application/{}/files/", self.id);
+        let same = |one: &Unfinished| one.metadata == glance && one.location.starts_with(&own);
+        all.uploads.into_iter().find(same).map(|one| one.location)
     }
 
     /// Where the upload is, once there is one.
-    async fn begin(&self, package: &Package) -> Result<String, Failure> {
-        let digest = format!("sha256 {}", BASE64.encode(package.sha256.as_bytes()));
-        let length = package.len.to_string();
-        let fields = [TUS, ("upload-length", &*length), ("upload-metadata", &*digest)];
+    async fn begin(&self, length: u64, glance: &str) -> Result<String, Failure> {
+        let length = length.to_string();
+        let fields = [TUS, ("upload-length", &*length), ("upload-metadata", glance)];
         let path = format!("/debug/application/{}/files", self.id);
         let ask =
             Ask { method: Method::POST, path: &path, content_type: "", fields: &fields, body: Bytes::new() };
@@ -215,18 +286,19 @@ impl<'c> Remote<'c> {
     }
 
     /// Once, for whatever came of it is asked for before it is tried again.
-    async fn append(&self, path: &str, offset: u64, part: Bytes) -> Result<Answer, Failure> {
-        let fields = [TUS, ("upload-offset", &offset.to_string())];
-        let content_type = "application/offset+octet-stream";
-        self.client.ask(Ask { method: Method::PATCH, path, content_type, fields: &fields, body: part }).await
+    async fn append(&self, path: &str, part: &Part, package: &Package) -> Result<Answer, Failure> {
+        let (at, content_type) = (part.at.to_string(), "application/offset+octet-stream");
+        let mut fields = vec![TUS, ("upload-offset", &*at)];
+        fields.extend(part.digest.as_deref().map(|digest| ("repr-digest", digest)));
+        let ask = Ask { method: Method::PATCH, path, content_type, fields: &fields, body: Bytes::new() };
+        self.client.ask_with(ask, package.pieces(part.at, part.end - part.at)).await
     }
 
     /// How many bytes the platform has.
     async fn offset(&self, path: &str) -> Result<u64, Failure> {
         let ask = Ask { method: Method::HEAD, path, content_type: "", fields: &[TUS], body: Bytes::new() };
         let answer = expect(send(self.client, ask).await?, "go on with the upload")?;
-        let offset = answer.headers.get("upload-offset").and_then(|offset| offset.to_str().ok());
-        offset.and_then(|offset| offset.parse().ok()).ok_or_else(|| {
+        told(&answer).ok_or_else(|| {
             Failure::new("the platform does not say how much it has", "is it a NexusHub platform?")
         })
     }
@@ -300,6 +372,15 @@ impl<'c> Remote<'c> {
         send(self.client, Ask { method, path: &path, content_type: "", fields: &[], body: Bytes::new() })
             .await
     }
+}
+
+/// The offset that an answer tells.
+fn told(answer: &Answer) -> Option<u64> {
+    answer.headers.get("upload-offset")?.to_str().ok()?.parse().ok()
+}
+
+fn unread(error: io::Error) -> Failure {
+    Failure::new(format!("could not read the package: {error}"), "was it changed meanwhile? push again")
 }
 
 fn understood<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {

@@ -190,7 +190,7 @@ impl App {
     pub(crate) fn package(&self) -> String {
         let record = self.record();
         let file = record.package.or(record.release.map(|release| release.file));
-        file.map_or_else(String::new, |file| format!("package {}", file.hash))
+        file.map_or_else(String::new, |file| format!("package {}", file.digest()))
     }
 
     pub(crate) fn present(&self) -> Result<(), ApiError> {

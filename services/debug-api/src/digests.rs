@@ -1,5 +1,5 @@
-//! Digests of what is uploaded: the two of a whole package, taken along as its bytes come, and the one that a request may name
-//! for its own bytes.
+//! Digests of what is uploaded: that of a whole package, taken along as its bytes come, and the one that a request may name for its
+//! own bytes.
 
 use std::fmt;
 
@@ -8,8 +8,6 @@ use nexushub_chassis::launch::secret::hex;
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::Sha256;
-
-use crate::upload::Md5Hex;
 
 /// A SHA-256 digest: 64 lower-case hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,28 +38,26 @@ impl fmt::Display for Sha256Hex {
     }
 }
 
-/// Both digests of a file, as far as it was read from its beginning.
+/// The SHA-256 of a file, as far as it was read from its beginning.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Digests {
-    md5: Md5,
+pub(crate) struct Running {
     sha256: Sha256,
     bytes: u64,
 }
 
-impl Digests {
+impl Running {
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
         self.sha256.update(bytes);
         self.bytes += bytes.len() as u64;
     }
 
-    /// Of how many bytes they are.
+    /// Of how many bytes it is.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    pub(crate) fn finish(self) -> (Md5Hex, Sha256Hex) {
-        (Md5Hex::of(&self.md5.finalize()), Sha256Hex(hex(&self.sha256.finalize())))
+    pub(crate) fn finish(self) -> Sha256Hex {
+        Sha256Hex(hex(&self.sha256.finalize()))
     }
 }
 
@@ -164,12 +160,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_of_pieces_are_those_of_the_whole() {
-        let mut digests = Digests::default();
-        [&b"a"[..], b"", b"bc"].iter().for_each(|piece| digests.update(piece));
-        assert_eq!(digests.bytes(), 3);
-        let (md5, sha256) = digests.finish();
-        assert_eq!(md5.to_string(), "900150983cd24fb0d6963f7d28e17f72");
+    fn the_digest_of_pieces_is_that_of_the_whole() {
+        let mut running = Running::default();
+        [&b"a"[..], b"", b"bc"].iter().for_each(|piece| running.update(piece));
+        assert_eq!(running.bytes(), 3);
+        let sha256 = running.finish();
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256.to_string(), abc);
         assert_eq!(Sha256Hex::parse(&abc.to_uppercase()), Some(sha256));

@@ -81,6 +81,7 @@ fn part(call: &Call, offset: u64) -> Result<Part, ApiError> {
         bytes: call.bytes(),
         length: call.read(LENGTH, fields::integer)?,
         last: call.read(COMPLETE, fields::boolean)?.ok_or(ApiError::NoField("Upload-Complete"))?,
+        sha256: call.repr_digest()?,
         checksum: call.read(CONTENT_DIGEST, fields::sha256)?.flatten().as_ref().map(Checksum::sha256),
     })
 }

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use serde::Serialize;
 
 use crate::{
     applications::{App, Hub},
@@ -17,7 +18,7 @@ use crate::{
     draft,
     error::ApiError,
     fields,
-    http::Target,
+    http::{Target, json},
     transfer::Transfer,
     transfers::{self, Came, Part},
     tus,
@@ -86,7 +87,30 @@ fn call(hub: Arc<Hub>, app: Arc<App>, asker: Asker, parts: Parts, upload: Option
     Call { hub, app, asker, method: parts.method, headers: parts.headers, upload }
 }
 
+/// What is not finished, so that a client that has forgotten where its upload is finds it by what it said of it.
+#[derive(Serialize)]
+struct Unfinished {
+    uploads: Vec<Upload>,
+}
+
+#[derive(Serialize)]
+struct Upload {
+    location: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<String>,
+}
+
+fn unfinished(call: &Call) -> Vec<Upload> {
+    let state = call.app.state();
+    let open = state.transfers.values().filter(|transfer| transfer.is_open());
+    open.map(|transfer| Upload { location: call.location(transfer), metadata: transfer.metadata.clone() })
+        .collect()
+}
+
 async fn answer(call: &Call, body: Body) -> Response {
+    if call.method == Method::GET && call.upload.is_none() {
+        return json(StatusCode::OK, &Unfinished { uploads: unfinished(call) });
+    }
     if call.method == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
         tus::offer(&call.hub, response.headers_mut());

@@ -5,7 +5,7 @@
 //! uploads/<id>/chunks/<index>     chunks of the session, with session.json
 //! uploads/<id>/transfers/<id>.*   resumable uploads: what is known of each, and its bytes
 //! uploads/<id>/package.zip        the assembled package, until it is installed
-//! apps/<id>/releases/<md5>-<n>/   immutable; the newest two, and whatever is in use
+//! apps/<id>/releases/<digest>-<n>/ immutable; the newest two, and whatever is in use
 //! apps/<id>/db/                   the app's own data; survives releases
 //! packages/<sha256>/              immutable; the admin app's applications run them, as provider says
 //! tmp/                            whatever isn't finished; emptied at start-up

@@ -32,6 +32,9 @@ const SETTLE_EVERY: Duration = Duration::from_secs(30);
 /// How long a stop waits for the app's end: clients expect an answer at once, and ask for the status from then on.
 const STOP_ANSWER: Duration = Duration::from_millis(500);
 
+/// Digits of its package's digest in a release's name.
+const DIGITS: usize = 32;
+
 /// What an install came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Installed {
@@ -116,7 +119,8 @@ pub(crate) async fn confirm(hub: &Arc<Hub>, app: &Arc<App>, release: Release) ->
 
 async fn replace(hub: &Arc<Hub>, app: &Arc<App>, file: upload::File) -> Result<Installed, ApiError> {
     let began = Instant::now();
-    let name = format!("{}-{}", file.hash, app.record().next);
+    let digest: String = file.digest().chars().take(DIGITS).collect();
+    let name = format!("{digest}-{}", app.record().next);
     let next = name.clone();
     hub.change(app, |record| {
         record.next += 1;

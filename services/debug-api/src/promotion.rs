@@ -292,7 +292,7 @@ async fn listed(hub: &Hub, id: &str, deadline: Instant) -> bool {
 async fn shelve(hub: &Hub, app: &App, promotion: &Promotion) -> Result<(), Status> {
     let Some(kept) = app.record().release else { return Ok(()) };
     let path = hub.folders.release(&app.id, &kept.name).display().to_string();
-    let version = kept.file.hash.to_string().chars().take(DIGITS).collect();
+    let version = kept.file.digest().chars().take(DIGITS).collect();
     let release = provider::Release { path, version, by: promotion.by.clone(), ..Default::default() };
     hub.house.set_release(promotion.description.app_id.to_string(), release).await
 }

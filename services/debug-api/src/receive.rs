@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use axum::{
 };
 use futures_util::Stream;
 use http::header;
+use md5::{Digest, Md5};
 use nexushub_chassis::launch::durable;
 use tokio::{
     io::AsyncWriteExt,
@@ -28,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     applications::{App, Hub},
     config::Config,
-    digests::{Digests, Sha256Hex},
+    digests::{Running, Sha256Hex},
     error::{ApiError, ChunkError, StorageError},
     folders::{Folders, blocking, private, remove_all, unhurried},
     transfers,
@@ -112,7 +114,7 @@ pub(crate) fn claimed(said: &[Option<String>; 4], max_chunks: u32) -> Result<Cla
     let hash = Md5Hex::parse(hash.trim()).ok_or(ApiError::Hash)?;
     let sha256 = sha256.as_deref().filter(|text| !text.is_empty());
     let sha256 = sha256.map(|text| Sha256Hex::parse(text.trim()).ok_or(ApiError::Hash)).transpose()?;
-    Ok(Claim { index, file: upload::File { hash, sha256, total } })
+    Ok(Claim { index, file: upload::File { hash: Some(hash), sha256, total } })
 }
 
 async fn read_form(hub: &Hub, request: Request) -> Result<Form, ApiError> {
@@ -239,7 +241,12 @@ pub(crate) async fn complete(hub: &Hub, app: &App) -> Result<(), ChunkError> {
     };
     match assembled {
         Ok(file) => {
-            tracing::info!(instance = app.id, md5 = %file.hash, chunks = file.total, "package uploaded");
+            tracing::info!(
+                instance = app.id,
+                sha256 = file.digest(),
+                chunks = file.total,
+                "package uploaded"
+            );
             if let Some(session) = app.state().upload.as_mut() {
                 session.finish(file);
             }
@@ -307,25 +314,21 @@ fn assemble(
     let unwritten = |error| StorageError::of("write", &whole.path)(error);
     let mut out =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&whole.path).map_err(unwritten)?;
-    let (mut digests, mut buffer) = (Digests::default(), vec![0; BUFFER]);
-    for index in 0..file.total {
-        let path = chunks.join(index.to_string());
-        let unread = |error| StorageError::of("read", &path)(error);
-        let mut chunk = File::open(&path).map_err(unread)?;
-        loop {
-            if gone.is_cancelled() {
-                return Err(ChunkError::Cancelled);
-            }
-            let read = chunk.read(&mut buffer).map_err(unread)?;
-            if read == 0 {
-                break;
-            }
-            digests.update(&buffer[..read]);
-            out.write_all(&buffer[..read]).map_err(unwritten)?;
-        }
-    }
-    let (hash, sha256) = digests.finish();
-    let found = upload::File { hash, sha256: Some(sha256), total: file.total };
+    let (mut md5, mut sha256) = (Md5::new(), Running::default());
+    // The slower digest has a thread of its own: it takes as long as all the rest.
+    let (summed, copied) = thread::scope(|scope| {
+        let sum = || read_chunks(&chunks, file.total, gone, |piece| Ok(md5.update(piece)));
+        let summing = thread::Builder::new().name("digest".into()).spawn_scoped(scope, sum);
+        let copied = read_chunks(&chunks, file.total, gone, |piece| {
+            sha256.update(piece);
+            out.write_all(piece).map_err(unwritten)
+        });
+        (summing.map(|summing| summing.join().unwrap_or(Err(ChunkError::Cancelled))), copied)
+    });
+    summed.map_err(StorageError::of("take the digest of", &chunks))??;
+    copied?;
+    let hash = Md5Hex::of(&md5.finalize());
+    let found = upload::File { hash: Some(hash), sha256: Some(sha256.finish()), total: file.total };
     judge_digests(&found, file)?;
     out.sync_all().map_err(unwritten)?;
     fs::rename(&whole.path, &package).map_err(StorageError::of("write", &package))?;
@@ -333,15 +336,46 @@ fn assemble(
     Ok(found)
 }
 
-fn judge_digests(found: &upload::File, said: &upload::File) -> Result<(), ChunkError> {
-    let digest = |what, found: &dyn ToString, expected: &dyn ToString| {
-        Err(ChunkError::Digest { what, found: found.to_string(), expected: expected.to_string() })
-    };
-    match (&found.sha256, &said.sha256) {
-        _ if found.hash != said.hash => digest("MD5", &found.hash, &said.hash),
-        (Some(found), Some(said)) if found != said => digest("SHA-256", found, said),
-        _ => Ok(()),
+/// Hands out the bytes of all chunks, in order.
+fn read_chunks(
+    chunks: &Path,
+    total: u32,
+    gone: &CancellationToken,
+    mut take: impl FnMut(&[u8]) -> Result<(), StorageError>,
+) -> Result<(), ChunkError> {
+    let mut buffer = vec![0; BUFFER];
+    for index in 0..total {
+        let path = chunks.join(index.to_string());
+        let unread = |error| StorageError::of("read", &path)(error);
+        let mut chunk = File::open(&path).map_err(unread)?;
+        loop {
+            if gone.is_cancelled() {
+                return Err(ChunkError::Cancelled);
+            }
+            match chunk.read(&mut buffer).map_err(unread)? {
+                0 => break,
+                read => take(&buffer[..read])?,
+            }
+        }
     }
+    Ok(())
+}
+
+fn judge_digests(found: &upload::File, said: &upload::File) -> Result<(), ChunkError> {
+    fn judge<T: ToString + PartialEq>(
+        what: &'static str,
+        found: Option<&T>,
+        said: Option<&T>,
+    ) -> Result<(), ChunkError> {
+        match found.zip(said).filter(|(found, said)| found != said) {
+            None => Ok(()),
+            Some((found, said)) => {
+                Err(ChunkError::Digest { what, found: found.to_string(), expected: said.to_string() })
+            }
+        }
+    }
+    judge("MD5", found.hash.as_ref(), said.hash.as_ref())?;
+    judge("SHA-256", found.sha256.as_ref(), said.sha256.as_ref())
 }
 
 /// A body that hands out one frame at a time, however fast they come (the form's parser would hoard them in memory), and

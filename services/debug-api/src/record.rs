@@ -288,7 +288,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn release(name: &str) -> Release {
-        let file = File { hash: Md5Hex::of(&[7; 16]), sha256: None, total: 1 };
+        let file = File { hash: Some(Md5Hex::of(&[7; 16])), sha256: None, total: 1 };
         let manifest = Manifest::default();
         Release { name: name.to_owned(), file, installed_unix_ms: 5, manifest, healthy: false }
     }

@@ -231,7 +231,7 @@ mod tests {
         let folders = Folders::create(state.path()).unwrap();
         write(&folders, &record("a"));
         private(&folders.chunks("id-1")).unwrap();
-        let file = upload::File { hash: Md5Hex::of(&[1; 16]), sha256: None, total: 2 };
+        let file = upload::File { hash: Some(Md5Hex::of(&[1; 16])), sha256: None, total: 2 };
         fs::write(folders.chunks("id-1").join("session.json"), serde_json::to_vec(&file).unwrap()).unwrap();
         fs::write(folders.chunks("id-1").join("1"), "xx").unwrap();
         let found = read(&folders, 100).unwrap();

@@ -11,9 +11,11 @@
 //! Invariants: one at a time holds the sheet, and whoever comes later ends who came before; bytes that a checksum was announced
 //! for don't count before it was found right, not even after a crash (`unproven_from`).
 
+mod beside;
+
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
+    io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -30,11 +32,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    digests::{Checksum, Digests, Sha256Hex},
+    digests::{Check, Checksum, Running, Sha256Hex},
     disk::Held,
     error::StorageError,
-    upload::{self, Md5Hex},
+    upload,
 };
+use beside::Beside;
 
 /// Bytes read at once where digests were not taken along.
 const BUFFER: usize = 256 << 10;
@@ -85,6 +88,8 @@ impl About {
 /// One resumable upload.
 pub(crate) struct Transfer {
     pub(crate) id: String,
+    /// What its client said of it when it began.
+    pub(crate) metadata: Option<String>,
     sheet: Arc<tokio::sync::Mutex<Sheet>>,
     /// Whose turn it is; cancelled when it is the next one's.
     turn: Mutex<CancellationToken>,
@@ -107,6 +112,7 @@ impl Transfer {
         let seen = Seen { held: sheet.held(), active: sheet.touched, open: sheet.is_open() };
         Arc::new(Self {
             id,
+            metadata: sheet.about.metadata.clone(),
             sheet: Arc::new(tokio::sync::Mutex::new(sheet)),
             turn: Mutex::default(),
             seen: Mutex::new(seen),
@@ -169,10 +175,10 @@ impl Transfer {
 pub(crate) struct Sheet {
     about_path: PathBuf,
     data_path: PathBuf,
-    data: Option<File>,
+    data: Option<Arc<File>>,
     pub(crate) about: About,
     length: u64,
-    digests: Digests,
+    running: Running,
     removed: bool,
     touched: Instant,
 }
@@ -219,9 +225,9 @@ impl Sheet {
     pub(crate) fn create(folder: &Path, id: &str, about: About) -> Result<Self, StorageError> {
         let (about_path, data_path) = paths(folder, id);
         let data = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&data_path);
-        let data = Some(data.map_err(StorageError::of("create", &data_path))?);
-        let (digests, touched) = (Digests::default(), Instant::now());
-        let sheet = Self { about_path, data_path, data, about, length: 0, digests, removed: false, touched };
+        let data = Some(Arc::new(data.map_err(StorageError::of("create", &data_path))?));
+        let (running, touched) = (Running::default(), Instant::now());
+        let sheet = Self { about_path, data_path, data, about, length: 0, running, removed: false, touched };
         sheet.keep_about()?;
         Ok(sheet)
     }
@@ -231,7 +237,7 @@ impl Sheet {
         let (about_path, data_path) = paths(folder, id);
         let text = fs::read(&about_path).map_err(StorageError::of("read", &about_path))?;
         let Ok(about) = serde_json::from_slice::<About>(&text) else { return Ok(None) };
-        let data = OpenOptions::new().read(true).write(true).open(&data_path).ok();
+        let data = OpenOptions::new().read(true).write(true).open(&data_path).ok().map(Arc::new);
         let metadata = data.as_ref().and_then(|data| data.metadata().ok());
         let (length, modified) = match (&metadata, &about.stage) {
             (Some(metadata), _) => (metadata.len(), metadata.modified().ok()),
@@ -243,8 +249,8 @@ impl Sheet {
         };
         let quiet = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
         let touched = Instant::now().checked_sub(quiet.unwrap_or_default()).unwrap_or_else(Instant::now);
-        let (digests, removed) = (Digests::default(), false);
-        let mut sheet = Self { about_path, data_path, data, about, length, digests, removed, touched };
+        let (running, removed) = (Running::default(), false);
+        let mut sheet = Self { about_path, data_path, data, about, length, running, removed, touched };
         if let Some(from) = sheet.about.unproven_from.take() {
             sheet.cut(from)?;
             sheet.keep_about()?;
@@ -291,38 +297,53 @@ impl Sheet {
         checksum: Option<Checksum>,
     ) -> Result<(), Unkept> {
         let Some(checksum) = checksum else {
-            let mut written = Ok(());
-            while written.is_ok()
-                && let Some(Piece::Bytes(bytes)) = pieces.blocking_recv()
-            {
-                written = self.write(&bytes);
-            }
-            return Ok(self.sync().and(written)?);
+            let written = self.gather(&mut pieces, None);
+            return Ok(self.sync().and(written.map(drop))?);
         };
-        let (from, before) = (self.length, self.digests.clone());
+        let (from, before) = (self.length, self.running.clone());
         self.about.unproven_from = Some(from);
         self.keep_about()?;
         let mut check = checksum.check();
-        let written = loop {
-            match pieces.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => {
-                    check.update(&bytes);
-                    if let Err(error) = self.write(&bytes) {
-                        break Err(Unkept::Storage(error));
-                    }
-                }
-                Some(Piece::End) if check.holds() => break Ok(()),
-                Some(Piece::End) | None => break Err(Unkept::Checksum),
-            }
+        let written = match self.gather(&mut pieces, Some(&mut check)) {
+            Ok(true) if check.holds() => Ok(()),
+            Ok(_) => Err(Unkept::Checksum),
+            Err(error) => Err(Unkept::Storage(error)),
         };
         if written.is_err() {
             self.cut(from)?;
-            self.digests = before;
+            self.running = before;
         }
         self.sync()?;
         self.about.unproven_from = None;
         self.keep_about()?;
         written
+    }
+
+    /// Writes what comes of one request, and what is to be done beside that; whether its end came.
+    fn gather(
+        &mut self,
+        pieces: &mut mpsc::Receiver<Piece>,
+        mut check: Option<&mut Check>,
+    ) -> Result<bool, StorageError> {
+        let data = Arc::clone(self.data()?);
+        let mut beside = Beside::start(std::mem::take(&mut self.running), self.length, data);
+        let came = loop {
+            let bytes = match pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => bytes,
+                last => break Ok(last.is_some()),
+            };
+            if let Some(check) = &mut check {
+                check.update(&bytes);
+            }
+            match self.write(&bytes) {
+                Ok(()) => beside.wrote(bytes),
+                Err(error) => break Err(error),
+            }
+        };
+        let (running, synced) = beside.finish();
+        self.running = running;
+        let synced = synced.map_err(StorageError::of("sync", &self.data_path));
+        came.and_then(|ended| synced.map(|()| ended))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
@@ -332,9 +353,6 @@ impl Sheet {
         if let Err(error) = data.write_all_at(bytes, length) {
             let _ = data.set_len(length); // half a piece is none
             return Err(unwritten(error));
-        }
-        if self.digests.bytes() == self.length {
-            self.digests.update(bytes);
         }
         self.length += bytes.len() as u64;
         Ok(())
@@ -353,35 +371,31 @@ impl Sheet {
         self.data()?.sync_data().map_err(StorageError::of("sync", &self.data_path))
     }
 
-    fn data(&self) -> Result<&File, StorageError> {
+    fn data(&self) -> Result<&Arc<File>, StorageError> {
         let gone = || StorageError::of("open", &self.data_path)(io::ErrorKind::NotFound.into());
         self.data.as_ref().ok_or_else(gone)
     }
 
-    /// Both digests of all bytes. What was not seen as it came, because another process took it, is read now.
-    pub(crate) fn digests(
-        &mut self,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<(Md5Hex, Sha256Hex)>, StorageError> {
-        let mut digests = std::mem::take(&mut self.digests);
-        if digests.bytes() < self.length {
+    /// The SHA-256 of all bytes. What was not seen as it came, because another process took it, is read now.
+    pub(crate) fn digest(&mut self, cancelled: &dyn Fn() -> bool) -> Result<Option<Sha256Hex>, StorageError> {
+        let mut running = std::mem::take(&mut self.running);
+        if running.bytes() < self.length {
             let path = self.data_path.clone();
             let unread = |error| StorageError::of("read", &path)(error);
-            let (mut data, mut buffer) = (self.data()?, vec![0; BUFFER]);
-            data.seek(SeekFrom::Start(digests.bytes())).map_err(unread)?;
+            let (data, mut buffer) = (self.data()?, vec![0; BUFFER]);
             loop {
                 if cancelled() {
                     return Ok(None);
                 }
-                let read = data.read(&mut buffer).map_err(unread)?;
+                let read = data.read_at(&mut buffer, running.bytes()).map_err(unread)?;
                 if read == 0 {
                     break;
                 }
-                digests.update(&buffer[..read]);
+                running.update(&buffer[..read]);
             }
         }
-        self.digests = digests.clone();
-        Ok(Some(digests.finish()))
+        self.running = running.clone();
+        Ok(Some(running.finish()))
     }
 
     /// Its bytes become the package, of which the caller knows that they are right.

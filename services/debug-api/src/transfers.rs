@@ -23,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     applications::{App, Hub},
-    digests::Checksum,
+    digests::{Checksum, Sha256Hex},
     disk::{self, Held},
     error::{ApiError, StorageError},
     folders::{blocking, private, unhurried},
     receive,
     transfer::{self, About, Piece, Sheet, Transfer, Turn, Unkept},
-    upload::{File, Md5Hex, Session},
+    upload::{File, Session},
 };
 
 /// Pieces on their way to the disk; with what one read of the connection brings at most, a bound on memory.
@@ -50,6 +50,8 @@ pub(crate) struct Part {
     pub(crate) length: Option<u64>,
     /// It is the last, where the client is the one to say so.
     pub(crate) last: bool,
+    /// What the whole upload shall be, if the client says so now.
+    pub(crate) sha256: Option<Sha256Hex>,
     pub(crate) checksum: Option<Checksum>,
 }
 
@@ -230,13 +232,16 @@ pub(crate) async fn append(
 /// Refuses what can't follow what is there; what the part says of the whole is noted.
 async fn admit(hub: &Hub, transfer: &Transfer, sheet: Turn, part: &Part) -> Result<Turn, ApiError> {
     let length = judge(&sheet, part, hub.config.max_package_bytes)?;
-    if sheet.about.length == length {
+    let sha256 = part.sha256.clone().or_else(|| sheet.about.sha256.clone());
+    if sheet.about.length == length && sheet.about.sha256 == sha256 {
         return Ok(sheet);
     }
     let _opening = hub.opening.lock().await;
-    room(hub, length.unwrap_or(0).saturating_sub(sheet.length())).await?;
+    if sheet.about.length != length {
+        room(hub, length.unwrap_or(0).saturating_sub(sheet.length())).await?;
+    }
     let (sheet, kept) = on(sheet, move |sheet| {
-        sheet.about.length = length;
+        (sheet.about.length, sheet.about.sha256) = (length, sha256);
         sheet.keep_about()
     })
     .await;
@@ -256,6 +261,10 @@ fn judge(sheet: &Sheet, part: &Part, most: u64) -> Result<Option<u64>, ApiError>
     }
     if part.offset != there {
         return Err(ApiError::Offset { ours: there, said: part.offset });
+    }
+    let differ = |(known, said): (&Sha256Hex, &Sha256Hex)| known != said;
+    if sheet.about.sha256.as_ref().zip(part.sha256.as_ref()).is_some_and(differ) {
+        return Err(ApiError::Field("Repr-Digest: another was announced"));
     }
     let after = part.bytes.map(|bytes| there.saturating_add(bytes));
     let mut length = sheet.about.length;
@@ -399,11 +408,11 @@ fn refused(file: &File, error: impl Into<ApiError>) -> Refused {
 }
 
 fn place(sheet: &mut Sheet, package: &Path, gone: &CancellationToken) -> Result<File, Refused> {
-    let unread = File { hash: Md5Hex::of(&[0; 16]), sha256: None, total: 1 };
-    let digests = sheet.digests(&|| gone.is_cancelled()).map_err(|error| refused(&unread, error))?;
-    let (hash, sha256) = digests.ok_or_else(|| refused(&unread, ApiError::NoApplication))?;
+    let unread = File { hash: None, sha256: sheet.about.sha256.clone(), total: 1 };
+    let digest = sheet.digest(&|| gone.is_cancelled()).map_err(|error| refused(&unread, error))?;
+    let sha256 = digest.ok_or_else(|| refused(&unread, ApiError::NoApplication))?;
     let expected = sheet.about.sha256.clone().filter(|expected| *expected != sha256);
-    let file = File { hash, sha256: Some(sha256.clone()), total: 1 };
+    let file = File { hash: None, sha256: Some(sha256.clone()), total: 1 };
     if let Some(expected) = expected {
         sheet.remove().map_err(|error| refused(&file, error))?;
         let (found, expected) = (sha256.to_string(), expected.to_string());
@@ -429,7 +438,7 @@ async fn adopt(
         return (sheet, Err(refused(&file, error)));
     }
     receive::clear_chunks(hub, app).await;
-    tracing::info!(instance = app.id, md5 = %file.hash, bytes = sheet.length(), "package uploaded");
+    tracing::info!(instance = app.id, sha256 = file.digest(), bytes = sheet.length(), "package uploaded");
     let mut earlier = Vec::new();
     {
         let mut state = app.state();

@@ -154,6 +154,7 @@ async fn patch(call: &Call, body: Body) -> Result<Response, ApiError> {
         bytes: call.bytes(),
         length: call.read(LENGTH, fields::number)?,
         last: false,
+        sha256: call.repr_digest()?,
         checksum: checksum(call)?,
     };
     let came = call.append(&call.transfer()?, part, body).await?;

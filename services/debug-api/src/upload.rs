@@ -40,10 +40,13 @@ impl fmt::Display for Md5Hex {
     }
 }
 
-/// Which file: its digests, and into how many chunks it was cut.
+/// Which file: its digests, and into how many chunks it was cut. It has one of the digests at least,
+/// unless it could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct File {
-    pub(crate) hash: Md5Hex,
+    /// Of what came in chunks, whose contract is about it; it takes longer to make than the bytes take to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hash: Option<Md5Hex>,
     /// Of a package always; of what a client announces only if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sha256: Option<Sha256Hex>,
@@ -53,8 +56,16 @@ pub(crate) struct File {
 impl File {
     /// Whether both have the same bytes, as far as is known of them.
     pub(crate) fn same_bytes(&self, other: &Self) -> bool {
-        let differ = |(one, another): (&Sha256Hex, &Sha256Hex)| one != another;
-        self.hash == other.hash && !self.sha256.as_ref().zip(other.sha256.as_ref()).is_some_and(differ)
+        let hash = self.hash.as_ref().zip(other.hash.as_ref()).map(|(one, another)| one == another);
+        let sha256 = self.sha256.as_ref().zip(other.sha256.as_ref()).map(|(one, another)| one == another);
+        let mut known = [hash, sha256].into_iter().flatten().peekable();
+        known.peek().is_some() && known.all(|same| same)
+    }
+
+    /// The digest that it is known by.
+    pub(crate) fn digest(&self) -> String {
+        let sha256 = self.sha256.as_ref().map(ToString::to_string);
+        sha256.or_else(|| self.hash.as_ref().map(ToString::to_string)).unwrap_or_default()
     }
 }
 
@@ -114,7 +125,8 @@ pub(crate) struct Report {
     pub(crate) received_chunks: u32,
     pub(crate) progress: f64,
     pub(crate) completed: bool,
-    pub(crate) file_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,7 +216,7 @@ impl Session {
             received_chunks: received,
             progress: f64::from(received) * 100.0 / f64::from(self.file.total.max(1)),
             completed,
-            file_hash: self.file.hash.to_string(),
+            file_hash: self.file.hash.as_ref().map(ToString::to_string),
             file_sha256: self.file.sha256.as_ref().map(ToString::to_string),
             error,
         }
@@ -225,7 +237,7 @@ mod tests {
     const NO_LIMIT: u64 = u64::MAX;
 
     fn file(fill: char, total: u32) -> File {
-        File { hash: Md5Hex::parse(&fill.to_string().repeat(32)).unwrap(), sha256: None, total }
+        File { hash: Md5Hex::parse(&fill.to_string().repeat(32)), sha256: None, total }
     }
 
     fn claim(index: u32, file: &File) -> Claim {
@@ -249,6 +261,10 @@ mod tests {
         let with = |fill: &str| File { sha256: Sha256Hex::parse(&fill.repeat(64)), ..file('a', 1) };
         assert!(file('a', 1).same_bytes(&with("1")) && with("1").same_bytes(&with("1")));
         assert!(!with("1").same_bytes(&with("2")) && !file('a', 1).same_bytes(&file('b', 1)));
+        let only = |fill: &str| File { hash: None, ..with(fill) };
+        assert!(only("1").same_bytes(&with("1")) && !only("1").same_bytes(&with("2")));
+        assert!(!only("1").same_bytes(&file('a', 1)), "nothing that both have says so");
+        assert_eq!((only("1").digest(), file('a', 1).digest()), ("1".repeat(64), "a".repeat(32)));
         assert_eq!(judge(Some(&completed(&with("1"))), &claim(0, &file('a', 1))), Verdict::Superfluous);
         assert_eq!(judge(Some(&completed(&with("1"))), &claim(0, &with("2"))), Verdict::StartOver);
     }

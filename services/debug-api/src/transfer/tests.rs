@@ -32,7 +32,7 @@ fn sum_of(text: &str) -> Option<Checksum> {
 }
 
 fn sha256(sheet: &mut Sheet) -> String {
-    sheet.digests(&|| false).unwrap().unwrap().1.to_string()
+    sheet.digest(&|| false).unwrap().unwrap().to_string()
 }
 
 #[test]
@@ -50,16 +50,16 @@ fn what_came_is_kept_even_if_there_is_more_that_did_not() {
 }
 
 #[test]
-fn digests_are_of_all_bytes_whether_they_were_seen_or_read() {
+fn the_digest_is_of_all_bytes_whether_they_were_seen_or_read() {
     let folder = tempfile::tempdir().unwrap();
     let mut sheet = begun(folder.path());
     sheet.take_down(pieces(&["onetwolast"], true), None).unwrap();
-    assert_eq!(sheet.digests.bytes(), 10, "seen");
-    let seen = sheet.digests(&|| false).unwrap();
+    assert_eq!(sheet.running.bytes(), 10, "seen");
+    let seen = sheet.digest(&|| false).unwrap();
     let mut later = again(folder.path());
-    assert_eq!(later.digests(&|| true).unwrap(), None, "given up");
-    assert_eq!(later.digests(&|| false).unwrap(), seen);
-    assert_eq!(later.digests(&|| false).unwrap(), seen, "and again");
+    assert_eq!(later.digest(&|| true).unwrap(), None, "given up");
+    assert_eq!(later.digest(&|| false).unwrap(), seen);
+    assert_eq!(later.digest(&|| false).unwrap(), seen, "and again");
 }
 
 #[test]
@@ -99,8 +99,7 @@ fn a_place_is_taken_once_however_often_it_is_tried() {
     let package = folder.path().join("package.zip");
     let mut sheet = begun(folder.path());
     sheet.take_down(pieces(&["onetwolast"], true), None).unwrap();
-    let (hash, sha256) = sheet.digests(&|| false).unwrap().unwrap();
-    let file = upload::File { hash, sha256: Some(sha256), total: 1 };
+    let file = upload::File { hash: None, sha256: sheet.digest(&|| false).unwrap(), total: 1 };
     sheet.place(file.clone(), &folder.path().join("no/folder")).unwrap_err();
     assert!(sheet.is_whole(), "nothing is lost");
     sheet.place(file.clone(), &package).unwrap();

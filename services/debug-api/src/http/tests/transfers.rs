@@ -222,7 +222,7 @@ async fn an_upload_goes_on_in_the_next_process_where_the_last_one_ended() {
     assert_eq!(head(&world, &path).await.field("upload-offset"), "11");
     assert_eq!(names(&world.hub.folders.transfers(&id)).len(), 2);
     assert_eq!(patch(&world, &path, 11, zip[11..].to_vec()).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(app(&world, &id).record().package.unwrap().hash.to_string(), md5(&zip));
+    assert_eq!(app(&world, &id).record().package.unwrap().digest(), sha256(&zip));
     assert_eq!(world.install(&id).await.0, OK);
 }
 
@@ -247,7 +247,7 @@ async fn a_file_that_was_about_to_be_the_package_is_it_in_the_next_process() {
         let folders = &world.hub.folders;
         let name = folders.transfers(&id).join(path.rsplit_once('/').unwrap().1);
         let file = crate::upload::File {
-            hash: crate::upload::Md5Hex::parse(&md5(&zip)).unwrap(),
+            hash: None,
             sha256: crate::digests::Sha256Hex::parse(&sha256(&zip)),
             total: 1,
         };
@@ -291,7 +291,7 @@ async fn who_uploads_and_what_came_of_it_is_noted() {
     loop {
         let noted = audited(&world); // it is written after the answer
         if noted.len() == 2 {
-            assert!(noted[0].contains(&md5(b"abc")) && noted[1].contains("SHA-256"), "{noted:?}");
+            assert!(noted[0].contains(&sha256(b"abc")) && noted[1].contains("SHA-256"), "{noted:?}");
             return;
         }
         tokio::task::yield_now().await;

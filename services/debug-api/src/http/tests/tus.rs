@@ -67,8 +67,7 @@ async fn a_package_in_parts_is_the_package_and_installs() {
     assert_eq!(std::fs::read(world.hub.folders.package(&id)).unwrap(), zip);
     assert_eq!(offset(&world, &path).await, length, "it is known on");
     let status = json(&world.call("GET", &format!("/debug/application/{id}/upload/status"), "").await.1);
-    assert_eq!((status["completed"].as_bool(), &status["fileHash"]), (Some(true), &md5(&zip).into()));
-    assert_eq!(status["fileSha256"], sha256(&zip));
+    assert_eq!((status["completed"].as_bool(), &status["fileSha256"]), (Some(true), &sha256(&zip).into()));
     assert_eq!(world.install(&id).await.0, OK);
     world.until(&id, "running").await;
 }
@@ -230,4 +229,37 @@ async fn every_answer_says_the_version_even_a_refusal() {
         let ask = tus(&world, method, &format!("/debug/application/{id}/files/none"), &[], b"").await;
         assert_eq!(said(&ask.headers), 1, "{method}");
     }
+}
+
+#[tokio::test]
+async fn what_the_whole_is_may_be_said_with_the_last_part_and_only_once() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let digest = |bytes: &[u8]| format!("sha-256=:{}:", base64(&sha2::Sha256::digest(bytes)));
+    let part = async |path: &str, offset: &str, said: &[u8], bytes: &[u8]| {
+        let fields = [MEDIA, ("upload-offset", offset), ("repr-digest", &digest(said))];
+        tus(&world, "PATCH", path, &fields, bytes).await.status
+    };
+    let path = begun(&world, &id, &[("upload-length", "3")]).await;
+    assert_eq!(part(&path, "0", b"abc", b"a").await, StatusCode::NO_CONTENT);
+    assert_eq!(part(&path, "1", b"other", b"bc").await, BAD, "another than before");
+    assert_eq!(offset(&world, &path).await, "1");
+    assert_eq!(part(&path, "1", b"abc", b"bc").await, StatusCode::NO_CONTENT);
+    let path = begun(&world, &id, &[("upload-length", "3")]).await;
+    assert_eq!(patch(&world, &path, 0, b"ab").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(part(&path, "2", b"abd", b"c").await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(tus(&world, "HEAD", &path, &[], b"").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn uploads_that_are_not_finished_are_told_with_what_their_clients_said_of_them() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let place = format!("/debug/application/{id}/files");
+    let told = async || json(&world.call("GET", &place, "").await.1)["uploads"].clone();
+    assert_eq!(told().await, serde_json::json!([]));
+    let path = begun(&world, &id, &[("upload-length", "3"), ("upload-metadata", "glance YQ==")]).await;
+    assert_eq!(told().await, serde_json::json!([{ "location": path, "metadata": "glance YQ==" }]));
+    assert_eq!(patch(&world, &path, 0, b"abc").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(told().await, serde_json::json!([]), "it is the package now");
 }
