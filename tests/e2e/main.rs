@@ -38,6 +38,7 @@ mod push;
 mod redirect;
 mod reflection;
 mod releases;
+mod remote;
 mod roll;
 mod routes;
 mod routing;

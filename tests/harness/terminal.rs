@@ -1,6 +1,7 @@
 //! The command that people type, on a terminal: a real pseudo-terminal that keys are pressed on, and whose screen is read.
 
 use std::{
+    ffi::OsStr,
     fs::{File, OpenOptions},
     io::{Read, Write},
     os::{
@@ -87,11 +88,29 @@ impl Terminal {
     /// When it can't be started.
     #[must_use]
     pub fn start(home: &Path, folder: &Path, arguments: &[&str]) -> Self {
+        let home = [OsStr::new("--home"), home.as_os_str()];
+        Self::begin(folder, home.into_iter().chain(arguments.iter().map(OsStr::new)), &[])
+    }
+
+    /// Starts `nexushub` with these variables, and with no platform of its own.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn start_elsewhere(folder: &Path, arguments: &[&str], variables: &[(&str, &Path)]) -> Self {
+        Self::begin(folder, arguments.iter().map(OsStr::new), variables)
+    }
+
+    fn begin<'a>(
+        folder: &Path,
+        arguments: impl Iterator<Item = &'a OsStr>,
+        variables: &[(&str, &Path)],
+    ) -> Self {
         let (master, slave) = pair();
         let before = tcgetattr(&slave).unwrap();
         let stdio = || Stdio::from(slave.try_clone().unwrap());
         let mut command = Command::new("setsid"); // so that the terminal is its own, and its signals come from there
-        command.arg("--ctty").arg(program("nexushub")).arg("--home").arg(home).args(arguments);
+        command.arg("--ctty").arg(program("nexushub")).args(arguments).envs(variables.iter().copied());
         command.current_dir(folder).env("TERM", "xterm-256color").env_remove("NO_COLOR");
         let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
         let seen = Seen::default();
@@ -114,6 +133,15 @@ impl Terminal {
     /// # Panics
     /// When it does not come.
     pub fn shows(&self, text: &str) {
+        drop(self.reads(text));
+    }
+
+    /// As [`Self::shows`], and returns all that came up to its end.
+    ///
+    /// # Panics
+    /// When it does not come.
+    #[must_use]
+    pub fn reads(&self, text: &str) -> String {
         let wanted: String = text.chars().filter(|c| *c != ' ').collect();
         self.until(text, |said| {
             let letters = letters(said);
@@ -121,7 +149,7 @@ impl Terminal {
             let at = bare.find(&wanted)?;
             let last = bare[..at].chars().count() + wanted.chars().count() - 1;
             Some(letters[last].0 + letters[last].1.len_utf8())
-        });
+        })
     }
 
     /// Waits until the screen on which full-screen programs draw is left.
@@ -130,17 +158,17 @@ impl Terminal {
     /// When it is not.
     pub fn leaves_its_screen(&self) {
         const LEAVES: &str = "\u{1b}[?1049l";
-        self.until("the end of the screen", |said| said.find(LEAVES).map(|at| at + LEAVES.len()));
+        drop(self.until("the end of the screen", |said| said.find(LEAVES).map(|at| at + LEAVES.len())));
     }
 
     /// Waits until something is found, and forgets what came up to its end.
-    fn until(&self, what: &str, found: impl Fn(&str) -> Option<usize>) {
+    fn until(&self, what: &str, found: impl Fn(&str) -> Option<usize>) -> String {
         let (said, more) = &*self.seen;
         let missing = |said: &mut String| found(said).is_none();
         let (mut said, late) = more.wait_timeout_while(said.lock().unwrap(), HANG, missing).unwrap();
         assert!(!late.timed_out(), "{what:?} did not come: {said:?}");
         let end = found(&said).unwrap();
-        said.drain(..end);
+        said.drain(..end).collect()
     }
 
     /// The process of the command.

@@ -15,9 +15,8 @@ use serde::Serialize;
 use crate::{
     args::Output,
     failure::{Failure, OK},
+    hub::Hub,
     instances, out,
-    place::Place,
-    plan, pushed,
     status::urls,
     table::{ago, bytes, one_line, render},
 };
@@ -66,16 +65,15 @@ struct App {
 }
 
 /// `nexushub apps`
-pub(crate) async fn run(place: &Place, args: &Apps) -> Result<u8, Failure> {
+pub(crate) async fn run(hub: &Hub, args: &Apps) -> Result<u8, Failure> {
     let now = clock::unix_ms(SystemTime::now());
-    let live = instances::list(place).await?;
-    let asked = plan::list(place).await?;
-    let known = Known { live: &live, asked: &asked.instances, pushed: &pushed::list(place).await? };
-    let report = Report { version: 1, apps: known.told(place, now) };
+    let (live, asked, pushed) = (hub.instances().await?, hub.asked().await?, hub.pushed().await?);
+    let known = Known { live: &live, asked: &asked, pushed: &pushed };
+    let report = Report { version: 1, apps: known.told(hub, now) };
     match args.output {
         Output::Json => out::say(&serde_json::to_string_pretty(&report).unwrap_or_default())?,
         Output::Table if report.apps.is_empty() => {
-            out::say(&format!("no apps yet; bring one: {}", place.command("push DIR --name NAME")))?;
+            out::say(&format!("no apps yet; bring one: {}", hub.command("push DIR --name NAME")))?;
         }
         Output::Table => out::say(&people(&report, now))?,
     }
@@ -101,10 +99,10 @@ struct Known<'a> {
 
 impl Known<'_> {
     /// What there is of procmgr's first, then what was pushed and is not there.
-    fn told(&self, place: &Place, now: i64) -> Vec<App> {
-        let url = urls(place);
+    fn told(&self, hub: &Hub, now: i64) -> Vec<App> {
+        let url = urls(hub);
         let lives = |app: &&Application| self.live.iter().any(|status| status.id == app.id);
-        let down = self.pushed.iter().filter(|app| !lives(app)).map(|app| self.down(app, place));
+        let down = self.pushed.iter().filter(|app| !lives(app)).map(|app| self.down(app, hub));
         let apps = self.live.iter().map(|status| self.up(status, now)).chain(down);
         apps.map(|app| App { url: url(&app.host_name), ..app }).collect()
     }
@@ -136,9 +134,9 @@ impl Known<'_> {
         }
     }
 
-    fn down(&self, app: &Application, place: &Place) -> App {
+    fn down(&self, app: &Application, hub: &Hub) -> App {
         let reason = match app.status.as_str() {
-            "stopped" => format!("{} has it run again", place.command(&format!("start {}", app.id))),
+            "stopped" => format!("{} has it run again", hub.command(&format!("start {}", app.id))),
             _ => String::new(),
         };
         App {
@@ -191,9 +189,9 @@ mod tests {
     use super::*;
     use nexushub_proto::procmgr::{Pause, State};
 
-    fn place() -> Place {
-        let global = crate::args::Global { home: Some("/h".into()), config: None };
-        Place::find(&global).expect("a folder that is named is the place")
+    fn hub() -> Hub {
+        let global = crate::args::Global { home: Some("/h".into()), ..Default::default() };
+        Hub::find(&global).expect("a folder that is named is the place")
     }
 
     #[test]
@@ -221,7 +219,7 @@ mod tests {
         let pushed = Application { id: "1".into(), release: shop.release.clone(), ..Default::default() };
         let pushed = Application { version: "1.4\n".into(), ..pushed };
         let known = Known { live: &[shop, lost], asked: &[asked], pushed: &[pushed] };
-        let apps = known.told(&place(), 9000);
+        let apps = known.told(&hub(), 9000);
         let expected = "\
 APP         STATE            FROM    RELEASE              DRIVER   SINCE  MEMORY   URL OR REASON
 debug-shop  running, paused  pushed  1.4  (0123456789ab)  sandbox  5s     5.0 MiB  https://shop.yesterday.localhost:8443/
@@ -242,7 +240,7 @@ lost        failed                   -                                    -     
         let mut newer = app("up", "pending");
         newer.version = "2".into();
         let pushed = [newer, app("down", "stopped"), app("new", "pending")];
-        let apps = Known { live: &[runs], asked: &[], pushed: &pushed }.told(&place(), 0);
+        let apps = Known { live: &[runs], asked: &[], pushed: &pushed }.told(&hub(), 0);
         let told: Vec<_> = apps.iter().map(|app| (app.id.as_str(), app.state.as_str(), app.origin)).collect();
         assert_eq!(
             told,

@@ -16,6 +16,7 @@ use crate::{
     events::Events,
     init::Init,
     life::Life,
+    login::{Login, Logout},
     logs::Logs,
     pause::{Pause, Resume},
     plan::{Apply, Plan},
@@ -44,6 +45,10 @@ pub(crate) const DAEMONS: [&str; DAEMONS_OF_PLATFORM.len()] = {
 /// A platform keeps everything below one folder, its home. Without --home that is `.nexushub` in the project (the folder of
 /// nexushub.toml, or of dist/config/nexushub.toml, here or above) where that exists; elsewhere it is the machine's own
 /// platform in /run/nexushub and /var/lib/nexushub, which systemd runs.
+///
+/// After `nexushub login URL` the platform at that address is meant, until `nexushub logout`; but in a project with a
+/// platform of its own that one, and --platform, --home and --config go before both. These work with a platform elsewhere: push,
+/// dev, apps, status, logs, releases, rollback, stop, start, wait. What else there is needs the machine itself.
 #[derive(Debug, Parser)]
 #[command(name = "nexushub", version, max_term_width = 100)]
 #[command(
@@ -58,6 +63,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Global {
+    /// The platform: `local` for one on this machine, or an address of one where you are logged in
+    #[arg(long, global = true, value_name = "local|URL", env = "NEXUSHUB_PLATFORM", hide_env_values = true)]
+    pub(crate) platform: Option<String>,
     /// The platform's home: all its state lies below it
     #[arg(long, global = true, value_name = "DIR", env = "NEXUSHUB_HOME", hide_env_values = true)]
     pub(crate) home: Option<PathBuf>,
@@ -76,6 +84,17 @@ pub(crate) enum Command {
     Up(Up),
     /// Stop the platform and its apps, in order
     Down(Down),
+    /// Log in at a platform on another machine: from then on it is the one that is meant
+    ///
+    /// For administrators there. The password is asked for at the terminal, or read as a line from standard input where that is
+    /// none, and is not kept; what is kept is a session, which only you can read, in $XDG_CONFIG_HOME/nexushub or
+    /// ~/.config/nexushub. It ends by `nexushub logout`, after 30 days without use, or by an administrator's word.
+    /// A platform on this machine is named by `--platform local`, `--home DIR`, or by working in its project.
+    Login(Login),
+    /// Log out at a platform on another machine, and forget the session
+    ///
+    /// All your sessions there end, those of browsers too. Without --platform it is the one that is meant elsewhere.
+    Logout(Logout),
     /// Show what runs, and why what does not run does not
     Status(Status),
     /// Show the apps: state, where each came from, its package, memory, address

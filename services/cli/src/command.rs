@@ -9,7 +9,8 @@ use crate::{
     args::{Cli, Command, Global},
     audit, bootstrap, certs, check, completion, dev, doctor, down, events,
     failure::{Failure, OK},
-    init, life, logs, man, metrics, out, pause,
+    hub::Hub,
+    init, life, login, logs, man, metrics, out, pause,
     place::Place,
     plan, push, releases, restart, settings, status, top, up, wait,
 };
@@ -36,45 +37,56 @@ pub(crate) fn main() -> ExitCode {
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     let global = &cli.global;
     match cli.command {
-        Command::Up(args) => up::run(&Place::to_start(global)?, &args),
-        Command::Keep(args) => up::keep(&Place::to_start(global)?, args.listen),
+        Command::Up(args) => up::run(&to_start(global)?, &args),
+        Command::Keep(args) => up::keep(&to_start(global)?, args.listen),
+        Command::Login(args) => login::login(global, &args),
+        Command::Logout(args) => login::logout(global, &args),
         Command::Certs(args) => certs::run(&args),
-        Command::Bootstrap(args) => bootstrap::run(&place(global)?, &args),
+        Command::Bootstrap(args) => bootstrap::run(&place(global, "bootstrap")?, &args),
         Command::Man(args) => man::run(&args.dir),
-        Command::Top(args) => daemons(top::run(&place(global)?, &args)),
+        Command::Top(args) => daemons(top::run(&place(global, "top")?, &args)),
         Command::Init(args) => init::run(&args),
-        Command::Dev(args) => daemons(dev::run(&place(global)?, &args)),
+        Command::Dev(args) => daemons(dev::run(&Hub::find(global)?, &args)),
         Command::Completion(args) => completion::run(&args),
-        Command::Config(args) => settings::run(&place(global)?, &args),
-        Command::Check => check::run(&place(global)?),
-        Command::Down(args) => down::run(&place(global)?, &args),
+        Command::Config(args) => settings::run(&Place::find(global)?, &args),
+        Command::Check => check::run(&Place::find(global)?),
+        Command::Down(args) => down::run(&place(global, "down")?, &args),
         Command::Secret(args) => {
-            out::say(&place(global)?.token(&args.daemon)?)?;
+            out::say(&place(global, "secret")?.token(&args.daemon)?)?;
             Ok(OK)
         }
-        Command::Status(args) => daemons(status::run(&place(global)?, &args)),
-        Command::Apps(args) => daemons(apps::run(&place(global)?, &args)),
-        Command::Events(args) => daemons(events::run(&place(global)?, &args)),
-        Command::Stop(args) => daemons(life::stop(&place(global)?, &args)),
-        Command::Start(args) => daemons(life::start(&place(global)?, &args)),
-        Command::Wait(args) => daemons(wait::run(&place(global)?, &args)),
-        Command::Doctor(args) => daemons(doctor::run(&place(global)?, &args)),
-        Command::Logs(args) => daemons(logs::run(&place(global)?, &args)),
-        Command::Audit(args) => audit::run(&place(global)?, &args),
-        Command::Metrics => daemons(metrics::run(&place(global)?)),
-        Command::Pause(args) => daemons(pause::pause(&place(global)?, &args)),
-        Command::Resume(args) => daemons(pause::resume(&place(global)?, &args)),
-        Command::Restart(args) => daemons(restart::run(&place(global)?, &args)),
-        Command::Plan(args) => daemons(plan::plan(&place(global)?, &args)),
-        Command::Apply(args) => daemons(plan::apply(&place(global)?, &args)),
-        Command::Push(args) => daemons(push::run(&place(global)?, &args)),
-        Command::Releases(args) => daemons(releases::releases(&place(global)?, &args)),
-        Command::Rollback(args) => daemons(releases::rollback(&place(global)?, &args)),
+        Command::Status(args) => daemons(status::run(&Hub::find(global)?, &args)),
+        Command::Apps(args) => daemons(apps::run(&Hub::find(global)?, &args)),
+        Command::Events(args) => daemons(events::run(&place(global, "events")?, &args)),
+        Command::Stop(args) => daemons(life::stop(&Hub::find(global)?, &args)),
+        Command::Start(args) => daemons(life::start(&Hub::find(global)?, &args)),
+        Command::Wait(args) => daemons(wait::run(&Hub::find(global)?, &args)),
+        Command::Doctor(args) => daemons(doctor::run(&place(global, "doctor")?, &args)),
+        Command::Logs(args) => daemons(logs::run(&Hub::find(global)?, &args)),
+        Command::Audit(args) => audit::run(&place(global, "audit")?, &args),
+        Command::Metrics => daemons(metrics::run(&place(global, "metrics")?)),
+        Command::Pause(args) => daemons(pause::pause(&place(global, "pause")?, &args)),
+        Command::Resume(args) => daemons(pause::resume(&place(global, "resume")?, &args)),
+        Command::Restart(args) => daemons(restart::run(&place(global, "restart")?, &args)),
+        Command::Plan(args) => daemons(plan::plan(&place(global, "plan")?, &args)),
+        Command::Apply(args) => daemons(plan::apply(&place(global, "apply")?, &args)),
+        Command::Push(args) => daemons(push::run(&Hub::find(global)?, &args)),
+        Command::Releases(args) => daemons(releases::releases(&Hub::find(global)?, &args)),
+        Command::Rollback(args) => daemons(releases::rollback(&Hub::find(global)?, &args)),
     }
 }
 
-fn place(global: &Global) -> Result<Place, Failure> {
-    Place::find(global)
+/// The platform on this machine that a command needs.
+fn place(global: &Global, command: &str) -> Result<Place, Failure> {
+    Hub::find(global)?.place(command)
+}
+
+/// The platform that is to be started, which is always on this machine.
+fn to_start(global: &Global) -> Result<Place, Failure> {
+    if global.platform.is_some() {
+        place(global, "up")?;
+    }
+    Place::to_start(global)
 }
 
 /// Runs a command that talks to daemons.

@@ -22,13 +22,12 @@ use crate::{
     args::{Cli, Command as Verb},
     failure::{Failure, OK},
     https::Client,
+    hub::Hub,
     instances, life, logs, out,
     package::Package,
-    place::Place,
     push,
     table::one_line,
     upload::{Description, Remote},
-    watch::Watch,
 };
 
 /// What is put behind the name: an app that was pushed under it goes on.
@@ -70,9 +69,16 @@ pub(crate) struct Dev {
 }
 
 /// `nexushub dev`
-pub(crate) async fn run(place: &Place, args: &Dev) -> Result<u8, Failure> {
-    let (client, port) = push::client(place, None)?;
-    let mut session = Session::new(place, args, &client, port)?;
+pub(crate) async fn run(hub: &Hub, args: &Dev) -> Result<u8, Failure> {
+    if let (Hub::Elsewhere(session), Some(url)) = (hub, &args.static_url) {
+        let message = format!("{url} would be on the machine of {}, not on this one", session.url());
+        return Err(Failure::usage(
+            message,
+            "leave --static-url out, or develop on a platform on this machine: --platform local",
+        ));
+    }
+    let (client, zone) = hub.client(None)?;
+    let mut session = Session::new(hub, args, &client, &zone)?;
     let watched = args.watch.as_ref().map(|below| session.dir.join(below));
     let files = watched.map(|folder| sources::watch(&canonical(&folder)?, &session.package)).transpose()?;
     let mut input = Input::new(files)?;
@@ -95,7 +101,7 @@ fn description(args: &Dev, dir: &Path, zone: &Zone) -> Result<Description, Failu
 
 /// One app under development.
 struct Session<'a> {
-    place: &'a Place,
+    hub: &'a Hub,
     args: &'a Dev,
     client: &'a Client,
     dir: PathBuf,
@@ -130,14 +136,13 @@ impl Followers {
 }
 
 impl<'a> Session<'a> {
-    fn new(place: &'a Place, args: &'a Dev, client: &'a Client, port: u16) -> Result<Self, Failure> {
-        let platform = place.platform()?;
+    fn new(hub: &'a Hub, args: &'a Dev, client: &'a Client, zone: &Zone) -> Result<Self, Failure> {
         let dir = canonical(&args.dir)?;
-        let description = description(args, &dir, &Zone::from(&platform))?;
-        let url = format!("https://{}.{}:{port}/", description.host_name, platform.base_domain);
+        let description = description(args, &dir, zone)?;
+        let url = zone.url(description.host_name.as_str());
         let package = dir.join(&args.package);
         Ok(Self {
-            place,
+            hub,
             args,
             client,
             dir,
@@ -225,8 +230,8 @@ impl<'a> Session<'a> {
         app.install().await?;
         let id = app.id.clone();
         let up = app.await_up(Duration::from_secs(self.args.timeout));
-        let place = self.place;
-        self.followers.go_on_with(&id, || vec![follow_log(place, &id), follow_state(place, &id)]);
+        let hub = self.hub;
+        self.followers.go_on_with(&id, || vec![follow_log(hub, &id), follow_state(hub, &id)]);
         up.await.map_err(|standing| {
             Failure::new(
                 format!("{} does not answer: {}", self.url, standing.told()),
@@ -247,7 +252,7 @@ impl<'a> Session<'a> {
         self.followers.end();
         let id = match &self.app {
             Some(app) => Some(app.id.clone()),
-            None if self.asked => push::known(self.place, &self.description).await,
+            None if self.asked => push::known(self.hub, &self.description).await,
             None => None,
         };
         let Some(id) = id else { return Ok(()) };
@@ -293,8 +298,8 @@ impl Drop for Group {
 }
 
 /// Shows what the app says, from its first line on.
-fn follow_log(place: &Place, id: &str) -> JoinHandle<()> {
-    let (place, id) = (place.clone(), id.to_owned());
+fn follow_log(hub: &Hub, id: &str) -> JoinHandle<()> {
+    let (hub, id) = (hub.clone(), id.to_owned());
     tokio::spawn(async move {
         // As somebody would type it, so that there is one way in which a log is shown.
         let Ok(Cli { command: Verb::Logs(args), .. }) =
@@ -302,17 +307,17 @@ fn follow_log(place: &Place, id: &str) -> JoinHandle<()> {
         else {
             return;
         };
-        if let Err(failure) = logs::run(&place, &args).await {
+        if let Err(failure) = logs::run(&hub, &args).await {
             remark(&format!("its log can't be shown: {}", one_line(&failure.message)));
         }
     })
 }
 
 /// Shows how it stands whenever that changes.
-fn follow_state(place: &Place, id: &str) -> JoinHandle<()> {
-    let (place, id) = (place.clone(), id.to_owned());
+fn follow_state(hub: &Hub, id: &str) -> JoinHandle<()> {
+    let (hub, id) = (hub.clone(), id.to_owned());
     tokio::spawn(async move {
-        let mut watch = Watch::new(&place);
+        let Ok(mut watch) = hub.watch(&id) else { return };
         let mut before = String::new();
         while watch.changed().await.is_ok() {
             let Some(one) = watch.known.all.get(&id) else { continue };

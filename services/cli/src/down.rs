@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn nothing_to_stop_is_no_failure() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::find(&Global { home: Some(folder.path().to_owned()), config: None }).unwrap();
+        let place =
+            Place::find(&Global { home: Some(folder.path().to_owned()), ..Default::default() }).unwrap();
         assert_eq!(run(&place, &Down { timeout: 1 }), Ok(OK));
         assert!(!place.run.exists(), "and nothing is made");
     }
@@ -142,7 +143,8 @@ mod tests {
     #[test]
     fn a_keeper_is_the_process_that_holds_the_lock_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::find(&Global { home: Some(folder.path().to_owned()), config: None }).unwrap();
+        let place =
+            Place::find(&Global { home: Some(folder.path().to_owned()), ..Default::default() }).unwrap();
         fs::create_dir(&place.run).unwrap();
         assert!(keeper(&place).unwrap().is_none());
         let post = Post::take(&place, false).unwrap().unwrap();

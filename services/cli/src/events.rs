@@ -68,7 +68,7 @@ struct Seen {
 /// `nexushub events`
 pub(crate) async fn run(place: &Place, args: &Events) -> Result<u8, Failure> {
     let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let mut watch = Watch::begun(place).await?;
+    let mut watch = Watch::new(place).begun().await?;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     let mut before = BTreeMap::new();
     loop {

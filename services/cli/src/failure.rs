@@ -20,11 +20,13 @@ pub(crate) struct Failure {
     pub(crate) hint: String,
     /// The exit code.
     pub(crate) code: u8,
+    /// Whether it may be otherwise in a moment: nobody answered.
+    pub(crate) passing: bool,
 }
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into(), code: FAILURE }
+        Self { message: message.into(), hint: hint.into(), code: FAILURE, passing: false }
     }
 
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {

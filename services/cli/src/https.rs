@@ -1,9 +1,10 @@
-//! A small HTTPS client: one request after the other over one connection, as long as that lasts; the platform's certificate checked
-//! with its own CA and no other.
+//! A small HTTPS client: one request after the other over one connection, as long as that lasts. The platform's certificate is
+//! always checked: of one on this machine with its own CA and no other, of one elsewhere with what the session says. No answer is
+//! followed to another place, so what opens one door is never shown at another.
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     pin::Pin,
     sync::{
@@ -19,7 +20,7 @@ use http::{
     HeaderMap, Method, Request, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
-use http_body_util::{BodyExt, Either, Full, Limited};
+use http_body_util::{BodyExt, Collected, Either, Full, Limited};
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1,
@@ -34,10 +35,12 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{failure::Failure, place::reachable};
+use crate::{failure::Failure, place::reachable, session::Session};
 
 /// How long a request may take while nothing of it is sent: that of which much is to be sent may take as long as it goes on.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a stream may be silent: the platform says every half a minute that it is there.
+const SILENCE: Duration = Duration::from_secs(90);
 /// Largest answer.
 const ANSWER_MAX: usize = 1 << 20;
 
@@ -69,11 +72,35 @@ impl Target {
             return Err(refused());
         }
         let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
-        let local = host == "localhost" || host.ends_with(".localhost");
+        let local = is_local(&host);
         let port = authority.port_u16().unwrap_or(if local { listen.port() } else { 443 });
         let address = local.then(|| SocketAddr::new(reachable(listen).ip(), port));
         Ok(Self { host, port, address })
     }
+
+    /// The server of a URL that means a platform by itself: names below localhost are this machine's, by the usual port.
+    pub(crate) fn elsewhere(url: &str) -> Result<Self, Failure> {
+        Self::parse(url, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 443))
+    }
+
+    /// Its address, in one way only.
+    pub(crate) fn url(&self) -> String {
+        match self.port {
+            443 => format!("https://{}", self.host),
+            port => format!("https://{}:{port}", self.host),
+        }
+    }
+
+    /// The server of this name.
+    pub(crate) fn at(host: String, port: u16) -> Self {
+        let address = is_local(&host).then(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        Self { host, port, address }
+    }
+}
+
+/// Whether a name is this machine's, whoever is asked.
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 /// An answer.
@@ -138,17 +165,137 @@ impl Body for Pieces {
 /// What a request brings.
 type Brought = Either<Full<Bytes>, Pieces>;
 
+fn in_memory(ask: &Ask<'_>) -> Brought {
+    Either::Left(Full::new(ask.body.clone()))
+}
+
+/// Whose certificates are believed.
+pub(crate) enum Roots<'a> {
+    /// Those of the authorities in this file, and no others.
+    File(&'a Path),
+    /// Those of these authorities, as PEM, and no others.
+    Pem(&'a str),
+    /// Those of the authorities that this machine trusts.
+    System,
+}
+
+impl Roots<'_> {
+    fn store(&self) -> Result<RootCertStore, Failure> {
+        let mut store = RootCertStore::empty();
+        let mut add = |found: CertificateDer<'static>| store.add(found).map_err(|error| error.to_string());
+        let read = match self {
+            Self::File(path) => CertificateDer::pem_file_iter(path)
+                .map_err(|error| error.to_string())
+                .and_then(|mut all| all.try_for_each(|found| add(found.map_err(|error| error.to_string())?))),
+            Self::Pem(text) => CertificateDer::pem_slice_iter(text.as_bytes())
+                .try_for_each(|found| add(found.map_err(|error| error.to_string())?)),
+            Self::System => {
+                // One that can't be read is one authority less, and no reason to trust no other.
+                rustls_native_certs::load_native_certs().certs.into_iter().for_each(|found| drop(add(found)));
+                Ok(())
+            }
+        };
+        let read =
+            read.and_then(|()| if store.is_empty() { Err("there is none in it".into()) } else { Ok(store) });
+        read.map_err(|error| self.unreadable(&error))
+    }
+
+    fn unreadable(&self, error: &str) -> Failure {
+        let (at, hint) = match self {
+            Self::File(path) => (
+                path.display().to_string(),
+                "it is the CA beside the platform's certificate; [procmgr] ca_file names it",
+            ),
+            Self::Pem(_) => (
+                "what was given with --ca".to_owned(),
+                "it is the CA beside the platform's certificate, as PEM",
+            ),
+            Self::System => (
+                "what this machine trusts".to_owned(),
+                "install ca-certificates, or name the platform's CA: nexushub login URL --ca FILE",
+            ),
+        };
+        Failure::new(format!("could not read a certificate from {at}: {error}"), hint)
+    }
+}
+
+/// By what a request may pass.
+pub(crate) enum Bearer {
+    /// By nothing: it is for everybody.
+    Nobody,
+    /// By an operators' token of this machine.
+    Operator(String),
+    /// By access tokens of somebody who logged in.
+    Person(Arc<Session>),
+}
+
+impl Bearer {
+    async fn token(&self) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Nobody => Ok(None),
+            Self::Operator(token) => Ok(Some(token.clone())),
+            Self::Person(session) => session.token().await.map(Some),
+        }
+    }
+
+    /// Another one where there may be one, for this was refused.
+    async fn instead_of(&self, refused: &str) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Person(session) => session.instead_of(refused).await.map(Some),
+            Self::Nobody | Self::Operator(_) => Ok(None),
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Operator(_) => "is the platform up? see nexushub status",
+            Self::Nobody | Self::Person(_) => "is the platform up, and to be reached from here?",
+        }
+    }
+}
+
 /// The client of one server.
 pub(crate) struct Client {
     target: Target,
     connector: TlsConnector,
-    bearer: String,
+    bearer: Bearer,
     sent: Arc<AtomicU64>,
     /// The connection of the request before, if it may be used again.
     kept: Mutex<Option<Sender>>,
 }
 
 type Sender = http1::SendRequest<Brought>;
+
+/// An answer whose body comes bit by bit.
+pub(crate) struct Stream {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    body: Incoming,
+    /// What the answer comes by ends with it.
+    _connection: Sender,
+}
+
+impl Stream {
+    /// The next bytes; none at the end. An error is why no more come, which may be a silence that is too long.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        loop {
+            let frame = tokio::time::timeout(SILENCE, self.body.frame()).await;
+            let frame = frame.map_err(|_| format!("nothing was heard for {} s", SILENCE.as_secs()))?;
+            match frame.transpose().map_err(|error| said(&error))?.map(Frame::into_data) {
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                Some(Err(_)) => {} // trailers
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The whole of it, as an answer.
+    pub(crate) async fn rest(self) -> Answer {
+        let body = tokio::time::timeout(TIMEOUT, Limited::new(self.body, ANSWER_MAX).collect()).await;
+        let body = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+        Answer { status: self.status, headers: self.headers, body }
+    }
+}
 
 /// A connection of which the bytes that are sent are counted.
 struct Counted {
@@ -185,30 +332,15 @@ impl AsyncWrite for Counted {
 }
 
 impl Client {
-    /// A client that trusts the CA of this file.
-    pub(crate) fn new(target: Target, ca_file: &Path, token: &str) -> Result<Self, Failure> {
-        let hint = "it is the CA beside the platform's certificate; [procmgr] ca_file names it";
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(format!("could not read a certificate from {}: {error}", ca_file.display()), hint)
-        };
-        let mut roots = RootCertStore::empty();
-        for found in CertificateDer::pem_file_iter(ca_file).map_err(|error| failed(&error))? {
-            roots.add(found.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
-        }
-        if roots.is_empty() {
-            return Err(failed(&"there is none in it"));
-        }
+    /// A client that believes these certificates.
+    pub(crate) fn new(target: Target, roots: &Roots<'_>, bearer: Bearer) -> Result<Self, Failure> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let config = config.with_safe_default_protocol_versions().map_err(|error| failed(&error))?;
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        let config = config.with_safe_default_protocol_versions();
+        let config = config.map_err(|error| Failure::new(format!("no TLS can be had: {error}"), ""))?;
+        let mut config = config.with_root_certificates(roots.store()?).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
-            target,
-            connector: TlsConnector::from(Arc::new(config)),
-            bearer: format!("Bearer {token}"),
-            sent: Arc::default(),
-            kept: Mutex::default(),
-        })
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Self { target, connector, bearer, sent: Arc::default(), kept: Mutex::default() })
     }
 
     /// How many bytes were sent so far.
@@ -218,33 +350,88 @@ impl Client {
 
     /// One request. What the server says is an answer, whatever its status; an error means that there was none.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
-        let body = Either::Left(Full::new(ask.body.clone()));
-        self.bring(ask, body).await
+        let token = self.bearer.token().await?;
+        let answer = self.whole(ask.clone(), token.as_deref()).await?;
+        match self.another(token.as_deref(), answer.status).await? {
+            Some(token) => self.whole(ask, Some(&token)).await,
+            None => Ok(answer),
+        }
     }
 
-    /// One request whose body is read as it is sent.
+    /// One request whose body is read as it is sent, so that it can't be made twice: where its token has ended meanwhile there is
+    /// another one for the next.
     pub(crate) async fn ask_with(&self, ask: Ask<'_>, pieces: Pieces) -> Result<Answer, Failure> {
-        self.bring(ask, Either::Right(pieces)).await
+        let token = self.bearer.token().await?;
+        let what = self.what(&ask);
+        let answer = self.within(&what, self.exchange(ask, Either::Right(pieces), token.as_deref())).await?;
+        match self.another(token.as_deref(), answer.status).await? {
+            Some(_) => Err(self.failed(&what, "the access token has ended")),
+            None => Ok(answer),
+        }
     }
 
-    async fn bring(&self, ask: Ask<'_>, body: Brought) -> Result<Answer, Failure> {
+    /// The same, but the answer's body is read as it comes.
+    pub(crate) async fn stream(&self, ask: Ask<'_>) -> Result<Stream, Failure> {
+        let token = self.bearer.token().await?;
+        let answer = self.begun(ask.clone(), token.as_deref()).await?;
+        match self.another(token.as_deref(), answer.status).await? {
+            Some(token) => self.begun(ask, Some(&token)).await,
+            None => Ok(answer),
+        }
+    }
+
+    /// The token to try once more with, if that is worth it.
+    async fn another(&self, refused: Option<&str>, status: StatusCode) -> Result<Option<String>, Failure> {
+        match refused {
+            Some(refused) if status == StatusCode::UNAUTHORIZED => self.bearer.instead_of(refused).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn whole(&self, ask: Ask<'_>, token: Option<&str>) -> Result<Answer, Failure> {
+        let (what, body) = (self.what(&ask), in_memory(&ask));
+        self.within(&what, self.exchange(ask, body, token)).await
+    }
+
+    async fn begun(&self, ask: Ask<'_>, token: Option<&str>) -> Result<Stream, Failure> {
+        let (what, body) = (self.what(&ask), in_memory(&ask));
+        let begun = async {
+            let (sender, answer) = self.send(self.request(ask, body, token)?).await?;
+            let (head, body) = answer.into_parts();
+            Ok(Stream { status: head.status, headers: head.headers, body, _connection: sender })
+        };
+        self.within(&what, begun).await
+    }
+
+    fn what(&self, ask: &Ask<'_>) -> String {
         let Target { host, port, .. } = &self.target;
-        let what = format!("{} https://{host}:{port}{}", ask.method, ask.path);
-        let failed =
-            |why: String| Failure::new(format!("{what}: {why}"), "is the platform up? see nexushub status");
-        let mut exchange = std::pin::pin!(self.exchange(ask, body));
+        let path = ask.path.split('?').next().unwrap_or_default();
+        format!("{} https://{host}:{port}{path}", ask.method)
+    }
+
+    fn failed(&self, what: &str, why: &str) -> Failure {
+        Failure { passing: true, ..Failure::new(format!("{what}: {why}"), self.bearer.hint()) }
+    }
+
+    /// Waits for it, as long as something is sent meanwhile.
+    async fn within<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, Failure> {
+        let mut work = std::pin::pin!(work);
         loop {
             let before = self.sent.load(Ordering::Relaxed);
-            match tokio::time::timeout(TIMEOUT, &mut exchange).await {
-                Ok(answer) => return answer.map_err(failed),
+            match tokio::time::timeout(TIMEOUT, &mut work).await {
+                Ok(done) => return done.map_err(|why| self.failed(what, &why)),
                 Err(_) if self.sent.load(Ordering::Relaxed) > before => {}
-                Err(_) => return Err(failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
+                Err(_) => return Err(self.failed(what, &format!("no answer within {} s", TIMEOUT.as_secs()))),
             }
         }
     }
 
-    async fn exchange(&self, ask: Ask<'_>, body: Brought) -> Result<Answer, String> {
-        let (sender, answer) = self.send(self.request(ask, body)?).await?;
+    async fn exchange(&self, ask: Ask<'_>, body: Brought, token: Option<&str>) -> Result<Answer, String> {
+        let (sender, answer) = self.send(self.request(ask, body, token)?).await?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
@@ -271,10 +458,12 @@ impl Client {
         Ok((sender, answer))
     }
 
-    fn request(&self, ask: Ask<'_>, body: Brought) -> Result<Request<Brought>, String> {
+    fn request(&self, ask: Ask<'_>, body: Brought, token: Option<&str>) -> Result<Request<Brought>, String> {
         let mut request = Request::builder().method(ask.method).uri(ask.path);
         request = request.header(HOST, format!("{}:{}", self.target.host, self.target.port));
-        request = request.header(AUTHORIZATION, &self.bearer);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
         if !ask.content_type.is_empty() {
             request = request.header(CONTENT_TYPE, ask.content_type);
         }
@@ -367,10 +556,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca.crt");
         let target = parse("https://localhost:1").unwrap();
-        assert!(Client::new(target.clone(), &ca, "t").is_err(), "no CA, no client");
+        let client =
+            |ca: &Path| Client::new(target.clone(), &Roots::File(ca), Bearer::Operator("t".to_owned()));
+        assert!(client(&ca).is_err(), "no CA, no client");
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         std::fs::write(&ca, made.cert.pem()).unwrap();
-        let client = Client::new(target, &ca, "t").unwrap();
+        let client = client(&ca).unwrap();
         let path = "/debug/application";
         let ask = Ask { method: Method::GET, path, content_type: "", fields: &[], body: Bytes::new() };
         let failure = client.ask(ask).await.unwrap_err();

@@ -368,7 +368,7 @@ pub(crate) mod tests {
     #[test]
     fn a_platform_has_one_keeper_and_its_files_go_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::args::Global { home: Some(folder.path().to_owned()), config: None };
+        let home = crate::args::Global { home: Some(folder.path().to_owned()), ..Default::default() };
         let place = Place::find(&home).unwrap();
         std::fs::create_dir(&place.run).unwrap();
         let post = Post::take(&place, true).unwrap().unwrap();
@@ -396,7 +396,7 @@ pub(crate) mod tests {
 
     async fn keep(plan: &Plan) -> (Result<u8, Failure>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::args::Global { home: Some(folder.path().to_owned()), config: None };
+        let home = crate::args::Global { home: Some(folder.path().to_owned()), ..Default::default() };
         let place = Place::find(&home).unwrap();
         std::fs::create_dir(&place.run).unwrap();
         let keeper = Keeper::new(plan, &place, || {}).unwrap();
@@ -429,7 +429,7 @@ pub(crate) mod tests {
     async fn a_supervisor_may_go_on_talking_for_as_long_as_it_likes() {
         let said = std::cell::Cell::new(0);
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::args::Global { home: Some(folder.path().to_owned()), config: None };
+        let home = crate::args::Global { home: Some(folder.path().to_owned()), ..Default::default() };
         let place = Place::find(&home).unwrap();
         std::fs::create_dir(&place.run).unwrap();
         let end = place.run.join("end");

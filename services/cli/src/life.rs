@@ -6,18 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use http::Method;
-use nexushub_chassis::names::Zone;
 use nexushub_proto::{
-    procmgr::{InstanceStatus, State, WakeInstanceRequest},
+    procmgr::{InstanceStatus, State},
     provider::{Instance, Origin},
 };
 
 use crate::{
     failure::{Failure, OK},
     https::{Ask, Client},
-    instances, out,
-    place::Place,
-    plan, push, pushed, rpc,
+    hub::Hub,
+    instances, out, pushed,
     upload::Remote,
     wait::{self, Wish},
 };
@@ -33,37 +31,40 @@ pub(crate) struct Life {
 }
 
 /// `nexushub stop`
-pub(crate) async fn stop(place: &Place, args: &Life) -> Result<u8, Failure> {
+pub(crate) async fn stop(hub: &Hub, args: &Life) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
-    let Some(app) = pushed::named(place, &args.name).await? else {
-        return Err(not_pushed(place, &args.name).await?);
+    let Some(app) = pushed::named(hub, &args.name).await? else {
+        return Err(not_pushed(hub, &args.name).await?);
     };
-    order(&push::client(place, None)?.0, &app.id, Method::POST, "/stop", "stop the app").await?;
-    wait::until(place, &app.id, Wish::Gone, patience).await?;
-    out::say(&format!("{} is stopped, until {}", args.name, place.command(&format!("start {}", args.name))))?;
+    order(&hub.client(None)?.0, &app.id, Method::POST, "/stop", "stop the app").await?;
+    wait::until(hub, &app.id, Wish::Gone, patience).await?;
+    out::say(&format!("{} is stopped, until {}", args.name, hub.command(&format!("start {}", args.name))))?;
     Ok(OK)
 }
 
 /// `nexushub start`
-pub(crate) async fn start(place: &Place, args: &Life) -> Result<u8, Failure> {
+pub(crate) async fn start(hub: &Hub, args: &Life) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let list = instances::list(place).await?;
+    let zone = hub.zone().ok();
+    let list = hub.instances().await?;
     let listed = instances::named(&list, &args.name, zone.as_ref())?;
     let id = match listed.filter(|one| one.state() == State::Asleep) {
-        Some(one) => woken(place, one).await?,
-        None => match (owner(place, listed).await?, pushed::named(place, &args.name).await?, listed) {
-            (Owner::Other(whose), _, Some(one)) => return theirs(place, args, (one, whose)).await,
+        Some(one) => {
+            hub.wake(&one.id).await?;
+            one.id.clone()
+        }
+        None => match (owner(hub, listed).await?, pushed::named(hub, &args.name).await?, listed) {
+            (Owner::Other(whose), _, Some(one)) => return theirs(hub, args, (one, whose)).await,
             // Also what is listed still: it may be on its way down. What runs is not changed by that.
             (_, Some(app), _) => {
-                Remote::known(&push::client(place, None)?.0, app.id.clone()).install().await?;
+                Remote::known(&hub.client(None)?.0, app.id.clone()).install().await?;
                 app.id
             }
-            (_, None, Some(one)) => return Err(unwanted(place, &args.name, one)),
-            (_, None, None) => return Err(pushed::unknown(place, &args.name)),
+            (_, None, Some(one)) => return Err(unwanted(hub, &args.name, one)),
+            (_, None, None) => return Err(pushed::unknown(hub, &args.name)),
         },
     };
-    wait::until(place, &id, Wish::Healthy, patience).await?;
+    wait::until(hub, &id, Wish::Healthy, patience).await?;
     out::say(&format!("{} runs", args.name))?;
     Ok(OK)
 }
@@ -77,9 +78,9 @@ enum Owner {
     Other([&'static str; 2]),
 }
 
-async fn owner(place: &Place, listed: Option<&InstanceStatus>) -> Result<Owner, Failure> {
+async fn owner(hub: &Hub, listed: Option<&InstanceStatus>) -> Result<Owner, Failure> {
     let Some(one) = listed else { return Ok(Owner::Developer) };
-    let asked = plan::list(place).await?.instances;
+    let asked = hub.asked().await?;
     let origin = asked.iter().find(|asked| asked.id == one.id).map(Instance::origin);
     Ok(origin.map_or(Owner::Developer, owned))
 }
@@ -94,12 +95,12 @@ fn owned(origin: Origin) -> Owner {
 
 /// What others ask for runs for as long as they do: it is waited for, and it is said whose it is.
 async fn theirs(
-    place: &Place,
+    hub: &Hub,
     args: &Life,
     (one, [whose, _]): (&InstanceStatus, [&str; 2]),
 ) -> Result<u8, Failure> {
-    let anew = place.command(&format!("restart {}", args.name));
-    let up = wait::until(place, &one.id, Wish::Healthy, Duration::from_secs(args.timeout)).await;
+    let anew = hub.command(&format!("restart {}", args.name));
+    let up = wait::until(hub, &one.id, Wish::Healthy, Duration::from_secs(args.timeout)).await;
     up.map_err(|failure| {
         let message = format!("{}; {whose} has it run, so there is nothing to start", failure.message);
         Failure::new(message, format!("to have it tried anew at once: {anew}; {}", failure.hint))
@@ -109,17 +110,9 @@ async fn theirs(
 }
 
 /// It is listed while its process ends, and nobody is there who could ask for it again.
-fn unwanted(place: &Place, name: &str, one: &InstanceStatus) -> Failure {
+fn unwanted(hub: &Hub, name: &str, one: &InstanceStatus) -> Failure {
     let message = format!("nobody asks for `{name}` any more: it is {}", instances::state(one));
-    Failure::new(message, format!("push it, or see {} for what there is", place.command("apps")))
-}
-
-/// Has what sleeps wake up; its id.
-async fn woken(place: &Place, one: &InstanceStatus) -> Result<String, Failure> {
-    let request = WakeInstanceRequest { id: one.id.clone() };
-    let woken = instances::client(place)?.wake_instance(request).await;
-    woken.map_err(|status| rpc::failed(place, "procmgr", &status))?;
-    Ok(one.id.clone())
+    Failure::new(message, format!("push it, or see {} for what there is", hub.command("apps")))
 }
 
 /// Tells debug-api what is to become of an application.
@@ -141,18 +134,18 @@ pub(crate) async fn order(
 }
 
 /// Why an app that was not pushed is not stopped.
-async fn not_pushed(place: &Place, name: &str) -> Result<Failure, Failure> {
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let list = instances::list(place).await?;
+async fn not_pushed(hub: &Hub, name: &str) -> Result<Failure, Failure> {
+    let zone = hub.zone().ok();
+    let list = hub.instances().await?;
     let Some(one) = instances::named(&list, name, zone.as_ref())? else {
-        return Ok(pushed::unknown(place, name));
+        return Ok(pushed::unknown(hub, name));
     };
-    let instead = format!("to refuse its requests: {}", place.command(&format!("pause {name} --stop")));
-    Ok(match owner(place, Some(one)).await? {
+    let instead = format!("to refuse its requests: {}", hub.command(&format!("pause {name} --stop")));
+    Ok(match owner(hub, Some(one)).await? {
         Owner::Other([_, end]) => Failure::new(
             format!("`{name}` was not pushed, so it runs for as long as it is asked for"),
             format!("{end}; {instead}"),
         ),
-        Owner::Developer => unwanted(place, name, one),
+        Owner::Developer => unwanted(hub, name, one),
     })
 }

@@ -11,7 +11,6 @@ use std::{io::IsTerminal, time::SystemTime};
 use clap::Args;
 use nexushub_chassis::{
     applog::{self, BadWish, Begin, Filter, Joiner, Reading, Told},
-    names::Zone,
     retry::Retry,
 };
 use nexushub_launch::clock;
@@ -23,9 +22,11 @@ use self::daemon_log::Wish;
 use crate::{
     args::{DAEMONS, Output},
     failure::{Failure, OK},
+    far,
+    hub::Hub,
     instances, out,
     place::Place,
-    rpc,
+    pushed, rpc,
     table::{one_line, tame},
 };
 
@@ -39,27 +40,27 @@ pub(crate) struct Logs {
     name: String,
     /// Go on with what is said from now on
     #[arg(long, short)]
-    follow: bool,
+    pub(crate) follow: bool,
     /// Begin with the last N lines, of those that are wanted
     #[arg(long, short = 'n', value_name = "N")]
-    tail: Option<u32>,
+    pub(crate) tail: Option<u32>,
     /// Begin with the first line of this moment (2026-01-31T12:00:00Z), or of so long ago (90s, 10m, 2h, 7d); apps only
     #[arg(long, value_name = "TIME|AGE")]
-    since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Only lines at least so bad: trace, debug, info, warn, error or fatal. A line says so as JSON or at its beginning; one that
     /// doesn't counts as error on standard error, as info elsewhere. Apps only
     #[arg(long, value_name = "LEVEL")]
-    level: Option<String>,
+    pub(crate) level: Option<String>,
     /// Only lines that hold this text, as it is; apps only
     #[arg(long, value_name = "TEXT")]
-    grep: Option<String>,
+    pub(crate) grep: Option<String>,
     /// Only lines after this cursor, whatever --tail and --since say (apps only; see the cursors with -o json)
     #[arg(long, value_name = "CURSOR")]
-    after: Option<String>,
+    pub(crate) after: Option<String>,
     /// How to write an app's lines: json is an object a line, with time, stream, level, text, cursor, generation and pid; daemons
     /// always write JSON
     #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    pub(crate) output: Output,
 }
 
 impl Logs {
@@ -87,23 +88,34 @@ impl Logs {
 }
 
 /// `nexushub logs`
-pub(crate) async fn run(place: &Place, args: &Logs) -> Result<u8, Failure> {
+pub(crate) async fn run(hub: &Hub, args: &Logs) -> Result<u8, Failure> {
     if DAEMONS.contains(&args.name.as_str()) || args.name == "supervisor" {
         if let Some(name) = args.of_apps_only() {
             let hint = format!("leave {name} out; a daemon's log is JSON, for tools that read that");
             return Err(Failure::usage(format!("{name} is for the logs of apps"), hint));
         }
+        let place = hub.clone().place(&format!("logs {}", args.name))?;
         let tail = args.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
-        return daemon_log::show(place, &Wish { daemon: &args.name, tail, follow: args.follow }).await;
+        return daemon_log::show(&place, &Wish { daemon: &args.name, tail, follow: args.follow }).await;
     }
     let reading = args.reading().map_err(|bad| {
         Failure::usage(format!("--{} is not understood", bad.what), format!("use {}", bad.may_be))
     })?;
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let list = instances::list(place).await?;
-    // An app that is no longer desired may have left a log, under its id.
-    let id = instances::named(&list, &args.name, zone.as_ref())?.map_or(&args.name, |instance| &instance.id);
-    follow(place, id, (args.follow, args.output), reading).await
+    let zone = hub.zone().ok();
+    match hub {
+        Hub::Here(place) => {
+            let list = instances::list(place).await?;
+            // An app that is no longer desired may have left a log, under its id.
+            let one = instances::named(&list, &args.name, zone.as_ref())?;
+            let id = one.map_or(&args.name, |instance| &instance.id);
+            follow(place, id, (args.follow, args.output), reading).await
+        }
+        Hub::Elsewhere(session) => {
+            let app =
+                pushed::named(hub, &args.name).await?.ok_or_else(|| pushed::unknown(hub, &args.name))?;
+            far::log::follow(&session.client()?, &app.id, args).await
+        }
+    }
 }
 
 /// The last lines of an instance, for a message about its failure.
@@ -187,7 +199,8 @@ async fn stream(
     }
 }
 
-fn show(told: Vec<Told>, output: Output) -> Result<(), Failure> {
+/// Shows what there is to tell.
+pub(crate) fn show(told: Vec<Told>, output: Output) -> Result<(), Failure> {
     for told in told {
         match (told, output) {
             (Told::Line(entry), Output::Json) => out::write(applog::json(&entry).as_bytes())?,

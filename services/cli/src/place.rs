@@ -1,4 +1,5 @@
-//! Which platform a command means, and where its things lie. Decided here and nowhere else.
+//! Which platform on this machine a command means, and where its things lie. Decided here and nowhere else; whether it is one on this
+//! machine at all, `hub.rs` decides.
 //!
 //! ```text
 //! --home DIR or NEXUSHUB_HOME  ─▶ DIR

@@ -188,7 +188,8 @@ mod tests {
 
     fn said(answer: ListInstancesResponse) -> String {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::find(&Global { home: Some(folder.path().to_owned()), config: None }).unwrap();
+        let place =
+            Place::find(&Global { home: Some(folder.path().to_owned()), ..Default::default() }).unwrap();
         people(&place, &Report::of(answer))
     }
 

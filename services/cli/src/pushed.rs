@@ -5,9 +5,9 @@ use nexushub_proto::debugapi::{
     Application, ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient,
 };
 
-use crate::{failure::Failure, place::Place, rpc, table::one_line};
+use crate::{failure::Failure, hub::Hub, place::Place, rpc, table::one_line};
 
-/// All of them.
+/// All of them, on this machine.
 pub(crate) async fn list(place: &Place) -> Result<Vec<Application>, Failure> {
     let mut client = DebugApiServiceClient::new(rpc::channel(place, "debug-api")?);
     let answer = client.list_applications(ListApplicationsRequest {}).await;
@@ -15,28 +15,39 @@ pub(crate) async fn list(place: &Place) -> Result<Vec<Application>, Failure> {
 }
 
 /// The one that a person means: by id, else by app id, the name it was pushed by, or host name; none if nothing has that name.
-pub(crate) async fn named(place: &Place, name: &str) -> Result<Option<Application>, Failure> {
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    Ok(chosen(list(place).await?, name, zone.as_ref()))
+pub(crate) async fn named(hub: &Hub, name: &str) -> Result<Option<Application>, Failure> {
+    Ok(chosen(hub.pushed().await?, name, hub.zone().ok().as_ref()))
 }
 
 /// Why there is none.
-pub(crate) fn unknown(place: &Place, name: &str) -> Failure {
+pub(crate) fn unknown(hub: &Hub, name: &str) -> Failure {
     Failure::new(
         format!("there is no app `{}`", one_line(name)),
-        format!("see {} for what there is", place.command("status")),
+        format!("see {} for what there is", hub.command("status")),
     )
 }
 
-fn chosen(list: Vec<Application>, name: &str, zone: Option<&Zone>) -> Option<Application> {
+/// Whether somebody may mean it by this name.
+pub(crate) fn is_named(app: &Application, name: &str, zone: Option<&Zone>) -> bool {
+    is_called((&app.id, &app.app_id, &app.host_name), name, zone)
+}
+
+/// Whether somebody may mean by this name what has this id, app id and host name.
+pub(crate) fn is_called(
+    (id, app_id, host_name): (&str, &str, &str),
+    name: &str,
+    zone: Option<&Zone>,
+) -> bool {
     let host = zone.and_then(|zone| HostName::parse(name, zone).ok());
+    id == name
+        || app_id == name
+        || app_id.strip_prefix("debug-") == Some(name)
+        || host.is_some_and(|host| host.as_str() == host_name)
+}
+
+fn chosen(list: Vec<Application>, name: &str, zone: Option<&Zone>) -> Option<Application> {
     let by_id = list.iter().position(|app| app.id == name);
-    let fits = |app: &Application| {
-        app.app_id == name
-            || app.app_id == format!("debug-{name}")
-            || host.as_ref().is_some_and(|host| host.as_str() == app.host_name)
-    };
-    let at = by_id.or_else(|| list.iter().position(fits))?;
+    let at = by_id.or_else(|| list.iter().position(|app| is_named(app, name, zone)))?;
     list.into_iter().nth(at)
 }
 

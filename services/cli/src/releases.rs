@@ -9,9 +9,8 @@ use crate::{
     args::Output,
     failure::{Failure, OK},
     https::Client,
-    out,
-    place::Place,
-    push, pushed,
+    hub::Hub,
+    out, push, pushed,
     table::{one_line, render},
     upload::Remote,
 };
@@ -69,9 +68,9 @@ pub(crate) struct Release {
 }
 
 /// `nexushub releases`
-pub(crate) async fn releases(place: &Place, args: &Releases) -> Result<u8, Failure> {
-    let (client, _) = push::client(place, args.url.as_deref())?;
-    let releases = app(place, &client, &args.app).await?.releases().await?;
+pub(crate) async fn releases(hub: &Hub, args: &Releases) -> Result<u8, Failure> {
+    let (client, _) = hub.client(args.url.as_deref())?;
+    let releases = app(hub, &client, &args.app).await?.releases().await?;
     match args.output {
         Output::Json => {
             let told = Told { version: 1, releases };
@@ -84,17 +83,17 @@ pub(crate) async fn releases(place: &Place, args: &Releases) -> Result<u8, Failu
 }
 
 /// `nexushub rollback`
-pub(crate) async fn rollback(place: &Place, args: &Rollback) -> Result<u8, Failure> {
-    let (client, _) = push::client(place, args.url.as_deref())?;
-    let app = app(place, &client, &args.app).await?;
+pub(crate) async fn rollback(hub: &Hub, args: &Rollback) -> Result<u8, Failure> {
+    let (client, _) = hub.client(args.url.as_deref())?;
+    let app = app(hub, &client, &args.app).await?;
     let began = Instant::now();
     let release = app.roll_back(args.release.as_deref()).await?;
     if let Err(standing) = app.await_up(Duration::from_secs(args.timeout)).await {
-        for line in push::last_words(place, &app.id, &standing).await {
+        for line in push::last_words(hub, &app.id, &standing).await {
             out::tell(&format!("  {line}"));
         }
         let hint =
-            format!("what it said last is above; all of it: {}", place.command(&format!("logs {}", app.id)));
+            format!("what it said last is above; all of it: {}", hub.command(&format!("logs {}", app.id)));
         let message = format!("release {release} of {} does not answer: {}", args.app, standing.told());
         return Err(Failure::new(message, hint));
     }
@@ -124,8 +123,8 @@ fn people(releases: &[Release]) -> String {
 }
 
 /// The application that a person means.
-async fn app<'c>(place: &Place, client: &'c Client, name: &str) -> Result<Remote<'c>, Failure> {
-    let app = pushed::named(place, name).await?.ok_or_else(|| pushed::unknown(place, name))?;
+async fn app<'c>(hub: &Hub, client: &'c Client, name: &str) -> Result<Remote<'c>, Failure> {
+    let app = pushed::named(hub, name).await?.ok_or_else(|| pushed::unknown(hub, name))?;
     Ok(Remote::known(client, app.id))
 }
 

@@ -80,7 +80,8 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_is_not_there_is_a_reason_and_not_a_hang() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::find(&Global { home: Some(folder.path().to_owned()), config: None }).unwrap();
+        let place =
+            Place::find(&Global { home: Some(folder.path().to_owned()), ..Default::default() }).unwrap();
         assert!(health(&place, "proxy").await.unwrap_err().contains("no socket"));
         std::fs::create_dir_all(place.run.join("operator")).unwrap();
         std::fs::write(place.run.join("operator/proxy"), "00").unwrap();

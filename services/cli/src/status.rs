@@ -1,12 +1,14 @@
-//! `nexushub status`: daemons, instances and debug apps in one answer. It always comes: what can't be asked is a row with the
-//! reason. Exit code 1 when anything that should run does not.
+//! `nexushub status`: daemons, instances and debug apps in one answer, or one app alone. It always comes: what can't be asked is a
+//! row with the reason. Exit code 1 when anything that should run does not. Of a platform elsewhere it tells what was pushed; its
+//! daemons are for who sits at the machine.
 
 use std::{collections::BTreeSet, fmt::Write, time::SystemTime};
 
 use clap::Args;
+use nexushub_chassis::names::Zone;
 use nexushub_launch::clock;
 use nexushub_proto::{
-    debugapi::{ListApplicationsRequest, debug_api_service_client::DebugApiServiceClient},
+    debugapi::Application,
     procmgr::{InstanceStatus, Usage},
     provider::ListInstancesResponse,
 };
@@ -17,9 +19,10 @@ use crate::{
     args::{DAEMONS, Output},
     board::{self, Board},
     failure::{FAILURE, Failure, OK},
+    hub::Hub,
     instances, out,
     place::Place,
-    plan, rpc,
+    plan, pushed, rpc,
     systemd::{self, Form, Unit},
     table::{ago, one_line, render},
 };
@@ -29,6 +32,9 @@ const NO_PACKAGE: &str = "no package yet";
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
+    /// This app alone (id, app id, name it was pushed by, or host name)
+    #[arg(value_name = "APP")]
+    app: Option<String>,
     /// How to write it
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -38,7 +44,7 @@ pub(crate) struct Status {
 #[derive(Debug, Default, Serialize)]
 struct Report {
     version: u32,
-    /// supervisor, units or down: who runs the daemons.
+    /// supervisor, units or down: who runs the daemons; elsewhere: they are on another machine.
     form: &'static str,
     run: String,
     state: String,
@@ -103,6 +109,24 @@ struct App {
     created_unix_ms: i64,
 }
 
+impl Instance {
+    fn runs(&self) -> bool {
+        matches!(self.state, "running" | NO_PACKAGE)
+    }
+}
+
+impl From<Application> for App {
+    fn from(app: Application) -> Self {
+        Self {
+            id: app.id,
+            app_id: app.app_id,
+            host_name: app.host_name,
+            status: app.status,
+            created_unix_ms: app.created_unix_ms,
+        }
+    }
+}
+
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Conflict {
     id: String,
@@ -111,14 +135,41 @@ struct Conflict {
 }
 
 /// `nexushub status`
-pub(crate) async fn run(place: &Place, args: &Status) -> Result<u8, Failure> {
+pub(crate) async fn run(hub: &Hub, args: &Status) -> Result<u8, Failure> {
     let now = clock::unix_ms(SystemTime::now());
-    let report = gather(place, now).await;
+    let mut report = match hub {
+        Hub::Here(place) => gather(place, now).await,
+        Hub::Elsewhere(_) => elsewhere(hub, now).await,
+    };
+    if let Some(app) = &args.app {
+        report = report.of(app, hub.zone().ok().as_ref());
+        let told = !report.instances.is_empty() || !report.apps.is_empty() || !report.unknown.is_empty();
+        if !told && report.form != "down" {
+            return Err(pushed::unknown(hub, app));
+        }
+    }
     match args.output {
         Output::Json => out::say(&serde_json::to_string_pretty(&report).unwrap_or_default())?,
-        Output::Table => out::say(&people(place, &report, now))?,
+        Output::Table => out::say(&people(hub, &report, now))?,
     }
     Ok(if report.well { OK } else { FAILURE })
+}
+
+/// The answer of a platform elsewhere, which tells of its apps alone.
+async fn elsewhere(hub: &Hub, now: i64) -> Report {
+    let mut report = Report { version: 1, form: "elsewhere", ..Report::default() };
+    match hub.instances().await {
+        Ok(list) => report.instances = told(urls(hub), &list, now),
+        Err(failure) => report.unknown.push(format!("instances: {failure}")),
+    }
+    if report.unknown.is_empty() {
+        match hub.pushed().await {
+            Ok(list) => report.apps = list.into_iter().map(App::from).collect(),
+            Err(failure) => report.unknown.push(format!("debug apps: {failure}")),
+        }
+    }
+    let well = report.unknown.is_empty() && report.instances.iter().all(Instance::runs);
+    Report { well, ..report }
 }
 
 /// The whole answer, as programs get it, but for what apps said.
@@ -144,27 +195,26 @@ async fn gather(place: &Place, now: i64) -> Report {
     let mut well = report.daemons.iter().all(|daemon| daemon.reason.is_empty());
     if report.form != "down" {
         match instances::list(place).await {
-            Ok(list) => report.instances = told(place, &list, now),
+            Ok(list) => report.instances = told(urls_of(zone(place)), &list, now),
             Err(failure) => report.unknown.push(format!("instances: {}", failure.message)),
         }
         match plan::list(place).await {
             Ok(asked) => report.add(place, &asked),
             Err(failure) => report.unknown.push(format!("what is asked for: {}", failure.message)),
         }
-        match apps(place).await {
-            Ok(apps) => report.apps = apps,
+        match pushed::list(place).await {
+            Ok(list) => report.apps = list.into_iter().map(App::from).collect(),
             Err(failure) => report.unknown.push(format!("debug apps: {}", failure.message)),
         }
     }
-    let runs = |instance: &Instance| matches!(instance.state, "running" | NO_PACKAGE);
-    well &= report.unknown.is_empty() && report.instances.iter().all(runs);
+    well &= report.unknown.is_empty() && report.instances.iter().all(Instance::runs);
     Report { well, ..report }
 }
 
 impl Report {
     /// What is asked for and doesn't run, as provider tells it.
     fn add(&mut self, place: &Place, asked: &ListInstancesResponse) {
-        let url = urls(place);
+        let url = urls_of(zone(place));
         let waiting = asked.waiting.iter().map(|instance| Instance {
             id: instance.id.clone(),
             app_id: instance.app_id.clone(),
@@ -184,8 +234,24 @@ impl Report {
         }
     }
 
+    /// What it says of one app. Of that alone it says whether it is well.
+    fn of(mut self, name: &str, zone: Option<&Zone>) -> Self {
+        let is_it =
+            |id: &str, app_id: &str, host_name: &str| pushed::is_called((id, app_id, host_name), name, zone);
+        self.instances.retain(|one| is_it(&one.id, &one.app_id, &one.host_name));
+        self.apps.retain(|one| is_it(&one.id, &one.app_id, &one.host_name));
+        self.conflicts
+            .retain(|one| one.id == name || self.instances.iter().any(|instance| instance.id == one.id));
+        let up = self.form != "down";
+        if up {
+            self.daemons.clear();
+        }
+        let well = up && self.unknown.is_empty() && self.instances.iter().all(Instance::runs);
+        Self { held: 0, well, ..self }
+    }
+
     /// What people should know besides who runs.
-    fn remarks(&self, place: &Place) -> String {
+    fn remarks(&self, hub: &Hub) -> String {
         let mut lines: Vec<String> = self
             .conflicts
             .iter()
@@ -198,20 +264,24 @@ impl Report {
             lines.push(format!(
                 "{} instances are no longer listed by the admin app and held: see {}",
                 self.held,
-                place.command("plan")
+                hub.command("plan")
             ));
         }
         lines.join("\n")
     }
 }
 
-/// How the address of a host name is written here.
-pub(crate) fn urls(place: &Place) -> impl Fn(&str) -> String {
-    let platform = place.platform().ok();
-    move |host| match &platform {
-        Some(platform) => format!("https://{host}.{}:{}/", platform.base_domain, platform.listen.port()),
-        None => String::new(),
-    }
+/// How the address of a host name is written on this platform.
+pub(crate) fn urls(hub: &Hub) -> impl Fn(&str) -> String {
+    urls_of(hub.zone().ok())
+}
+
+fn urls_of(zone: Option<Zone>) -> impl Fn(&str) -> String {
+    move |host| zone.as_ref().map_or_else(String::new, |zone| zone.url(host))
+}
+
+fn zone(place: &Place) -> Option<Zone> {
+    place.platform().ok().map(|platform| Zone::from(&platform))
 }
 
 fn text(path: &std::path::Path) -> String {
@@ -302,8 +372,7 @@ fn down(board: Option<&Board>) -> Vec<Daemon> {
     vec![Daemon { name: "supervisor".into(), state: "down".into(), reason, ..Daemon::default() }]
 }
 
-fn told(place: &Place, list: &[InstanceStatus], now: i64) -> Vec<Instance> {
-    let url = urls(place);
+fn told(url: impl Fn(&str) -> String, list: &[InstanceStatus], now: i64) -> Vec<Instance> {
     let instance = |status: &InstanceStatus| Instance {
         id: status.id.clone(),
         app_id: status.app_id.clone(),
@@ -331,22 +400,6 @@ fn counted(status: &InstanceStatus, figure: fn(&Usage) -> u64) -> Option<u64> {
     status.usage.as_ref().map(figure).filter(|figure| *figure > 0)
 }
 
-async fn apps(place: &Place) -> Result<Vec<App>, Failure> {
-    let mut client = DebugApiServiceClient::new(rpc::channel(place, "debug-api")?);
-    let answer = client.list_applications(ListApplicationsRequest {}).await;
-    let list = answer.map_err(|status| rpc::failed(place, "debug-api", &status))?.into_inner().applications;
-    Ok(list
-        .into_iter()
-        .map(|app| App {
-            id: app.id,
-            app_id: app.app_id,
-            host_name: app.host_name,
-            status: app.status,
-            created_unix_ms: app.created_unix_ms,
-        })
-        .collect())
-}
-
 /// What this machine doesn't enforce of each driver's isolation, each said once.
 fn not_enforced(instances: &[Instance]) -> String {
     let each = instances.iter().flat_map(|instance| {
@@ -367,7 +420,7 @@ fn last_words(instances: &[Instance]) -> String {
     each.collect::<Vec<_>>().join("\n\n")
 }
 
-fn people(place: &Place, report: &Report, now: i64) -> String {
+fn people(hub: &Hub, report: &Report, now: i64) -> String {
     let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let daemons = report.daemons.iter().map(|daemon| {
         let said = if daemon.reason.is_empty() { &daemon.status } else { &daemon.reason };
@@ -400,7 +453,7 @@ fn people(place: &Place, report: &Report, now: i64) -> String {
         ]
     });
     let mut text =
-        format!("{place}: {}\n\n", if report.well { "everything runs" } else { "not everything runs" });
+        format!("{hub}: {}\n\n", if report.well { "everything runs" } else { "not everything runs" });
     let tables = [
         render(["DAEMON", "STATE", "PID", "SINCE", "RESTARTS", "SAYS"], &daemons),
         render(
@@ -409,7 +462,7 @@ fn people(place: &Place, report: &Report, now: i64) -> String {
         ),
         render(["DEBUG APP", "HOST", "STATUS", "CREATED", "ID"], &apps.collect::<Vec<_>>()),
         last_words(&report.instances),
-        report.remarks(place),
+        report.remarks(hub),
         not_enforced(&report.instances),
         report
             .unknown
@@ -421,7 +474,7 @@ fn people(place: &Place, report: &Report, now: i64) -> String {
     let tables: Vec<String> = tables.into_iter().filter(|table| !table.is_empty()).collect();
     let _ = write!(text, "{}", tables.join("\n\n"));
     if report.form == "down" {
-        let _ = write!(text, "\n\nstart it: {}", place.command("up --detach"));
+        let _ = write!(text, "\n\nstart it: {}", hub.command("up --detach"));
     }
     text
 }

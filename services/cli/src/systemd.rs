@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_platform_with_a_home_is_none_of_systemds() {
-        let global = crate::args::Global { home: Some("/h".into()), config: None };
+        let global = crate::args::Global { home: Some("/h".into()), ..Default::default() };
         assert_eq!(active_form(&Place::find(&global).unwrap()), None);
     }
 }

@@ -211,7 +211,7 @@ mod tests {
     use std::fs;
 
     fn place(folder: &Path) -> Place {
-        Place::find(&Global { home: Some(folder.to_owned()), config: None }).unwrap()
+        Place::find(&Global { home: Some(folder.to_owned()), ..Default::default() }).unwrap()
     }
 
     #[test]

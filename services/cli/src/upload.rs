@@ -383,7 +383,8 @@ fn unread(error: io::Error) -> Failure {
     Failure::new(format!("could not read the package: {error}"), "was it changed meanwhile? push again")
 }
 
-fn understood<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
+/// What an answer says as JSON.
+pub(crate) fn understood<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
     serde_json::from_slice(&answer.body).map_err(|error| {
         Failure::new(
             format!("the platform's answer is not understood: {error}"),
@@ -393,11 +394,11 @@ fn understood<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
 }
 
 /// Asks, and asks again while the platform can't answer.
-async fn send(client: &Client, ask: Ask<'_>) -> Result<Answer, Failure> {
+pub(crate) async fn send(client: &Client, ask: Ask<'_>) -> Result<Answer, Failure> {
     let mut waits = TRIES.iter();
     loop {
         let answer = client.ask(ask.clone()).await;
-        let away = answer.as_ref().map_or(true, |answer| is_away(answer.status));
+        let away = answer.as_ref().map_or_else(|failure| failure.passing, |answer| is_away(answer.status));
         match waits.next().filter(|_| away) {
             Some(wait) => tokio::time::sleep(*wait).await,
             None => return answer,
@@ -406,7 +407,7 @@ async fn send(client: &Client, ask: Ask<'_>) -> Result<Answer, Failure> {
 }
 
 /// What is said while a daemon is on its way back.
-fn is_away(status: StatusCode) -> bool {
+pub(crate) fn is_away(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
@@ -415,7 +416,8 @@ fn may_pass(status: StatusCode) -> bool {
     is_away(status) || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT)
 }
 
-fn expect(answer: Answer, what: &str) -> Result<Answer, Failure> {
+/// The answer, if it says that it was done.
+pub(crate) fn expect(answer: Answer, what: &str) -> Result<Answer, Failure> {
     if answer.status.is_success() {
         return Ok(answer);
     }

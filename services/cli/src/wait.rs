@@ -8,9 +8,9 @@ use nexushub_proto::procmgr::InstanceStatus;
 
 use crate::{
     failure::{Failure, OK},
+    hub::Hub,
     instances, out,
-    place::Place,
-    watch::{Known, Watch},
+    watch::Known,
 };
 
 #[derive(Debug, Args)]
@@ -55,16 +55,16 @@ impl Wish {
 }
 
 /// `nexushub wait`
-pub(crate) async fn run(place: &Place, args: &Wait) -> Result<u8, Failure> {
-    until(place, &args.name, args.wish, Duration::from_secs(args.timeout)).await?;
+pub(crate) async fn run(hub: &Hub, args: &Wait) -> Result<u8, Failure> {
+    until(hub, &args.name, args.wish, Duration::from_secs(args.timeout)).await?;
     out::say(&format!("{} is {}", args.name, args.wish.word()))?;
     Ok(OK)
 }
 
 /// Waits until it is so, or says how it is when there is no more time.
-pub(crate) async fn until(place: &Place, name: &str, wish: Wish, patience: Duration) -> Result<(), Failure> {
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let mut watch = Watch::begun(place).await?;
+pub(crate) async fn until(hub: &Hub, name: &str, wish: Wish, patience: Duration) -> Result<(), Failure> {
+    let zone = hub.zone().ok();
+    let mut watch = hub.watch(name)?.begun().await?;
     let waiting = async {
         while !wish.holds(found(&watch.known, name, zone.as_ref())?.as_ref(), watch.known.whole) {
             watch.changed().await?;
@@ -73,7 +73,7 @@ pub(crate) async fn until(place: &Place, name: &str, wish: Wish, patience: Durat
     };
     match tokio::time::timeout(patience, waiting).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(late(place, &watch.known, name, (wish, patience), zone.as_ref())?),
+        Err(_) => Err(late(hub, &watch.known, name, (wish, patience), zone.as_ref())?),
     }
 }
 
@@ -82,7 +82,7 @@ fn found(known: &Known, name: &str, zone: Option<&Zone>) -> Result<Option<Instan
 }
 
 fn late(
-    place: &Place,
+    hub: &Hub,
     known: &Known,
     name: &str,
     (wish, patience): (Wish, Duration),
@@ -93,9 +93,9 @@ fn late(
         Some(one) => {
             let why = Some(instances::why(&one, now)).filter(|why| !why.is_empty());
             let why = why.map_or_else(String::new, |why| format!(" ({why})"));
-            (format!("it is {}{why}", instances::state(&one)), place.command(&format!("logs {name}")))
+            (format!("it is {}{why}", instances::state(&one)), hub.command(&format!("logs {name}")))
         }
-        None => ("there is no such app".to_owned(), place.command("apps")),
+        None => ("there is no such app".to_owned(), hub.command("apps")),
     };
     let message = format!("`{name}` is not {} after {} s: {how}", wish.word(), patience.as_secs());
     Ok(Failure::new(message, format!("see {hint}")))
@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn who_waited_in_vain_is_told_how_it_is() {
-        let global = crate::args::Global { home: Some("/h".into()), config: None };
-        let place = Place::find(&global).expect("a folder that is named is the place");
+        let global = crate::args::Global { home: Some("/h".into()), ..Default::default() };
+        let hub = Hub::find(&global).expect("a folder that is named is the place");
         let mut known = Known { whole: true, ..Known::default() };
         let told = |known: &Known| {
-            let failure = late(&place, known, "shop", (Wish::Healthy, Duration::from_secs(5)), None);
+            let failure = late(&hub, known, "shop", (Wish::Healthy, Duration::from_secs(5)), None);
             failure.expect("the name means one").to_string()
         };
         let none = "`shop` is not healthy after 5 s: there is no such app\n  see nexushub apps --home /h";

@@ -1,15 +1,18 @@
-//! App instances as procmgr tells of them while they change: one stream, asked for again when it breaks, so that what is known is
-//! always what procmgr knew last.
+//! App instances while they change. On this machine procmgr tells: one stream, asked for again when it breaks, so that what is known
+//! is always what procmgr knew last. Elsewhere debug-api is asked again and again, for one app.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use nexushub_chassis::retry::Retry;
+use nexushub_chassis::{names::Zone, retry::Retry};
 use nexushub_proto::procmgr::{
     InstanceStatus, WatchInstancesRequest, WatchInstancesResponse, watch_instances_response::Event,
 };
 use tonic::{Code, Streaming};
 
-use crate::{failure::Failure, instances, place::Place, rpc};
+use crate::{failure::Failure, far, https::Client, instances, place::Place, pushed, rpc};
+
+/// How often a platform elsewhere is asked.
+const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// What procmgr told.
 #[derive(Debug, Default)]
@@ -40,10 +43,17 @@ impl Known {
     }
 }
 
-/// A stream that goes on.
+/// Who tells.
+enum Source<'p> {
+    /// procmgr, by its stream while there is one.
+    Procmgr(&'p Place, Option<Box<Streaming<WatchInstancesResponse>>>),
+    /// debug-api of a platform elsewhere, of the app of this name.
+    DebugApi { client: Client, name: String, zone: Zone },
+}
+
+/// News that go on.
 pub(crate) struct Watch<'p> {
-    place: &'p Place,
-    stream: Option<Streaming<WatchInstancesResponse>>,
+    source: Source<'p>,
     retry: Retry,
     pub(crate) known: Known,
 }
@@ -51,56 +61,102 @@ pub(crate) struct Watch<'p> {
 impl<'p> Watch<'p> {
     /// Nothing is asked yet.
     pub(crate) fn new(place: &'p Place) -> Self {
-        Self { place, stream: None, retry: Retry::default(), known: Known::default() }
+        Self::of(Source::Procmgr(place, None))
     }
 
-    /// The first answer; a platform that is not up is said at once.
-    pub(crate) async fn begun(place: &'p Place) -> Result<Self, Failure> {
-        let mut watch = Self::new(place);
-        let refused = |status| rpc::failed(place, "procmgr", &status);
-        let mut stream = watch.ask().await?.map_err(refused)?;
-        if let Some(said) = stream.message().await.map_err(refused)? {
-            watch.known.take(said);
+    /// The same, of one app of a platform elsewhere.
+    pub(crate) fn elsewhere(client: Client, name: &str, zone: &Zone) -> Self {
+        Self::of(Source::DebugApi { client, name: name.to_owned(), zone: zone.clone() })
+    }
+
+    fn of(source: Source<'p>) -> Self {
+        Self { source, retry: Retry::default(), known: Known::default() }
+    }
+
+    /// With the first answer; a platform that is not up is said at once.
+    pub(crate) async fn begun(mut self) -> Result<Self, Failure> {
+        match &mut self.source {
+            Source::Procmgr(place, stream) => {
+                let refused = |status| rpc::failed(place, "procmgr", &status);
+                let mut asked = ask(place).await?.map_err(refused)?;
+                if let Some(said) = asked.message().await.map_err(refused)? {
+                    self.known.take(said);
+                }
+                *stream = Some(Box::new(asked));
+            }
+            Source::DebugApi { client, name, zone } => self.known = one(client, name, zone).await?,
         }
-        watch.stream = Some(stream);
-        Ok(watch)
+        Ok(self)
     }
 
-    /// Waits until something changed. A procmgr that is away is waited for; one that refuses is not.
+    /// Waits until something changed, or may have. Who is away is waited for; who refuses is not.
     pub(crate) async fn changed(&mut self) -> Result<(), Failure> {
         loop {
-            let said = match &mut self.stream {
-                Some(stream) => stream.message().await,
-                None => match self.ask().await? {
-                    Ok(stream) => {
-                        self.stream = Some(stream);
-                        continue;
+            let said = match &mut self.source {
+                Source::Procmgr(place, stream) => next(place, stream).await?,
+                Source::DebugApi { client, name, zone } => {
+                    tokio::time::sleep(ASK_EVERY).await;
+                    match one(client, name, zone).await {
+                        Err(failure) if !failure.passing => return Err(failure),
+                        said => said.ok().map(News::All),
                     }
-                    Err(status) => Err(status),
-                },
+                }
             };
             match said {
-                Ok(Some(said)) => {
-                    self.known.take(said);
-                    self.retry.reset();
-                    return Ok(());
-                }
-                Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
-                    return Err(rpc::failed(self.place, "procmgr", &status));
-                }
-                _ => {
-                    self.stream = None;
+                Some(News::All(known)) => self.known = known,
+                Some(News::Some(said)) => self.known.take(said),
+                None => {
                     tokio::time::sleep(self.retry.wait()).await;
+                    continue;
                 }
             }
+            self.retry.reset();
+            return Ok(());
         }
     }
+}
 
-    async fn ask(&self) -> Result<Result<Streaming<WatchInstancesResponse>, tonic::Status>, Failure> {
-        let mut client = instances::client(self.place)?; // with a token read anew: the platform may have been started anew
-        let asked = client.watch_instances(WatchInstancesRequest::default()).await;
-        Ok(asked.map(tonic::Response::into_inner))
+/// What was told.
+enum News {
+    /// All there is to know.
+    All(Known),
+    /// Something of it.
+    Some(WatchInstancesResponse),
+}
+
+/// The next message of procmgr's; none while it is away.
+async fn next(
+    place: &Place,
+    stream: &mut Option<Box<Streaming<WatchInstancesResponse>>>,
+) -> Result<Option<News>, Failure> {
+    let said = match stream {
+        Some(stream) => stream.message().await,
+        None => match ask(place).await? {
+            Ok(asked) => stream.insert(Box::new(asked)).message().await,
+            Err(status) => Err(status),
+        },
+    };
+    match said {
+        Ok(Some(said)) => Ok(Some(News::Some(said))),
+        Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
+            Err(rpc::failed(place, "procmgr", &status))
+        }
+        _ => {
+            *stream = None;
+            Ok(None)
+        }
     }
+}
+
+async fn ask(place: &Place) -> Result<Result<Streaming<WatchInstancesResponse>, tonic::Status>, Failure> {
+    let mut client = instances::client(place)?; // with a token read anew: the platform may have been started anew
+    let asked = client.watch_instances(WatchInstancesRequest::default()).await;
+    Ok(asked.map(tonic::Response::into_inner))
+}
+
+/// The app of this name elsewhere, if there is one.
+async fn one(client: &Client, name: &str, zone: &Zone) -> Result<Known, Failure> {
+    far::instances(client, |app| pushed::is_named(app, name, Some(zone))).await
 }
 
 #[cfg(test)]

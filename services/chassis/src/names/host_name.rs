@@ -56,6 +56,12 @@ impl Zone {
         &self.base
     }
 
+    /// The platform's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The address of a relative host name.
     #[must_use]
     pub fn url(&self, relative: &str) -> String {

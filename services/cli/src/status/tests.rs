@@ -6,7 +6,7 @@ use super::*;
 use crate::args::Global;
 
 fn place(folder: &std::path::Path) -> Place {
-    Place::find(&Global { home: Some(folder.to_owned()), config: None }).unwrap()
+    Place::find(&Global { home: Some(folder.to_owned()), ..Default::default() }).unwrap()
 }
 
 fn board() -> Board {
@@ -59,7 +59,7 @@ fn people_see_states_reasons_and_urls() {
     let unknown = vec!["debug apps: not reachable".to_owned()];
     let report =
         Report { form: "supervisor", daemons: supervised(&board()), instances, unknown, ..Report::default() };
-    let text = people(&place(folder.path()), &report, 11_000);
+    let text = people(&Hub::Here(place(folder.path())), &report, 11_000);
     for expected in [
         "not everything runs\n\nDAEMON",
         "proxy       ready     7    6s     1         3 routes\n",
@@ -99,7 +99,7 @@ async fn a_platform_that_is_down_is_an_answer() {
     let report = gather(&place, 0).await;
     assert!(!report.well && report.form == "down" && report.unknown.is_empty());
     assert_eq!(report.daemons[0].reason, "it is not running");
-    assert!(people(&place, &report, 0).contains("start it: nexushub up --detach --home "));
+    assert!(people(&Hub::Here(place.clone()), &report, 0).contains("start it: nexushub up --detach --home "));
     std::fs::create_dir(&place.run).unwrap();
     let gone = r#"{"supervisor":{"pid":4194300,"start_time":1,"state":"ready"},"daemons":[]}"#;
     std::fs::write(place.run.join("status.json"), gone).unwrap();
@@ -123,7 +123,7 @@ fn what_is_asked_for_and_does_not_run_is_told() {
     };
     let mut report = Report { form: "supervisor", ..Report::default() };
     report.add(&place(folder.path()), &asked);
-    let text = people(&place(folder.path()), &report, 0);
+    let text = people(&Hub::Here(place(folder.path())), &report, 0);
     for expected in [
         "no package yet",
         "conflict: host name `x` of a is taken by b",

@@ -1,0 +1,165 @@
+//! What a platform elsewhere says, and what must not be believed or repeated of it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::future::ready;
+
+use http::Response;
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    https::{Bearer, Target},
+    instances,
+    session::tests::fake::{BASE, Fake, said},
+};
+
+fn listed() -> Value {
+    json!({
+        "id": "1-a", "appId": "debug-shop", "displayName": "Debug: shop", "hostName": "shop", "dbName": "x.db",
+        "status": "running", "createdAt": "1970-01-01T00:00:01.000Z",
+    })
+}
+
+fn standing() -> Value {
+    json!({
+        "applicationId": "1-a", "status": "running", "processId": 7, "healthCheck": "healthy",
+        "details": {
+            "current": true, "state": "running", "reason": "", "since": "1970-01-01T00:00:02.000Z", "generation": 3,
+            "restarts": 1, "release": "ab-2", "driver": "sandbox", "notEnforced": ["x"], "draining": [], "history": [],
+            "usage": {"memoryBytes": 5, "cpuUsec": 6, "dataBytes": 0},
+        },
+    })
+}
+
+fn instance(change: impl Fn(&mut Value)) -> Option<InstanceStatus> {
+    let app: Listed = serde_json::from_value(listed()).unwrap();
+    let mut standing = standing();
+    change(&mut standing);
+    serde_json::from_value::<Standing>(standing).unwrap().instance(app.into())
+}
+
+#[test]
+fn an_app_is_told_as_procmgr_would_tell_it() {
+    let expected = InstanceStatus {
+        id: "1-a".into(),
+        app_id: "debug-shop".into(),
+        display_name: "Debug: shop".into(),
+        host_name: "shop".into(),
+        state: State::Running.into(),
+        since_unix_ms: 2000,
+        generation: 3,
+        pid: 7,
+        routed: true,
+        restarts: 1,
+        release: "ab-2".into(),
+        driver: "sandbox".into(),
+        not_enforced: vec!["x".into()],
+        usage: Some(Usage { memory_bytes: 5, cpu_usec: 6, ..Usage::default() }),
+        ..InstanceStatus::default()
+    };
+    assert_eq!(instance(|_| {}), Some(expected));
+    let failed = instance(|said| {
+        said["status"] = "failed".into();
+        said["error"] = "exited with code 3\none\ntwo".into();
+        said["healthCheck"] = Value::Null;
+        said["details"]["state"] = "failed".into();
+        said["details"]["reason"] = "exited with code 3".into();
+        said["details"]["lastExit"] = json!({"code": 3, "at": "1970-01-01T00:00:01.000Z"});
+        said["details"]["retryAt"] = "1970-01-01T00:00:09.000Z".into();
+    })
+    .unwrap();
+    assert_eq!(
+        (failed.state(), failed.routed, failed.last_words.as_str()),
+        (State::Failed, false, "one\ntwo")
+    );
+    assert_eq!((instances::why(&failed, 0).as_str(), failed.retry_unix_ms), ("exited with code 3", 9000));
+    let flagged = instance(|said| said["healthCheck"] = "unhealthy".into()).unwrap();
+    assert!(flagged.flagged && !flagged.routed);
+    assert_eq!(instance(|said| said["details"]["since"] = "".into()), None, "nothing of it runs");
+}
+
+#[test]
+fn nothing_that_is_said_moves_a_terminal() {
+    let evil = "\u{1b}[2Jx\ny";
+    let told = instance(|said| {
+        said["error"] = format!("first\n{evil}\u{1b}]0;t\u{7}").into();
+        for field in ["reason", "release", "driver", "state"] {
+            said["details"][field] = evil.into();
+        }
+    })
+    .unwrap();
+    let all = [told.reason, told.release, told.driver, told.last_words.replace('\n', "")].concat();
+    assert!(!all.contains(char::is_control), "{all:?}");
+}
+
+#[test]
+fn names_that_are_none_are_refused() {
+    for (field, wrong) in [
+        ("id", "../x"),
+        ("id", ""),
+        ("id", "a/b?c"),
+        ("appId", "\u{1b}[2J"),
+        ("hostName", "shop\nx"),
+        ("hostName", "a b"),
+    ] {
+        let mut said = listed();
+        said[field] = wrong.into();
+        assert!(serde_json::from_value::<Listed>(said).is_err(), "{field}: {wrong:?}");
+    }
+    let mut said = listed();
+    said["status"] = "run\u{1b}ning".into();
+    assert_eq!(Application::from(serde_json::from_value::<Listed>(said).unwrap()).status, "unknown");
+}
+
+/// A client of a platform that answers every request so.
+async fn client(status: u16, body: impl Into<Bytes>) -> (Fake, Client) {
+    let body = body.into();
+    let fake = Fake::start(move |_| ready(said(status, body.clone()))).await;
+    let target = Target::at(format!("admin.{BASE}"), fake.port);
+    let client = Client::new(target, &fake.kept("").roots(), Bearer::Operator("t".into())).unwrap();
+    (fake, client)
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_failures_in_words() {
+    for (status, body, words) in [
+        (200, "<html>".to_owned(), "is not understood"),
+        (200, "{\"applications\":[{}]}".to_owned(), "is not understood"),
+        (307, String::new(), "(307)"),
+        (403, "Forbidden\n".to_owned(), "Forbidden (403)"),
+        (200, format!("{{\"applications\":[], \"x\":\"{}\"}}", "x".repeat(2 << 20)), "length limit exceeded"),
+    ] {
+        let (_fake, client) = client(status, body).await;
+        let failure = list(&client).await.unwrap_err();
+        assert!(failure.message.contains(words), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_removed_meanwhile_is_left_out() {
+    let fake = Fake::start(|asked| {
+        let list = json!({ "applications": [listed()] }).to_string();
+        ready(if asked.line == "GET /debug/application" { said(200, list) } else { said(404, "gone\n") })
+    })
+    .await;
+    let target = Target::at(format!("admin.{BASE}"), fake.port);
+    let client = Client::new(target, &fake.kept("").roots(), Bearer::Operator("t".into())).unwrap();
+    let known = instances(&client, |_| true).await.unwrap();
+    assert!(known.whole && known.all.is_empty());
+    assert_eq!(fake.asked()[1].line, "GET /debug/application/1-a/status?details=true");
+}
+
+#[tokio::test]
+async fn a_log_that_is_of_another_form_is_not_shown() {
+    let fake = Fake::start(|_| {
+        ready(Response::builder().header("content-type", "text/html").body(Full::from("<html>")).unwrap())
+    })
+    .await;
+    let target = Target::at(format!("admin.{BASE}"), fake.port);
+    let client = Client::new(target, &fake.kept("").roots(), Bearer::Operator("t".into())).unwrap();
+    let wish = log::tests::wish(&["-f"]);
+    let failure = log::follow(&client, "1", &wish).await.unwrap_err();
+    assert!(failure.message.contains("is of another form"), "{failure}");
+}
