@@ -1,8 +1,8 @@
 //! The origins, as Debian packs them: apps of a platform, each a script that starts one and passes on to what stands behind it.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
 
-use nexushub_e2e::{App, Platform};
+use nexushub_e2e::{App, Platform, workshop};
 use nexushub_proto::procmgr::endpoint::Kind;
 
 /// Whom the same bytes must mean the same to, and what starts them.
@@ -20,8 +20,7 @@ pub(crate) const RELAY: &str = include_str!("origins/relay");
 pub(crate) async fn run(platform: &Platform, name: &str, script: &str, behind: u16) -> u16 {
     let program = platform.home.path().join("releases").join(name).join("bin/app");
     fs::create_dir_all(program.parent().unwrap()).unwrap();
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    workshop::put_program(&program, script.as_bytes());
     let app = App::named(name).env("BEHIND", &behind.to_string());
     platform.put(platform.instance(&app)).await.unwrap();
     let endpoint = platform.running(name).await.endpoint.and_then(|endpoint| endpoint.kind);
