@@ -166,10 +166,7 @@ async fn wanted(hub: &Hub) -> Result<ListInstancesResponse, ApiError> {
 /// Whether nobody else has the host name or the application that it is to have. The admin app judges that as well; this is for what
 /// it can't know.
 fn is_free(wanted: &ListInstancesResponse, id: &str, wish: &Description) -> Result<(), ApiError> {
-    if !wanted.admin.as_ref().is_some_and(|admin| admin.followed) {
-        let why = "provider follows none (provider.follow_admin, and an instance of the admin app)";
-        return Err(ApiError::AdminAway(why.to_owned()));
-    }
+    is_followed(wanted)?;
     let others = || wanted.instances.iter().chain(&wanted.waiting).filter(|other| other.id != id);
     if let Some(other) = others().find(|other| other.host_name == wish.host_name.as_str()) {
         let why = format!("host name {} is taken by instance {}", wish.host_name, other.id);
@@ -182,6 +179,13 @@ fn is_free(wanted: &ListInstancesResponse, id: &str, wish: &Description) -> Resu
         let why = format!("application {} is there already, as instance {}", wish.app_id, other.id);
         Err(ApiError::AdminRefused(why))
     })
+}
+
+/// Whether there is an admin app that counts.
+fn is_followed(wanted: &ListInstancesResponse) -> Result<(), ApiError> {
+    let why = "provider follows none (provider.follow_admin, and an instance of the admin app)";
+    let followed = wanted.admin.as_ref().is_some_and(|admin| admin.followed);
+    if followed { Ok(()) } else { Err(ApiError::AdminAway(why.to_owned())) }
 }
 
 /// Whether provider has it from the admin app.
@@ -240,28 +244,50 @@ async fn told(
 ) -> Result<bool, ApiError> {
     let mut retry = Retry::default();
     loop {
-        let maybe = heard == Heard::Maybe;
-        if maybe && hub.house.wanted().await.is_ok_and(|wanted| is_listed(&wanted, &app.id)) {
-            return Ok(true);
-        }
-        let Err(status) = hub.peers.register(registration(app, promotion)).await else { return Ok(true) };
-        let why = status.message().to_owned();
-        let error = match status.code() {
-            _ if is_refusal(&status) => ApiError::AdminRefused(why),
-            Code::Unavailable if !maybe => ApiError::AdminAway(why),
-            _ if Instant::now() >= deadline || hub.shutdown.is_draining() => {
+        match ask(hub, app, promotion, heard).await {
+            Answer::Has => return Ok(true),
+            Answer::HasNot(error) => {
+                hub.change(app, |record| record.promotion = None).await?;
+                app.touch();
+                return Err(error);
+            }
+            Answer::Unknown(why) if Instant::now() >= deadline || hub.shutdown.is_draining() => {
                 tracing::warn!(instance = app.id, error = why, "admin may have an application, or not");
                 return Ok(false);
             }
-            _ => {
+            Answer::Unknown(_) => {
                 heard = Heard::Maybe;
                 tokio::time::sleep(retry.wait()).await;
-                continue;
             }
-        };
-        hub.change(app, |record| record.promotion = None).await?;
-        app.touch();
-        return Err(error);
+        }
+    }
+}
+
+/// What is known of the admin app's having it.
+enum Answer {
+    Has,
+    /// For certain.
+    HasNot(ApiError),
+    Unknown(String),
+}
+
+/// Asks once. Where it may have heard, it is looked up first; where nobody follows it any more, nobody has it.
+async fn ask(hub: &Hub, app: &App, promotion: &Promotion, heard: Heard) -> Answer {
+    if heard == Heard::Maybe
+        && let Ok(wanted) = hub.house.wanted().await
+    {
+        match is_followed(&wanted) {
+            Ok(()) if is_listed(&wanted, &app.id) => return Answer::Has,
+            Ok(()) => {}
+            Err(error) => return Answer::HasNot(error),
+        }
+    }
+    let Err(status) = hub.peers.register(registration(app, promotion)).await else { return Answer::Has };
+    let why = status.message().to_owned();
+    match status.code() {
+        _ if is_refusal(&status) => Answer::HasNot(ApiError::AdminRefused(why)),
+        Code::Unavailable if heard == Heard::Nothing => Answer::HasNot(ApiError::AdminAway(why)),
+        _ => Answer::Unknown(why),
     }
 }
 

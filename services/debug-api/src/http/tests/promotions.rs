@@ -174,6 +174,19 @@ async fn until_permanent(world: &World, id: &str) {
     tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
 }
 
+/// It is a debug application again, which is noted, and may be deleted.
+async fn until_let_go(world: &World, id: &str) {
+    let app = world.hub.find(id).unwrap();
+    let let_go = async {
+        while app.is_promoted() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), let_go).await.unwrap();
+    assert_eq!(noted(world).await, once("failed"));
+    assert_eq!(world.call("DELETE", &format!("/debug/application/{id}"), "").await.0, StatusCode::NO_CONTENT);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_the_admin_app_has_although_it_did_not_say_so_is_looked_up() {
     let (world, id) = with_app().await;
@@ -206,12 +219,17 @@ async fn one_that_the_admin_app_refuses_later_is_a_debug_application_again_and_t
     let unclear = (0..60).map(|_| Status::deadline_exceeded("no answer"));
     world.fakes.admin_says.lock().unwrap().extend([refusal].into_iter().chain(unclear));
     assert_eq!(promote_from_afar(&world, &id).await.0, StatusCode::ACCEPTED);
-    let app = world.hub.find(&id).unwrap();
-    while app.is_promoted() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(noted(&world).await, once("failed"));
-    assert_eq!(world.call("DELETE", &format!("/debug/application/{id}"), "").await.0, StatusCode::NO_CONTENT);
+    until_let_go(&world, &id).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_for_an_admin_app_that_is_no_more_is_a_debug_application_again() {
+    let (world, id) = with_app().await;
+    let unclear = (0..999).map(|_| Status::deadline_exceeded("no answer"));
+    world.fakes.admin_says.lock().unwrap().extend(unclear);
+    assert_eq!(promote_from_afar(&world, &id).await.0, StatusCode::ACCEPTED);
+    world.house.wanted.lock().unwrap().admin = None;
+    until_let_go(&world, &id).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,6 +239,7 @@ async fn one_that_went_on_after_a_restart_is_noted_as_one_that_did_not() {
     world.fakes.admin_says.lock().unwrap().extend(unclear);
     assert_eq!(promote_from_afar(&world, &id).await.0, StatusCode::ACCEPTED);
     let world = world.restarted();
+    world.house.wanted.lock().unwrap().admin = Some(provider::Admin { followed: true, ..Default::default() });
     world.fakes.admin_says.lock().unwrap().clear();
     until_permanent(&world, &id).await;
     assert_eq!(noted(&world).await, once("ok"));
