@@ -32,9 +32,9 @@ async fn top_hears_keys_while_a_daemon_hangs_and_says_how_old_its_news_are() {
     let procmgr = platform.daemon("procmgr").await;
     procmgr.signal(Signal::STOP);
     terminal.shows("apps as of");
-    terminal.press("/shop");
-    terminal.shows("/shop_");
-    terminal.press("\rq");
+    terminal.press("/shop\r");
+    terminal.shows("only \"shop\"");
+    terminal.press("q");
     terminal.leaves_its_screen();
     assert_eq!(terminal.end().code(), Some(0));
     procmgr.signal(Signal::CONT);

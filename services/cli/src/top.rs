@@ -81,15 +81,20 @@ pub(crate) async fn run(place: &Place, args: &Top) -> Result<u8, Failure> {
         );
         return Err(Failure::usage("top needs a terminal", hint));
     }
-    instances::list(place).await?; // a platform that is not up is said in a line, not on a screen
+    let first = instances::list(place).await?; // a platform that is not up is said in a line, not on a screen
     let colours = out::seen().colours;
     let mut state = State { filter: args.filter.clone(), logs: args.logs, colours, ..State::default() };
     let mut screen = Screen::open()?;
-    follow(place, &mut state, &mut screen).await?;
+    follow(place, &mut state, &mut screen, first).await?;
     Ok(OK)
 }
 
-async fn follow(place: &Place, state: &mut State, screen: &mut Screen) -> Result<(), Failure> {
+async fn follow(
+    place: &Place,
+    state: &mut State,
+    screen: &mut Screen,
+    first: Vec<InstanceStatus>,
+) -> Result<(), Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| Failure::new(format!("could not listen for signals: {error}"), ""))
     };
@@ -98,6 +103,7 @@ async fn follow(place: &Place, state: &mut State, screen: &mut Screen) -> Result
     let [terminate, hangup, interrupt] = &mut signals;
     let (mut events, mut ticks) = (events(), tokio::time::interval(ASK_EVERY));
     let (mut asking, mut known) = (Asking::begin(place), Known::new(Instant::now()));
+    known.take(Instant::now(), Heard::Apps(Ok(first)));
     state.title = place.to_string();
     loop {
         let effect = tokio::select! {
