@@ -6,7 +6,9 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-use nexushub_chassis::{launch::config::Platform, names::HttpUrl};
+use nexushub_chassis::{Fault, launch::config::Platform, names::HttpUrl, setup::Setup};
+
+use crate::config::Config;
 
 /// Why requests can't be forwarded to an address; the message says what can be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +74,11 @@ pub(crate) struct FrontEnds {
 }
 
 impl FrontEnds {
+    /// As this platform's configuration has it.
+    pub(crate) fn held(setup: &Setup<Config>) -> Result<Self, Fault> {
+        Ok(Self::of(setup.config.static_ports()?, own_ports(&setup.platform), setup.app_ports()?))
+    }
+
     pub(crate) fn of(granted: Ports, own: Vec<u16>, apps: impl Into<RangeInclusive<u16>>) -> Self {
         Self { granted, own, apps: apps.into() }
     }
@@ -108,8 +115,6 @@ mod tests {
     use nexushub_chassis::setup::AppPorts;
 
     use super::*;
-
-    use crate::config::Config;
 
     fn judged_by(config: &Config, url: &str) -> Result<u16, BadFrontEnd> {
         let platform = Platform { metrics_listen: "127.0.0.1:8081".to_owned(), ..Platform::default() };
@@ -168,7 +173,7 @@ mod tests {
         for port in OTHERS {
             assert!(judged(&format!("http://localhost:{port}")).is_err(), "{port}");
         }
-        let told = judged("http://localhost:5432").unwrap_err().to_string();
+        let told = judged("http://localhost:5432").expect_err("a database").to_string();
         assert!(told.contains("port 5432 is none") && told.contains("5173-5199"), "{told}");
         for port in [3000, 3099, 4173, 4200, 4321, 5173, 5199, 8000, 8080, 8085] {
             assert_eq!(judged(&format!("http://localhost:{port}")), Ok(port));
@@ -197,7 +202,7 @@ mod tests {
             assert_eq!(with(&["1-65535"], port), Err(BadFrontEnd::Apps(port)));
         }
         assert_eq!(with(&["7000", "9-10"], 10), Ok(10));
-        let none = with(&[], 5173).unwrap_err().to_string();
+        let none = with(&[], 5173).expect_err("nothing is granted").to_string();
         assert!(none.contains("use one of none"), "{none}");
     }
 

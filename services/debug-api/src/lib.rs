@@ -118,10 +118,8 @@ impl Daemon for DebugApi {
             header_timeout: Duration::from_millis(config.header_timeout_ms),
         };
         let shutdown = chassis.shutdown.clone();
-        let platform = &chassis.setup.platform;
-        let zone = Zone::from(platform);
-        let (own, apps) = (front_end::own_ports(platform), chassis.setup.app_ports()?);
-        let front_ends = front_end::FrontEnds::of(config.static_ports()?, own, apps);
+        let zone = Zone::from(&chassis.setup.platform);
+        let front_ends = front_end::FrontEnds::held(&chassis.setup)?;
         let histories = platform::history::Histories::default();
         vital.spawn("history", platform::history::keep(histories.clone(), live.clone(), shutdown.clone()));
         let (audit, disk) = (chassis.audit.clone(), Arc::new(disk::free));
