@@ -35,11 +35,11 @@ pub(crate) async fn measure() {
     for run in 0..RUNS {
         let (plain, synced) = copies(&source);
         let before = pids.map(Used::by);
-        let idle = pids.map(|pid| memory(pid, "VmRSS"));
+        let idle = pids.map(|pid| processes::kib(pid, "VmRSS"));
         let upload = rate(push(&platform, &source, &format!("run{run}")));
         let cost =
             [0, 1].map(|at| Used::by(pids[at]).since(&before[at]).0 as f64 / TICKS / gigabytes() * 1000.0);
-        let grown = [0, 1].map(|at| memory(pids[at], "VmHWM").saturating_sub(idle[at]));
+        let grown = [0, 1].map(|at| processes::kib(pids[at], "VmHWM").saturating_sub(idle[at]));
         let (of_plain, of_synced) = (upload / plain, upload / synced);
         let verdict = if of_synced >= GOAL { "goal met" } else { "below goal" };
         println!(
@@ -94,10 +94,4 @@ fn gigabytes() -> f64 {
 
 fn rate(took: Duration) -> f64 {
     gigabytes() * 1000.0 / took.as_secs_f64()
-}
-
-/// In KiB: what a process has (`VmRSS`), or the most that it ever had (`VmHWM`).
-fn memory(pid: u32, which: &str) -> u64 {
-    let text = processes::field(pid, which).unwrap_or_default();
-    text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }

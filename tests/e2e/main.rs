@@ -27,6 +27,7 @@ mod hostile;
 mod journal;
 mod kills;
 mod logs;
+mod long_upload;
 mod metrics;
 mod neighbours;
 mod oidc;

@@ -120,9 +120,15 @@ pub fn programs_for_anybody() -> tempfile::TempDir {
 /// When it can't be started.
 #[must_use]
 pub fn nexushub(home: &Path, arguments: &[&str]) -> Output {
+    typed(home, arguments).output().unwrap()
+}
+
+/// The command that people type, not yet started.
+#[must_use]
+pub fn typed(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("nexushub"));
     command.arg("--home").arg(home).args(arguments).current_dir(home).stdin(Stdio::null());
-    command.output().unwrap()
+    command
 }
 
 /// The folder of `ca.crt`, `server.crt` and `server.key`, made by `nexushub certs` once and kept beside the tests.
