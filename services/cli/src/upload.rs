@@ -478,6 +478,23 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn the_digest_of_the_whole_goes_with_the_last_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.tar.zst");
+        std::fs::write(&path, [&[0x28, 0xb5, 0x2f, 0xfd][..], &vec![7; 3 << 20]].concat()).unwrap();
+        let package = Package::open(&path).unwrap();
+        let tail = package.len - TAIL;
+        for at in [0, 1, tail - 1] {
+            assert_eq!(Part::of(&package, at).await.unwrap(), Part { at, end: tail, digest: None });
+        }
+        for at in [tail, package.len - 1] {
+            let part = Part::of(&package, at).await.unwrap();
+            assert_eq!((part.at, part.end), (at, package.len));
+            assert!(part.digest.is_some_and(|digest| digest.starts_with("sha-256=:")));
+        }
+    }
+
     #[test]
     fn only_what_may_pass_is_tried_again() {
         for status in [408, 409, 502, 503, 504] {

@@ -43,7 +43,7 @@ pub struct Config {
     pub max_transfers: usize,
     /// An unfinished upload of which nobody heard for so long is removed.
     pub upload_life_s: u64,
-    /// The share of the disk space that would be free without them that unfinished uploads may take.
+    /// The share of the disk space that would be free without them that unfinished uploads may take, and what is unpacked with them.
     pub max_upload_disk_percent: u8,
     /// All files of a package, unpacked.
     pub max_unpacked_bytes: u64,
@@ -165,12 +165,13 @@ impl Config {
         })
     }
 
-    /// What packages are held to.
-    pub(crate) fn rules(&self) -> unpack::Rules {
+    /// What packages are held to where the disk has so much room for them.
+    pub(crate) fn rules(&self, room: u64) -> unpack::Rules {
         let limits = unpack::Limits {
             entries: self.max_entries,
             bytes: self.max_unpacked_bytes,
             ratio: self.max_ratio,
+            room,
         };
         unpack::Rules { limits, grants: self.grants() }
     }

@@ -1,5 +1,5 @@
-//! How much of the disk uploads may take. Of the space that would be free without them they get a share; the rest stays free, so
-//! that an upload never takes what the running apps need.
+//! How much of the disk uploads may take, and what is unpacked of them. Of the space that would be free without them they get a share;
+//! the rest stays free, so that an upload never takes what the running apps need.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -34,6 +34,13 @@ pub(crate) fn admits(free: u64, held: Held, more: u64, percent: u8) -> bool {
     theirs * 100 <= all * u128::from(percent)
 }
 
+/// How many bytes more the share has room for.
+pub(crate) fn room(free: u64, held: Held, percent: u8) -> u64 {
+    let all = u128::from(free) + u128::from(held.written);
+    let theirs = (all * u128::from(percent) / 100).saturating_sub(u128::from(held.promised));
+    u64::try_from(theirs).unwrap_or(u64::MAX)
+}
+
 /// The system's own gauge.
 pub(crate) fn free(folder: &Path) -> io::Result<u64> {
     let stat = statvfs(folder)?;
@@ -55,6 +62,11 @@ mod tests {
         assert!(!admits(20, held(80, 80), 1, 80));
         assert!(admits(100, held(0, 0), 100, 100));
         assert!(!admits(u64::MAX, held(u64::MAX, u64::MAX), u64::MAX, 1), "no overflow");
+        for (free, held) in [(100, held(0, 0)), (100, held(0, 30)), (20, held(80, 80)), (7, held(5, 9))] {
+            let room = room(free, held, 80);
+            assert!(!admits(free, held, room + 1, 80) && (room == 0 || admits(free, held, room, 80)));
+        }
+        assert_eq!(room(u64::MAX, held(u64::MAX, 0), 100), u64::MAX, "no overflow");
     }
 
     #[test]

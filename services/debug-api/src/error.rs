@@ -215,6 +215,7 @@ impl ApiError {
             Self::Checksum => checksum_mismatch(),
             Self::Digest { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Preparation(error) if error.is_of_room() => StatusCode::INSUFFICIENT_STORAGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

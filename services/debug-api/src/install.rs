@@ -22,6 +22,7 @@ use crate::{
     folders::{blocking, private, remove_all},
     peers::is_refusal,
     record::{Record, Release, Wanted, millis, now_ms},
+    transfers,
     unpack::{self, UnpackError, Unpacked},
     upload,
 };
@@ -163,7 +164,7 @@ pub(crate) async fn take_up(hub: &Arc<Hub>, app: &Arc<App>, release: Release) ->
 /// Unpacks into `tmp`, and by one rename it is a release; without a `bin/app` it is thrown away.
 async fn unpack_release(hub: &Hub, app: &App, name: &str) -> Result<Unpacked, ApiError> {
     let (folders, id, gone) = (hub.folders.clone(), app.id.clone(), app.gone.clone());
-    let (rules, name) = (hub.config.rules(), name.to_owned());
+    let (rules, name) = (hub.config.rules(transfers::room_left(hub).await?), name.to_owned());
     blocking(move || {
         let (scratch, release) = (folders.scratch(), folders.release(&id, &name));
         let unpacked = unpack::unpack(&folders.package(&id), &scratch, &rules, &|| gone.is_cancelled());

@@ -72,10 +72,18 @@ pub(crate) struct Standing {
 
 /// Refuses what would take more of the disk than uploads may have.
 pub(crate) async fn room(hub: &Hub, more: u64) -> Result<(), ApiError> {
-    let (folder, gauge) = (hub.folders.uploads(), Arc::clone(&hub.disk));
-    let free = blocking(move || gauge(&folder).map_err(StorageError::of("measure", &folder))).await?;
-    let percent = hub.config.max_upload_disk_percent;
+    let (free, percent) = (free(hub).await?, hub.config.max_upload_disk_percent);
     if disk::admits(free, held(hub), more, percent) { Ok(()) } else { Err(ApiError::NoRoom(percent)) }
+}
+
+/// How many bytes more of the disk may be taken.
+pub(crate) async fn room_left(hub: &Hub) -> Result<u64, StorageError> {
+    Ok(disk::room(free(hub).await?, held(hub), hub.config.max_upload_disk_percent))
+}
+
+async fn free(hub: &Hub) -> Result<u64, StorageError> {
+    let (folder, gauge) = (hub.folders.uploads(), Arc::clone(&hub.disk));
+    blocking(move || gauge(&folder).map_err(StorageError::of("measure", &folder))).await
 }
 
 /// What all uploads under way have. Chunks are copied when they are assembled, so they need their bytes twice.

@@ -43,6 +43,8 @@ pub(crate) struct Limits {
     pub(crate) entries: u32,
     pub(crate) bytes: u64,
     pub(crate) ratio: u64,
+    /// Bytes of the disk that may be taken.
+    pub(crate) room: u64,
 }
 
 /// What packages are held to.
@@ -76,6 +78,10 @@ pub(crate) enum UnpackError {
     Size(u64),
     #[error("archive swells to more than {0} times its size")]
     Ratio(u64),
+    #[error("not enough disk space: it unpacks to {needs} bytes, and {room} may be taken; free some")]
+    Room { needs: u64, room: u64 },
+    #[error("not enough disk space: it unpacks to more than the {0} bytes that may be taken; free some")]
+    Full(u64),
     #[error("{APP} {0}")]
     Program(String),
     #[error(transparent)]
@@ -86,6 +92,17 @@ pub(crate) enum UnpackError {
     Write { path: String, source: io::Error },
     #[error("cancelled: the application was deleted")]
     Cancelled,
+}
+
+impl UnpackError {
+    /// Whether it is the disk that has too little, not the package that is wrong.
+    pub(crate) fn is_of_room(&self) -> bool {
+        match self {
+            Self::Room { .. } | Self::Full(_) => true,
+            Self::Write { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
 }
 
 /// Unpacks `archive` into the new folder `into`, and says what it is. What can't be used is refused before anything is moved.
@@ -147,6 +164,13 @@ impl<'a> Unpacking<'a> {
     /// Most bytes that its files may have.
     fn most(&self) -> u64 {
         self.judge.most()
+    }
+
+    /// Refuses what the disk has no room for, by what the archive says that it unpacks to; what it does unpack to is judged as it
+    /// comes.
+    fn ask_for_room(&self, bytes: u64) -> Result<(), UnpackError> {
+        let (needs, room) = (bytes.min(self.most()), self.limits().room);
+        if needs > room { Err(UnpackError::Room { needs, room }) } else { Ok(()) }
     }
 
     /// Keeps one entry, and says how many bytes of content it had.

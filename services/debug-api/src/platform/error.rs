@@ -81,6 +81,7 @@ impl Refused {
             Self::Elsewhere(_) | Self::Conflict(_) | Self::Busy(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Package(error) if error.is_of_room() => StatusCode::INSUFFICIENT_STORAGE,
             Self::Package(_) | Self::NoApp => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Daemon(status) => match status.code() {

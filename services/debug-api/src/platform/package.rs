@@ -50,6 +50,7 @@ use crate::{
     folders::{blocking, private, remove_all, unhurried},
     manifest::{Manifest, ManifestError},
     peers::{Call, is_refusal},
+    transfers,
     unpack::{self, UnpackError, Unpacked},
 };
 
@@ -224,7 +225,7 @@ impl Facade {
 
     /// The folder of an archive, and the version that it says it is; by one rename it is there, or it was already.
     async fn unpack(&self, archive: Scratch, digest: &str) -> Result<(String, Option<String>), Refused> {
-        let rules = self.hub.config.rules();
+        let rules = self.hub.config.rules(transfers::room_left(&self.hub).await?);
         let (folders, shutdown) = (self.hub.folders.clone(), self.hub.shutdown.clone());
         let place = folders.packages().join(digest);
         blocking(move || {

@@ -63,6 +63,25 @@ fn the_digest_is_of_all_bytes_whether_they_were_seen_or_read() {
 }
 
 #[test]
+fn of_a_long_request_the_digest_is_there_with_its_last_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sheet = Sheet::create(folder.path(), "t", About::new(Ends::AtLength, None, None)).unwrap();
+    let (sender, receiver) = mpsc::channel(2);
+    let piece = Bytes::from(vec![7; 1 << 20]);
+    let sent = piece.clone();
+    let sending = std::thread::spawn(move || {
+        (0..70).for_each(|_| sender.blocking_send(Piece::Bytes(sent.clone())).unwrap());
+        sender.blocking_send(Piece::End).unwrap();
+    });
+    sheet.take_down(receiver, None).unwrap();
+    sending.join().unwrap();
+    assert_eq!((sheet.length(), sheet.running.bytes()), (70 << 20, 70 << 20));
+    let mut whole = Sha256::new();
+    (0..70).for_each(|_| whole.update(&piece));
+    assert_eq!(sha256(&mut sheet), Sha256Hex::of(&whole.finalize()).unwrap().to_string());
+}
+
+#[test]
 fn bytes_with_a_checksum_count_all_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let mut sheet = begun(folder.path());

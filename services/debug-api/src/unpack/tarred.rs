@@ -6,7 +6,7 @@
 use std::io::{self, BufRead, Read};
 
 use tar::{Archive, Entry, EntryType, PaxExtensions};
-use zstd::Decoder;
+use zstd::{Decoder, zstd_safe::get_frame_content_size};
 
 use super::{
     UnpackError, Unpacking,
@@ -25,8 +25,11 @@ const ENTRY_MAX: u64 = 2048 + 512;
 const END_MAX: u64 = 1 << 20;
 
 /// Reads all entries of a compressed tar.
-pub(crate) fn read<R: BufRead>(file: R, unpacking: &mut Unpacking<'_>) -> Result<(), UnpackError> {
+pub(crate) fn read<R: BufRead>(mut file: R, unpacking: &mut Unpacking<'_>) -> Result<(), UnpackError> {
     let whole = |error| broken("the archive", error);
+    // A frame need not say how much it holds; what was compressed as it came doesn't.
+    let said = get_frame_content_size(file.fill_buf().map_err(whole)?).ok().flatten();
+    unpacking.ask_for_room(said.unwrap_or(0))?;
     let mut decoder = Decoder::with_buffer(file).map_err(whole)?.single_frame();
     decoder.window_log_max(WINDOW_LOG).map_err(whole)?;
     walk(&mut decoder, unpacking)?;

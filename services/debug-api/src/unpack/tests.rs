@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 use super::*;
 use crate::manifest::tests::grants;
 
-const LIMITS: Limits = Limits { entries: 100, bytes: 8 << 20, ratio: 50 };
+const LIMITS: Limits = Limits { entries: 100, bytes: 8 << 20, ratio: 50, room: u64::MAX };
 
 fn options(mode: u32) -> SimpleFileOptions {
     SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).unix_permissions(mode)
@@ -64,10 +64,14 @@ fn zst(tar: &[u8]) -> Vec<u8> {
 }
 
 fn try_unpack(archive: &[u8]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
+    try_within(LIMITS, archive)
+}
+
+fn try_within(limits: Limits, archive: &[u8]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("package.zip");
     fs::write(&path, archive).unwrap();
-    let rules = Rules { limits: LIMITS, grants: grants() };
+    let rules = Rules { limits, grants: grants() };
     let result = unpack(&path, &folder.path().join("out"), &rules, &|| false);
     (folder, result)
 }
@@ -90,6 +94,41 @@ fn forged(archive: &[u8], from: &str, to: &str) -> Vec<u8> {
         }
     }
     bytes
+}
+
+#[test]
+fn what_says_that_it_is_larger_than_there_is_room_for_is_refused_before_any_of_it_is_written() {
+    let large = [("bin/app", SCRIPT, 0o755), ("static/large", &[7; 100_000][..], 0o644)];
+    let tar = tar_of(&large);
+    let mut sized = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    sized.set_pledged_src_size(Some(tar.len() as u64)).unwrap();
+    sized.write_all(&tar).unwrap();
+    for (archive, says) in [(zip_of(&large), 100_010), (sized.finish().unwrap(), tar.len() as u64)] {
+        let (folder, result) = try_within(Limits { room: says - 1, ..LIMITS }, &archive);
+        let told =
+            matches!(result, Err(UnpackError::Room { needs, room }) if (needs, room) == (says, says - 1));
+        assert!(told, "{result:?}");
+        assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count(), 0);
+        assert!(try_within(Limits { room: says, ..LIMITS }, &archive).1.is_ok());
+    }
+}
+
+#[test]
+fn what_does_not_say_or_lies_is_stopped_where_the_room_ends() {
+    let large = [("bin/app", SCRIPT, 0o755), ("static/large", &[7; 100_000][..], 0o644)];
+    let honest = zip_of(&large);
+    let size = 100_000_u32.to_le_bytes();
+    let mut lying = honest.clone();
+    for at in (0..honest.len() - 4).filter(|at| honest[*at..*at + 4] == size) {
+        lying[at..at + 4].copy_from_slice(&7_u32.to_le_bytes());
+    }
+    assert_ne!(lying, honest);
+    for archive in [zst(&tar_of(&large)), lying] {
+        let error = try_within(Limits { room: 50_000, ..LIMITS }, &archive).1.unwrap_err();
+        assert!(matches!(error, UnpackError::Full(50_000)) || !error.is_of_room(), "{error}");
+    }
+    let error = try_within(Limits { room: 50_000, ..LIMITS }, &zst(&tar_of(&large))).1.unwrap_err();
+    assert!(matches!(error, UnpackError::Full(50_000)) && error.is_of_room(), "{error}");
 }
 
 #[test]

@@ -31,6 +31,12 @@ pub(crate) fn read<R: Read + Seek>(
     if zip.has_duplicate_names() || zip.len() as u64 != entries {
         return Err(UnpackError::Duplicate("a name occurs twice in the archive's directory".to_owned()));
     }
+    let mut said = 0_u64;
+    for index in 0..zip.len() {
+        let entry = zip.by_index_raw(index).map_err(|error| broken(&format!("entry {index}"), error))?;
+        said = said.saturating_add(entry.size());
+    }
+    unpacking.ask_for_room(said)?;
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(|error| broken(&format!("entry {index}"), error))?;
         let (name, sort, mode) = (entry.name_raw().to_vec(), sort(&entry), mode(&entry));

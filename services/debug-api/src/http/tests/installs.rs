@@ -340,3 +340,21 @@ async fn a_manifest_is_what_the_instance_is_given_and_what_provider_refuses_of_i
     assert!(text.starts_with("Installation failed: variable `PORT` is set by the platform itself"), "{text}");
     assert_eq!((world.fakes.instances.lock().unwrap()[&id].clone(), world.releases(&id).len()), (given, 1));
 }
+
+#[tokio::test]
+async fn a_package_that_the_disk_has_no_room_for_is_refused_with_both_figures_before_it_is_unpacked() {
+    let config = Config { max_upload_disk_percent: 50, ..Config::default() };
+    let world = World::on_disk(config, 1 << 20);
+    let id = world.create("a", "a").await;
+    let with = |zeros: usize| {
+        let script = b"#!/bin/sh\n";
+        zip_of(&[("bin/app", script, 0o755), ("static/large", &vec![0; zeros - script.len()], 0o644)])
+    };
+    let text = "Package preparation failed: not enough disk space: it unpacks to 524289 bytes, and 524288 may be taken; free some";
+    assert_eq!(
+        world.push(&id, &with((512 << 10) + 1)).await,
+        refused(StatusCode::INSUFFICIENT_STORAGE, text)
+    );
+    assert!(names(&world.hub.folders.tmp()).is_empty() && world.releases(&id).is_empty());
+    assert_eq!(world.push(&id, &with(512 << 10)).await.0, OK);
+}
