@@ -90,7 +90,7 @@ fn claims(bytes: &[u8]) {
     let again = [
         Some(claim.index.to_string()),
         Some(file.total.to_string()),
-        file.hash.map(|hash| hash.to_string()),
+        file.hash.as_ref().map(ToString::to_string),
         sha256,
     ];
     assert_eq!(receive::claimed(&again, MOST).ok().as_ref(), Some(&claim));
