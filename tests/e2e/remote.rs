@@ -146,12 +146,6 @@ async fn somebody_pushes_watches_goes_back_and_leaves_from_another_machine() {
 
     assert!(laptop.well(&["push", &laptop.package("two"), "--name", "shop"]).contains(&url));
     shows(platform, "two").await;
-    let here = workshop::nexushub(platform.home.path(), &["releases", "shop", "-o", "json"]);
-    let releases = laptop.json(&["releases", "shop"]);
-    assert_eq!(releases, serde_json::from_slice::<Value>(&here.stdout).unwrap());
-    let first = releases["releases"][1]["id"].as_str().unwrap().to_owned();
-    assert!(laptop.well(&["rollback", "shop"]).contains(&first));
-    shows(platform, "one").await;
 
     assert!(laptop.well(&["stop", "shop"]).contains("stopped, until nexushub start shop"));
     assert!(laptop.well(&["wait", "shop", "--for", "gone"]).contains("is gone"));
@@ -159,6 +153,13 @@ async fn somebody_pushes_watches_goes_back_and_leaves_from_another_machine() {
     assert!(late.status.code() == Some(1) && said(&late).contains("no such app"), "{}", said(&late));
     laptop.well(&["start", "shop"]);
     assert!(laptop.well(&["wait", "shop"]).contains("is healthy"));
+    shows(platform, "two").await;
+
+    let here = workshop::nexushub(platform.home.path(), &["releases", "shop", "-o", "json"]);
+    let releases = laptop.json(&["releases", "shop"]);
+    assert_eq!(releases, serde_json::from_slice::<Value>(&here.stdout).unwrap());
+    let first = releases["releases"][1]["id"].as_str().unwrap().to_owned();
+    assert!(laptop.well(&["rollback", "shop"]).contains(&first));
     shows(platform, "one").await;
 
     let kept: Value = serde_json::from_str(&fs::read_to_string(laptop.kept()).unwrap()).unwrap();
@@ -339,7 +340,7 @@ async fn the_platform_that_is_meant_is_the_one_that_was_said_then_the_projects_t
         (&["restart", "proxy"], "run it there: nexushub restart"),
         (&["logs", "proxy"], "run it there: nexushub logs proxy"),
         (&["dev", "--static-url", "http://localhost:5173"], "leave --static-url out"),
-        (&["push", ".", "--name", "x", "--url", "https://localhost"], "--url is another address"),
+        (&["releases", "x", "--url", "https://localhost"], "--url is another address"),
     ] {
         let output = laptop.run(arguments);
         assert!(

@@ -63,15 +63,15 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Global {
-    /// The platform: `local` for one on this machine, or an address of one where you are logged in
-    #[arg(long, global = true, value_name = "local|URL", env = "NEXUSHUB_PLATFORM", hide_env_values = true)]
-    pub(crate) platform: Option<String>,
     /// The platform's home: all its state lies below it
     #[arg(long, global = true, value_name = "DIR", env = "NEXUSHUB_HOME", hide_env_values = true)]
     pub(crate) home: Option<PathBuf>,
     /// The configuration file [default: nexushub.toml of the home, else of the project]
     #[arg(long, global = true, value_name = "FILE", env = "NEXUSHUB_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
+    /// The platform: `local` for one on this machine, or an address of one where you are logged in
+    #[arg(long, global = true, value_name = "local|URL", env = "NEXUSHUB_PLATFORM", hide_env_values = true)]
+    pub(crate) platform: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -91,7 +91,7 @@ struct LastExit {
     at: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Uses {
     memory_bytes: u64,
@@ -135,7 +135,7 @@ impl Standing {
             routed: state == State::Running && self.status == "running" && healthy,
             flagged: state == State::Running && self.health_check.is_some() && !healthy,
             restarts: self.details.restarts,
-            last_exit: last_exit.map(exit),
+            last_exit: last_exit.as_ref().map(exit),
             retry_unix_ms: moment(&self.details.retry_at),
             release: one_line(&self.details.release),
             driver: word(self.details.driver),
@@ -163,7 +163,7 @@ fn named(state: &str) -> State {
     }
 }
 
-fn exit(said: LastExit) -> Exit {
+fn exit(said: &LastExit) -> Exit {
     let how = match (said.code, said.signal) {
         (Some(code), _) => How::Code(code),
         (None, Some(signal)) => How::Signal(signal),

@@ -537,6 +537,22 @@ mod tests {
     }
 
     #[test]
+    fn a_platform_elsewhere_has_the_usual_port_and_one_address() {
+        for (url, address, local) in [
+            ("https://Admin.Example.org/", "https://admin.example.org", None),
+            ("https://example.org:443", "https://example.org", None),
+            ("https://x.localhost:8443", "https://x.localhost:8443", Some("127.0.0.1:8443")),
+            ("https://localhost", "https://localhost", Some("127.0.0.1:443")),
+            ("https://localhost.example.org", "https://localhost.example.org", None),
+        ] {
+            let target = Target::elsewhere(url).unwrap();
+            assert_eq!(target.url(), address);
+            assert_eq!(target.address, local.map(|local| local.parse().unwrap()), "{url}");
+            assert_eq!(Target::at(target.host.clone(), target.port), target);
+        }
+    }
+
+    #[test]
     fn what_is_no_https_url_is_wrong_usage() {
         for bad in [
             "",

@@ -161,7 +161,7 @@ impl Part {
         if at < tail {
             return Ok(Self { at, end: tail, digest: None });
         }
-        let sha256 = package.sha256().await.map_err(unread)?;
+        let sha256 = package.sha256().await.map_err(|error| unread(&error))?;
         let bytes = HEXLOWER.decode(sha256.as_bytes()).unwrap_or_default();
         Ok(Self { at, end: package.len, digest: Some(format!("sha-256=:{}:", BASE64.encode(&bytes))) })
     }
@@ -203,12 +203,15 @@ impl<'c> Remote<'c> {
         if !answer.status.is_success() || !status.completed {
             return Ok(Some(false));
         }
-        Ok(Some(status.file_sha256 == package.sha256().await.map_err(unread)?))
+        Ok(Some(status.file_sha256 == package.sha256().await.map_err(|error| unread(&error))?))
     }
 
     /// Sends the package; what an earlier client that was ended sent of it is not sent again.
     pub(crate) async fn upload(&self, package: &Package) -> Result<(), Failure> {
-        let glance = format!("{GLANCE} {}", BASE64.encode(package.glance().map_err(unread)?.as_bytes()));
+        let glance = format!(
+            "{GLANCE} {}",
+            BASE64.encode(package.glance().map_err(|error| unread(&error))?.as_bytes())
+        );
         let found = match self.unfinished(&glance).await {
             Some(path) => self.offset(&path).await.ok().map(|offset| Begun { path, offset, found: true }),
             None => None,
@@ -237,7 +240,7 @@ impl<'c> Remote<'c> {
                     return Ok(false);
                 }
                 Ok(answer) if !may_pass(answer.status) => return expect(answer, &what).map(|_| true),
-                _ if !package.is_there() => return Err(unread(io::ErrorKind::UnexpectedEof.into())),
+                _ if !package.is_there() => return Err(unread(&io::ErrorKind::UnexpectedEof.into())),
                 said => {
                     let Some(wait) = waits.next() else { return expect(said?, &what).map(|_| true) };
                     tokio::time::sleep(*wait).await;
@@ -379,7 +382,7 @@ fn told(answer: &Answer) -> Option<u64> {
     answer.headers.get("upload-offset")?.to_str().ok()?.parse().ok()
 }
 
-fn unread(error: io::Error) -> Failure {
+fn unread(error: &io::Error) -> Failure {
     Failure::new(format!("could not read the package: {error}"), "was it changed meanwhile? push again")
 }
 

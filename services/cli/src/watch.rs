@@ -104,7 +104,7 @@ impl<'p> Watch<'p> {
             };
             match said {
                 Some(News::All(known)) => self.known = known,
-                Some(News::Some(said)) => self.known.take(said),
+                Some(News::Some(said)) => self.known.take(*said),
                 None => {
                     tokio::time::sleep(self.retry.wait()).await;
                     continue;
@@ -121,7 +121,7 @@ enum News {
     /// All there is to know.
     All(Known),
     /// Something of it.
-    Some(WatchInstancesResponse),
+    Some(Box<WatchInstancesResponse>),
 }
 
 /// The next message of procmgr's; none while it is away.
@@ -137,7 +137,7 @@ async fn next(
         },
     };
     match said {
-        Ok(Some(said)) => Ok(Some(News::Some(said))),
+        Ok(Some(said)) => Ok(Some(News::Some(Box::new(said)))),
         Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
             Err(rpc::failed(place, "procmgr", &status))
         }

@@ -317,7 +317,12 @@ fn assemble(
     let (mut md5, mut sha256) = (Md5::new(), Running::default());
     // The slower digest has a thread of its own: it takes as long as all the rest.
     let (summed, copied) = thread::scope(|scope| {
-        let sum = || read_chunks(&chunks, file.total, gone, |piece| Ok(md5.update(piece)));
+        let sum = || {
+            read_chunks(&chunks, file.total, gone, |piece| {
+                md5.update(piece);
+                Ok(())
+            })
+        };
         let summing = thread::Builder::new().name("digest".into()).spawn_scoped(scope, sum);
         let copied = read_chunks(&chunks, file.total, gone, |piece| {
             sha256.update(piece);

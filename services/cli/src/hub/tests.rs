@@ -1,6 +1,6 @@
 //! Which platform is meant, for everything that may be said of it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
 use crate::session::store::Kept;

@@ -185,6 +185,25 @@ async fn a_platform_that_can_not_be_told_keeps_the_session_unless_it_is_to_be_fo
 }
 
 #[tokio::test]
+async fn a_password_is_said_once_to_the_admin_host() {
+    let fake = Fake::start(|asked| {
+        let body: serde_json::Value = serde_json::from_str(&asked.body).unwrap();
+        let right = body == json!({ "username": "ada", "password": "s\"1" });
+        ready(if right { with_cookie(200, "{}", "r0") } else { said(401, "invalid username or password\n") })
+    })
+    .await;
+    let target = front::target(&fake.kept("").zone().unwrap());
+    let door = Client::new(target, &fake.kept("").roots(), Bearer::Nobody).unwrap();
+    assert_eq!(front::log_in(&door, "ada", "s\"1").await.unwrap(), "r0");
+    let failure = front::log_in(&door, "a\u{1b}da", "wrong").await.unwrap_err();
+    assert!(!failure.message.contains('\u{1b}') && failure.message.contains("wrong password"), "{failure}");
+    let asked = fake.asked();
+    let all: Vec<_> = asked.iter().map(|asked| (asked.line.as_str(), asked.host.as_str())).collect();
+    let host = format!("admin.{BASE}:{}", fake.port);
+    assert_eq!(all, [("POST /public/login", host.as_str()); 2]);
+}
+
+#[tokio::test]
 async fn a_token_that_is_refused_is_followed_by_one_more_and_no_further() {
     let family = Arc::<Family>::default();
     let fake = Fake::start(move |asked| {

@@ -133,3 +133,40 @@ fn what_is_asked_for_and_does_not_run_is_told() {
         assert!(text.contains(expected), "{expected:?} is not in\n{text}");
     }
 }
+
+#[test]
+fn of_one_app_its_own_rows_are_told_and_whether_that_is_well() {
+    let one = |id: &str, app_id: &str, state| Instance {
+        id: id.into(),
+        app_id: app_id.into(),
+        host_name: id.into(),
+        state,
+        ..Instance::default()
+    };
+    let report = |form| Report {
+        form,
+        daemons: supervised(&board()),
+        instances: vec![one("1", "debug-shop", "running"), one("2", "other", "failed")],
+        apps: vec![App { id: "1".into(), app_id: "debug-shop".into(), ..App::default() }],
+        held: 3,
+        ..Report::default()
+    };
+    let zone = Zone::new("b.localhost", 8443);
+    for (name, rows, well) in [
+        ("shop", 1, true),
+        ("debug-shop", 1, true),
+        ("1.b.localhost", 1, true),
+        ("2", 1, false),
+        ("x", 0, true),
+    ] {
+        let told = report("supervisor").of(name, Some(&zone));
+        assert_eq!(
+            (told.instances.len(), told.well, told.daemons.len(), told.held),
+            (rows, well, 0, 0),
+            "{name}"
+        );
+    }
+    assert!(report("supervisor").of("2", None).apps.is_empty());
+    let down = report("down").of("shop", None);
+    assert!(!down.well && !down.daemons.is_empty(), "what is down is told whatever is asked for");
+}
