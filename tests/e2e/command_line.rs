@@ -164,7 +164,7 @@ impl Drop for Going {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
+async fn what_the_configuration_asks_for_is_its_own_to_start_and_to_stop() {
     let mut platform = Platform::prepare(&nexushub_e2e::Options::default());
     let release = platform.release("source").display().to_string();
     let config = std::fs::read_to_string(platform.home.config()).unwrap();
@@ -175,24 +175,10 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     let crash = "[provider.instance.env]\nPROBE_CRASH = \"3\"\n";
     platform.home.configure(&format!("{config}{entry}{driver}{broken}{driver}{crash}"));
     platform.start_supervisor();
-    let home = platform.home.path().to_owned();
-    let run = |arguments: &[&str]| nexushub(&home, arguments);
+    let run = |arguments: &[&str]| nexushub(platform.home.path(), arguments);
     assert!(run(&["wait", "fixed"]).status.success());
-    assert!(run(&["push", &release, "--name", "shop"]).status.success());
-    let waited = run(&["wait", "shop"]);
-    assert!(waited.status.success() && said(&waited).contains("shop is healthy"), "{}", said(&waited));
-    let listed = || {
-        let apps: Value = serde_json::from_slice(&run(&["apps", "-o", "json"]).stdout).unwrap();
-        assert_eq!(apps["version"], 1);
-        let all = apps["apps"].as_array().unwrap();
-        all.iter().find(|app| app["app_id"] == "debug-shop").unwrap().clone()
-    };
-    let shop = listed();
-    assert_eq!((&shop["origin"], &shop["state"]), (&"pushed".into(), &"running".into()));
-    let package = shop["release"].as_str().unwrap();
-    assert!(std::path::Path::new(package).join("bin/app").is_file(), "{package}");
     let table = said(&run(&["apps"]));
-    assert!(table.contains("debug-shop") && table.contains("configured"), "{table}");
+    assert!(table.contains("fixed") && table.contains("configured"), "{table}");
     let fixed = run(&["stop", "fixed"]);
     assert!(
         fixed.status.code() == Some(1) && said(&fixed).contains("pause fixed --stop"),
@@ -211,7 +197,27 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     {
         assert!(said(&broken).contains(words), "{}", said(&broken));
     }
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
+    let platform = Platform::start();
+    let release = platform.release("source").display().to_string();
+    let home = platform.home.path().to_owned();
+    let run = |arguments: &[&str]| nexushub(&home, arguments);
+    assert!(run(&["push", &release, "--name", "shop"]).status.success());
+    let waited = run(&["wait", "shop"]);
+    assert!(waited.status.success() && said(&waited).contains("shop is healthy"), "{}", said(&waited));
+    let listed = || {
+        let apps: Value = serde_json::from_slice(&run(&["apps", "-o", "json"]).stdout).unwrap();
+        assert_eq!(apps["version"], 1);
+        let all = apps["apps"].as_array().unwrap();
+        all.iter().find(|app| app["app_id"] == "debug-shop").unwrap().clone()
+    };
+    let shop = listed();
+    assert_eq!((&shop["origin"], &shop["state"]), (&"pushed".into(), &"running".into()));
+    let package = shop["release"].as_str().unwrap();
+    assert!(std::path::Path::new(package).join("bin/app").is_file(), "{package}");
     let events = Going::of(&platform, &["events", "-o", "json"]);
     let is = |name: &'static str, state: &'static str| {
         move |event: &Value| event["name"] == name && event["state"] == state
