@@ -22,8 +22,6 @@ use tokio_rustls::client::TlsStream;
 
 const SHOP: &str = "shop";
 const NEIGHBOUR: &str = "neighbour";
-/// Of what a proxy let go of while there was no procmgr, procmgr hears nothing: such a generation drains until its limit.
-const LET_GO_UNHEARD: &str = "[procmgr]\ndrain_ms = 60000\n";
 /// A WebSocket that is open.
 struct Socket(TokioIo<Upgraded>);
 
@@ -259,7 +257,7 @@ async fn a_release_that_never_gets_healthy_leaves_the_old_one_serving_and_says_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn procmgr_may_be_killed_at_any_step_of_a_deploy() {
-    let mut scene = Scene::set_with(&Options::with(&format!("{FORGIVING}{LET_GO_UNHEARD}"))).await;
+    let mut scene = Scene::set().await;
     for round in 0..rounds_up_to(6, 60) {
         let mut socket = Socket::open(&scene.https, SHOP).await;
         let (old, wanted) = (scene.platform.running(SHOP).await, scene.next());

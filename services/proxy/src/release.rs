@@ -56,7 +56,8 @@ impl Releaser {
     }
 }
 
-/// What drains, by what procmgr says now: one that was started anew has to be told again.
+/// What drains, by what procmgr says now: one that was started anew has to be told again, and is once it has looked at an instance.
+/// What it hears of one before that is lost on it.
 fn leaving(table: &Table) -> BTreeMap<Name, CancellationToken> {
     if table.source != Source::Procmgr {
         return BTreeMap::new();
@@ -66,7 +67,7 @@ fn leaving(table: &Table) -> BTreeMap<Name, CancellationToken> {
         let named = route.leaving.iter().map(move |one| ((id.clone(), one.generation), one.gone.clone()));
         named.collect::<Vec<_>>()
     };
-    table.all().flat_map(|route| of_route(route)).collect()
+    table.all().filter(|route| route.confirmed).flat_map(|route| of_route(route)).collect()
 }
 
 async fn follow<F>(mut table: watch::Receiver<Arc<Table>>, say: impl Fn(Name) -> F)
@@ -101,7 +102,7 @@ mod tests {
     use crate::{
         pool::Limits,
         table::{
-            Beside, Change, Endpoint, Entry,
+            Beside, Change, Endpoint, Entry, State,
             tests::{running, switched},
         },
     };
@@ -129,8 +130,11 @@ mod tests {
         assert_eq!(told.recv().await, Some(("a".to_owned(), 1)));
         put(Change::Lost);
         tokio::task::yield_now().await;
-        let entries = vec![switched("a", "a", 2)];
-        put(Change::Snapshot { entries, reconciled: false });
+        let unknown = Entry { state: State::Unknown, routed: false, beside: vec![], ..switched("a", "a", 2) };
+        put(Change::Snapshot { entries: vec![unknown], reconciled: false });
+        tokio::task::yield_now().await;
+        assert!(told.try_recv().is_err(), "procmgr has not looked at it yet, and would not hear it");
+        put(Change::put(switched("a", "a", 2)));
         assert_eq!(told.recv().await, Some(("a".to_owned(), 1)));
     }
 

@@ -165,7 +165,7 @@ pub(crate) struct Route {
     /// How its present generation stands with those who send to it; of interest where it shares its requests.
     pub(crate) standing: Arc<Standing>,
     /// Said by procmgr in its present stream, not merely kept.
-    confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 /// A generation that drains, as far as this proxy has to do with it.
