@@ -170,31 +170,55 @@ fn pack(folder: &Path) -> Result<File, Failure> {
         Failure::new(format!("could not pack {}: {error}", path.display()), "")
     };
     let whole = |error: io::Error| failed(folder, &error);
-    let compressed = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(whole)?;
+    let mut compressed = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(whole)?;
+    // It says how much it holds, so that the platform knows of room for it before it writes any.
+    compressed.set_pledged_src_size(Some(size(&entries).map_err(whole)?)).map_err(whole)?;
     let mut writer = tar::Builder::new(compressed);
     for entry in &entries {
         let path = folder.join(&entry.name);
-        add(&mut writer, entry, &path).map_err(|error| failed(&path, &error))?;
+        let added = if entry.folder {
+            add(&mut writer, entry, io::empty())
+        } else {
+            File::open(&path).and_then(|content| add(&mut writer, entry, content))
+        };
+        added.map_err(|error| failed(&path, &error))?;
     }
     let compressed = writer.into_inner().map_err(whole)?;
     compressed.finish().and_then(|file| Ok(file.into_inner()?)).map_err(whole)
 }
 
-fn add(writer: &mut tar::Builder<impl io::Write>, entry: &Entry, path: &Path) -> io::Result<()> {
+/// Bytes of the tar of these.
+fn size(entries: &[Entry]) -> io::Result<u64> {
+    let mut writer = tar::Builder::new(Counted(0));
+    entries.iter().try_for_each(|entry| add(&mut writer, entry, io::repeat(0)))?;
+    Ok(writer.into_inner()?.0)
+}
+
+/// What is only counted.
+struct Counted(u64);
+
+impl io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn add(writer: &mut tar::Builder<impl io::Write>, entry: &Entry, content: impl Read) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_mode(entry.mode);
     header.set_mtime(0);
     header.set_uid(0);
     header.set_gid(0);
+    header.set_size(entry.length);
     if entry.folder {
         header.set_entry_type(EntryType::Directory);
-        header.set_size(0);
-        return writer.append_data(&mut header, &entry.name, io::empty());
     }
-    let source = File::open(path)?;
-    let length = source.metadata()?.len();
-    header.set_size(length);
-    let mut content = source.take(length);
+    let mut content = content.take(entry.length);
     writer.append_data(&mut header, &entry.name, &mut content)?;
     match content.limit() {
         0 => Ok(()),
@@ -208,6 +232,8 @@ struct Entry {
     name: String,
     folder: bool,
     mode: u32,
+    /// Bytes; 0 of a folder.
+    length: u64,
 }
 
 /// Everything below a folder, in the order of names; what begins with a dot at the top (`.git`) is no part of an app.
@@ -234,7 +260,8 @@ fn list(root: &Path, below: &str, depth: usize, entries: &mut Vec<Entry>) -> Res
             return Err(Failure::new(format!("{} is neither", path.display()), hint));
         }
         let mode = found.permissions().mode() & 0o777;
-        entries.push(Entry { name: name.clone(), folder: found.is_dir(), mode });
+        let length = if found.is_dir() { 0 } else { found.len() };
+        entries.push(Entry { name: name.clone(), folder: found.is_dir(), mode, length });
         if entries.len() > ENTRIES_MAX || depth > DEPTH_MAX {
             let message =
                 format!("{} holds more than {ENTRIES_MAX} files or {DEPTH_MAX} levels", root.display());
@@ -292,6 +319,15 @@ mod tests {
         let expected =
             [("bin/app", 0o755), ("static/.well-known/a", 0o600), (&long(), 0o644), ("static/z.txt", 0o644)];
         assert_eq!(names, expected.map(|(name, mode)| (true, name.to_owned(), mode)));
+    }
+
+    #[test]
+    fn it_says_how_much_it_holds() {
+        let package = Package::open(app().path()).unwrap();
+        let mut bytes = vec![0; usize::try_from(package.len).unwrap()];
+        package.content().file.read_exact_at(&mut bytes, 0).unwrap();
+        let said = zstd::zstd_safe::get_frame_content_size(&bytes).unwrap().unwrap();
+        assert_eq!(zstd::decode_all(&bytes[..]).unwrap().len() as u64, said);
     }
 
     /// A name that is longer than a tar's header has room for.

@@ -162,7 +162,7 @@ impl Store {
         }
         let book = serde_json::from_str(&text).ok().filter(|book: &Book| book.version == VERSION);
         book.ok_or_else(|| {
-            let hint = "remove it, and log in again: nexushub login URL";
+            let hint = "remove it, and log in again: nexushub login URL; a platform on this machine is meant by --platform local";
             Failure::new(format!("{} is not understood", path.display()), hint)
         })
     }
