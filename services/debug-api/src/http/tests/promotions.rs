@@ -6,7 +6,7 @@ use nexushub_proto::{
 };
 
 use super::*;
-use crate::record::Wanted;
+use crate::{applications::App, record::Wanted};
 
 /// With an application that runs, and an admin app that provider follows.
 async fn with_app() -> (World, String) {
@@ -165,24 +165,19 @@ async fn promote_from_afar(world: &World, id: &str) -> (StatusCode, String) {
 }
 
 async fn until_permanent(world: &World, id: &str) {
-    let app = world.hub.find(id).unwrap();
-    let done = async {
-        while !app.record().promotion.is_some_and(|promotion| promotion.done) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
+    until(world, id, |app| app.record().promotion.is_some_and(|promotion| promotion.done)).await;
+}
+
+/// Waits for a change of an application's record after which it is so.
+async fn until(world: &World, id: &str, is_so: impl Fn(&App) -> bool) {
+    let (app, mut changed) = (world.hub.find(id).unwrap(), world.hub.changed.subscribe());
+    let waiting = changed.wait_for(|()| is_so(&app));
+    tokio::time::timeout(Duration::from_secs(600), waiting).await.unwrap().unwrap();
 }
 
 /// It is a debug application again, which is noted, and may be deleted.
 async fn until_let_go(world: &World, id: &str) {
-    let app = world.hub.find(id).unwrap();
-    let let_go = async {
-        while app.is_promoted() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), let_go).await.unwrap();
+    until(world, id, |app| !app.is_promoted()).await;
     assert_eq!(noted(world).await, once("failed"));
     assert_eq!(world.call("DELETE", &format!("/debug/application/{id}"), "").await.0, StatusCode::NO_CONTENT);
 }
