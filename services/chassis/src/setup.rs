@@ -33,10 +33,8 @@ pub struct Setup<C> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct AppPorts {
-    /// The first.
-    pub port_first: u16,
-    /// The last.
-    pub port_last: u16,
+    port_first: u16,
+    port_last: u16,
 }
 
 impl Default for AppPorts {

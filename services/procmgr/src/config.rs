@@ -3,7 +3,6 @@
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use nexushub_chassis::setup::AppPorts;
 use serde::Deserialize;
 
 use crate::{backoff::Policy, clock::Ms, desired::feed, egress::Network, health::Check, limits::Limits};
@@ -92,7 +91,6 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let AppPorts { port_first, port_last } = AppPorts::default();
         Self {
             shim: None,
             sandbox: None,
@@ -100,8 +98,8 @@ impl Default for Config {
             krun_boot_ms: 2_000,
             egress_first: Ipv4Addr::new(198, 18, 0, 0),
             ca_file: "dist/certs/ca.crt".into(),
-            port_first,
-            port_last,
+            port_first: 10_000,
+            port_last: 19_999,
             health_path: "/api/status".into(),
             health_interval_ms: 10_000,
             health_timeout_ms: 3_000,
@@ -255,8 +253,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_have_no_problem() {
-        assert_eq!(Config::default().problem(), None);
+    fn the_defaults_have_no_problem_and_others_keep_off_the_ports_of_apps() {
+        let config = Config::default();
+        assert_eq!(config.problem(), None);
+        let ports: std::ops::RangeInclusive<u16> = nexushub_chassis::setup::AppPorts::default().into();
+        assert_eq!(ports, config.port_first..=config.port_last);
     }
 
     #[test]
