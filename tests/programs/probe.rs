@@ -407,8 +407,18 @@ fn main() -> io::Result<()> {
     println!("probe: listening on {port}");
     let probe = Arc::new(Probe { gates: Gates::default(), data });
     for stream in listener.incoming().flatten() {
-        let probe = Arc::clone(&probe);
-        thread::spawn(move || probe.serve(&stream));
+        let stream = Arc::new(stream);
+        while let Err(error) = serve_beside(&probe, &stream) {
+            // Its own processes have used up its bound: who calls waits until one of them has ended.
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+            thread::yield_now();
+        }
     }
     Ok(())
+}
+
+/// Serves a connection on a thread of its own; an error where no further thread can be had.
+fn serve_beside(probe: &Arc<Probe>, stream: &Arc<TcpStream>) -> io::Result<()> {
+    let (probe, stream) = (Arc::clone(probe), Arc::clone(stream));
+    thread::Builder::new().spawn(move || probe.serve(&stream)).map(drop)
 }
