@@ -168,7 +168,7 @@ async fn havoc(platform: &Platform, id: &str, round: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_followers_each_see_every_line_once_in_order_whatever_is_killed() {
-    let (count, rounds, bursts) = (rounds_up_to(8, 200), rounds_up_to(1, 5), rounds_up_to(4, 60));
+    let (count, rounds, bursts) = (rounds_up_to(8, 200), rounds_up_to(1, 5), rounds_up_to(4, 130));
     let bounds = format!("[procmgr]\nmax_followers = 512\nlog_budget_bytes = 67108864\n{MANY}");
     let platform = Platform::start_with(&Options::with(&bounds));
     let id = platform.developer().push("chat", &Package::probe().bytes()).await;

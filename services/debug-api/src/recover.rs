@@ -204,7 +204,7 @@ mod tests {
         write(&folders, &record("a"));
         fs::write(folders.record("torn"), "{").unwrap();
         write(&folders, &Record { id: "later".to_owned(), version: 3, ..record("b") });
-        fs::write(folders.applications().join(".id-1.json.7.tmp"), "{").unwrap();
+        fs::write(folders.applications().join(".id-1.json.tmp"), "{").unwrap();
         for id in ["id-1", "torn", "later", "stranger"] {
             private(&folders.data(id)).unwrap();
             private(&folders.chunks(id)).unwrap();

@@ -55,21 +55,12 @@ pub struct File {
 }
 
 impl File {
-    /// The file `name` below `folder`, which is made if needed; what a crash left half-written of it is removed.
+    /// The file `name` below `folder`, which is made if needed.
     ///
     /// # Errors
-    /// When the folder can't be made or read.
+    /// When the folder can't be made.
     pub fn open(folder: &Path, name: &str, what: &'static str) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let half = format!(".{name}.");
-        for found in fs::read_dir(folder)? {
-            let found = found?;
-            let name = found.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(&half) && name.ends_with(".tmp") {
-                fs::remove_file(found.path())?;
-            }
-        }
         Ok(Self { path: folder.join(name), what })
     }
 
@@ -183,17 +174,5 @@ mod tests {
         fs::write(file.path(), later).unwrap();
         assert_eq!(file.read::<Things>().unwrap_err().code, "state_too_new");
         assert_eq!(fs::read_to_string(file.path()).unwrap(), later);
-    }
-
-    #[test]
-    fn what_a_crash_left_half_written_is_removed_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(file(&folder));
-        let half = folder.path().join("provider/.things.json.77.tmp");
-        let other = folder.path().join("provider/.others.json.77.tmp");
-        fs::write(&half, "{").unwrap();
-        fs::write(&other, "{").unwrap();
-        drop(file(&folder));
-        assert!(!half.exists() && other.exists());
     }
 }

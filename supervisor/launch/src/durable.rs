@@ -1,10 +1,10 @@
 //! Files that load as the old or the new content after a crash, never as something between: temp, fsync, rename, fsync of
-//! the folder.
+//! the folder. The temporary file has one name, which its writers lock: what a killed one left there, the next one takes.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -14,11 +14,10 @@ use std::{
 /// Any step's error; the old content is then still there.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path)?;
-    let written = write_synced(&temporary, content, mode).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
+    let mut draft = open_alone(&temporary, mode)?;
+    let written = draft.write_all(content).and_then(|()| draft.sync_all());
+    let placed = written.and_then(|()| fs::rename(&temporary, path));
+    placed.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
     sync_dir(parent(path))
 }
 
@@ -42,26 +41,80 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+/// The temporary file, empty, and nobody else's until it is closed.
+fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path)?;
+        file.lock()?;
+        // Who held it until now may have put it in its place: then it is no longer the temporary file, and has to stay whole.
+        let ours = file.metadata()?;
+        let still = |there: fs::Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+        if fs::symlink_metadata(path).is_ok_and(still) {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    }
 }
 
-/// A name of its own for each process, so that two writers can't tear each other's temporary file.
 fn beside(path: &Path) -> io::Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path has no file name"))?;
     let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
+    temporary.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    temporary.push(".tmp");
     Ok(path.with_file_name(temporary))
 }
 
 fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+    path.parent().filter(|parent| *parent != "").unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// An empty folder of a test's own.
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("nexushub-durable-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// What lies there.
+    fn names(folder: &Path) -> Vec<String> {
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_taken_and_nothing_of_it_stays() {
+        let folder = folder("killed");
+        fs::write(folder.join(".state.json.tmp"), "much longer than what is written now").unwrap();
+        write(&folder.join("state.json"), b"new", 0o600).unwrap();
+        assert_eq!(fs::read(folder.join("state.json")).unwrap(), b"new");
+        assert_eq!(names(&folder), ["state.json"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn of_many_writers_each_writes_the_whole_file_and_none_tears_anothers() {
+        let folder = folder("many");
+        let file = folder.join("state.json");
+        let whole = |content: &[u8]| content.len() == usize::from(content[0]) * 1000;
+        thread::scope(|scope| {
+            for writer in 1..=8_u8 {
+                let (file, content) = (&file, vec![writer; usize::from(writer) * 1000]);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        write(file, &content, 0o600).unwrap();
+                        assert!(whole(&fs::read(file).unwrap()));
+                    }
+                });
+            }
+        });
+        assert_eq!(names(&folder), ["state.json"]);
+        fs::remove_dir_all(folder).unwrap();
     }
 }
