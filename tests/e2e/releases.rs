@@ -140,6 +140,11 @@ async fn the_way_back_leads_to_the_last_release_that_was_healthy_without_an_uplo
         platform.kill(name).await;
     }
     told("one").await; // whoever is killed
+    for words in [["start", "shop"], ["stop", "shop"], ["start", "shop"]] {
+        let (done, said) = run(&words);
+        assert!(done, "{said}");
+    }
+    told("one").await; // whoever starts it, though there is a newer one
     let (back, said) = run(&["rollback", "shop"]);
     assert!(back, "{said}");
     told("two").await;

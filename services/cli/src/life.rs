@@ -57,7 +57,7 @@ pub(crate) async fn start(hub: &Hub, args: &Life) -> Result<u8, Failure> {
             (Owner::Other(whose), _, Some(one)) => return theirs(hub, args, (one, whose)).await,
             // Also what is listed still: it may be on its way down. What runs is not changed by that.
             (_, Some(app), _) => {
-                Remote::known(&hub.client(None)?.0, app.id.clone()).install().await?;
+                Remote::known(&hub.client(None)?.0, app.id.clone()).start().await?;
                 app.id
             }
             (_, None, Some(one)) => return Err(unwanted(hub, &args.name, one)),

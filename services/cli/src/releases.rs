@@ -55,7 +55,7 @@ struct Told {
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all(deserialize = "camelCase"))]
 pub(crate) struct Release {
-    id: String,
+    pub(crate) id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +65,13 @@ pub(crate) struct Release {
     installed_at: String,
     state: String,
     healthy: bool,
+}
+
+impl Release {
+    /// Whether it is the one that runs, or that ran last.
+    pub(crate) fn is_current(&self) -> bool {
+        self.state == "current"
+    }
 }
 
 /// `nexushub releases`

@@ -312,6 +312,14 @@ impl<'c> Remote<'c> {
         expect(answer, "install the package").map(drop)
     }
 
+    /// Has it run as it did last, whatever was uploaded since or is newer; what never ran is installed.
+    pub(crate) async fn start(&self) -> Result<(), Failure> {
+        match self.releases().await?.iter().find(|release| release.is_current()) {
+            Some(current) => self.roll_back(Some(&current.id)).await.map(drop),
+            None => self.install().await,
+        }
+    }
+
     /// The releases that are kept.
     pub(crate) async fn releases(&self) -> Result<Vec<Release>, Failure> {
         #[derive(Deserialize)]
