@@ -125,12 +125,12 @@ impl Default for Config {
             failed_after: 3,
             expiry_s: 3_600,
             expiry_warning_s: 300,
-            max_log_streams: 64,
+            max_log_streams: 256,
             max_status_streams: 64,
             log_history: 50,
             max_log_line_bytes: 256 << 10,
             keepalive_ms: 30_000,
-            max_connections: 256,
+            max_connections: 512,
             header_timeout_ms: 10_000,
         }
     }

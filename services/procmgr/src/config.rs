@@ -120,7 +120,7 @@ impl Default for Config {
             max_instances: 500,
             max_env_bytes: 64 << 10,
             max_concurrent_starts: 8,
-            max_followers: 64,
+            max_followers: 320,
             max_watchers: 64,
             app_memory_bytes: 512 << 20,
             app_cpu_percent: 100,

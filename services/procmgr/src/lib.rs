@@ -37,6 +37,7 @@ mod limits;
 mod listener;
 mod log;
 mod manager;
+mod news;
 mod note;
 mod orders;
 mod overlap;

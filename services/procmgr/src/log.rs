@@ -1,31 +1,20 @@
 //! Reading an instance's log for a caller: what is kept, then, for a follower, what is written from now on. Every entry once,
 //! by its position. A follower is woken by the kernel when the shim writes; nothing wakes while nobody follows.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, RawFd},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf};
 
 use nexushub_proto::procmgr::{LogEntry, LogGap, LogStream, ReadLogResponse, read_log_response::Event};
 use nexushub_shim::{
     frame::Stream,
     reader::{Event as Read, Item, LogCursor, Reader, cursor},
 };
-use nix::{
-    errno::Errno,
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
-};
-use tokio::{io::unix::AsyncFd, sync::mpsc};
+use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::{error::ProcmgrError, generation, ids::InstanceId};
+use crate::{error::ProcmgrError, generation, ids::InstanceId, news::News};
 
 /// Entries read at once.
-const BATCH: usize = 1024;
-/// How often a follower looks where the kernel has no more watches to give.
-const FALLBACK: Duration = Duration::from_millis(500);
+const BATCH: usize = 256;
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -46,18 +35,18 @@ pub(crate) struct Request {
 pub(crate) type Sink = mpsc::Sender<Result<ReadLogResponse, Status>>;
 
 /// Sends what is asked for until it is done or the caller is gone.
-pub(crate) async fn send(request: Request, sink: Sink) {
+pub(crate) async fn send(request: Request, news: News, sink: Sink) {
     let id = request.id.clone();
-    if let Err(error) = forward(request, &sink).await {
+    if let Err(error) = forward(request, &news, &sink).await {
         tracing::warn!(instance = %id, error = %error, "could not read a log");
         let _ = sink.send(Err(ProcmgrError::Log(id, error).into())).await;
     }
 }
 
-async fn forward(request: Request, sink: &Sink) -> io::Result<()> {
+async fn forward(request: Request, news: &News, sink: &Sink) -> io::Result<()> {
     let folder = generation::log(&request.instance);
     // Watched before the first read: what is written in between wakes.
-    let mut news = request.follow.then(|| News::of(&folder));
+    let mut ear = request.follow.then(|| news.of(&folder));
     let mut reader = Reader::new(&folder, move |number| generation::may_write(&request.instance, number));
     let mut cursor = request.after;
     if request.tail > 0 {
@@ -73,12 +62,12 @@ async fn forward(request: Request, sink: &Sink) -> io::Result<()> {
         if !deliver(batch.items, sink).await {
             return Ok(());
         }
-        match (&mut news, quiet) {
+        match (&mut ear, quiet) {
             (_, false) => {}
             (None, true) => return Ok(()),
-            (Some(news), true) => {
+            (Some(ear), true) => {
                 let gone = tokio::select! {
-                    there_may_be_more = news.wait() => !there_may_be_more,
+                    there_may_be_more = ear.wait() => !there_may_be_more,
                     () = sink.closed() => true,
                 };
                 if gone {
@@ -132,66 +121,6 @@ fn to_proto(item: Item) -> ReadLogResponse {
     ReadLogResponse { event: Some(event) }
 }
 
-/// Tells when something was written to a folder.
-enum News {
-    Kernel(AsyncFd<Watch>),
-    /// The kernel has no watch left.
-    Clock,
-}
-
-struct Watch(Inotify);
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl News {
-    fn of(folder: &Path) -> Self {
-        match Self::watch(folder) {
-            Ok(watch) => Self::Kernel(watch),
-            Err(error) => {
-                tracing::debug!(error = %error, "no watch for a log; a follower looks from time to time");
-                Self::Clock
-            }
-        }
-    }
-
-    /// Three system calls that wait for nothing: too little to hand to another thread.
-    fn watch(folder: &Path) -> io::Result<AsyncFd<Watch>> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let written = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-        let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-        inotify.add_watch(folder, written | gone)?;
-        // Deprecated for types whose descriptor may change or close while registered: this one's can't, `Watch` owns it.
-        #[allow(deprecated)]
-        AsyncFd::new(Watch(inotify))
-    }
-
-    /// Waits. Whether the folder may still hold something new.
-    async fn wait(&mut self) -> bool {
-        let Self::Kernel(fd) = self else {
-            tokio::time::sleep(FALLBACK).await;
-            return true;
-        };
-        loop {
-            let Ok(mut ready) = fd.readable_mut().await else { return false };
-            match ready.get_inner().0.read_events() {
-                Ok(events) => {
-                    let over = AddWatchFlags::IN_IGNORED
-                        | AddWatchFlags::IN_DELETE_SELF
-                        | AddWatchFlags::IN_MOVE_SELF;
-                    return !events.iter().any(|event| event.mask.intersects(over));
-                }
-                Err(Errno::EAGAIN) => ready.clear_ready(),
-                Err(Errno::EINTR) => {}
-                Err(_) => return false,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -235,7 +164,7 @@ mod tests {
             let (sink, rx) = mpsc::channel(4);
             let id = InstanceId::parse("a").unwrap();
             let (instance, after) = (self.0.path().into(), after.parse().unwrap());
-            tokio::spawn(send(Request { id, instance, after, tail, follow }, sink));
+            tokio::spawn(send(Request { id, instance, after, tail, follow }, News::start(), sink));
             rx
         }
     }

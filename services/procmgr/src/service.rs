@@ -29,6 +29,7 @@ use crate::{
     ids::InstanceId,
     log,
     manager::Event,
+    news::News,
     orders::{MESSAGE_BYTES, Pause},
     table::Table,
     usage,
@@ -48,6 +49,7 @@ pub(crate) struct Service {
     audit: Audit,
     watchers: Bound,
     followers: Bound,
+    news: News,
 }
 
 /// A bound on streams of one kind.
@@ -89,6 +91,7 @@ impl Service {
             audit,
             watchers: Bound::new("watchers", "max_watchers", config.max_watchers),
             followers: Bound::new("log followers", "max_followers", config.max_followers),
+            news: News::start(),
         }
     }
 
@@ -294,11 +297,11 @@ impl ProcmgrService for Service {
         let (sink, stream) = mpsc::channel(IN_FLIGHT);
         let tail = usize::try_from(request.tail).unwrap_or(usize::MAX);
         let wanted = log::Request { id, instance, after, tail, follow: request.follow };
-        let (shutdown, cut) = (self.shutdown.clone(), sink.clone());
+        let (news, shutdown, cut) = (self.news.clone(), self.shutdown.clone(), sink.clone());
         tokio::spawn(async move {
             let _place = place;
             tokio::select! {
-                () = log::send(wanted, sink) => {}
+                () = log::send(wanted, news, sink) => {}
                 () = shutdown.draining() => {
                     // An end without a status would say that this is all there is.
                     let _ = cut.send(Err(ProcmgrError::Ending.into())).await;

@@ -21,7 +21,7 @@ pub use cursor::{BadCursor, LogCursor};
 use source::{Mark, Source};
 
 /// A batch ends at about so many bytes of lines.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 /// Generations that are read side by side.
 const ABREAST_MAX: usize = cursor::PAIRS_MAX;
 
