@@ -6,7 +6,7 @@
 
 pub(crate) mod backend;
 mod contenders;
-mod cost;
+pub(crate) mod cost;
 mod figures;
 mod generator;
 mod link;
