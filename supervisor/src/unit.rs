@@ -9,8 +9,11 @@
 //!
 //! a roll:  stateful   current ─SIGTERM, exit─▶ start from the candidate
 //!          overlaps   candidate ─start─▶ next ─READY=1─▶ current; the former current ─SIGTERM─▶ old ─drained─▶ gone
+//!
+//! told by others:     current ─STOPPING=1─▶ old, and another is started beside it, if it overlaps; else once it is gone
 //! ```
-//! Invariant: at most one generation in each role, and only a daemon that overlaps has any but the current one.
+//! Invariant: at most one current and one next generation, and only a daemon that overlaps has any but the current one. A roll
+//! waits until no old one drains; who is told by others to stop takes nobody any more, so that there it would cost requests.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
@@ -80,25 +83,21 @@ pub(crate) struct Unit {
 
 impl Unit {
     pub(crate) fn new(daemon: &'static Daemon, build: Build, now: Moment) -> Self {
-        let (candidate, fallback) = (None, None);
-        let (generations, store, signals) = (Vec::new(), Vec::new(), Vec::new());
-        let (restarts, start_at, stop_at, clean) = (Restarts::default(), Some(now), None, false);
-        let (status, reason, shown) = (String::new(), String::new(), ("", SystemTime::UNIX_EPOCH));
         Self {
             daemon,
             build,
-            candidate,
-            fallback,
-            generations,
-            store,
-            restarts,
-            start_at,
-            stop_at,
-            clean,
-            signals,
-            status,
-            reason,
-            shown,
+            candidate: None,
+            fallback: None,
+            generations: Vec::new(),
+            store: Vec::new(),
+            restarts: Restarts::default(),
+            start_at: Some(now),
+            stop_at: None,
+            clean: false,
+            signals: Vec::new(),
+            status: String::new(),
+            reason: String::new(),
+            shown: ("", SystemTime::UNIX_EPOCH),
         }
     }
 
@@ -123,10 +122,10 @@ impl Unit {
 
     /// The process to start now, if any.
     pub(crate) fn wanted(&self, now: Moment) -> Option<Role> {
-        let warming = self.generations.iter().any(|g| g.role == Role::Next);
+        let single = self.generations.iter().all(|g| g.role == Role::Current);
         match self.start_at {
             Some(at) if at <= now => Some(Role::Current),
-            _ if self.daemon.overlaps && self.accepted() && !warming => Some(Role::Next),
+            _ if self.daemon.overlaps && self.accepted() && single => Some(Role::Next),
             _ => None,
         }
     }
@@ -139,20 +138,17 @@ impl Unit {
 
     /// Takes in a process that was started in that role.
     pub(crate) fn started(&mut self, pid: Pid, role: Role, turn: &Turn<'_>) {
-        let (started, sign, told, ready, killed) = (turn.now, turn.now, self.stop_at.is_some(), None, None);
-        let watchdog = turn.settings.watchdog();
-        let deadline = Some(self.stop_at.unwrap_or(turn.now + ms(turn.settings.start_timeout_ms)));
         self.start_at = self.start_at.filter(|_| role != Role::Current);
         self.generations.push(Generation {
             pid,
             role,
-            ready,
-            started,
-            sign,
-            watchdog,
-            deadline,
-            told,
-            killed,
+            ready: None,
+            started: turn.now,
+            sign: turn.now,
+            watchdog: turn.settings.watchdog(),
+            deadline: Some(self.stop_at.unwrap_or(turn.now + ms(turn.settings.start_timeout_ms))),
+            told: self.stop_at.is_some(),
+            killed: None,
         });
         self.log(log::INFO, "daemon started", pid, "", Duration::ZERO);
     }
@@ -163,7 +159,7 @@ impl Unit {
         for (key, value) in parse(&message.text) {
             match (key, value) {
                 ("READY", "1") => self.ready(pid, turn),
-                ("STOPPING", "1") => self.tell(|g| g.pid == pid, turn.limit(self.daemon.name), &[]),
+                ("STOPPING", "1") => self.leaves(pid, turn),
                 ("STATUS", text) if !self.is_old(pid) => {
                     self.status = text.chars().take(MAX_STATUS).collect();
                 }
@@ -182,6 +178,17 @@ impl Unit {
 
     fn is_old(&self, pid: Pid) -> bool {
         self.generations.iter().any(|g| g.pid == pid && g.role == Role::Old)
+    }
+
+    /// One of its processes stops, for whatever reason: it is held to it. Clients of one that overlaps don't wait for its drain.
+    fn leaves(&mut self, pid: Pid, turn: &Turn<'_>) {
+        self.tell(|g| g.pid == pid, turn.limit(self.daemon.name), &[]);
+        let runs_on = self.daemon.overlaps && self.stop_at.is_none();
+        let mut current = self.generations.iter_mut().filter(|g| runs_on && g.role == Role::Current);
+        if let Some(g) = current.find(|g| g.pid == pid) {
+            g.role = Role::Old;
+            self.start_at = Some(turn.now + self.restarts.crashed(turn.now - g.started, turn));
+        }
     }
 
     fn ready(&mut self, pid: Pid, turn: &Turn<'_>) {
@@ -257,8 +264,7 @@ impl Unit {
         *check = None;
         match self.current() {
             None => self.adopt(Some(turn.now)),
-            // Two generations at most: one that still drains makes room.
-            Some(_) if self.daemon.overlaps => self.tell(|g| g.role == Role::Old, turn.now, &[]),
+            Some(_) if self.daemon.overlaps => {} // it is `wanted` once no older one drains
             Some(_) => self.tell(|_| true, turn.limit(self.daemon.name), &TERM),
         }
     }
@@ -453,10 +459,42 @@ mod tests {
         assert_eq!(hand.signals(), [(1, Signal::SIGTERM)]);
         assert_eq!(hand.unit.current().unwrap().pid.as_raw(), 2);
         assert_eq!(hand.unit.build.mark, "new");
+    }
+
+    #[test]
+    fn a_second_roll_waits_until_the_first_has_drained() {
+        let mut hand = Hand::ready("proxy");
         hand.candidate();
-        assert_eq!(hand.after(0), [(1, Signal::SIGKILL)], "one that drains at the next roll makes room");
+        hand.start();
+        hand.says(2, "READY=1");
+        assert_eq!(hand.signals(), [(1, Signal::SIGTERM)]);
+        hand.candidate();
+        assert_eq!((hand.start(), hand.after(34_999)), (None, vec![]), "what drains has all its time");
+        assert_eq!(hand.after(1), [(1, Signal::SIGKILL)]);
         hand.dies(1);
+        assert_eq!(hand.start(), Some(Role::Next));
+        hand.says(3, "READY=1");
+        assert_eq!(hand.signals(), [(2, Signal::SIGTERM)]);
         assert_eq!((hand.unit.state(), hand.unit.restarts.total), ("ready", 0));
+    }
+
+    #[test]
+    fn a_proxy_that_others_tell_to_stop_is_replaced_while_it_drains() {
+        let mut hand = Hand::ready("proxy");
+        hand.says(1, "STOPPING=1");
+        assert_eq!((hand.start(), &*hand.unit.build.mark), (Some(Role::Current), "old"));
+        hand.says(2, "READY=1");
+        assert_eq!((hand.unit.state(), hand.signals()), ("ready", vec![]), "the old one drains on");
+        hand.says(2, "STOPPING=1");
+        assert_eq!((hand.start(), hand.unit.state()), (None, "waiting"), "over and over it is a crash loop");
+        hand.after(100);
+        assert_eq!(hand.start(), Some(Role::Current));
+        hand.dies(1);
+        hand.dies(2);
+        assert_eq!((hand.start(), hand.unit.restarts.total), (None, 2), "each counts once");
+        hand.unit.stop(Duration::from_secs(60), None);
+        hand.says(3, "STOPPING=1");
+        assert_eq!((hand.start(), hand.unit.current().unwrap().pid.as_raw()), (None, 3));
     }
 
     #[test]

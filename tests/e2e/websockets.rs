@@ -9,7 +9,7 @@ use std::{
 
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{App, HANG, Https, Options, Platform, Protocol, Signal, UNHURRIED, soon};
+use nexushub_e2e::{App, HANG, Https, Options, Platform, Protocol, Signal, UNHURRIED, soon, workshop};
 use nexushub_proto::proxy::{GetCountersRequest, proxy_service_client::ProxyServiceClient};
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
@@ -243,6 +243,21 @@ async fn a_websocket_over_http2_is_one_to_the_app_and_outlives_an_upgrade_of_the
     assert!(old.ended_within(HANG), "it has nothing left to do");
     let answer = ask_over_h2(&platform, "/whoami").await;
     assert_eq!(answer.status(), 502, "an app that answers 200 has not agreed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_proxy_leaves_no_new_client_waiting_for_a_websocket_that_is_open() {
+    let platform = platform_with(UNHURRIED).await;
+    let mut socket = open(&platform);
+    for _ in 0..2 {
+        let old = platform.daemon("proxy").await;
+        let restarted = workshop::nexushub(platform.home.path(), &["restart", "proxy"]);
+        assert!(restarted.status.success(), "{restarted:?}");
+        assert_ne!(platform.daemon("proxy").await.pid, old.pid);
+        assert_eq!(platform.https().get(APP, "/whoami").await.status, 200);
+    }
+    socket.send(Message::text("by the first")).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::text("by the first"), "it drains on");
 }
 
 /// Says a short text in one frame, which comes back.

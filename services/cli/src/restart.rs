@@ -1,5 +1,5 @@
 //! `nexushub restart`: a daemon is told to end and its parent starts the next one; an app is started anew by procmgr. Either way
-//! the command ends when the new one answers.
+//! the command ends when the new one answers. Under the supervisor that is before an old proxy has drained.
 
 use std::{
     process::Command,
