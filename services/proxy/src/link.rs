@@ -4,7 +4,8 @@
 //! waiting for a request --first byte--> reading its head --head complete--> busy --last answer ended--> waiting ...
 //!   limit: idle                           limit: header                      no limit here
 //! ```
-//! A new HTTP/1.1 connection starts as "reading its head", so that a client that connects and says nothing is soon gone.
+//! A new connection starts as "reading its head", so that a client that connects and says nothing is soon gone. One of HTTP/2
+//! that is busy may be reading another head beside that, with the same limit.
 
 use std::{
     net::SocketAddr,
@@ -158,9 +159,9 @@ impl Link {
         self.requests.load(Ordering::Acquire) == 0
     }
 
-    /// Bytes came in; outside a request they are the next one's head.
+    /// A part of a request's head came in.
     pub(crate) fn received(&self) {
-        if self.is_quiet() && self.head_ms.load(Ordering::Acquire) == 0 {
+        if self.head_ms.load(Ordering::Acquire) == 0 {
             self.head_ms.store(clock::about_ms(), Ordering::Release);
         }
     }
@@ -179,16 +180,14 @@ impl Link {
         }
     }
 
-    /// When patience ends, and with what; nothing while a request is under way.
+    /// When patience ends, and with what; nothing while all that is under way are whole requests.
     pub(crate) fn due(&self, quiet: Quiet) -> Option<(u64, Waits)> {
         let blocked_ms = self.blocked_ms.load(Ordering::Acquire);
         if blocked_ms != 0 {
             return Some((blocked_ms + quiet.taking_ms, Waits::Taking));
         }
-        if !self.is_quiet() {
-            return None;
-        }
         match self.head_ms.load(Ordering::Acquire) {
+            0 if !self.is_quiet() => None,
             0 => Some((
                 self.rested_ms.load(Ordering::Acquire).max(quiet.since_ms) + quiet.idle_ms,
                 Waits::Idle,
@@ -282,6 +281,19 @@ mod tests {
         assert!(!link.is_quiet());
         link.end();
         assert!(link.is_quiet());
+    }
+
+    #[test]
+    fn a_head_that_begins_beside_a_request_has_the_same_limit_and_ends_with_it() {
+        let link = link(true);
+        link.begin();
+        link.reading(true);
+        assert_eq!(waits(&link), Some(Waits::Head));
+        link.begin();
+        assert_eq!(waits(&link), None);
+        link.reading(true);
+        link.reading(false);
+        assert_eq!(waits(&link), None);
     }
 
     #[test]

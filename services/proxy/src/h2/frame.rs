@@ -98,6 +98,11 @@ pub(super) fn next(bytes: &mut BytesMut) -> Result<Option<Frame>, Fatal> {
     Ok(Some(Frame { kind, flags, stream: u32::from_be_bytes(stream) & MASK, payload }))
 }
 
+/// Whether a part of a frame is one of a header section's.
+pub(super) fn is_of_headers(part: &[u8]) -> bool {
+    part.get(3).is_some_and(|kind| matches!(*kind, HEADERS | CONTINUATION))
+}
+
 /// The pairs of a frame of settings.
 pub(super) fn settings(payload: &[u8]) -> Result<impl Iterator<Item = (u16, u32)>, Fatal> {
     let (pairs, []) = payload.as_chunks::<6>() else {

@@ -134,7 +134,7 @@ impl<S: Duplex> Driver<S> {
             return Poll::Ready(End::Over);
         }
         link.blocked(blocked, progress);
-        link.reading(session.is_amid(self.input.len()));
+        link.reading(session.is_amid(&self.input));
         if !session.is_busy() {
             session.outbox().rest();
             self.room.reset();

@@ -200,9 +200,14 @@ impl Session {
         called > 0
     }
 
-    /// Whether what has come is less than a client must say at once: its first words, a frame, a header section.
-    pub(super) fn is_amid(&self, unread: usize) -> bool {
-        unread > 0 || !self.settled || self.block.is_some()
+    /// Whether what has come is less than a client must say at once: its first words, a header section; a frame of any kind,
+    /// unless a stream is open, where that of a body has limits of its own.
+    pub(super) fn is_amid(&self, unread: &[u8]) -> bool {
+        let begun = match self.is_busy() {
+            true => !self.is_full() && frame::is_of_headers(unread), // else it may be there whole, and wait for us
+            false => !unread.is_empty(),
+        };
+        begun || !self.settled || self.block.is_some()
     }
 
     /// Whether a stream is open.

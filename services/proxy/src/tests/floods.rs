@@ -144,6 +144,25 @@ async fn a_header_section_that_is_too_large_is_refused_and_not_its_connection() 
 }
 
 #[tokio::test]
+async fn a_header_section_that_stays_half_beside_an_open_stream() {
+    let (hub, backend) = hub().await;
+    let mut client = Peer::new(hub.connect(&[b"h2"], HOST).await);
+    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
+    let open = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(GET));
+    patient(client.stream.write_all(&[begin, open.clone()].concat())).await.unwrap();
+    let mut app = backend.accept().await;
+    app.head().await;
+    let ping = frame(PING, 0, 0, b"half of?");
+    patient(client.stream.write_all(&[&ping, &open[..20]].concat())).await.unwrap();
+    while !client.read.windows(8).any(|bytes| bytes == b"half of?") {
+        assert!(client.fill().await, "sent away at once");
+    }
+    pass(calm().header_ms + 1).await;
+    while client.fill().await {}
+    is_well(&hub).await;
+}
+
+#[tokio::test]
 async fn frames_that_ask_for_nothing() {
     let (hub, _backend) = hub().await;
     for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[]), (WINDOW_UPDATE, &[0, 0, 0, 1]), (99, b"?")]

@@ -132,7 +132,7 @@ impl Session {
         }
         self.last = id;
         if matches!(self.leaving, Leaving::Heard(_)) {
-            return Ok(()); // the client opens it elsewhere
+            return self.spend_idle(); // the client opens it elsewhere
         }
         if odd {
             return self.fail(id, Reason::Protocol);
@@ -249,35 +249,20 @@ impl Session {
             };
         }
         self.spend_idle()?;
+        let mut window = None;
         for (name, value) in frame::settings(&frame.payload)? {
-            self.setting(name, value)?;
+            judge_setting(name, value)?;
+            window = if name == frame::INITIAL_WINDOW_SIZE { Some(value) } else { window };
         }
+        // Each walks over all streams, and a frame has room for thousands: only what it comes to is done.
+        window.map_or(Ok(()), |window| self.resize_windows(window))?;
         self.settled = true;
         frame::put(self.outbox.near(), frame::SETTINGS, ACK, 0, &[]);
         Ok(())
     }
 
-    /// Of the table that the client's side would keep nothing is used, nor is a larger section sent than an app sends.
-    fn setting(&mut self, name: u16, value: u32) -> Taken {
-        match name {
-            frame::ENABLE_PUSH if value > 1 => Err(protocol("a setting is neither yes nor no")),
-            frame::INITIAL_WINDOW_SIZE => self.resize_windows(value),
-            frame::MAX_FRAME_SIZE => {
-                let size = usize::try_from(value).unwrap_or(usize::MAX);
-                if !(frame::LARGEST..1 << 24).contains(&size) {
-                    return Err(protocol("a frame can't be so large, or so small"));
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// All windows change with that of new streams; they may become negative (§6.9.2).
     fn resize_windows(&mut self, window: u32) -> Taken {
-        if window > MASK {
-            return Err(overflow());
-        }
         let change = i64::from(window) - self.first_window;
         self.first_window = window.into();
         for stream in self.streams.values_mut() {
@@ -344,6 +329,19 @@ impl Session {
 
     fn spend_idle(&mut self) -> Taken {
         if self.idle.spend(clock::now_ms) { Ok(()) } else { Err(calm("too many frames ask for nothing")) }
+    }
+}
+
+/// Of the table that the client's side would keep nothing is used, nor is a larger section sent than an app sends.
+fn judge_setting(name: u16, value: u32) -> Taken {
+    let size = usize::try_from(value).unwrap_or(usize::MAX);
+    match name {
+        frame::ENABLE_PUSH if value > 1 => Err(protocol("a setting is neither yes nor no")),
+        frame::INITIAL_WINDOW_SIZE if value > MASK => Err(overflow()),
+        frame::MAX_FRAME_SIZE if !(frame::LARGEST..1 << 24).contains(&size) => {
+            Err(protocol("a frame can't be so large, or so small"))
+        }
+        _ => Ok(()),
     }
 }
 

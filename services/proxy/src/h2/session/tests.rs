@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
@@ -154,6 +161,7 @@ fn each(cases: &[(&str, &[&[u8]], End)]) {
 
 const FRAME_SIZE: End = Connection(Reason::FrameSize);
 const PROTOCOL: End = Connection(Reason::Protocol);
+const FLOW_CONTROL: End = Connection(Reason::FlowControl);
 const fn stream_protocol(stream: u32) -> End {
     End::Stream(stream, Reason::Protocol)
 }
@@ -379,6 +387,43 @@ fn section_6_5_settings_are_of_the_connection_and_make_sense() {
     ]);
 }
 
+/// How often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_frame_of_thousands_of_windows_is_worked_off_as_one() {
+    let (mut session, woken) = (begun(), Arc::new(Woken::default()));
+    end_of_bytes(&mut session, &get(1));
+    assert!(session.enter(1, &Context::from_waker(&Waker::from(Arc::clone(&woken)))));
+    let pair = |window| setting(frame::INITIAL_WINDOW_SIZE, window).split_off(HEAD);
+    let pairs = [pair(MOST).repeat(2000), pair(0), pair(7)].concat();
+    end_of_bytes(&mut session, &of(SETTINGS, 0, 0, &pairs));
+    assert_eq!((woken.0.load(Ordering::Relaxed), session.allowance(1, 100)), (1, 7));
+    assert_eq!(end_of(&mut session, &[&setting(frame::INITIAL_WINDOW_SIZE, MOST + 1)]), FLOW_CONTROL);
+}
+
+#[test]
+fn beside_an_open_stream_only_the_rest_of_a_header_section_is_owed_at_once() {
+    let mut session = begun();
+    let (data, headers) = (of(DATA, 0, 1, &[0; 20]), of(HEADERS, 0, 3, &request(&[])));
+    assert!(session.is_amid(&data[..1]) && !session.is_amid(&[]));
+    end_of_bytes(&mut session, &post(1));
+    assert!(!session.is_amid(&data[..20]) && session.is_amid(&headers[..20]));
+    end_of_bytes(&mut session, &headers);
+    assert!(session.is_amid(&[]), "its frame is whole, the section is not");
+    end_of_bytes(&mut session, &of(CONTINUATION, OPEN, 3, &[]));
+    assert!(!session.is_amid(&[]));
+    session.put_data(1, Bytes::from(vec![0; ENOUGH]), false);
+    assert!(!session.is_amid(&headers[..20]), "more may have come than was taken");
+}
+
 #[test]
 fn sections_6_6_to_6_8_pushes_pings_and_farewells() {
     each(&[
@@ -597,6 +642,8 @@ fn a_connection_that_winds_up_serves_what_comes_before_its_client_has_heard() {
     assert!(!session.is_over());
     session.finish(1);
     assert!(session.is_over());
+    let late: Vec<u8> = (2..=IDLE.0 + 2).flat_map(|number| get(2 * number + 1)).collect();
+    assert_eq!(end_of(&mut session, &[&late]), Connection(Reason::EnhanceYourCalm));
 }
 
 #[test]
