@@ -30,7 +30,7 @@ pub(crate) struct Record {
     _turn: Option<Turn>,
     /// The how manieth request it is.
     number: u64,
-    /// Of so many that went well one is written; 0 = none.
+    /// Of so many that went well one is written; 0 = none, nor of the others.
     log_every: u32,
     /// 0 = no answer began.
     status: u16,
@@ -74,11 +74,10 @@ impl Record {
         }
     }
 
-    /// Whether a line is written about it: about what went wrong always, about the rest as often as is wanted.
+    /// Whether a line is written about it, where lines are wanted: about what went wrong always, about the rest in turn.
     fn is_told(&self) -> bool {
-        let went_wrong = self.status >= 500 || !self.complete;
-        let its_turn = |every: u32| self.number.is_multiple_of(every.into());
-        self.error.is_some() || (self.log_every > 0 && (went_wrong || its_turn(self.log_every)))
+        let went_wrong = self.error.is_some() || self.status >= 500 || !self.complete;
+        self.log_every > 0 && (went_wrong || self.number.is_multiple_of(self.log_every.into()))
     }
 
     /// Whose request it is.
@@ -188,14 +187,15 @@ mod tests {
     fn of_what_goes_well_a_part_is_told_and_all_of_what_does_not() {
         let counters = Arc::new(Counters::default());
         let told = |status: u16, complete: bool, every: u32| {
+            let error = (status == 404).then(|| "its app broke".to_owned());
             let link = Link::new("127.0.0.1:1".parse().unwrap(), None, true, crate::door::Place::single());
             let (id, line) = (HeaderValue::from_static("id"), (Method::GET, Uri::from_static("/")));
             let mut record = Record::begin(Arc::clone(&counters), link.trust(false), id, line, every);
-            (record.status, record.complete) = (status, complete);
+            (record.status, record.complete, record.error) = (status, complete, error);
             record.is_told()
         };
         assert_eq!((0..10).filter(|_| told(200, true, 5)).count(), 2);
-        assert!((0..10).all(|_| told(502, true, 5) && told(200, false, 5) && told(404, true, 1)));
-        assert!((0..10).all(|_| !told(502, true, 0)));
+        assert!((0..10).all(|_| told(502, true, 5) && told(200, false, 5) && told(404, true, 5)));
+        assert!((0..10).all(|_| !told(502, true, 0) && !told(404, true, 0)), "off is off");
     }
 }

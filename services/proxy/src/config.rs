@@ -26,7 +26,7 @@ pub struct Config {
     pub require_login: bool,
     /// Whether programs on this machine may ask `/debug/` without a token. Whoever may start one may then run anything as an app.
     pub debug_without_token: bool,
-    /// Whether requests write lines to the log.
+    /// Whether requests write lines to the log. What the proxy itself has to tell is written in any case.
     pub access_log: bool,
     /// Of so many requests that went well one is written; those that did not are all.
     pub access_log_every: u32,
@@ -45,7 +45,7 @@ pub struct Config {
     pub address_burst: u32,
     /// What one client may post to the login app a minute, passwords above all; more is answered 429. 0 = no bound.
     pub address_logins_per_minute: u32,
-    /// Addresses of proxies before this one, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    /// Addresses of proxies before this one, whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Addresses whose connections begin with the PROXY protocol, version 1 or 2; no other connection may.
     pub proxy_protocol_from: Vec<IpNet>,
@@ -55,11 +55,11 @@ pub struct Config {
     pub inward_connections_per_app: u32,
     /// Requests at once out of one app's box; one more is answered 503.
     pub inward_requests_per_app: u32,
-    /// Header fields of one HTTP/1.1 request; one more is answered 431.
+    /// Header fields of one request; one more is answered 431.
     pub max_headers: u32,
     /// Bytes of one request's header section, its first line included; more is answered 431. Of an app's answer twice as many.
     pub max_header_bytes: u32,
-    /// Bytes of one HTTP/1.1 request's target; more is answered 414.
+    /// Bytes of one request's target; more is answered 414.
     pub max_target_bytes: u32,
     /// Bytes of one request's body; more is answered 413. 0 = no bound.
     pub max_body_bytes: u64,
@@ -67,14 +67,13 @@ pub struct Config {
     pub h2_streams: u32,
     /// Time for a TLS handshake.
     pub tls_handshake_ms: u64,
-    /// Time from the first byte of an HTTP/1.1 request's header section to its last, and from the handshake to the first
-    /// request.
+    /// Time from the first byte of a request's header section to its last, and from the handshake to the first request.
     pub header_ms: u64,
     /// How long a client's connection may stay open without a request.
     pub idle_ms: u64,
     /// How long a client may send nothing in the middle of a request body.
     pub body_idle_ms: u64,
-    /// How long an HTTP/1.1 client may take nothing of an answer.
+    /// How long a client may take nothing of an answer.
     pub taking_ms: u64,
     /// Time for a whole request, from its head to the end of its answer, upgraded connections excepted; 0 = no limit.
     pub whole_ms: u64,

@@ -133,7 +133,7 @@ pub(crate) async fn handle(
     request: Request<RequestBody>,
 ) -> Response<ResponseBody> {
     let (mut parts, mut body) = request.into_parts();
-    let id = id::next();
+    let id = admission::id_of(&link, &parts.headers);
     let reader = Reader {
         form: Form::of(&parts.headers),
         head_only: parts.method == Method::HEAD,

@@ -18,14 +18,19 @@ use http::{
 
 use self::asker::Asker;
 pub(crate) use self::asker::client;
+use uuid::Uuid;
+
 use crate::{cookies, guard::Verified, identity::Identity};
 
-/// The id of this request, ours, in requests to apps and in answers to clients.
+/// The id of this request, ours or that of a trusted proxy before this one, in requests to apps and in answers to clients.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Bytes of such an id that another proxy made.
+const LONGEST_ID: usize = 128;
 /// The same id under the name that the contract's apps read.
 const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
-/// The trace that a request belongs to (W3C Trace Context).
+/// The trace that a request belongs to (W3C Trace Context), and what those say of it who took part.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Chooses an instance by id; only for callers that hold an app's secret.
 pub(crate) const APPLICATION_ID: HeaderName = HeaderName::from_static("x-application-id");
 /// Tells an app which app calls it: the id of an instance, verified here.
@@ -114,32 +119,68 @@ pub(crate) struct Edge<'a> {
     pub(crate) token: Option<&'a HeaderValue>,
 }
 
-/// The trace that a request belongs to, as its `traceparent` says it: the client's, or else a new one that bears the request's
-/// own id.
+/// The trace that a request belongs to, as its `traceparent` says it from here on: the client's, or else a new one that bears the
+/// request's own id. Of one that is malformed or said twice nothing goes on, nor what was said about it.
 pub(crate) fn join_trace(headers: &mut HeaderMap, id: &HeaderValue) -> HeaderValue {
-    if let Some(parent) = headers.get(TRACEPARENT).filter(|value| trace_id(value).is_some()) {
-        return parent.clone();
-    }
-    let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-01";
-    let digits = id.as_bytes().iter().filter(|byte| **byte != b'-');
-    parent[3..35].iter_mut().zip(digits).for_each(|(place, digit)| *place = *digit);
-    parent.copy_within(19..35, 36);
-    let parent = HeaderValue::from_bytes(&parent).expect("digits and hyphens are printable ASCII");
+    let mut said = headers.get_all(TRACEPARENT).into_iter();
+    let parent = match (said.next(), said.next()) {
+        (Some(parent), None) if trace_id(parent).is_some() => Some(as_version_00(parent)),
+        _ => None,
+    };
+    let parent = parent.unwrap_or_else(|| {
+        headers.remove(TRACESTATE);
+        new_trace(id)
+    });
     headers.insert(TRACEPARENT, parent.clone());
     parent
 }
 
-/// The trace of a `traceparent`: of `00-<32 hex digits>-<16>-<2>`, the ids not all zero, the first.
+/// A trace that bears this id, if that is a UUID; else one of its own.
+fn new_trace(id: &HeaderValue) -> HeaderValue {
+    let uuid = id.to_str().ok().and_then(|id| Uuid::try_parse(id).ok());
+    let uuid = uuid.filter(|uuid| uuid.as_u64_pair().1 != 0).unwrap_or_else(Uuid::new_v4);
+    let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    uuid.simple().encode_lower(&mut parent[3..35]);
+    parent.copy_within(19..35, 36);
+    HeaderValue::from_bytes(&parent).expect("digits and hyphens are printable ASCII")
+}
+
+/// What version 00 knows of a `traceparent` of any: of the flags of a later one, whether it is sampled.
+fn as_version_00(parent: &HeaderValue) -> HeaderValue {
+    let parent = match parent.as_bytes() {
+        [b'0', b'0', ..] => Ok(parent.clone()),
+        later => {
+            let sampled = matches!(later[54], b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f');
+            let flags = if sampled { b"01" } else { b"00" };
+            HeaderValue::from_bytes(&[b"00", &later[2..53], flags].concat())
+        }
+    };
+    parent.expect("digits and hyphens are printable ASCII")
+}
+
+/// The trace of a `traceparent`: of `00-<32 hex digits>-<16>-<2>`, the ids not all zero, the first. A later version begins so,
+/// and may go on after a hyphen.
 pub(crate) fn trace_id(value: &HeaderValue) -> Option<&str> {
     let value = value.to_str().ok()?;
-    let mut parts = value.split('-');
+    let mut parts = value.splitn(5, '-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let id = |text: &str, length| hex(text, length) && text.bytes().any(|byte| byte != b'0');
-    let whole = version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2) && parts.next().is_none();
-    whole.then_some(trace)
+    let known = match version {
+        "00" => parts.next().is_none(),
+        later => hex(later, 2) && later != "ff",
+    };
+    (known && id(trace, 32) && id(span, 16) && hex(flags, 2)).then_some(trace)
+}
+
+/// The id that a request was given by who passes it on, if it is a short token, and one.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut said = headers.get_all(REQUEST_ID).into_iter();
+    let id = said.next().filter(|id| (1..=LONGEST_ID).contains(&id.len()) && said.next().is_none())?;
+    let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    id.as_bytes().iter().all(unreserved).then_some(id)
 }
 
 /// Makes a client's header section fit for a backend.
@@ -531,17 +572,66 @@ mod tests {
     #[test]
     fn a_request_without_a_trace_or_with_a_malformed_one_begins_its_own() {
         let id = HeaderValue::from_static("f61746bd-b598-447d-813d-e51e6fd849b4");
-        for value in ["", "00-0-0-00", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "x"] {
-            let mut headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(value))]);
+        let whole = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for values in [
+            &[""][..],
+            &["00-0-0-00"],
+            &["00-00000000000000000000000000000000-b7ad6b7169203331-01"],
+            &["x"],
+            &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"],
+            &["ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+            &["cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.more"],
+            &[whole, whole],
+        ] {
+            let values = values.iter().map(|value| ("traceparent", *value));
+            let mut headers = map(&values.chain([("tracestate", "of=theirs")]).collect::<Vec<_>>());
             let parent = join_trace(&mut headers, &id);
-            assert_eq!(trace_id(&parent), Some("f61746bdb598447d813de51e6fd849b4"), "{value}");
-            assert_eq!(headers[TRACEPARENT], parent);
+            assert_eq!(trace_id(&parent), Some("f61746bdb598447d813de51e6fd849b4"), "{headers:?}");
+            assert!(headers.get_all(TRACEPARENT).into_iter().eq([&parent]) && headers.len() == 1);
             assert_eq!(headers[TRACEPARENT], "00-f61746bdb598447d813de51e6fd849b4-813de51e6fd849b4-01");
         }
-        let theirs = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        let mut headers = HeaderMap::from_iter([(TRACEPARENT, theirs.clone())]);
-        let parent = join_trace(&mut headers, &id);
-        assert_eq!(trace_id(&parent), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert_eq!(headers[TRACEPARENT], theirs);
+        for theirs in ["their-number.7", "00000000-0000-0000-0000-000000000000"].map(HeaderValue::from_static)
+        {
+            let (one, other) = (new_trace(&theirs), new_trace(&theirs));
+            assert!(trace_id(&one).is_some() && one != other, "{theirs:?} makes no trace");
+        }
+    }
+
+    #[test]
+    fn a_trace_that_comes_goes_on_and_a_later_version_as_the_one_that_is_known_here() {
+        let id = HeaderValue::from_static("f61746bd-b598-447d-813d-e51e6fd849b4");
+        let whole = |version: &str, flags: &str, more: &str| {
+            format!("{version}-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}{more}")
+        };
+        for (came, goes) in [
+            (whole("00", "01", ""), whole("00", "01", "")),
+            (whole("00", "00", ""), whole("00", "00", "")),
+            (whole("01", "03", ""), whole("00", "01", "")),
+            (whole("cc", "fe", "-what-the-future-knows"), whole("00", "00", "")),
+        ] {
+            let mut headers = map(&[("traceparent", &came), ("tracestate", "of=theirs")]);
+            let parent = join_trace(&mut headers, &id);
+            assert_eq!(trace_id(&parent), Some("0af7651916cd43dd8448eb211c80319c"));
+            assert_eq!(headers[TRACEPARENT], goes);
+            assert_eq!(headers[TRACESTATE], "of=theirs");
+        }
+    }
+
+    #[test]
+    fn an_id_that_another_proxy_made_is_a_short_token() {
+        let longest = "a".repeat(LONGEST_ID);
+        for (ids, kept) in [
+            (&["A-1_b.c~9"][..], true),
+            (&[&longest], true),
+            (&[&format!("{longest}a")], false),
+            (&[""], false),
+            (&["a b"], false),
+            (&["a\"b"], false),
+            (&["a", "b"], false),
+            (&[], false),
+        ] {
+            let fields: Vec<_> = ids.iter().map(|id| ("x-request-id", *id)).collect();
+            assert_eq!(request_id(&map(&fields)).is_some(), kept, "{ids:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     clock, cors,
     decide::{authority, rules_at, unauthorized},
     door::Caller,
-    headers,
+    headers, id,
     identity::Identity,
     link::Link,
     paths::{Class, classify},
@@ -23,6 +23,12 @@ use crate::{
 pub(super) fn client_of(proxy: &Proxy, link: &Link, headers: &HeaderMap) -> IpAddr {
     let peer = link.peer.ip().to_canonical();
     if link.trusted { headers::client(headers, |hop| proxy.trusts(hop)).unwrap_or(peer) } else { peer }
+}
+
+/// The number of a request: a new one, unless a trusted proxy has given it one.
+pub(super) fn id_of(link: &Link, headers: &HeaderMap) -> HeaderValue {
+    let theirs = if link.trusted { headers::request_id(headers) } else { None };
+    theirs.cloned().unwrap_or_else(id::next)
 }
 
 impl Exchange {

@@ -301,6 +301,24 @@ async fn a_refusal_is_written_for_its_reader_with_the_number_of_the_request() {
 }
 
 #[tokio::test]
+async fn the_number_of_a_request_goes_on_if_a_trusted_proxy_gave_it_and_else_it_gets_one() {
+    let request = format!("GET /public/1 HTTP/1.1\r\nHost: {HOST}\r\nX-Request-Id: theirs-7\r\n\r\n");
+    for trusted in ["127.0.0.0/8", "192.0.2.0/24"] {
+        let backend = Backend::start().await;
+        let config = Config { trusted_proxies: vec![trusted.parse().unwrap()], ..calm() };
+        let hub = Hub::with(&backend, config).await;
+        let mut client = hub.client().await;
+        client.write(&request).await;
+        let mut app = backend.accept().await;
+        let asked = app.head().await;
+        app.write(OK).await;
+        let answer = client.message().await;
+        assert_eq!(asked.field("x-request-id"), answer.field("x-request-id"));
+        assert_eq!(answer.field("x-request-id") == Some("theirs-7"), trusted.starts_with("127."));
+    }
+}
+
+#[tokio::test]
 async fn browsers_are_told_to_come_by_https_only_unless_the_app_says_otherwise() {
     let backend = Backend::start().await;
     let hub = Hub::with(&backend, Config { hsts_seconds: 600, ..calm() }).await;
