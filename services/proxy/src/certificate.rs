@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustls::{
@@ -15,9 +18,11 @@ use rustls::{
     sign::CertifiedKey,
 };
 use x509_parser::{
+    asn1_rs::{Any, Class, Tag},
     der_parser::{ber::BerObjectContent, der::parse_der},
     extensions::GeneralName,
     prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
 };
 
 /// Why a pair can't be used.
@@ -50,8 +55,42 @@ impl Problem {
 /// A certificate with its key, fit for use.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    pub(crate) certified: Arc<CertifiedKey>,
+    certified: Arc<CertifiedKey>,
+    stapled: Option<Stapled>,
     pub(crate) names: Arc<Names>,
+}
+
+/// The same with its issuer's answer that it is not revoked.
+#[derive(Debug)]
+struct Stapled {
+    certified: Arc<CertifiedKey>,
+    /// When the issuer will have said more, where it names a time; clients refuse an answer that is older than that.
+    until_unix: Option<i64>,
+    path: PathBuf,
+    /// It was said that it is too old.
+    told: AtomicBool,
+}
+
+impl Pair {
+    /// What a client is greeted with: with the issuer's answer as long as that is good.
+    pub(crate) fn greeting(&self, now_unix: i64) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some(stapled) if stapled.is_good(now_unix) => &stapled.certified,
+            _ => &self.certified,
+        }
+    }
+}
+
+impl Stapled {
+    /// Whether the answer may still be given; that it may not is told once.
+    fn is_good(&self, now_unix: i64) -> bool {
+        let good = self.until_unix.is_none_or(|until| now_unix < until);
+        if !good && !self.told.swap(true, Ordering::Relaxed) {
+            let hint = "fetch a new one from the certificate's issuer, or remove it";
+            tracing::warn!(object = %self.path.display(), hint, "an OCSP answer is too old and not stapled");
+        }
+        good
+    }
 }
 
 /// The names that a certificate covers.
@@ -105,9 +144,12 @@ pub(crate) fn load(
         return Err(Problem::new("key_permissions", key, msg, format!("run `chmod 600 {}`", key.display())));
     }
     let mut pair = judge((certificate, &chain), (key, &secret), now_unix, provider)?;
-    if let Some(staple) = staple(&staple_of(certificate))? {
+    let path = staple_of(certificate);
+    if let Some(staple) = staple(&path)? {
+        let until_unix = good_until(&staple);
         let certified = CertifiedKey { ocsp: Some(staple), ..CertifiedKey::clone(&pair.certified) };
-        pair.certified = Arc::new(certified);
+        pair.stapled =
+            Some(Stapled { certified: Arc::new(certified), until_unix, path, told: AtomicBool::new(false) });
     }
     Ok(pair)
 }
@@ -123,7 +165,7 @@ fn staple(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|error| unreadable(path, ("", "staple_unreadable"), "OCSP answer", &error))?,
     };
-    // Clients judge what it says; here only that it is a whole value of the right kind, and says "successful".
+    // Clients judge what it says; here only that it is a whole value of the right kind, says "successful", and until when.
     if is_successful(&staple) {
         return Ok(Some(staple));
     }
@@ -136,6 +178,37 @@ fn is_successful(staple: &[u8]) -> bool {
     let Ok((rest, answer)) = parse_der(staple) else { return false };
     let status = answer.as_sequence().ok().and_then(|parts| parts.first());
     rest.is_empty() && status.is_some_and(|status| status.content == BerObjectContent::Enum(0))
+}
+
+/// Until when an OCSPResponse is good: the first `nextUpdate` that is due (RFC 6960, 4.2.1), where there is one.
+fn good_until(staple: &[u8]) -> Option<i64> {
+    let response = values(staple).next()?;
+    let tagged = values(response.data).nth(1)?;
+    let bytes = values(tagged.data).next()?;
+    let basic = values(bytes.data).nth(1)?;
+    let basic = values(basic.data).next()?;
+    let data = values(basic.data).next()?;
+    // Of what stands in there only the answers, one for each certificate, are a plain sequence.
+    let answers = values(data.data).find(|part| part.header.tag() == Tag::Sequence)?;
+    values(answers.data).filter_map(|answer| next_update(&answer)).min()
+}
+
+/// What follows `thisUpdate`, if that is it.
+fn next_update(answer: &Any<'_>) -> Option<i64> {
+    let mut parts = values(answer.data).skip_while(|part| part.header.tag() != Tag::GeneralizedTime).skip(1);
+    let tagged = parts
+        .next()
+        .filter(|part| part.header.class() == Class::ContextSpecific && part.header.tag() == Tag(0))?;
+    ASN1Time::from_der(tagged.data).ok().map(|(_, time)| time.timestamp())
+}
+
+/// The values that these bytes are, one after the other, as far as they are any.
+fn values(mut bytes: &[u8]) -> impl Iterator<Item = Any<'_>> {
+    std::iter::from_fn(move || {
+        let (rest, value) = Any::from_der(bytes).ok()?;
+        bytes = rest;
+        Some(value)
+    })
 }
 
 /// Judges the contents of both files.
@@ -165,7 +238,7 @@ pub(crate) fn judge(
             "install the key that this certificate was made for, or make both anew",
         )
     })?;
-    Ok(Pair { certified: Arc::new(certified), names: Arc::new(names) })
+    Ok(Pair { certified: Arc::new(certified), stapled: None, names: Arc::new(names) })
 }
 
 fn read(path: &Path, codes: (&'static str, &'static str), what: &str) -> Result<Vec<u8>, Problem> {
@@ -247,6 +320,46 @@ pub(crate) mod tests {
 
     /// 2026-01-01.
     const NOW: i64 = 1_767_225_600;
+
+    /// A value of this tag, of up to 255 bytes.
+    fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        let length = u8::try_from(content.len()).unwrap();
+        let long: &[u8] = if length < 0x80 { &[] } else { &[0x81] };
+        [&[tag], long, &[length], &content[..]].concat()
+    }
+
+    /// An OCSP answer for certificates, with the `nextUpdate` of each.
+    pub(crate) fn ocsp(next_updates: &[Option<&str>]) -> Vec<u8> {
+        let time = |text: &str| der(0x18, &[text.as_bytes()]);
+        let answer = |next: &Option<&str>| {
+            let next = next.map(|next| der(0xa0, &[&time(next)])).unwrap_or_default();
+            der(0x30, &[&der(0x30, &[]), &[0x80, 0], &time("20200101000000Z"), &next])
+        };
+        let answers: Vec<_> = next_updates.iter().map(answer).collect();
+        let answers = der(0x30, &answers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let data = der(0x30, &[&der(0xa1, &[&der(0x30, &[])]), &time("20200101000000Z"), &answers]);
+        let basic = der(0x30, &[&data, &der(0x30, &[]), &der(0x03, &[&[0]])]);
+        let bytes = der(0x30, &[&der(0x06, &[&[0x2b, 6, 1, 5, 5, 7, 48, 1, 1]]), &der(0x04, &[&basic])]);
+        der(0x30, &[&der(0x0a, &[&[0]]), &der(0xa0, &[&bytes])])
+    }
+
+    #[test]
+    fn an_ocsp_answer_is_good_until_the_first_time_that_it_names() {
+        for (next_updates, until) in [
+            (&[Some("20260101000000Z")][..], Some(NOW)),
+            (&[None, Some("20270101000000Z"), Some("20260101000000Z")], Some(NOW)),
+            (&[None], None),
+            (&[], None),
+        ] {
+            let answer = ocsp(next_updates);
+            assert!(is_successful(&answer));
+            assert_eq!(good_until(&answer), until);
+            for cut in 0..answer.len() {
+                good_until(&answer[..cut]); // whatever it is, it is read without harm
+            }
+        }
+    }
 
     /// A certificate for these names and its key, PEM.
     pub(crate) fn make(names: &[&str], years: (i32, i32)) -> (String, String) {

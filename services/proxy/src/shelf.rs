@@ -151,7 +151,7 @@ impl Shelf {
 impl ResolvesServerCert for Shelf {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        Some(Arc::clone(&self.index().choose(name.as_deref()).certified))
+        Some(Arc::clone(self.index().choose(name.as_deref()).greeting(now_unix())))
     }
 }
 
@@ -240,7 +240,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let places = places(folder.path(), [&["a.test"]]);
         let shelf = Shelf::load(places.clone(), tls::provider()).unwrap();
-        let staple = || shelf.index().choose(None).certified.ocsp.clone();
+        let staple_at = |now: i64| shelf.index().choose(None).greeting(now).ocsp.clone();
+        let staple = || staple_at(now_unix());
         assert_eq!(staple(), None);
         let beside = certificate::staple_of(&places[0].certificate);
         fs::write(&beside, [0x30, 3, 10, 1, 0]).unwrap();
@@ -249,6 +250,15 @@ mod tests {
         fs::write(&beside, "<html>").unwrap();
         shelf.take_up();
         assert!(staple().is_some(), "the pair before stays, with its staple");
+        let answer = certificate::tests::ocsp(&[Some("20900101000000Z")]);
+        fs::write(&beside, &answer).unwrap();
+        shelf.take_up();
+        let until = 3_786_912_000;
+        assert_eq!(
+            (staple_at(until - 1), staple_at(until)),
+            (Some(answer), None),
+            "no longer than it is good"
+        );
         fs::remove_file(&beside).unwrap();
         shelf.take_up();
         assert_eq!(staple(), None);
