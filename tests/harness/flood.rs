@@ -55,7 +55,7 @@ const H1: Option<&[u8]> = Some(b"http/1.1");
 const H2: Option<&[u8]> = Some(b"h2");
 
 /// All of them.
-pub const ALL: [Attack; 11] = [
+pub const ALL: [Attack; 13] = [
     attack("connections", None, |_| Vec::new(), |_| Vec::new(), Then::Leave),
     attack("handshakes", H2, |_| Vec::new(), |_| Vec::new(), Then::Leave),
     attack(
@@ -74,6 +74,14 @@ pub const ALL: [Attack; 11] = [
         |number| [head(number, 5), reset(number)].concat(),
         Then::Pour,
     ),
+    attack(
+        "made-you-reset",
+        H2,
+        |_| hello(SETTINGS),
+        |number| [head(number, 5), frame(8, 0, 2 * number + 1, &[0; 4])].concat(), // a window widened by nothing
+        Then::Pour,
+    ),
+    attack("many-fields", H2, |_| hello(SETTINGS), crowded, Then::Pour),
     attack(
         "continuation",
         H2,
@@ -133,6 +141,12 @@ fn reset(number: u32) -> Vec<u8> {
 /// Fields that go on and on.
 fn padding() -> Vec<u8> {
     [&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat().repeat(8)
+}
+
+/// The nth stream's request with as many fields as a frame has room for.
+fn crowded(number: u32) -> Vec<u8> {
+    let request = head(number, 5).split_off(9);
+    frame(1, 5, 2 * number + 1, &[request, [0, 1, b'x', 1, b'y'].repeat(3_000)].concat())
 }
 
 /// Requests whose answers there is no room for.

@@ -7,7 +7,7 @@
 //! pages that the folder knows nothing of), `404.html` the text of the answer that there is none.
 
 mod body;
-mod codings;
+pub(crate) mod codings;
 pub(crate) mod conditions;
 mod kinds;
 

@@ -23,7 +23,7 @@ use crate::{h2, host, paths, preface, tickets::Tickets};
 pub type Target = fn(&[u8]);
 
 /// Every one, by its name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("requests", messages::requests),
     ("answers", messages::answers),
     ("chunks", messages::chunks),
@@ -32,6 +32,10 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("asker", heads::asker),
     ("conditions", heads::conditions),
     ("trace", heads::trace),
+    ("cookies", heads::cookies),
+    ("codings", heads::codings),
+    ("refusals", heads::refusals),
+    ("upgrades", heads::upgrades),
     ("preface", preface),
     ("host", host),
     ("path", path),

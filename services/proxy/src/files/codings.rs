@@ -7,11 +7,11 @@ use crate::headers::tokens;
 
 /// A way to compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Coding {
+pub(crate) struct Coding {
     /// As headers call it.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What is added to a file's name.
-    pub(super) suffix: &'static str,
+    pub(crate) suffix: &'static str,
 }
 
 /// The best first.
@@ -22,7 +22,7 @@ const CODINGS: [Coding; 3] = [
 ];
 
 /// Those that the client takes, the one first that it prefers, or else the best.
-pub(super) fn accepted(headers: &HeaderMap) -> Vec<Coding> {
+pub(crate) fn accepted(headers: &HeaderMap) -> Vec<Coding> {
     if !headers.contains_key(ACCEPT_ENCODING) {
         return Vec::new();
     }

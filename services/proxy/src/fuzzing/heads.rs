@@ -4,24 +4,38 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue,
-    header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderValue, StatusCode,
+    header::{
+        ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+    },
+    request::Parts,
 };
 
 use super::messages::LIMITS;
 use crate::{
-    files::conditions::{Answer, Version, judge},
+    cookies::{self, HOST_YAT, HOST_YRT, HOST_YSS, YRT},
+    files::{
+        codings::accepted,
+        conditions::{Answer, Version, judge},
+    },
     h1::head,
     headers::{self, Edge},
     identity::Identity,
+    refusal::Form,
+    upgrade,
 };
 
 /// The fields that these bytes are, if they are some.
 fn section(bytes: &[u8]) -> Option<HeaderMap> {
+    request(bytes).map(|parts| parts.headers)
+}
+
+/// A request that has them.
+fn request(bytes: &[u8]) -> Option<Parts> {
     let head = [b"GET / HTTP/1.1\r\n", bytes, b"\r\n\r\n"].concat();
     let mut scan = crate::h1::lines::Scan::default();
     let end = scan.end(&head).ok()??;
-    head::request(&Bytes::from(head).slice(..end), &LIMITS).ok().map(|parts| parts.headers)
+    head::request(&Bytes::from(head).slice(..end), &LIMITS).ok()
 }
 
 /// What an app hears of who asks: from the socket, once, and nothing of the hop before.
@@ -105,4 +119,83 @@ pub(super) fn trace(bytes: &[u8]) {
     let parent = headers::join_trace(&mut headers, &id);
     assert!(headers::trace_id(&parent).is_some());
     assert!(headers.get_all("traceparent").into_iter().eq([&parent]), "one trace");
+}
+
+/// Cookies: of the platform's own none reaches an app or is set by one, all others do; and what is set reads as what it was.
+pub(super) fn cookies(bytes: &[u8]) {
+    let Ok(field) = HeaderValue::from_bytes(bytes) else { return };
+    let mut headers = HeaderMap::from_iter([(COOKIE, field.clone()), (SET_COOKIE, field)]);
+    let other = HeaderValue::from_static("other=1");
+    headers.append(SET_COOKIE, other.clone());
+    let theirs = cookies::get(&headers, "theirs").map(str::to_owned);
+    cookies::strip(&mut headers);
+    cookies::strip_set(&mut headers);
+    for ours in [YRT, HOST_YRT, HOST_YAT, HOST_YSS] {
+        assert_eq!(cookies::get(&headers, ours), None);
+        let sets = |field: &HeaderValue| field.as_bytes().starts_with(&[ours.as_bytes(), b"="].concat());
+        assert!(!headers.get_all(SET_COOKIE).into_iter().any(sets), "{ours} is set");
+    }
+    if theirs.is_some() {
+        assert_eq!(cookies::get(&headers, "theirs"), theirs.as_deref());
+    }
+    assert!(headers.get_all(SET_COOKIE).into_iter().any(|field| field == other));
+    let Some(text) = str::from_utf8(bytes).ok() else { return };
+    if let Some(set) = cookies::set(YRT, text, None) {
+        let sent = set.to_str().ok().and_then(|set| set.split(';').next()).map(HeaderValue::from_str);
+        let sent = HeaderMap::from_iter(sent.and_then(Result::ok).map(|sent| (COOKIE, sent)));
+        assert_eq!(cookies::get(&sent, YRT), Some(text));
+    }
+}
+
+/// What a client takes compressed is what it named, each way once; and no more is taken when it takes one thing less.
+pub(super) fn codings(bytes: &[u8]) {
+    let Some(mut headers) = section(bytes) else { return };
+    let said = headers.get_all(ACCEPT_ENCODING).into_iter().flat_map(|value| value.as_bytes().to_vec());
+    let said: Vec<u8> = said.map(|byte| byte.to_ascii_lowercase()).collect();
+    let taken = accepted(&headers);
+    for (at, coding) in taken.iter().enumerate() {
+        let named = |name: &[u8]| said.windows(name.len()).any(|part| part == name);
+        assert!(named(coding.name.as_bytes()) || named(b"*"), "{} was not named", coding.name);
+        assert!(!taken[..at].contains(coding), "{} twice", coding.name);
+    }
+    headers.append(ACCEPT_ENCODING, HeaderValue::from_static("unheard-of;q=1"));
+    assert!(accepted(&headers) == taken, "what nobody knows changes nothing");
+}
+
+/// A refusal in whatever form: its words are words there, and no more.
+pub(super) fn refusals(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let form = section(rest)
+        .map_or([Form::Text, Form::Json, Form::Page][usize::from(first % 3)], |headers| Form::of(&headers));
+    let words = String::from_utf8_lossy(rest);
+    let written = form.write(StatusCode::NOT_FOUND, &words, "the-id");
+    match form {
+        Form::Text => assert_eq!(written, format!("{words}\n")),
+        Form::Json => {
+            let read: serde_json::Value = serde_json::from_str(&written).unwrap_or_default();
+            assert_eq!(
+                (read["message"].as_str(), read["request_id"].as_str()),
+                (Some(&*words), Some("the-id"))
+            );
+        }
+        Form::Page => {
+            let empty = form.write(StatusCode::NOT_FOUND, "", "the-id");
+            for special in ['<', '>', '"', '\''] {
+                assert_eq!(written.matches(special).count(), empty.matches(special).count(), "{special}");
+            }
+        }
+    }
+}
+
+/// A change of protocols is asked for by one protocol, without a body, and never by one that is HTTP again.
+pub(super) fn upgrades(bytes: &[u8]) {
+    let Some(parts) = request(bytes) else { return };
+    let Some(protocol) = upgrade::asked(&parts) else { return };
+    let name = protocol.as_bytes().to_ascii_lowercase();
+    assert!(!name.is_empty() && !name.contains(&b',') && !name.starts_with(b"h2c"), "{protocol:?}");
+    assert!(parts.headers.get_all(UPGRADE).into_iter().eq([&protocol]));
+    assert!(headers::has_connection_option(&parts.headers, "upgrade"));
+    assert!(!parts.headers.contains_key(TRANSFER_ENCODING));
+    assert!(parts.headers.get_all(CONTENT_LENGTH).into_iter().all(|length| length == "0"));
+    assert!(upgrade::agreed(&protocol, &parts.headers), "who answers the same agrees");
 }

@@ -253,15 +253,16 @@ async fn an_app_that_goes_away_finishes_what_it_has_and_the_rest_goes_to_a_new_c
 #[tokio::test]
 async fn an_app_that_does_not_answer_is_a_504_and_its_connection_is_given_nobody_else() {
     let backend = Backend::start().await;
-    let hub = hub(&backend, Config { first_byte_ms: 50_000, ..calm() }).await;
+    let hub = hub(&backend, Config { first_byte_ms: 50_000, body_idle_ms: 3_600_000, ..calm() }).await;
     let mut client = hub.client().await;
     client.write(&get("/public/1")).await;
     let mut silent = App::accept(&backend).await;
     let unheard = silent.next().await;
     pass(50_000).await;
     assert_eq!(client.head().await.status(), 504);
+    // Its body is still to come: what has passed by now is not its app's time but its client's.
     let mut client = hub.client().await;
-    client.write(&get("/public/2")).await;
+    client.write(&format!("POST /public/2 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1\r\n\r\n")).await;
     let mut app = App::accept(&backend).await;
     app.next().await.answer(true);
     app.drive();
