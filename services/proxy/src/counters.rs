@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::StatusCode;
+
 /// One number.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -28,6 +30,63 @@ impl Counter {
     }
 }
 
+/// What a client of HTTP/2 was sent away for, as `CALMED` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calmed {
+    /// Frames that continue a header section without end.
+    Continuation,
+    Settings,
+    Ping,
+    Window,
+    Priority,
+    EmptyData,
+    /// Frames of streams that are over, or were never let in.
+    Late,
+    /// Farewells, and frames that nobody knows.
+    Unknown,
+    /// Streams that it reset.
+    Reset,
+    /// Streams that we had to reset.
+    Error,
+}
+
+/// Their names, in their order.
+pub(crate) const CALMED: [&str; 10] = [
+    "continuation",
+    "settings",
+    "ping",
+    "window",
+    "priority",
+    "empty_data",
+    "late",
+    "unknown",
+    "reset",
+    "error",
+];
+
+/// A limit that was reached, as `STOPPED` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// `header_ms`.
+    SlowHeader,
+    /// `body_idle_ms`, answered 408.
+    SlowBody,
+    /// `taking_ms`.
+    NotTaking,
+    /// `max_body_bytes`, or the app's own: 413.
+    Body,
+    /// `max_target_bytes`: 414.
+    Target,
+    /// `max_headers` and `max_header_bytes`: 431.
+    Header,
+    /// `hold_requests`: 503.
+    Holds,
+}
+
+/// Their names, in their order.
+pub(crate) const STOPPED: [&str; 7] =
+    ["slow_header", "slow_body", "not_taking", "body", "target", "header", "holds"];
+
 /// All numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -43,8 +102,13 @@ pub(crate) struct Counters {
     pub(crate) requests: Counter,
     /// Bytes that were no request, and were refused as such.
     pub(crate) requests_malformed: Counter,
-    /// Connections of HTTP/2 that were ended because their client only cost.
-    pub(crate) h2_calmed: Counter,
+    /// Connections of HTTP/2 that were ended because their client only cost, by `CALMED`.
+    pub(crate) h2_calmed: [Counter; CALMED.len()],
+    /// Requests and connections that a limit stopped, by `STOPPED`.
+    pub(crate) stopped: [Counter; STOPPED.len()],
+    /// Handshakes that were made whole, and those that went on with a session of before.
+    pub(crate) tls_full: Counter,
+    pub(crate) tls_resumed: Counter,
     /// Answered 429: more than their client's rate.
     pub(crate) requests_limited: Counter,
     /// Refused for what was shown, or was not: secrets, tokens, cookies.
@@ -65,6 +129,27 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Counts a client of HTTP/2 that was sent away.
+    pub(crate) fn calmed(&self, why: Calmed) {
+        self.h2_calmed[why as usize].up();
+    }
+
+    /// Counts what a limit stopped.
+    pub(crate) fn stop(&self, by: Stopped) {
+        self.stopped[by as usize].up();
+    }
+
+    /// Counts a request that is refused so, by the proxy itself.
+    pub(crate) fn refused(&self, status: StatusCode) {
+        match status {
+            StatusCode::REQUEST_TIMEOUT => self.stop(Stopped::SlowBody),
+            StatusCode::PAYLOAD_TOO_LARGE => self.stop(Stopped::Body),
+            StatusCode::URI_TOO_LONG => self.stop(Stopped::Target),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => self.stop(Stopped::Header),
+            _ => {}
+        }
+    }
+
     /// Counts an answer.
     pub(crate) fn answered(&self, status: u16) {
         match status {

@@ -36,7 +36,7 @@ use crate::{
     audit::Trail,
     body::{RequestBody, ResponseBody},
     clock, cookies, cors,
-    counters::Counters,
+    counters::{Counters, Stopped},
     decide::{Decision, Origin, Policy, Shown, authority, decide, unknown_yet, unready, waits},
     door::Caller,
     error::Failure,
@@ -219,6 +219,7 @@ pub(crate) fn redirected(
 /// Answers bytes that are no request.
 pub(crate) fn refuse(proxy: &Proxy, link: &Link, error: Malformed) -> Response<ResponseBody> {
     proxy.counters.requests_malformed.up();
+    proxy.counters.refused(error.status());
     let id = id::next();
     if proxy.access_log_every > 0 {
         let request_id = id.to_str().unwrap_or_default();
@@ -288,7 +289,9 @@ impl Exchange {
                 Decision::Ours(ours) => return Box::pin(self.answer(ours, &authority)).await,
                 Decision::Wait(route) => {
                     route.iter().for_each(|route| self.record.for_route(route));
+                    self.link.hold(true);
                     Box::pin(self.hold(route.as_deref(), revision)).await?;
+                    self.link.hold(false);
                     continue;
                 }
                 Decision::Site { route, by } => {
@@ -394,7 +397,7 @@ impl Exchange {
     }
 
     /// Waits until it is worth deciding anew: for an instance in turn with those that came before, else until the table has
-    /// changed. Nothing is read of the request's body meanwhile.
+    /// changed. No reader has the request's body meanwhile.
     async fn hold(&mut self, route: Option<&Route>, seen: u64) -> Result<(), Refusal> {
         let in_vain = || route.map_or_else(unknown_yet, |route| unready(route, 1));
         let timing = &self.proxy.timing;
@@ -437,7 +440,8 @@ impl Exchange {
     fn place(&self) -> Option<OwnedSemaphorePermit> {
         let boxed = self.link.door().caller().is_some();
         let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
-        Arc::clone(holds).try_acquire_owned().ok()
+        let place = Arc::clone(holds).try_acquire_owned();
+        place.inspect_err(|_| self.proxy.counters.stop(Stopped::Holds)).ok()
     }
 
     /// An app that refuses connections may just have been replaced: once, news about it are waited for.

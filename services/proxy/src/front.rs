@@ -14,6 +14,7 @@ use std::{
 use http::{Request, Response};
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt};
+use rustls::HandshakeKind;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{Instant, Sleep, sleep, sleep_until, timeout},
@@ -25,6 +26,7 @@ use crate::{
     body::{RequestBody, ResponseBody},
     clock,
     config::Config,
+    counters::Stopped,
     door::{Door, Place},
     forward::{Proxy, handle, redirected, refuse},
     guard::Verified,
@@ -154,6 +156,9 @@ impl Front {
             }
         };
         let session = stream.get_ref().1;
+        let counters = &self.proxy.counters;
+        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        if resumed { &counters.tls_resumed } else { &counters.tls_full }.up();
         let h2 = session.alpn_protocol() == Some(b"h2");
         let names = session.server_name().map(|name| self.tls.shelf.names(&name.to_ascii_lowercase()));
         let trusted = self.proxy.trusts(peer.ip()) && place.door.caller().is_none();
@@ -248,7 +253,10 @@ impl Front {
                 } else {
                     match alarm.check(link, quiet, closing, cx) {
                         Verdict::Stay => return Poll::Pending,
-                        Verdict::Drop => return Poll::Ready(None),
+                        Verdict::Drop(by) => {
+                            by.filter(|_| !draining).into_iter().for_each(|by| self.proxy.counters.stop(by));
+                            return Poll::Ready(None);
+                        }
                         Verdict::Close => closing = true,
                     }
                 }
@@ -280,8 +288,8 @@ enum Verdict {
     Stay,
     /// It finishes what it does.
     Close,
-    /// It is gone now.
-    Drop,
+    /// It is gone now, for reaching that limit.
+    Drop(Option<Stopped>),
 }
 
 /// The one timer of a connection. It is set back rarely: when it rings too early it looks when it is due and sleeps on.
@@ -311,9 +319,10 @@ impl Alarm {
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             match due {
-                _ if closing && link.is_quiet() => return Verdict::Drop,
+                _ if closing && link.is_quiet() => return Verdict::Drop(None),
                 Some((at, _)) if at > now => self.set(at),
-                Some((_, Waits::Head | Waits::Taking)) => return Verdict::Drop,
+                Some((_, Waits::Head)) => return Verdict::Drop(Some(Stopped::SlowHeader)),
+                Some((_, Waits::Taking)) => return Verdict::Drop(Some(Stopped::NotTaking)),
                 Some((_, Waits::Idle)) => return Verdict::Close,
                 None => self.set(now + if closing { CLOSING } else { idle }),
             }

@@ -26,7 +26,10 @@ use std::{sync::Arc, time::Duration};
 
 pub(crate) use incoming::{Broken, Incoming};
 
-use crate::{counters::Counters, h1};
+use crate::{
+    counters::{Calmed, Counters},
+    h1,
+};
 
 /// What a client is granted.
 #[derive(Debug, Clone)]
@@ -61,10 +64,17 @@ pub(crate) enum Reason {
 pub(crate) struct Fatal {
     pub(crate) reason: Reason,
     pub(crate) why: &'static str,
+    /// What it only cost with.
+    calmed: Option<Calmed>,
 }
 
 impl Fatal {
     fn new(reason: Reason, why: &'static str) -> Self {
-        Self { reason, why }
+        Self { reason, why, calmed: None }
+    }
+
+    /// The client only costs.
+    fn calm(by: Calmed, why: &'static str) -> Self {
+        Self { reason: Reason::EnhanceYourCalm, why, calmed: Some(by) }
     }
 }

@@ -341,13 +341,31 @@ fn redirect_from(
 ) -> Result<(), Fault> {
     let bounds = || Outer { connections: REDIRECTS, census: None, rates: None };
     let port = https.first().and_then(|listener| listener.local_addr().ok()).map_or(443, |at| at.port());
-    for listener in chassis.listeners.take_tcp("http") {
+    let listeners = chassis.listeners.take_tcp("http");
+    warn_of_unheld("redirect_listen", &chassis.setup.platform.redirect_listen, &listeners);
+    for listener in listeners {
         let listener = front::prepare(&listener).and_then(|()| tokio::net::TcpListener::from_std(listener));
         let listener = listener.map_err(|error| unusable("http", &error))?;
         let door = Door::outside(bounds(), Arc::clone(&front.proxy.counters), drain.clone());
         front.proxy.tasks.spawn(Arc::clone(front).accept(listener, door, Manner::Redirect(port)));
     }
     Ok(())
+}
+
+/// Says that nobody listens where the configuration says so: whoever started this daemon holds its sockets, and a unit of its own
+/// has no more of them than it has socket units.
+fn warn_of_unheld(key: &str, address: &str, listeners: &[TcpListener]) -> bool {
+    let unheld = !address.is_empty() && listeners.is_empty();
+    if unheld {
+        let hint = "with a unit for each daemon a socket unit has to hold it; see the key in nexushub.toml";
+        tracing::warn!(
+            object = format!("platform.{key}"),
+            address,
+            hint,
+            "nobody listens at a configured address"
+        );
+    }
+    unheld
 }
 
 /// Answers who collects metrics, where anybody is to.
@@ -357,7 +375,9 @@ fn tell_metrics(
     table: &watch::Receiver<Arc<Table>>,
     drain: &CancellationToken,
 ) -> Result<(), Fault> {
-    for listener in chassis.listeners.take_tcp("metrics") {
+    let listeners = chassis.listeners.take_tcp("metrics");
+    warn_of_unheld("metrics_listen", &chassis.setup.platform.metrics_listen, &listeners);
+    for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener);
         let listener = listener.map_err(|error| unusable("metrics", &error))?;
         let (counters, tasks) = (Arc::clone(&proxy.counters), proxy.tasks.clone());

@@ -69,6 +69,8 @@ pub(crate) struct Link {
     head_ms: AtomicU64,
     /// Since when its client has taken nothing that is ready for it; 0 = it takes what comes.
     blocked_ms: AtomicU64,
+    /// The request waits for its app; of its body nothing is read meanwhile.
+    held: AtomicBool,
     last: AtomicBool,
     closing: AtomicBool,
     /// What an app hinted at before its answer. Whoever drives that answer takes it before another one is driven.
@@ -100,6 +102,7 @@ impl Link {
             rested_ms: AtomicU64::new(now),
             head_ms: AtomicU64::new(now),
             blocked_ms: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             last: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             hints: Mutex::default(),
@@ -146,6 +149,17 @@ impl Link {
     pub(crate) fn begin(&self) {
         self.requests.fetch_add(1, Ordering::AcqRel);
         self.head_ms.store(0, Ordering::Release);
+        self.hold(false);
+    }
+
+    /// A request waits for its app, or does so no longer.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+    }
+
+    /// Whether its one request waits for its app; of a connection of HTTP/2 that says nothing.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 
     /// A request's answer ended.

@@ -1,11 +1,12 @@
 //! What the proxy counts, as Prometheus reads it (text exposition format 0.0.4): of each route its answers by class and how
-//! long they took, of its connections to apps how many are in use, and of the proxy itself what its counters say. Counting is
-//! two additions for each request; the text is made when it is asked for.
+//! long they took, its requests under way and the connections to its app that rest, and of the proxy itself what its counters
+//! say, of each limit how often it was reached. Counting is a few additions for each request; the text is made when it is asked for.
 
 use std::{fmt::Write as _, time::Duration};
 
 use crate::{
-    counters::{Counter, Counters},
+    counters::{CALMED, Counter, Counters, STOPPED},
+    pool::Pool,
     table::{Route, Table},
 };
 
@@ -73,11 +74,12 @@ pub(crate) fn text(table: &Table, counters: &Counters) -> String {
         ("requests_total", "counter", "Requests", &counters.requests),
         ("requests_in_flight", "gauge", "Requests under way", &counters.requests_in_flight),
         ("requests_malformed_total", "counter", "Bytes that were no request", &counters.requests_malformed),
+        ("tls_handshakes_full_total", "counter", "TLS handshakes made whole", &counters.tls_full),
         (
-            "h2_calmed_total",
+            "tls_handshakes_resumed_total",
             "counter",
-            "HTTP/2 connections ended: their client only cost",
-            &counters.h2_calmed,
+            "TLS handshakes of sessions of before",
+            &counters.tls_resumed,
         ),
         ("requests_limited_total", "counter", "Requests faster than allowed", &counters.requests_limited),
         (
@@ -95,7 +97,23 @@ pub(crate) fn text(table: &Table, counters: &Counters) -> String {
         head(&mut text, name, kind, help);
         line(&mut text, format_args!("nexushub_proxy_{name} {}", value.get()));
     }
+    let help = "HTTP/2 connections ended: their client only cost";
+    by_reason(&mut text, "h2_calmed_total", help, CALMED.iter().zip(&counters.h2_calmed));
+    let help = "Requests and connections that reached a limit";
+    by_reason(&mut text, "stopped_total", help, STOPPED.iter().zip(&counters.stopped));
     text
+}
+
+fn by_reason<'a>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    counts: impl Iterator<Item = (&'a &'static str, &'a Counter)>,
+) {
+    head(text, name, "counter", help);
+    for (why, count) in counts {
+        line(text, format_args!("nexushub_proxy_{name}{{why=\"{why}\"}} {}", count.get()));
+    }
 }
 
 fn of_routes(text: &mut String, routes: &[&std::sync::Arc<Route>]) {
@@ -108,6 +126,21 @@ fn of_routes(text: &mut String, routes: &[&std::sync::Arc<Route>]) {
     for route in routes.iter().filter(|route| !route.entry.rules.group.is_empty()) {
         let out = u8::from(route.standing.is_out());
         line(text, format_args!("nexushub_proxy_route_left_out{{{}}} {out}", labels(route)));
+    }
+    type Figure = fn(&Pool) -> usize;
+    for (name, help, figure) in [
+        (
+            "route_requests_under_way",
+            "Requests under way to an app, upgraded ones included",
+            Pool::under_way as Figure,
+        ),
+        ("route_connections_resting", "Connections to an app that nobody uses", Pool::resting),
+    ] {
+        head(text, name, "gauge", help);
+        for route in routes {
+            let number = route.app.as_deref().map_or(0, figure);
+            line(text, format_args!("nexushub_proxy_{name}{{{}}} {number}", labels(route)));
+        }
     }
     head(text, "route_responses_total", "counter", "Answers by class of status");
     for route in routes {
@@ -157,6 +190,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
+        counters::{Calmed, Stopped},
         pool::Limits,
         table::{Change, tests::running},
     };
@@ -170,7 +204,10 @@ mod tests {
         traffic.count(503, Duration::from_millis(2), 5);
         traffic.count(0, Duration::from_secs(99), 0);
         let table = table.apply(Change::put(running("h1", "hello", 2)));
-        let told = text(&table, &Counters::default());
+        let counters = Counters::default();
+        counters.calmed(Calmed::Ping);
+        counters.stop(Stopped::Holds);
+        let told = text(&table, &counters);
         let of = "{instance=\"h1\",host=\"hello\"";
         for line in [
             format!("nexushub_proxy_route_up{of}}} 1"),
@@ -186,6 +223,12 @@ mod tests {
             format!("nexushub_proxy_route_duration_seconds_count{of}}} 3"),
             "# TYPE nexushub_proxy_requests_total counter".into(),
             "nexushub_proxy_requests_total 0".into(),
+            format!("nexushub_proxy_route_requests_under_way{of}}} 0"),
+            format!("nexushub_proxy_route_connections_resting{of}}} 0"),
+            "nexushub_proxy_h2_calmed_total{why=\"ping\"} 1".into(),
+            "nexushub_proxy_h2_calmed_total{why=\"error\"} 0".into(),
+            "nexushub_proxy_stopped_total{why=\"holds\"} 1".into(),
+            "nexushub_proxy_stopped_total{why=\"body\"} 0".into(),
         ] {
             assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");
         }

@@ -163,6 +163,12 @@ impl Pool {
         self.limits.requests.saturating_sub(self.turns.available_permits())
     }
 
+    /// Connections that rest, of all threads; of an app that speaks h2c none does.
+    pub(crate) fn resting(&self) -> usize {
+        let rest = self.rest.iter().map(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner));
+        rest.map(|rest| rest.idle.len()).sum()
+    }
+
     /// Whether no request is under way.
     pub(crate) fn is_quiet(&self) -> bool {
         self.turns.available_permits() >= self.limits.requests.clamp(1, Semaphore::MAX_PERMITS)

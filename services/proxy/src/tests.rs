@@ -124,14 +124,19 @@ impl Hub {
     }
 
     async fn shake(&self, stream: TcpStream, alpn: &[&[u8]], name: &str) -> TlsStream<TcpStream> {
+        let config = self.client_config(alpn);
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        patient(TlsConnector::from(Arc::new(config)).connect(name, stream)).await.unwrap()
+    }
+
+    fn client_config(&self, alpn: &[&[u8]]) -> ClientConfig {
         let mut config = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        patient(TlsConnector::from(Arc::new(config)).connect(name, stream)).await.unwrap()
+        config
     }
 
     /// An HTTP/1.1 client.

@@ -57,8 +57,9 @@ impl Exchange {
         })
     }
 
-    /// Lets a script read why it was refused, where it might have read the answer.
+    /// Counts who reached a limit, and lets a script read why it was refused, where it might have read the answer.
     pub(super) fn open_refusal(&self, mut refused: Response<ResponseBody>) -> Response<ResponseBody> {
+        self.proxy.counters.refused(refused.status());
         if !self.parts.headers.contains_key(ORIGIN) {
             return refused;
         }

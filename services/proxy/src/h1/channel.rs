@@ -160,10 +160,11 @@ impl<S: Duplex + ?Sized> Channel<S> {
     }
 
     /// Looks out for the client's leaving while its request is answered; never ready otherwise. What comes meanwhile is the
-    /// next request; of that so much is read and no more.
-    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// next request, or the body of one that is `held`, which nobody reads; so much of it is read and no more, and behind more
+    /// the client's leaving is not seen.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, held: bool) -> Poll<io::Error> {
         let mut piece = [MaybeUninit::uninit(); 512]; // mostly nothing comes, and then no memory is asked for
-        while self.body.is_ended() && self.bytes.len() < AHEAD {
+        while (held || self.body.is_ended()) && self.bytes.len() < AHEAD {
             let mut piece = ReadBuf::uninit(&mut piece);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece)) {
                 Ok(()) if piece.filled().is_empty() => {

@@ -174,7 +174,7 @@ async fn while_there<S: Duplex + ?Sized, T>(
         }
         match answered.take_if(|_| told) {
             Some(answer) => Poll::Ready(Ok(answer)),
-            None if answered.is_none() => channel.poll_gone(cx).map(Err),
+            None if answered.is_none() => channel.poll_gone(cx, link.is_held()).map(Err),
             None => Poll::Pending,
         }
     })
@@ -225,7 +225,7 @@ fn drive<S: Duplex + ?Sized>(
         // The client must notice that the answer is not whole: nothing ends it but the connection's end.
         Poll::Ready(Err(Unsent::Body(error))) => Poll::Ready(Err(io::Error::other(error))),
         Poll::Ready(Err(Unsent::Length)) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-        Poll::Pending => to.lock().poll_gone(cx).map(Err),
+        Poll::Pending => to.lock().poll_gone(cx, false).map(Err),
     }
 }
 

@@ -169,7 +169,10 @@ impl Sending<'_> {
             0 => Poll::Pending,
             allowed => Poll::Ready(allowed),
         });
-        timeout(self.taking, allowed).await.map_err(|_| Unsent::Stalled)
+        timeout(self.taking, allowed).await.map_err(|_| {
+            self.session.lock().stalled();
+            Unsent::Stalled
+        })
     }
 }
 

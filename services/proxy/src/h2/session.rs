@@ -20,7 +20,7 @@ use super::{
     outbox::Outbox,
     stream::{self, Stream},
 };
-use crate::{clock, h1::Malformed};
+use crate::{clock, counters::Stopped, h1::Malformed};
 
 mod intake;
 #[cfg(test)]
@@ -184,6 +184,11 @@ impl Session {
         !self.has_room()
     }
 
+    /// A client took nothing of an answer for too long.
+    pub(super) fn stalled(&self) {
+        self.terms.counters.stop(Stopped::NotTaking);
+    }
+
     /// Calls some of those that wait for room, if there is some; whether any.
     pub(super) fn call(&mut self) -> bool {
         let mut called = 0;
@@ -231,9 +236,7 @@ impl Session {
 
     /// Tells the client why it is left; nothing but that is written any more.
     pub(super) fn leave(&mut self, fatal: Fatal) {
-        if fatal.reason == Reason::EnhanceYourCalm {
-            self.terms.counters.h2_calmed.up();
-        }
+        fatal.calmed.into_iter().for_each(|by| self.terms.counters.calmed(by));
         frame::put_goaway(self.outbox.near(), self.last, fatal.reason, fatal.why);
     }
 

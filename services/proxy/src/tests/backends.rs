@@ -159,6 +159,51 @@ async fn requests_wait_for_a_starting_app_within_their_number_and_time() {
 }
 
 #[tokio::test]
+async fn who_gives_up_while_its_request_waits_leaves_its_place_although_nobody_reads_its_body() {
+    let hub = Hub::start(Config { hold_ms: 60_000, hold_requests: 1, ..calm() }).await;
+    hub.route(vec![idle("h1", "hello", State::Starting, "")]);
+    let places = |number| hub.until(|_| hub.proxy.holds.available_permits() as u64, number);
+    for (length, sent) in [(2, "hi"), (5, "hi"), (10_000, "")] {
+        let mut client = hub.client().await;
+        let head = format!("POST /public/1 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n");
+        client.write(&format!("{head}{sent}")).await;
+        places(0).await;
+        drop(client);
+        places(1).await;
+    }
+    let body = "0123456789abcdef".repeat(4_000);
+    let mut client = hub.client().await;
+    let head = format!("POST /public/1 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {}\r\n\r\n", body.len());
+    client.write(&format!("{head}{body}")).await;
+    places(0).await;
+    let backend = Backend::start().await;
+    hub.change(Change::put(running("h1", "hello", backend.port)));
+    assert_eq!(backend.accept().await.message().await.body, body, "what was read ahead is the body's");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_an_app_go_to_it_in_the_order_in_which_they_came() {
+    let hub = Hub::start(Config { hold_ms: 60_000, hold_requests: 16, backend_requests: 1, ..calm() }).await;
+    hub.route(vec![idle("h1", "hello", State::Starting, "")]);
+    let mut waiting = Vec::new();
+    for number in 0..16 {
+        let mut client = hub.client().await;
+        client.write(&get(&format!("/public/{number}"))).await;
+        hub.until(|_| hub.proxy.holds.available_permits() as u64, 15 - number).await;
+        waiting.push(client);
+    }
+    let backend = Backend::start().await;
+    hub.change(Change::put(running("h1", "hello", backend.port)));
+    for (number, mut client) in waiting.into_iter().enumerate() {
+        let mut app = backend.accept().await;
+        let asked = app.head().await.head;
+        assert!(asked.starts_with(&format!("GET /public/{number} ")), "{asked}");
+        app.write(&OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(client.message().await.status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_comes_before_anything_is_known_waits_for_that() {
     let hub = Hub::start(Config { hold_ms: 60_000, ..calm() }).await;
     let (mut known, mut unknown) = (hub.client().await, hub.client().await);

@@ -8,6 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 
 use super::*;
+use crate::counters::Stopped;
 
 pub(super) type TestBody = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -210,6 +211,7 @@ async fn a_client_that_says_nothing_is_sent_away() {
     let mut slow = hub.client().await;
     let _ = slow.stream.write_all(b"GET / HT").await;
     assert!(!slow.fill().await);
+    assert_eq!(hub.proxy.counters.stopped[Stopped::SlowHeader as usize].get(), 1);
 
     let backend = Backend::start().await;
     let hub = Hub::with(&backend, Config { idle_ms: 1, ..calm() }).await;
@@ -221,6 +223,29 @@ async fn a_client_that_says_nothing_is_sent_away() {
     assert_eq!(idle.message().await.status(), 200, "a request under way is not idleness");
     assert!(!idle.fill().await);
     hub.until(|counters| counters.connections_open.get(), 0).await;
+}
+
+#[tokio::test]
+async fn whole_handshakes_and_those_that_go_on_with_a_session_are_counted() {
+    let hub = Hub::start(calm()).await;
+    let config = Arc::new(hub.client_config(&[b"http/1.1"]));
+    for _ in 0..2 {
+        let stream = TcpStream::connect(hub.address).await.unwrap();
+        let name = ServerName::try_from(HOST).unwrap();
+        let shaken = TlsConnector::from(Arc::clone(&config)).connect(name, stream);
+        let mut client = Peer::new(patient(shaken).await.unwrap());
+        client.write("GET / HTTP/1.1\r\nHost: x\r\nX y\r\n\r\n").await;
+        assert_eq!(client.message().await.status(), 400); // and with it the session's ticket has come
+    }
+    assert_eq!((hub.proxy.counters.tls_full.get(), hub.proxy.counters.tls_resumed.get()), (1, 1));
+}
+
+#[test]
+fn a_configured_address_that_nobody_listens_at_is_told() {
+    let listener = || std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    assert!(warn_of_unheld("redirect_listen", "0.0.0.0:80", &[]));
+    assert!(!warn_of_unheld("redirect_listen", "", &[]));
+    assert!(!warn_of_unheld("redirect_listen", "0.0.0.0:80", &[listener()]));
 }
 
 #[tokio::test]

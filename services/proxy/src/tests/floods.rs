@@ -2,6 +2,7 @@
 //! client does, or costs no more than reading it; and others are served meanwhile.
 
 use super::*;
+use crate::counters::Stopped;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -159,6 +160,7 @@ async fn a_header_section_that_stays_half_beside_an_open_stream() {
     }
     pass(calm().header_ms + 1).await;
     while client.fill().await {}
+    assert_eq!(hub.proxy.counters.stopped[Stopped::SlowHeader as usize].get(), 1);
     is_well(&hub).await;
 }
 
@@ -171,7 +173,11 @@ async fn frames_that_ask_for_nothing() {
         assert_eq!(flood(&hub, Vec::new(), 80, piece).await, End::Endured, "{kind}");
         assert_eq!(flood(&hub, Vec::new(), 2000, piece).await, End::SentAway, "{kind}");
     }
-    assert_eq!(hub.proxy.counters.h2_calmed.get(), 4, "each that was sent away is counted");
+    let told = metrics::text(&hub.publish.borrow(), &hub.proxy.counters);
+    for why in ["ping", "settings", "window", "unknown"] {
+        let counted = format!("nexushub_proxy_h2_calmed_total{{why=\"{why}\"}} 1");
+        assert!(told.lines().any(|line| line == counted), "{why}");
+    }
     is_well(&hub).await;
 }
 

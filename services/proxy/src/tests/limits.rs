@@ -1,6 +1,7 @@
 //! Bounds that operators set, each gone past.
 
 use super::*;
+use crate::counters::Stopped;
 
 fn post(path: &str, rest: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: {HOST}\r\n{rest}")
@@ -81,6 +82,7 @@ async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
     let piece = vec![b'x'; 1 << 20];
     while patient(app.stream.write_all(&piece)).await.is_ok() {}
     hub.until(|counters| counters.connections_open.get(), 0).await;
+    assert_eq!(hub.proxy.counters.stopped[Stopped::NotTaking as usize].get(), 1);
 }
 
 /// Its window is full, and it widens it no more; its connection is well, and so are other streams on it.
@@ -104,6 +106,29 @@ async fn an_http2_client_that_takes_nothing_of_one_answer_has_that_stream_reset(
     assert_eq!(patient(other).await.unwrap().unwrap().status(), 200);
     drop(answer); // until here nobody has read it
     assert_eq!(hub.proxy.counters.connections_accepted.get(), 1);
+    assert_eq!(hub.proxy.counters.stopped[Stopped::NotTaking as usize].get(), 1);
+}
+
+#[tokio::test]
+async fn each_limit_that_is_reached_is_counted_by_its_name() {
+    let backend = Backend::start().await;
+    let hub = Hub::start(Config { max_body_bytes: 4, body_idle_ms: 1, hold_requests: 0, ..calm() }).await;
+    let starting = table::tests::idle("h2", "starting", table::State::Starting, "");
+    hub.route(vec![table::tests::running("h1", "hello", backend.port), starting]);
+    for (why, request, status) in [
+        ("target", get(&format!("/{}", "a".repeat(9_000))), 414),
+        ("header", format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{}\r\n", "X: y\r\n".repeat(100)), 431),
+        ("body", post("/public/a", "Content-Length: 5\r\n\r\n12345"), 413),
+        ("slow_body", post("/public/a", "Content-Length: 4\r\n\r\nha"), 408),
+        ("holds", "GET / HTTP/1.1\r\nHost: starting.yesterday.localhost\r\n\r\n".to_owned(), 503),
+    ] {
+        let counted = format!("nexushub_proxy_stopped_total{{why=\"{why}\"}} 1");
+        let is_told =
+            || metrics::text(&hub.publish.borrow(), &hub.proxy.counters).lines().any(|line| line == counted);
+        assert!(!is_told(), "{why}");
+        assert_eq!(hub.ask(&request).await.status(), status);
+        assert!(is_told(), "{why}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
     },
     Arrival, FAREWELL, Leaving, Session, WORTH,
 };
-use crate::clock;
+use crate::{clock, counters::Calmed};
 
 /// So many frames may continue a header section.
 const CONTINUATIONS: usize = 64;
@@ -89,7 +89,7 @@ impl Session {
             frame::GOAWAY if frame.payload.len() < 8 => Err(size("a farewell is too short")),
             frame::WINDOW_UPDATE => self.window(&frame),
             frame::CONTINUATION => self.continuation(&frame),
-            _ => self.spend_idle(), // a farewell, or a kind of frame that is not known: read over (§5.5)
+            _ => self.spend_idle(Calmed::Unknown), // a farewell, or a kind of frame that is not known: read over (§5.5)
         }
     }
 
@@ -110,7 +110,7 @@ impl Session {
         block.frames += 1;
         block.bytes.extend_from_slice(&frame.payload);
         if block.frames > CONTINUATIONS || block.bytes.len() > SLACK * self.terms.head.head_bytes {
-            return Err(calm("a header section does not end"));
+            return Err(Fatal::calm(Calmed::Continuation, "a header section does not end"));
         }
         if frame.is(END_HEADERS) {
             return self.section(block.stream, block.ends, block.odd, &block.bytes);
@@ -132,14 +132,14 @@ impl Session {
         }
         self.last = id;
         if matches!(self.leaving, Leaving::Heard(_)) {
-            return self.spend_idle(); // the client opens it elsewhere
+            return self.spend_idle(Calmed::Late); // the client opens it elsewhere
         }
         if odd {
             return self.fail(id, Reason::Protocol);
         }
         if self.open >= self.terms.streams {
             self.put_reset(id, Reason::RefusedStream);
-            return self.spend_idle();
+            return self.spend_idle(Calmed::Late);
         }
         match section.request() {
             Ok((_, length)) if ends && length.is_some_and(|length| length > 0) => {
@@ -171,7 +171,7 @@ impl Session {
     fn trailers(&mut self, id: u32, ends: bool, section: Section) -> Taken {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.reset) else {
             return match self.remembered.contains(&id) {
-                true => self.spend_idle(),
+                true => self.spend_idle(Calmed::Late),
                 false => Err(Fatal::new(Reason::StreamClosed, "headers of a stream that is closed")),
             };
         };
@@ -192,7 +192,7 @@ impl Session {
         frame.unpad()?;
         let ends = frame.is(END_STREAM);
         if frame.payload.is_empty() && !ends {
-            self.spend_idle()?;
+            self.spend_idle(Calmed::EmptyData)?;
         }
         self.earn(frame.payload.len(), ends);
         let (id, piece) = (frame.stream, frame.payload);
@@ -213,7 +213,7 @@ impl Session {
         }
         self.return_to_all(framed);
         match self.remembered.contains(&id) {
-            true => self.spend_idle(), // it was under way when the stream ended
+            true => self.spend_idle(Calmed::Late), // it was under way when the stream ended
             false => self.fail(id, Reason::StreamClosed),
         }
     }
@@ -225,7 +225,7 @@ impl Session {
         if u32::from_be_bytes(*parent) & MASK == frame.stream {
             return Err(protocol("a stream depends on itself"));
         }
-        self.spend_idle()
+        self.spend_idle(Calmed::Priority)
     }
 
     fn reset(&mut self, frame: &Frame) -> Taken {
@@ -234,21 +234,22 @@ impl Session {
             return Err(protocol("the end of a stream that was not opened"));
         }
         if self.streams.get(&frame.stream).is_none_or(|stream| stream.reset) {
-            return self.spend_idle();
+            return self.spend_idle(Calmed::Late);
         }
         self.break_off(frame.stream);
-        if self.resets.spend(clock::now_ms) { Ok(()) } else { Err(calm("too many streams were reset")) }
+        let over = || Fatal::calm(Calmed::Reset, "too many streams were reset");
+        if self.resets.spend(clock::now_ms) { Ok(()) } else { Err(over()) }
     }
 
     fn settings(&mut self, frame: &Frame) -> Taken {
         if frame.is(ACK) {
             return if frame.payload.is_empty() {
-                self.spend_idle()
+                self.spend_idle(Calmed::Settings)
             } else {
                 Err(size("an empty frame is not"))
             };
         }
-        self.spend_idle()?;
+        self.spend_idle(Calmed::Settings)?;
         let mut window = None;
         for (name, value) in frame::settings(&frame.payload)? {
             judge_setting(name, value)?;
@@ -285,12 +286,12 @@ impl Session {
             self.leaving = Leaving::Heard(self.last);
             frame::put_goaway(self.outbox.near(), self.last, Reason::None, "");
         }
-        self.spend_idle()
+        self.spend_idle(Calmed::Ping)
     }
 
     fn window(&mut self, frame: &Frame) -> Taken {
         let (id, more) = (frame.stream, frame.number()? & MASK);
-        self.spend_idle()?;
+        self.spend_idle(Calmed::Window)?;
         if id == 0 {
             return self.widen(more);
         }
@@ -324,11 +325,13 @@ impl Session {
     fn fail(&mut self, id: u32, reason: Reason) -> Taken {
         self.break_off(id);
         self.put_reset(id, reason);
-        if self.errors.spend(clock::now_ms) { Ok(()) } else { Err(calm("too many streams went wrong")) }
+        let over = || Fatal::calm(Calmed::Error, "too many streams went wrong");
+        if self.errors.spend(clock::now_ms) { Ok(()) } else { Err(over()) }
     }
 
-    fn spend_idle(&mut self) -> Taken {
-        if self.idle.spend(clock::now_ms) { Ok(()) } else { Err(calm("too many frames ask for nothing")) }
+    fn spend_idle(&mut self, by: Calmed) -> Taken {
+        let over = || Fatal::calm(by, "too many frames ask for nothing");
+        if self.idle.spend(clock::now_ms) { Ok(()) } else { Err(over()) }
     }
 }
 
@@ -351,8 +354,4 @@ fn size(why: &'static str) -> Fatal {
 
 fn overflow() -> Fatal {
     Fatal::new(Reason::FlowControl, "a window is larger than it can be")
-}
-
-fn calm(why: &'static str) -> Fatal {
-    Fatal::new(Reason::EnhanceYourCalm, why)
 }
