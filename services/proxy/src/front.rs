@@ -82,6 +82,7 @@ impl Front {
             quiet: Quiet {
                 idle_ms: config.idle_ms,
                 header_ms: config.header_ms,
+                beside_ms: config.header_ms,
                 taking_ms: config.taking_ms,
                 since_ms: 0,
             },

@@ -29,6 +29,8 @@ use crate::{
 pub(crate) struct Quiet {
     pub(crate) idle_ms: u64,
     pub(crate) header_ms: u64,
+    /// The same beside requests that are under way, in a drain, too: what they have to wait for is no reason to cut them off.
+    pub(crate) beside_ms: u64,
     /// How long its client may take nothing of what is sent to it.
     pub(crate) taking_ms: u64,
     /// Quiet before this counts as quiet since this.
@@ -206,7 +208,8 @@ impl Link {
                 self.rested_ms.load(Ordering::Acquire).max(quiet.since_ms) + quiet.idle_ms,
                 Waits::Idle,
             )),
-            began => Some((began.max(quiet.since_ms) + quiet.header_ms, Waits::Head)),
+            began if self.is_quiet() => Some((began.max(quiet.since_ms) + quiet.header_ms, Waits::Head)),
+            began => Some((began + quiet.beside_ms, Waits::Head)),
         }
     }
 
@@ -251,7 +254,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const QUIET: Quiet = Quiet { idle_ms: 1_000_000, header_ms: 1_000, taking_ms: 500, since_ms: 0 };
+    const QUIET: Quiet =
+        Quiet { idle_ms: 1_000_000, header_ms: 1_000, beside_ms: 1_000, taking_ms: 500, since_ms: 0 };
 
     fn link(h2: bool) -> Arc<Link> {
         Link::new("192.0.2.7:1".parse().unwrap(), None, h2, Place::single()).trust(false)
@@ -303,6 +307,7 @@ mod tests {
         link.begin();
         link.reading(true);
         assert_eq!(waits(&link), Some(Waits::Head));
+        assert_eq!(link.due(QUIET.draining(1)), link.due(QUIET), "a drain cuts nothing off");
         link.begin();
         assert_eq!(waits(&link), None);
         link.reading(true);
