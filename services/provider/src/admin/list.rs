@@ -23,6 +23,8 @@ pub struct List {
     pub entries: BTreeMap<InstanceId, Entry>,
     /// Instances of which something was said that can't be.
     pub garbled: Vec<InstanceId>,
+    /// Whether something was said of which nobody can tell what instance is meant: it may be any.
+    pub nameless: bool,
     /// What was left out and why; the first of them.
     pub refused: Vec<String>,
 }
@@ -96,7 +98,10 @@ impl List {
     }
 
     fn refuse(&mut self, id: &str, why: &str) {
-        self.garbled.extend(InstanceId::parse(id));
+        match InstanceId::parse(id) {
+            Ok(id) => self.garbled.push(id),
+            Err(_) => self.nameless = true,
+        }
         if self.refused.len() < REFUSALS_MAX {
             self.refused.push(format!("entry {}: {why}", shown(id)));
         }
@@ -203,6 +208,16 @@ mod tests {
         assert!(list.refused[2].contains("host name"), "{:?}", list.refused);
         let garbled: Vec<_> = list.garbled.iter().map(InstanceId::as_str).collect();
         assert_eq!(garbled, ["b", "c", "d", "good", "e"]);
+    }
+
+    #[test]
+    fn a_row_whose_id_can_not_be_read_may_mean_any_instance() {
+        for row in ["null", "7", "[]", "{}", r#"{"instanceId":9}"#, r#"{"instanceId":"../x","hostName":"h"}"#]
+        {
+            assert!(listed(&format!(r#"{{"applications":[{row}]}}"#)).unwrap().nameless, "{row}");
+        }
+        assert!(!listed(r#"{"applications":[{"instanceId":"e"}]}"#).unwrap().nameless);
+        assert!(!listed(r#"{"applications":[]}"#).unwrap().nameless);
     }
 
     proptest! {

@@ -41,6 +41,11 @@ pub struct Listing {
     pub refused: Vec<String>,
 }
 
+/// What people are told while an id can't be read.
+fn stay(missing: usize) -> String {
+    format!("nothing is removed while an entry has no id that can be read; {missing} are not listed and stay")
+}
+
 impl Listing {
     /// All that is in force.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -53,21 +58,30 @@ impl Listing {
         self.listed.contains_key(id) || self.held.contains_key(id)
     }
 
-    /// After this list. An instance of which it says what can't be stays as it was.
+    /// After this list. An instance of which it says what can't be stays as it was, and so do all while it can't be told of
+    /// which it says that.
     #[must_use]
     pub fn after(&self, list: List, hold: Hold) -> Self {
-        let List { entries: mut listed, garbled, refused } = list;
+        let List { entries: mut listed, garbled, nameless, mut refused } = list;
         for id in garbled {
             if let Some(known) = self.listed.get(&id).or_else(|| self.held.get(&id)) {
                 listed.entry(id).or_insert_with(|| known.clone());
             }
         }
-        let known = || self.listed.iter().chain(&self.held);
-        let missing: ById = known()
-            .filter(|(id, _)| !listed.contains_key(*id))
-            .map(|(id, entry)| (id.clone(), entry.clone()))
-            .collect();
-        let held = if hold.holds(missing.len(), known().count()) { missing } else { ById::new() };
+        let missing = |of: &ById| -> ById {
+            let of = of.iter().filter(|(id, _)| !listed.contains_key(*id));
+            of.map(|(id, entry)| (id.clone(), entry.clone())).collect()
+        };
+        let (unlisted, mut held) = (missing(&self.listed), missing(&self.held));
+        if nameless {
+            refused.insert(0, stay(unlisted.len() + held.len()));
+            listed.extend(unlisted);
+            return Self { listed, held, refused };
+        }
+        held.extend(unlisted);
+        if !hold.holds(held.len(), self.entries().count()) {
+            held.clear();
+        }
         Self { listed, held, refused }
     }
 
@@ -143,6 +157,19 @@ mod tests {
         let garbled = List { garbled: vec![id(1), id(77)], ..list([0]) };
         let after = first(2).after(garbled, HOLD);
         assert!(after.listed.contains_key(&id(1)) && !after.listed.contains_key(&id(77)));
+    }
+
+    #[test]
+    fn while_an_id_can_not_be_read_nothing_goes_however_few_and_that_is_said() {
+        let nameless =
+            || List { nameless: true, refused: vec!["entry ``: it is no application".into()], ..list([5]) };
+        let after = first(2).after(nameless(), HOLD);
+        assert_eq!(sizes(&after), (3, 0), "the two that are missing stay, and the new one comes");
+        assert!(after.refused[0].contains("2 are not listed and stay"), "{:?}", after.refused);
+        assert_eq!(after.refused.len(), 2);
+        assert_eq!(sizes(&after.after(list([5]), HOLD)), (1, 0), "once every id can be read they go");
+        let held = first(10).after(list([]), HOLD).after(nameless(), HOLD);
+        assert_eq!(sizes(&held), (1, 9), "what waits to be confirmed waits on");
     }
 
     proptest! {
