@@ -30,7 +30,6 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use http::HeaderValue;
 use nexushub_chassis::{
     Fault,
-    client::GrpcChannel,
     daemon::{Chassis, Daemon},
     launch::{clock, handoff::Handoff},
     names::{ADMIN_INSTANCE, Zone},
@@ -45,7 +44,7 @@ use tracing::warn;
 use crate::{
     admin::{
         ask::{Proxied, Way},
-        follow::{Contact, follow, settled},
+        follow::{Contact, following},
         listing::Hold,
     },
     config::Config,
@@ -126,11 +125,6 @@ fn way(chassis: &Chassis<Config>, book: &Book) -> Option<Way> {
     bearer.set_sensitive(true);
     let instance = HeaderValue::from_static(ADMIN_INSTANCE);
     Some(Way { socket: chassis.setup.run.join("proxy.http.sock"), bearer, instance })
-}
-
-async fn following(admin: Proxied, handle: Handle, contact: watch::Sender<Contact>, procmgr: GrpcChannel) {
-    settled(procmgr).await;
-    follow(admin, handle, contact).await;
 }
 
 fn summary(state: &State) -> String {

@@ -22,8 +22,9 @@ use crate::{
     typed::Judge,
 };
 
-/// The longest list that is read.
-const LIST_BYTES: usize = 8 << 20;
+/// The longest list that is read: the longest that the admin app makes (10,000 applications with all names at their longest), and
+/// half as much again.
+const LIST_BYTES: usize = 16 << 20;
 /// The longest other answer.
 const ANSWER_BYTES: usize = 16 << 10;
 /// For the whole of a list; the proxy may hold the request while the admin app starts.
@@ -173,6 +174,12 @@ fn refused(status: StatusCode, text: &[u8]) -> AskError {
 }
 
 impl AskError {
+    /// Whether no answer came, but an end of the connection.
+    #[must_use]
+    pub fn broke_off(&self) -> bool {
+        matches!(self, Self::Broken(cause) if !cause.is_parse())
+    }
+
     /// With its causes, for people.
     #[must_use]
     pub fn told(&self) -> String {

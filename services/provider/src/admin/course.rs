@@ -8,8 +8,8 @@
 //!           ▼                                                   │
 //!        changes? ── held, then unchanged ──▶ at once again     │
 //!           ├─────── unchanged at once ─────▶ wait 5 s … 60 s   │
-//!           ├─────── failed ──▶ wait 5 s … 60 s, then ask from the beginning which event is the last; broken off while it
-//!           │                   was held: at once
+//!           ├─────── failed ──▶ wait 5 s … 60 s, then ask from the beginning which event is the last; broken off without an
+//!           │                   answer while it was held: at once
 //!           └─────── another event is the last ─────────────▶ list
 //! ```
 //! The admin app answers at once when there is an event after the cursor and holds the call when there is none, so one call is
@@ -108,9 +108,15 @@ impl Course {
         }
     }
 
-    /// Something failed that took so long; how long to wait now. A call that was held first was well until somebody on its way
-    /// was replaced.
-    pub fn failed(&mut self, took: Duration, jitter: f64) -> Duration {
+    /// Something failed; how long to wait now.
+    pub fn failed(&mut self, jitter: f64) -> Duration {
+        self.certain = false;
+        self.back_off(jitter)
+    }
+
+    /// A call about changes broke off without an answer, after so long; how long to wait now. One that was held was well until
+    /// somebody on its way was replaced.
+    pub fn broke_off(&mut self, took: Duration, jitter: f64) -> Duration {
         self.certain = false;
         if took >= INSTANT { BETWEEN_LISTS.0 } else { self.back_off(jitter) }
     }
@@ -162,7 +168,7 @@ mod tests {
         let mut course = standing(7);
         course.heard(Heard::Last(9), SOON, at(2_000), 0.0);
         assert_eq!(course.ask(at(2_000)), Ask::List);
-        course.failed(SOON, 0.0);
+        course.failed(0.0);
         assert_eq!(course.ask(at(7_000)), Ask::List, "it is due still");
         course.applied(at(7_000));
         assert_eq!(course.ask(at(7_001)), Ask::Changes(10));
@@ -184,22 +190,22 @@ mod tests {
         for heard in [Heard::Unchanged, Heard::Last(7), Heard::Unchanged, Heard::Last(7), Heard::Unchanged] {
             waits.push(course.heard(heard, SOON, at(0), 0.0).as_secs());
         }
-        waits.push(course.failed(SOON, 0.0).as_secs());
+        waits.push(course.failed(0.0).as_secs());
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
         course.heard(Heard::Unchanged, HELD, at(0), 0.0);
-        assert_eq!(course.failed(SOON, 0.0).as_secs(), 5, "after a good answer it is quick again");
+        assert_eq!(course.failed(0.0).as_secs(), 5, "after a good answer it is quick again");
     }
 
     #[test]
     fn waits_are_spread_but_bounded() {
-        assert_eq!(standing(1).failed(SOON, 1.0), at(6_250));
-        assert_eq!(standing(1).failed(SOON, 7.0), at(6_250));
+        assert_eq!(standing(1).failed(1.0), at(6_250));
+        assert_eq!(standing(1).failed(7.0), at(6_250));
     }
 
     #[test]
     fn after_a_failure_an_admin_app_with_fewer_events_is_heard_too() {
         let mut course = standing(700);
-        course.failed(SOON, 0.0);
+        course.failed(0.0);
         assert_eq!(course.ask(at(9_000)), Ask::Changes(1));
         assert_eq!(course.heard(Heard::Last(3), SOON, at(9_000), 0.0), Duration::ZERO);
         assert_eq!(course.ask(at(9_000)), Ask::List);
@@ -210,7 +216,7 @@ mod tests {
     #[test]
     fn after_a_failure_the_same_last_event_is_no_news() {
         let mut course = standing(7);
-        course.failed(SOON, 0.0);
+        course.failed(0.0);
         assert_eq!(course.ask(at(9_000)), Ask::Changes(1));
         assert_eq!(course.heard(Heard::Last(7), SOON, at(9_000), 0.0), Duration::ZERO);
         assert_eq!(course.ask(at(9_000)), Ask::Changes(8), "now it waits for the next");
@@ -243,8 +249,9 @@ mod tests {
     #[test]
     fn a_call_that_breaks_off_while_it_is_held_is_made_again_at_once_and_one_that_is_refused_is_not() {
         let mut course = standing(7);
-        assert_eq!(course.failed(HELD, 1.0), BETWEEN_LISTS.0);
+        assert_eq!(course.broke_off(HELD, 1.0), BETWEEN_LISTS.0);
         assert_eq!(course.ask(at(60_000)), Ask::Changes(1), "who comes back may have other data");
-        assert_eq!(course.failed(SOON, 0.0), FIRST);
+        assert_eq!(course.broke_off(SOON, 0.0), FIRST);
+        assert_eq!(course.failed(0.0), FIRST * 2, "an answer that is an error, however late it came");
     }
 }

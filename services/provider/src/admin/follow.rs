@@ -35,8 +35,18 @@ pub struct Contact {
     pub trouble: Option<String>,
 }
 
-/// Follows the admin app, for ever.
-pub async fn follow(mut admin: impl Admin, handle: Handle, contact: watch::Sender<Contact>) {
+/// Follows the admin app, for ever, once procmgr has looked at what is there.
+pub async fn following(
+    admin: impl Admin,
+    handle: Handle,
+    contact: watch::Sender<Contact>,
+    procmgr: GrpcChannel,
+) {
+    settled(procmgr).await;
+    follow(admin, handle, contact).await;
+}
+
+async fn follow(mut admin: impl Admin, handle: Handle, contact: watch::Sender<Contact>) {
     let began = Instant::now();
     let mut course = Course::default();
     loop {
@@ -48,14 +58,24 @@ pub async fn follow(mut admin: impl Admin, handle: Handle, contact: watch::Sende
                     well(&contact);
                     Duration::ZERO
                 }
-                Err(trouble) => failed(&mut course, &contact, asked.elapsed(), trouble),
+                Err(trouble) => {
+                    troubled(&contact, trouble);
+                    course.failed(jitter())
+                }
             },
             Ask::Changes(event) => match admin.changes(event).await {
                 Ok(heard) => {
                     well(&contact);
                     course.heard(heard, asked.elapsed(), began.elapsed(), jitter())
                 }
-                Err(error) => failed(&mut course, &contact, asked.elapsed(), error.told()),
+                Err(error) => {
+                    troubled(&contact, error.told());
+                    if error.broke_off() {
+                        course.broke_off(asked.elapsed(), jitter())
+                    } else {
+                        course.failed(jitter())
+                    }
+                }
             },
         };
         if !wait.is_zero() {
@@ -78,12 +98,7 @@ fn well(contact: &watch::Sender<Contact>) {
     });
 }
 
-fn failed(
-    course: &mut Course,
-    contact: &watch::Sender<Contact>,
-    took: Duration,
-    trouble: String,
-) -> Duration {
+fn troubled(contact: &watch::Sender<Contact>, trouble: String) {
     contact.send_modify(|contact| {
         if contact.trouble.is_none() {
             warn!(
@@ -94,7 +109,6 @@ fn failed(
         }
         contact.trouble = Some(trouble);
     });
-    course.failed(took, jitter())
 }
 
 /// Anything within 0 and 1: what differs from one machine and moment to another.
@@ -104,7 +118,7 @@ fn jitter() -> f64 {
 
 /// Waits until procmgr has looked at every instance once since it started, within reason: at a boot the apps that are there come
 /// before those that are new.
-pub async fn settled(procmgr: GrpcChannel) {
+async fn settled(procmgr: GrpcChannel) {
     let looked = async {
         let mut retry = Retry::default();
         while !matches!(reconciled(procmgr.clone()).await, Ok(true)) {

@@ -29,7 +29,7 @@ impl Liar {
             bearer: HeaderValue::from_static("Bearer token"),
             instance: HeaderValue::from_static("the-admin"),
         };
-        Proxied::new(way, Judge { zone: Zone::new("b.localhost", 8443), root: None })
+        Proxied::new(way, Judge { zone: Zone::new("b", 8443), root: None })
     }
 
     /// Gives each connection its answers, one for each request, and closes it; what was asked is handed back.
@@ -116,6 +116,31 @@ async fn every_lie_is_an_error_and_the_next_call_begins_anew() {
     assert_eq!(asked.await.unwrap().len(), count + 1);
 }
 
+/// As the admin app's own limits have it: `names.rs` and `events.rs` there.
+fn greatest() -> String {
+    let (app, name) = ("a".repeat(128), "\u{1f3e0}".repeat(128));
+    let labels = ["h".repeat(60), "h".repeat(60), "h".repeat(60), "h".repeat(60)].join(".");
+    let row = |number: usize| {
+        let (id, host) = (format!("{number:064}"), format!("{number:05}.{labels}"));
+        serde_json::json!({
+            "instanceId": id, "appId": app, "displayName": name, "hostName": host, "signIn": false,
+        })
+    };
+    serde_json::json!({ "applications": (0..list::APPLICATIONS_MAX).map(row).collect::<Vec<_>>() })
+        .to_string()
+}
+
+#[tokio::test]
+async fn the_greatest_list_that_the_admin_app_can_make_is_read() {
+    let liar = Liar::new();
+    let (mut admin, list) = (liar.client(), greatest());
+    assert!(list.len() > 10_000_000, "{}", list.len());
+    let asked = liar.says(vec![vec![answer("200 OK", &list)]]);
+    let read = admin.list().await.unwrap();
+    assert_eq!((read.entries.len(), read.refused), (list::APPLICATIONS_MAX, vec![]));
+    asked.await.unwrap();
+}
+
 #[tokio::test]
 async fn an_event_that_is_no_number_is_an_error() {
     let liar = Liar::new();
@@ -139,6 +164,22 @@ async fn a_connection_that_was_closed_meanwhile_is_made_anew() {
     let asked = liar.says(vec![vec![closing.into_bytes()], vec![answer("200 OK", LIST)]]);
     assert!(admin.list().await.is_ok());
     assert!(admin.list().await.is_ok());
+    asked.await.unwrap();
+}
+
+#[tokio::test]
+async fn only_an_end_of_the_connection_is_no_answer() {
+    let liar = Liar::new();
+    let mut admin = liar.client();
+    let short = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec();
+    let said = [Vec::new(), answer("500 Oh", ""), b"garbage\r\n\r\n".to_vec(), short, answer("200 OK", "?")];
+    let asked = liar.says(said.into_iter().map(|said| vec![said]).collect());
+    let mut broke_off = Vec::new();
+    for _ in 0..5 {
+        admin.open = None;
+        broke_off.push(admin.changes(1).await.unwrap_err().broke_off());
+    }
+    assert_eq!(broke_off, [true, false, false, false, false]);
     asked.await.unwrap();
 }
 

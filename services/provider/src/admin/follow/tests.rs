@@ -27,6 +27,8 @@ enum Says {
     Last(u64),
     Unchanged(Duration),
     Broken,
+    /// An error, after so long.
+    Slow(Duration),
 }
 
 /// Follows its script, then holds the call for ever.
@@ -41,6 +43,10 @@ impl Scripted {
         self.asked.lock().unwrap().push((self.began.elapsed(), asked));
         match self.script.pop_front() {
             Some(Says::Broken) => Err(AskError::Status(StatusCode::BAD_GATEWAY, "broken".into())),
+            Some(Says::Slow(took)) => {
+                tokio::time::sleep(took).await;
+                Err(AskError::Status(StatusCode::INTERNAL_SERVER_ERROR, "slow".into()))
+            }
             Some(Says::Unchanged(held)) => {
                 tokio::time::sleep(held).await;
                 Ok(Says::Unchanged(held))
@@ -65,7 +71,9 @@ impl Admin for Scripted {
         match self.next(event.to_string()).await? {
             Says::Last(last) => Ok(Heard::Last(last)),
             Says::Unchanged(_) => Ok(Heard::Unchanged),
-            Says::List(_) | Says::Broken => unreachable!("the script says an answer about changes"),
+            Says::List(_) | Says::Broken | Says::Slow(_) => {
+                unreachable!("the script says an answer about changes")
+            }
         }
     }
 }
@@ -96,6 +104,24 @@ fn whats(asked: &[(u64, String)]) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_asked_before_procmgr_has_looked_at_what_is_there_within_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let (owner, handle) = Owner::new(book(), Disk::open(folder.path()).unwrap(), 1);
+    tokio::spawn(owner.run(std::future::pending()));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let admin = Scripted { script: VecDeque::new(), asked: Arc::clone(&asked), began: Instant::now() };
+    let nobody = GrpcChannel::new(folder.path().join("procmgr.sock"), None);
+    let (contact, _stands) = watch::channel(Contact::default());
+    let follower = tokio::spawn(following(admin, handle, contact, nobody));
+    while asked.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    follower.abort();
+    let (at, what) = asked.lock().unwrap()[0].clone();
+    assert!(at >= PATIENCE && what == "list", "{what} after {at:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_is_followed_by_the_list_at_once_and_by_the_next_call() {
     let script =
         vec![Says::List(&["a"]), Says::Last(4), Says::List(&["a", "b"]), Says::Last(5), Says::List(&["b"])];
@@ -116,6 +142,19 @@ async fn an_admin_app_that_is_down_from_the_beginning_is_tried_ever_later() {
         assert!((least..=least + least / 4 + 1).contains(wait), "{waits:?}");
     }
     assert!(contact.trouble.unwrap().contains("502"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_admin_app_that_takes_its_time_to_fail_is_tried_ever_later_too() {
+    let slow = Duration::from_millis(1_200);
+    for first in [vec![], vec![Says::List(&["a"]), Says::Last(4), Says::List(&["a"])]] {
+        let mut script = first;
+        let before = script.len();
+        script.extend((0..4).map(|_| Says::Slow(slow)));
+        let (asked, ..) = played(script).await;
+        let waits = asked[before..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect::<Vec<_>>();
+        assert!(waits.iter().zip([5, 10, 20, 40]).all(|(wait, least)| *wait > least), "{waits:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
