@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Admin, names, password,
-    rules::{RuleType, SubjectType, granted},
+    rules::{RuleType, SubjectType, admitted},
     store::{self, Application, Event},
 };
 
@@ -177,9 +177,8 @@ fn changed_rules(tx: &Transaction<'_>, change: &Change) -> store::Result<Option<
 
 /// Everybody who may open an application.
 fn who_may(tx: &Transaction<'_>, app: &str) -> store::Result<BTreeSet<i64>> {
-    let rules = store::rules(tx, Some(app))?;
-    let users = store::users(tx)?.into_iter().map(|user| user.id);
-    Ok(users.filter(|user| granted(&rules.iter(), *user)).collect())
+    let users = store::users(tx)?;
+    Ok(admitted(store::rules(tx, Some(app))?.iter(), users.iter().map(|user| user.id)))
 }
 
 type Applied = (&'static str, Value, String);

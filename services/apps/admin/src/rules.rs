@@ -1,6 +1,8 @@
 //! Who may open what: a rule for the user goes before one for everybody, a refusal before a grant of the same kind, and
 //! without any rule the answer is no.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde::{Deserialize, Serialize};
 
 /// What a rule says.
@@ -44,6 +46,23 @@ pub(crate) fn granted<'a>(rules: &(impl Iterator<Item = &'a Rule> + Clone), user
     say(SubjectType::User).or_else(|| say(SubjectType::Group)).unwrap_or(false)
 }
 
+/// Which of these users the rules about an application let in: what [`granted`] says of each, in one pass over the rules.
+pub(crate) fn admitted<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    users: impl Iterator<Item = i64>,
+) -> BTreeSet<i64> {
+    let (mut own, mut everybody) = (HashMap::new(), None);
+    for rule in rules {
+        let accepts = rule.rule_type == RuleType::Accept;
+        let said = match rule.subject_type {
+            SubjectType::User => own.entry(rule.subject_id).or_insert(true),
+            SubjectType::Group => everybody.get_or_insert(true),
+        };
+        *said &= accepts;
+    }
+    users.filter(|user| own.get(user).copied().or(everybody).unwrap_or(false)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use RuleType::{Accept, Deny};
@@ -51,19 +70,32 @@ mod tests {
 
     use super::*;
 
+    fn ruled(rules: &[(RuleType, SubjectType, i64)]) -> Vec<Rule> {
+        let rule = |&(rule_type, subject_type, subject_id): &(RuleType, SubjectType, i64)| Rule {
+            id: 0,
+            application_id: "a".into(),
+            rule_type,
+            subject_type,
+            subject_id,
+            created_at: String::new(),
+        };
+        rules.iter().map(rule).collect()
+    }
+
     fn may(rules: &[(RuleType, SubjectType, i64)]) -> bool {
-        let rules: Vec<Rule> = rules
-            .iter()
-            .map(|&(rule_type, subject_type, subject_id)| Rule {
-                id: 0,
-                application_id: "a".into(),
-                rule_type,
-                subject_type,
-                subject_id,
-                created_at: String::new(),
-            })
-            .collect();
-        granted(&rules.iter(), 7)
+        granted(&ruled(rules).iter(), 7)
+    }
+
+    #[test]
+    fn all_at_once_are_let_in_as_each_alone_is() {
+        let own =
+            [(Accept, User, 1), (Deny, User, 2), (Accept, User, 3), (Deny, User, 3), (Accept, User, 99)];
+        for everybody in [vec![], vec![Accept], vec![Deny], vec![Accept, Deny]] {
+            let all = everybody.iter().map(|rule| (*rule, Group, 0)).chain(own);
+            let rules = ruled(&all.collect::<Vec<_>>());
+            let each = (1..=5).filter(|user| granted(&rules.iter(), *user)).collect();
+            assert_eq!(admitted(rules.iter(), 1..=5), each, "{everybody:?}");
+        }
     }
 
     #[test]

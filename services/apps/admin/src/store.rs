@@ -6,7 +6,7 @@ pub(crate) use nexushub_applib::wellknown::{ADMIN, LOGIN};
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::rules::{Rule, RuleType, SubjectType, granted};
+use crate::rules::{Rule, RuleType, SubjectType, admitted, granted};
 
 pub(crate) type Result<T> = std::result::Result<T, rusqlite::Error>;
 
@@ -38,7 +38,18 @@ CREATE TABLE revocation (id INTEGER PRIMARY KEY AUTOINCREMENT, user_id INTEGER N
 ", "
 CREATE TABLE told (event INTEGER NOT NULL) STRICT;
 INSERT INTO told (event) VALUES (1);
+", "
+DELETE FROM revocation WHERE id NOT IN (SELECT max(id) FROM revocation GROUP BY user_id);
+CREATE UNIQUE INDEX revocation_user ON revocation (user_id);
+CREATE INDEX event_reset ON event (id) WHERE what = 'ResetAdministrator';
 "];
+
+/// Lines of the record; with one more the oldest goes, and a client's id that was in it counts as new. Besides these stays the last
+/// reset of the administrator, which would be carried out again.
+const EVENTS: i64 = 100_000;
+/// How many later ones a user's end of sessions may wait through while login is away; what was asked before is forgotten. There are
+/// fewer users than that, and what the rules refuse is refused in any case.
+const REVOCATIONS: i64 = 100_000;
 
 /// An application instance that should run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,9 +88,12 @@ pub(crate) struct Event {
     pub said: String,
 }
 
-/// Keeps that every session of a user is to end, until login has heard it.
+/// Keeps that every session of a user is to end, until login has heard it: once for a user, under the newest number, so that
+/// what is asked while login is being told is told again.
 pub(crate) fn revoke(tx: &Transaction<'_>, user: i64) -> Result<()> {
-    tx.execute("INSERT INTO revocation (user_id) VALUES (?1)", [user]).map(drop)
+    tx.prepare_cached("INSERT OR REPLACE INTO revocation (user_id) VALUES (?1)")?.execute([user])?;
+    let surplus = "DELETE FROM revocation WHERE id <= ?1";
+    tx.prepare_cached(surplus)?.execute([tx.last_insert_rowid() - REVOCATIONS]).map(drop)
 }
 
 /// The user who has waited longest for that, and under which number.
@@ -210,8 +224,8 @@ pub(crate) fn may_open(tx: &Transaction<'_>, user: i64, app: &str) -> Result<boo
 
 /// Whether anybody could still open this app.
 pub(crate) fn has_administrator(tx: &Transaction<'_>) -> Result<bool> {
-    let rules = rules(tx, Some(ADMIN))?;
-    Ok(users(tx)?.iter().any(|user| granted(&rules.iter(), user.id)))
+    let users = users(tx)?;
+    Ok(!admitted(rules(tx, Some(ADMIN))?.iter(), users.iter().map(|user| user.id)).is_empty())
 }
 
 /// Lets a user open login and admin, whatever was said of that before.
@@ -240,7 +254,11 @@ pub(crate) fn event_by(tx: &Transaction<'_>, cid: &str) -> Result<Option<i64>> {
 pub(crate) fn record(tx: &Transaction<'_>, cid: &str, event: &Event) -> Result<i64> {
     let insert = "INSERT INTO event (cid, what, at, by, said) VALUES (?1, ?2, ?3, ?4, ?5)";
     tx.execute(insert, params![cid, event.what, event.at, event.by, event.said])?;
-    Ok(tx.last_insert_rowid())
+    let id = tx.last_insert_rowid();
+    let surplus = "DELETE FROM event WHERE id <= ?1 AND id <= (SELECT event FROM told) \
+                   AND id <> coalesce((SELECT max(id) FROM event WHERE what = 'ResetAdministrator'), 0)";
+    tx.prepare_cached(surplus)?.execute([id - EVENTS])?;
+    Ok(id)
 }
 
 /// The last lines of the record, the newest first.
@@ -264,4 +282,84 @@ pub(crate) fn told(tx: &Transaction<'_>, last: i64) -> Result<()> {
 
 fn event(row: &Row<'_>) -> Result<Event> {
     Ok(Event { id: row.get(0)?, what: row.get(1)?, at: row.get(2)?, by: row.get(3)?, said: row.get(4)? })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rusqlite::Connection;
+
+    use super::*;
+
+    fn database() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(&STEPS.concat()).unwrap();
+        connection
+    }
+
+    fn count(tx: &Transaction<'_>, table: &str) -> i64 {
+        tx.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    fn event(tx: &Transaction<'_>, cid: &str, what: &str) -> i64 {
+        let event = Event { id: 0, what: what.into(), at: 0, by: "admin".into(), said: "{}".into() };
+        record(tx, cid, &event).unwrap()
+    }
+
+    /// As after so many events more.
+    fn pass(tx: &Transaction<'_>, events: i64) {
+        tx.execute("UPDATE sqlite_sequence SET seq = seq + ?1 WHERE name = 'event'", [events]).unwrap();
+    }
+
+    #[test]
+    fn the_record_is_bounded_and_keeps_what_is_still_needed() {
+        let mut database = database();
+        let tx = &database.transaction().unwrap();
+        event(tx, "reset-1", "ResetAdministrator");
+        event(tx, "reset-2", "ResetAdministrator");
+        let old = event(tx, "old", "AddUser");
+        let young = event(tx, "young", "AddUser");
+        pass(tx, EVENTS - 1);
+        event(tx, "after", "AddUser");
+        assert_eq!(event_by(tx, "old").unwrap(), Some(old), "the platform has not heard of it");
+        told(tx, young).unwrap();
+        let last = event(tx, "last", "AddUser");
+        for (cid, kept) in [
+            ("init", false),
+            ("reset-1", false),
+            ("reset-2", true),
+            ("old", false),
+            ("young", false),
+            ("after", true),
+        ] {
+            assert_eq!(event_by(tx, cid).unwrap().is_some(), kept, "{cid}");
+        }
+        assert_eq!((last_event(tx).unwrap(), untold(tx, 9).unwrap().len()), (last, 2));
+    }
+
+    #[test]
+    fn whose_sessions_end_waits_once_and_not_without_end() {
+        let mut database = database();
+        let tx = &database.transaction().unwrap();
+        for user in [1, 2, 1] {
+            revoke(tx, user).unwrap();
+        }
+        assert_eq!((count(tx, "revocation"), next_revocation(tx).unwrap()), (2, Some((2, 2))));
+        revoke(tx, 2).unwrap();
+        revoked(tx, 2).unwrap();
+        assert_eq!(count(tx, "revocation"), 2, "asked again while login was told of it");
+        for user in 10..REVOCATIONS + 20 {
+            revoke(tx, user).unwrap();
+        }
+        assert_eq!(count(tx, "revocation"), REVOCATIONS);
+    }
+
+    #[test]
+    fn who_waited_twice_before_waits_once() {
+        let mut database = Connection::open_in_memory().unwrap();
+        database.execute_batch(&STEPS[..2].concat()).unwrap();
+        database.execute_batch("INSERT INTO revocation (user_id) VALUES (1), (2), (1)").unwrap();
+        database.execute_batch(STEPS[2]).unwrap();
+        assert_eq!(next_revocation(&database.transaction().unwrap()).unwrap(), Some((2, 2)));
+    }
 }

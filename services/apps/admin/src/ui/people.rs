@@ -18,7 +18,7 @@ use super::{Sent, Tab, Visitor, again};
 use crate::{
     Admin,
     events::Change,
-    rules::{Rule, RuleType, SubjectType, granted},
+    rules::{Rule, RuleType, SubjectType, admitted},
     store::{self, ADMIN, User},
 };
 
@@ -55,12 +55,14 @@ async fn page(admin: &Admin, visitor: &Visitor, notice: Option<&Notice>) -> Resu
     let (users, rules, apps) = all.await.map_err(|refusal| visitor.trouble(&refusal))?;
     let names: HashMap<String, String> =
         apps.iter().map(|app| (app.instance_id.clone(), app.display_name.clone())).collect();
+    let of_admin = rules.iter().filter(|rule| rule.application_id == ADMIN);
+    let admins = admitted(of_admin, users.iter().map(|user| user.id));
     let now = admin.now();
     let content = html! {
         div.head { div.grow { h1 { "Users" } p.quiet { "Who can sign in, and what they may open" } } }
         @if let Some(notice) = notice { (notice) }
         section.card {
-            ul.rows { @for user in &users { (user_row(user, &rules, visitor, now)) } }
+            ul.rows { @for user in &users { (user_row(user, admins.contains(&user.id), visitor, now)) } }
         }
         (new_user(visitor))
         section.card #rules {
@@ -84,15 +86,14 @@ async fn page(admin: &Admin, visitor: &Visitor, notice: Option<&Notice>) -> Resu
     Ok(visitor.page("Users", Tab::People, &content))
 }
 
-fn user_row(user: &User, rules: &[Rule], visitor: &Visitor, now: i64) -> Markup {
-    let admins = rules.iter().filter(|rule| rule.application_id == ADMIN);
+fn user_row(user: &User, administers: bool, visitor: &Visitor, now: i64) -> Markup {
     let path = format!("/users/{}", user.id);
     html! {
         li {
             div.grow {
                 strong { (user.name) }
                 @if user.id == visitor.user.id { " " span.badge.good { "you" } }
-                @if granted(&admins, user.id) { " " span.badge.plain { "administrator" } }
+                @if administers { " " span.badge.plain { "administrator" } }
                 p.quiet { "added " time datetime=(rfc3339(user.since)) { (ago(user.since, now)) } }
                 details {
                     summary { "Change" }
@@ -154,11 +155,12 @@ pub(crate) fn rule_rows(
     visitor: &Visitor,
     back: &str,
 ) -> Markup {
+    let names: HashMap<i64, &str> = users.iter().map(|user| (user.id, user.name.as_str())).collect();
     let name = |rule: &Rule| match rule.subject_type {
         SubjectType::Group => "everybody".to_owned(),
         SubjectType::User => {
-            let user = users.iter().find(|user| user.id == rule.subject_id);
-            user.map_or_else(|| format!("user {}", rule.subject_id), |user| user.name.clone())
+            let name = names.get(&rule.subject_id).map(|name| (*name).to_owned());
+            name.unwrap_or_else(|| format!("user {}", rule.subject_id))
         }
     };
     html! {
