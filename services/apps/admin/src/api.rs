@@ -11,7 +11,7 @@ use axum::{
 use nexushub_applib::{Identity, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Admin, Administrator,
@@ -23,6 +23,8 @@ use crate::{
 const HELD: Duration = Duration::from_secs(50);
 /// Polls held at once; one more is answered at once.
 pub(crate) const POLLS: usize = 256;
+/// How often it is looked for what another process of this app recorded, as there is one while a new version takes over.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// `GET /api/applications`: for whoever the platform let in, the provider first.
 pub(crate) async fn applications(
@@ -40,7 +42,19 @@ pub(crate) struct Poll {
     e: String,
 }
 
-/// `GET /api/poll?e=N`: the number of the last event as soon as it is N; 304 when that takes long.
+/// Tells the polls that are held of events that another process of this app recorded, for ever.
+pub(crate) async fn overhear(admin: Arc<Admin>) {
+    loop {
+        sleep(LOOK).await;
+        if admin.last.receiver_count() > 0
+            && let Ok(last) = admin.db.run(|tx| Ok::<_, Refusal>(store::last_event(tx)?)).await
+        {
+            admin.heard_of(last);
+        }
+    }
+}
+
+/// `GET /api/poll?e=N`: the number of the last event as soon as it is N; 304 when that takes long, or the app is about to end.
 pub(crate) async fn poll(
     State(admin): State<Arc<Admin>>,
     _: Identity,
@@ -49,10 +63,13 @@ pub(crate) async fn poll(
     let wanted: i64 =
         poll.e.parse().map_err(|_| Refusal::bad("e is the number of the event that is waited for"))?;
     let reached = |last: &i64| *last >= wanted;
-    let mut last = admin.last.subscribe();
+    let (mut last, mut leaving) = (admin.last.subscribe(), admin.leaving.subscribe());
     if let Ok(_turn) = admin.polls.try_acquire() {
         // What comes of it is read below: nothing in time is an answer, too.
-        let _ = timeout(HELD, last.wait_for(reached)).await;
+        let news = async {
+            tokio::select! { _ = last.wait_for(reached) => {}, _ = leaving.wait_for(|leaves| *leaves) => {} }
+        };
+        let _ = timeout(HELD, news).await;
     }
     let id = admin.db.run(|tx| Ok::<_, Refusal>(store::last_event(tx)?)).await?;
     if !reached(&id) {

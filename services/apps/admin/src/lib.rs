@@ -40,6 +40,7 @@ use nexushub_applib::{
     db::Db,
     serve, text,
     time::{self, Clock, Unix},
+    told_to_stop,
 };
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -62,6 +63,8 @@ pub(crate) struct Admin {
     /// The number of the last event.
     pub last: watch::Sender<i64>,
     pub polls: Semaphore,
+    /// Whether the app is about to end: what is held open ends now, so that whoever asks comes to the version after it.
+    pub leaving: watch::Sender<bool>,
     /// Somebody's sessions are to end.
     pub ended: Notify,
     /// Something was changed, of which the platform has not heard yet.
@@ -92,6 +95,7 @@ impl Admin {
             csrf: Csrf::of(&settings.secret),
             last: watch::Sender::new(last),
             polls: Semaphore::new(api::POLLS),
+            leaving: watch::Sender::new(false),
             ended: Notify::new(),
             changed: Notify::new(),
             clock,
@@ -105,9 +109,14 @@ impl Admin {
         (self.clock)()
     }
 
-    /// An event was recorded: whoever waits for news has some.
+    /// There is this event, if not a later one: whoever waits for it has it.
+    pub(crate) fn heard_of(&self, event: i64) {
+        self.last.send_if_modified(|last| std::mem::replace(last, event.max(*last)) < event);
+    }
+
+    /// An event was recorded here.
     pub(crate) fn recorded(&self, event: i64) {
-        self.last.send_replace(event);
+        self.heard_of(event);
         self.changed.notify_one();
     }
 
@@ -215,6 +224,12 @@ pub fn run() -> io::Result<()> {
         admin.first_administrator(first).await.map_err(io::Error::other)?;
         admin.reset_administrator(reset).await.map_err(io::Error::other)?;
         tokio::spawn(outbox::deliver(Arc::clone(&admin)));
+        tokio::spawn(api::overhear(Arc::clone(&admin)));
+        let (told, leaving) = (told_to_stop()?, Arc::clone(&admin));
+        tokio::spawn(async move {
+            told.await;
+            leaving.leaving.send_replace(true);
+        });
         Ok(routes(admin))
     })
 }

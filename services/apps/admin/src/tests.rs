@@ -53,7 +53,7 @@ struct World {
     admin: Arc<Admin>,
     now: Arc<AtomicI64>,
     facade: Facade,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// With one user, `admin` (1), as `dist/up` makes one.
@@ -75,7 +75,7 @@ async fn world_with(hash: Option<String>) -> World {
     let admin = Admin::new(db, entrance, &settings, Arc::clone(&clock)).await.unwrap();
     admin.first_administrator(hash).await.unwrap();
     let app = guard(routes(Arc::clone(&admin)), SECRET, clock);
-    World { app, admin, now, facade, _folder: folder }
+    World { app, admin, now, facade, folder }
 }
 
 fn user(id: i64, name: &str) -> Identity {
@@ -223,6 +223,24 @@ async fn a_poll_is_answered_at_once_when_the_event_is_there_and_else_as_soon_as_
     assert!(pending.await);
     world.shop().await;
     assert_eq!(waiting.await.json()["id"], 2);
+}
+
+#[tokio::test]
+async fn a_poll_hears_what_another_process_of_the_app_records_and_ends_when_its_own_does() {
+    let world = world().await;
+    let provider = caller("@provider");
+    let other = Db::open(&world.folder.path().join("admin.sqlite"), store::STEPS).unwrap();
+    tokio::spawn(api::overhear(Arc::clone(&world.admin)));
+    let heard = world.get(&provider, "/api/poll?e=2");
+    let recorded = other.run(|tx| {
+        let event = Event { id: 0, what: "AddUser".into(), at: 0, by: "admin".into(), said: "{}".into() };
+        Ok::<_, Refusal>(store::record(tx, "elsewhere", &event)?)
+    });
+    let (heard, recorded) = tokio::join!(heard, recorded);
+    assert_eq!((heard.json()["id"].as_i64(), recorded.unwrap()), (Some(2), 2));
+    let held = world.get(&provider, "/api/poll?e=3");
+    let (held, _) = tokio::join!(held, async { world.admin.leaving.send_replace(true) });
+    assert_eq!(held.status, StatusCode::NOT_MODIFIED);
 }
 
 #[tokio::test]

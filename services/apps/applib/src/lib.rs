@@ -53,4 +53,4 @@ pub mod wellknown;
 
 pub use error::Refusal;
 pub use identity::{Identity, User};
-pub use serve::{Settings, guard, serve};
+pub use serve::{Settings, guard, serve, told_to_stop};

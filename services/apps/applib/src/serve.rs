@@ -107,18 +107,29 @@ where
     ended
 }
 
+/// Listens from now on for being told to stop (SIGTERM, SIGINT): for what would hold a request open beyond that.
+///
+/// # Errors
+/// When signals can't be had.
+pub fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    })
+}
+
 async fn listen<F, R>(settings: Settings, routes: F) -> io::Result<()>
 where
     F: FnOnce(Settings) -> R,
     R: Future<Output = io::Result<Router>>,
 {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let told_to_stop = told_to_stop()?;
     let app = guard(routes(settings.clone()).await?, &settings.secret, time::clock());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
     println!("listening on http://{} for {}", listener.local_addr()?, settings.host);
     let (told, stopping) = oneshot::channel();
     let told_to_stop = async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        told_to_stop.await;
         let _ = told.send(()); // whoever is not listening has ended already
     };
     let served = axum::serve(listener, app).with_graceful_shutdown(told_to_stop);
