@@ -142,6 +142,24 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_password_for_nobody_is_compared_with_a_hash_that_costs_what_any_does() {
+        let passwords = Passwords::new().unwrap();
+        let costs = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
+        let real = passwords.hash("correct horse".into()).await.unwrap();
+        assert_eq!(costs(&passwords.nobody), costs(&real));
+        assert!(matches(&passwords.nobody, "nobody has this password"), "it is a hash");
+        for hash in [Some(real), None] {
+            let all = passwords.turns.acquire_many(2).await.unwrap();
+            let mut asked = std::pin::pin!(passwords.verify(hash, "wrong horse".into()));
+            let waits =
+                std::future::poll_fn(|cx| std::task::Poll::Ready(asked.as_mut().poll(cx).is_pending()));
+            assert!(waits.await, "it takes the turn of a hash");
+            drop(all);
+            assert!(!asked.await.unwrap());
+        }
+    }
+
     #[test]
     fn weak_passwords_are_refused_with_the_reason() {
         for (password, why) in [

@@ -198,6 +198,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_answered_is_on_the_disk_and_two_processes_may_hold_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("x.sqlite"), ONE).unwrap();
+        let said = db.run(|tx| {
+            let journal: String = tx.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+            let synchronous: i64 = tx.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            Ok::<_, Error>((journal, synchronous))
+        });
+        assert_eq!(said.await.unwrap(), ("wal".to_owned(), 2), "2 is FULL");
+    }
+
+    #[tokio::test]
     async fn a_transaction_that_fails_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&folder.path().join("x.sqlite"), TWO).unwrap();
