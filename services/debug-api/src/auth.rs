@@ -1,17 +1,17 @@
 //! Who may ask what. Every request must come from the proxy (its token, from its user); the developers' calls need to be an
 //! administrator's, of whom the proxy says who it is, or to bring the operator token of this daemon; or the proxy says that they are
 //! of a program on this machine, where its configuration lets those in without any. What is the platform's own
-//! is asked by the admin app alone, and the proxy's word on who asks is enough for it.
+//! is asked by the admin app alone, and the proxy's word on who asks is enough for it; the login app may tell the audit log.
 
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use nexushub_chassis::{
     credentials::{Credentials, bearer},
-    names::ADMIN_INSTANCE,
+    names::{ADMIN_INSTANCE, LOGIN_INSTANCE},
     trace,
 };
 use tokio::time::Instant;
@@ -30,8 +30,10 @@ const REQUEST_ID: &str = "x-request-id";
 pub(crate) const CALLER: &str = "x-caller-id";
 /// The caller that the proxy names for a program on this machine that may ask without a token. No app has an id like this.
 const LOOPBACK: &str = "@loopback";
-/// What the admin app alone may ask for.
+/// What the admin app alone may ask for,
 const PLATFORM: &str = "/internal/platform/";
+/// but for telling the audit log what was done there, which the login app does, too.
+const TRAIL: &str = "/internal/platform/audit";
 /// The right that such a caller must have.
 const HTTP: &str = "http";
 
@@ -71,7 +73,7 @@ fn known(mut request: Request) -> Request {
 }
 
 /// Whether the proxy names this caller, and no other.
-fn is_asked_by(headers: &HeaderMap, id: &str) -> bool {
+pub(crate) fn is_asked_by(headers: &HeaderMap, id: &str) -> bool {
     let mut callers = headers.get_all(CALLER).into_iter();
     let (caller, more) = (callers.next(), callers.next());
     caller.is_some_and(|caller| caller == id) && more.is_none()
@@ -86,7 +88,9 @@ fn admit(credentials: &Credentials, request: &Request) -> Result<(), ApiError> {
     proxy.ok_or(ApiError::NotFromProxy)?;
     let path = request.uri().path();
     if path.starts_with(PLATFORM) {
-        return if is_asked_by(headers, ADMIN_INSTANCE) { Ok(()) } else { Err(ApiError::NotFromProxy) };
+        let tells = || path == TRAIL && request.method() == Method::POST;
+        let may = is_asked_by(headers, ADMIN_INSTANCE) || (is_asked_by(headers, LOGIN_INSTANCE) && tells());
+        return may.then_some(()).ok_or(ApiError::NotFromProxy);
     }
     let vouched = || headers.contains_key(USER_ID) || is_asked_by(headers, LOOPBACK);
     if path.starts_with("/public/") || (path.starts_with("/debug/") && vouched()) {

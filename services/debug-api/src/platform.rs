@@ -33,12 +33,13 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header, request::Parts};
-use nexushub_chassis::names::InstanceId;
+use nexushub_chassis::names::{InstanceId, LOGIN_INSTANCE};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use self::{
     acting::Acting,
+    audit::Teller,
     error::Refused,
     history::Moment,
     house::House,
@@ -48,6 +49,7 @@ use self::{
 };
 use crate::{
     applications::Hub,
+    auth::is_asked_by,
     logs::{self, TAIL_MAX, Wish},
 };
 
@@ -156,39 +158,39 @@ async fn list_releases(State(facade): State<Arc<Facade>>, Target(id): Target) ->
 async fn restart(
     State(facade): State<Arc<Facade>>,
     Target(id): Target,
-    Acting(who): Acting,
+    acting: Acting,
 ) -> Result<StatusCode, Refused> {
     let done = facade.house.restart(id.clone()).await;
-    audit::note(&facade.hub.audit, &who, "instance.restart", &id, done.as_ref().err());
+    audit::note(&facade.hub.audit, &acting, "instance.restart", &id, done.as_ref().err());
     done.map(|()| StatusCode::NO_CONTENT).map_err(Refused::from)
 }
 
 async fn pause(
     State(facade): State<Arc<Facade>>,
     Target(id): Target,
-    Acting(who): Acting,
+    acting: Acting,
 ) -> Result<StatusCode, Refused> {
     let done = facade.house.pause(id.clone()).await;
-    audit::note(&facade.hub.audit, &who, "instance.pause", &id, done.as_ref().err());
+    audit::note(&facade.hub.audit, &acting, "instance.pause", &id, done.as_ref().err());
     done.map(|()| StatusCode::NO_CONTENT).map_err(Refused::from)
 }
 
 async fn resume(
     State(facade): State<Arc<Facade>>,
     Target(id): Target,
-    Acting(who): Acting,
+    acting: Acting,
 ) -> Result<StatusCode, Refused> {
     let done = facade.house.resume(id.clone()).await;
-    audit::note(&facade.hub.audit, &who, "instance.resume", &id, done.as_ref().err());
+    audit::note(&facade.hub.audit, &acting, "instance.resume", &id, done.as_ref().err());
     done.map(|()| StatusCode::NO_CONTENT).map_err(Refused::from)
 }
 
 /// Of what is held at this moment; what will be held in the next is somebody else's to confirm.
-async fn confirm(State(facade): State<Arc<Facade>>, Acting(who): Acting) -> Result<StatusCode, Refused> {
+async fn confirm(State(facade): State<Arc<Facade>>, acting: Acting) -> Result<StatusCode, Refused> {
     let held = facade.house.wanted().await?.admin.unwrap_or_default().held;
     let ids: Vec<String> = held.into_iter().map(|instance| instance.id).collect();
     let done = facade.house.confirm(ids.clone()).await;
-    audit::note(&facade.hub.audit, &who, "removals.confirm", &ids.join(" "), done.as_ref().err());
+    audit::note(&facade.hub.audit, &acting, "removals.confirm", &ids.join(" "), done.as_ref().err());
     done.map(|()| StatusCode::NO_CONTENT).map_err(Refused::from)
 }
 
@@ -213,9 +215,14 @@ async fn trail(
     Ok(json(StatusCode::OK, &Trail { entries: entries.map_err(Refused::Trail)? }))
 }
 
-/// What was changed in the admin app, which keeps it until this says that it is in the trail.
-async fn take_in(State(facade): State<Arc<Facade>>, body: Bytes) -> Result<StatusCode, Refused> {
-    let changes = audit::changes(&body).map_err(|error| Refused::Body(error.to_string()))?;
+/// What was done in the admin app or the login app, which keeps it until this says that it is in the trail.
+async fn take_in(
+    State(facade): State<Arc<Facade>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Refused> {
+    let teller = if is_asked_by(&headers, LOGIN_INSTANCE) { Teller::Login } else { Teller::Admin };
+    let changes = audit::changes(teller, &body).map_err(|error| Refused::Body(error.to_string()))?;
     let audit = facade.hub.audit.clone();
     let kept = crate::folders::blocking(move || audit.keep(changes)).await;
     if kept { Ok(StatusCode::NO_CONTENT) } else { Err(Refused::Unwritten) }

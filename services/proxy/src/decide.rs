@@ -278,11 +278,13 @@ impl<'a> Scene<'a> {
         claim.caller.as_ref().filter(|_| is_asked)
     }
 
-    /// Who was logged out, said by the login app; and everything else, asked by the admin app.
+    /// Who was logged out, said by the login app; what was done, told by both; and everything else, asked by the admin app.
     fn of_platform(&self, caller: &Caller) -> Result<Decision, Refusal> {
-        let revocations = self.path().strip_prefix(PLATFORM) == Some("revocations");
-        let permitted = if revocations { LOGIN } else { ADMIN };
-        if !caller.is(permitted) || !paths::is_unambiguous(self.path()) {
+        let what = self.path().strip_prefix(PLATFORM);
+        let revocations = what == Some("revocations");
+        let tells = what == Some("audit") && self.parts.method == Method::POST;
+        let permitted = (caller.is(LOGIN) && (revocations || tells)) || (caller.is(ADMIN) && !revocations);
+        if !permitted || !paths::is_unambiguous(self.path()) {
             return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden"));
         }
         match revocations {

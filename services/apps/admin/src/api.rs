@@ -95,7 +95,7 @@ pub(crate) async fn publish(
     let cid = client_id(&cid)?;
     let change: Change =
         serde_json::from_value(event).map_err(|error| Refusal::bad(format!("this is no event: {error}")))?;
-    let done = admin.publish(cid.clone(), &who.0.name, change).await?;
+    let done = admin.publish(cid.clone(), &who.asker, change).await?;
     let status = if done.duplicate { "duplicate" } else { "success" };
     Ok(Json(json!({ "status": status, "id": done.id, "clientId": cid })))
 }

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use nexushub_applib::{Refusal, db, time::Unix};
+use nexushub_applib::{
+    Refusal, db,
+    time::Unix,
+    trail::{self, Line},
+};
 use rusqlite::{Transaction, params};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Admin, names, password,
+    Admin, Asker, names, password,
     rules::{RuleType, SubjectType, admitted},
     store::{self, Application, Event},
 };
@@ -18,6 +22,8 @@ use crate::{
 const APPLICATIONS: i64 = 10_000;
 const USERS: i64 = 10_000;
 const RULES: i64 = 50_000;
+/// Characters of each text of a refused change that are written down.
+const TOLD_MAX: usize = 256;
 /// Characters of a client's id of an event.
 const CID_MAX: usize = 128;
 
@@ -101,9 +107,39 @@ pub(crate) fn client_id(text: &str) -> Result<String, Refusal> {
 }
 
 impl Admin {
-    /// Carries out a change, unless it was before; `by` is who asks for it.
-    pub(crate) async fn publish(&self, cid: String, by: &str, change: Change) -> Result<Published, Refusal> {
-        let (now, base, by) = (self.now(), self.base.clone(), by.to_owned());
+    /// Carries out a change, unless it was before, and has the platform's audit log told, also of one that is refused.
+    pub(crate) async fn publish(
+        &self,
+        cid: String,
+        by: &Asker,
+        change: Change,
+    ) -> Result<Published, Refusal> {
+        let (what, about) = (change.kind(), change.about());
+        let done = self.carry_out(cid, by.clone(), change).await;
+        match &done {
+            Ok(done) if done.duplicate => {}
+            Ok(done) => {
+                self.recorded(done.id);
+                self.ended.notify_one();
+            }
+            Err(refusal) if refusal.status.is_client_error() => self.refused(by, what, about, refusal).await,
+            Err(_) => {}
+        }
+        done
+    }
+
+    async fn refused(&self, by: &Asker, what: &str, mut said: Value, why: &Refusal) {
+        said["why"] = clipped(&why.text).into();
+        let (at, what, Asker { name: by, from }) = (self.now(), what.to_owned(), by.clone());
+        let line = Line { at, by, what, said, from, refused: true };
+        if let Err(error) = self.db.run(move |tx| Ok::<_, Refusal>(trail::add(tx, &line)?)).await {
+            eprintln!("a change that was refused could not be noted: {error}");
+        }
+        self.changed.notify_one();
+    }
+
+    async fn carry_out(&self, cid: String, by: Asker, change: Change) -> Result<Published, Refusal> {
+        let (now, base, Asker { name: by, from }) = (self.now(), self.base.clone(), by);
         let hash = self.hash_for(&change, &cid).await?;
         let done = self.db.run(move |tx| {
             if let Some(id) = store::event_by(tx, &cid)? {
@@ -111,7 +147,7 @@ impl Admin {
             }
             let app = changed_rules(tx, &change)?;
             let before = app.as_deref().map_or(Ok(BTreeSet::new()), |app| who_may(tx, app))?;
-            let (what, said, made) = apply(tx, &change, hash.as_deref(), &base, now)?;
+            let (said, made) = apply(tx, &change, hash.as_deref(), &base, now)?;
             if takes_access(&change) && !store::has_administrator(tx)? {
                 let why =
                     "then nobody could open this app any more; give somebody else access to Admin first";
@@ -121,15 +157,10 @@ impl Admin {
             for user in before.difference(&after).copied().chain(whose_sessions_end(&change)) {
                 store::revoke(tx, user)?;
             }
-            let event = Event { id: 0, what: what.to_owned(), at: now, by, said: said.to_string() };
-            Ok(Published { id: store::record(tx, &cid, &event)?, duplicate: false, made })
+            let event = Event { id: 0, what: change.kind().to_owned(), at: now, by, said: said.to_string() };
+            Ok(Published { id: store::record(tx, &cid, &event, &from)?, duplicate: false, made })
         });
-        let done = done.await?;
-        if !done.duplicate {
-            self.recorded(done.id);
-            self.ended.notify_one();
-        }
-        Ok(done)
+        done.await
     }
 
     /// The hash of a change's password, made before the transaction, which would hold up all others meanwhile.
@@ -150,6 +181,53 @@ impl Admin {
         password::judge(&password, &user)?;
         self.passwords.hash(password).await.map(Some)
     }
+}
+
+impl Change {
+    /// Its type.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::CreateApplication { .. } => "CreateApplication",
+            Self::UpdateApplication { .. } => "UpdateApplication",
+            Self::DeleteApplication { .. } => "DeleteApplication",
+            Self::AdoptApplication { .. } => "AdoptApplication",
+            Self::AddUser { .. } => "AddUser",
+            Self::UpdateUser { .. } => "UpdateUser",
+            Self::UpdateUserPassword { .. } => "UpdateUserPassword",
+            Self::DeleteUser { .. } => "DeleteUser",
+            Self::CreateUserAccessRule { .. } => "CreateUserAccessRule",
+            Self::DeleteUserAccessRule { .. } => "DeleteUserAccessRule",
+        }
+    }
+
+    /// What it is about, as it was asked for, where it may be refused: bounded, and without passwords.
+    fn about(&self) -> Value {
+        match self {
+            Self::CreateApplication { written } => json!({ "hostName": clipped(&written.host_name) }),
+            Self::UpdateApplication { instance_id, written }
+            | Self::AdoptApplication { instance_id, written } => {
+                json!({ "instanceId": clipped(instance_id), "hostName": clipped(&written.host_name) })
+            }
+            Self::DeleteApplication { instance_id } => json!({ "instanceId": clipped(instance_id) }),
+            Self::AddUser { username, .. } => json!({ "username": clipped(username) }),
+            Self::UpdateUser { user_id, username } => {
+                json!({ "userId": user_id, "username": clipped(username) })
+            }
+            Self::UpdateUserPassword { user_id, .. } | Self::DeleteUser { user_id } => {
+                json!({ "userId": user_id })
+            }
+            Self::CreateUserAccessRule { application_id, rule_type, subject_type, subject_id } => json!({
+                "applicationId": clipped(application_id), "ruleType": rule_type, "subjectType": subject_type,
+                "subjectId": subject_id,
+            }),
+            Self::DeleteUserAccessRule { rule_id } => json!({ "ruleId": rule_id }),
+        }
+    }
+}
+
+/// The beginning of a text that nobody has judged.
+fn clipped(text: &str) -> String {
+    text.chars().take(TOLD_MAX).collect()
 }
 
 /// Whether somebody may lose access by a change.
@@ -181,7 +259,8 @@ fn who_may(tx: &Transaction<'_>, app: &str) -> store::Result<BTreeSet<i64>> {
     Ok(admitted(store::rules(tx, Some(app))?.iter(), users.iter().map(|user| user.id)))
 }
 
-type Applied = (&'static str, Value, String);
+/// What is written down of a change, and the id of what was made.
+type Applied = (Value, String);
 
 fn apply(
     tx: &Transaction<'_>,
@@ -204,7 +283,7 @@ fn apply(
         Change::UpdateUserPassword { user_id, .. } => {
             let found = store::set_hash(tx, *user_id, hash.unwrap_or_default())?;
             found.then_some(()).ok_or_else(no_user)?;
-            Ok(("UpdateUserPassword", json!({ "userId": user_id }), String::new()))
+            Ok((json!({ "userId": user_id }), String::new()))
         }
         Change::DeleteUser { user_id } => delete_user(tx, *user_id),
         Change::CreateUserAccessRule { application_id, rule_type, subject_type, subject_id } => {
@@ -250,7 +329,7 @@ fn create_application(tx: &Transaction<'_>, written: &Written, base: &str) -> Re
     bounded(tx, "application", APPLICATIONS)?;
     let app = judged(&uuid::Uuid::new_v4().to_string(), written, base, false)?;
     store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
-    Ok(("CreateApplication", json!(app), app.instance_id))
+    Ok((json!(app), app.instance_id))
 }
 
 fn update_application(
@@ -265,7 +344,7 @@ fn update_application(
     }
     let app = judged(id, written, base, there.sign_in)?;
     store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
-    Ok(("UpdateApplication", json!(app), app.instance_id))
+    Ok((json!(app), app.instance_id))
 }
 
 /// Under the id that it has. What is this app's already stays as it is.
@@ -275,7 +354,7 @@ fn adopt_application(
     written: &Written,
     base: &str,
 ) -> Result<Applied, Refusal> {
-    let adopted = |app: Application| ("AdoptApplication", json!(app), app.instance_id);
+    let adopted = |app: Application| (json!(app), app.instance_id);
     match store::application_of(tx, id)? {
         Some(there) if there.app_id == written.app_id => return Ok(adopted(there)),
         Some(there) => return Err(conflict(format!("the instance `{id}` is of `{}`", there.app_id))),
@@ -305,7 +384,7 @@ fn delete_application(tx: &Transaction<'_>, id: &str) -> Result<Applied, Refusal
     }
     tx.execute("DELETE FROM application WHERE instance_id = ?1", [id])?;
     tx.execute("DELETE FROM rule WHERE application_id = ?1", [id])?;
-    Ok(("DeleteApplication", json!({ "instanceId": id, "displayName": there.display_name }), String::new()))
+    Ok((json!({ "instanceId": id, "displayName": there.display_name }), String::new()))
 }
 
 fn add_user(tx: &Transaction<'_>, name: &str, hash: &str, now: Unix) -> Result<Applied, Refusal> {
@@ -318,7 +397,7 @@ fn add_user(tx: &Transaction<'_>, name: &str, hash: &str, now: Unix) -> Result<A
         ));
     }
     let id = store::add_user(tx, &name, hash, now)?;
-    Ok(("AddUser", json!({ "userId": id, "username": name }), id.to_string()))
+    Ok((json!({ "userId": id, "username": name }), id.to_string()))
 }
 
 fn rename_user(tx: &Transaction<'_>, id: i64, name: &str) -> Result<Applied, Refusal> {
@@ -328,14 +407,14 @@ fn rename_user(tx: &Transaction<'_>, id: i64, name: &str) -> Result<Applied, Ref
         .execute(update, params![id, name, store::fold(&name)])
         .map_err(|error| taken(error, || format!("there is a user `{name}` already")))?;
     (found > 0).then_some(()).ok_or_else(no_user)?;
-    Ok(("UpdateUser", json!({ "userId": id, "username": name }), id.to_string()))
+    Ok((json!({ "userId": id, "username": name }), id.to_string()))
 }
 
 fn delete_user(tx: &Transaction<'_>, id: i64) -> Result<Applied, Refusal> {
     let (user, _) = store::user_of(tx, id)?.ok_or_else(no_user)?;
     tx.execute("DELETE FROM user WHERE id = ?1", [id])?;
     tx.execute("DELETE FROM rule WHERE subject_type = 'USER' AND subject_id = ?1", [id])?;
-    Ok(("DeleteUser", json!({ "userId": id, "username": user.name }), String::new()))
+    Ok((json!({ "userId": id, "username": user.name }), String::new()))
 }
 
 fn create_rule(
@@ -361,7 +440,7 @@ fn create_rule(
         .map_err(|error| taken(error, || "there is such a rule already".to_owned()))?;
     let made = tx.last_insert_rowid();
     let said = json!({ "ruleId": made, "applicationId": app, "ruleType": rule, "subjectType": subject, "subjectId": id });
-    Ok(("CreateUserAccessRule", said, made.to_string()))
+    Ok((said, made.to_string()))
 }
 
 fn delete_rule(tx: &Transaction<'_>, id: i64) -> Result<Applied, Refusal> {
@@ -369,5 +448,5 @@ fn delete_rule(tx: &Transaction<'_>, id: i64) -> Result<Applied, Refusal> {
     let mut said = json!(rule.ok_or_else(|| Refusal::missing("there is no such rule"))?);
     tx.execute("DELETE FROM rule WHERE id = ?1", [id])?;
     said["ruleId"] = id.into();
-    Ok(("DeleteUserAccessRule", said, String::new()))
+    Ok((said, String::new()))
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Admin,
+    Admin, Asker,
     events::{Change, Written},
     password,
     store::{self, ADMIN, Event, LOGIN, User},
@@ -49,6 +49,9 @@ pub(crate) struct Renewal {
     old: String,
     #[serde(rename = "New")]
     new: String,
+    /// From where; an earlier login app does not say it.
+    #[serde(rename = "Address", default)]
+    from: String,
 }
 
 /// Who hands over applications.
@@ -78,6 +81,7 @@ pub(crate) async fn adopt(
     }
     let by: String = by.chars().filter(|char| !char.is_control()).take(BY_MAX).collect();
     let change = Change::AdoptApplication { instance_id, written };
+    let by = Asker { name: by, from: String::new() };
     let done = admin.publish(uuid::Uuid::new_v4().to_string(), &by, change).await?;
     Ok(Json(json!({ "instanceId": done.made })))
 }
@@ -133,7 +137,7 @@ pub(crate) async fn check_access(
 pub(crate) async fn set_password(
     State(admin): State<Arc<Admin>>,
     who: Identity,
-    Json(Renewal { user, old, new }): Json<Renewal>,
+    Json(Renewal { user, old, new, from }): Json<Renewal>,
 ) -> Result<Json<Value>, Refusal> {
     only_login(&who)?;
     let found = admin.db.run(move |tx| Ok::<_, Refusal>(store::user_of(tx, user)?)).await?;
@@ -151,7 +155,7 @@ pub(crate) async fn set_password(
         store::set_hash(tx, user, &hash)?;
         let said = json!({ "userId": user }).to_string();
         let event = Event { id: 0, what: "UpdateUserPassword".into(), at: now, by: person.name, said };
-        Ok::<_, Refusal>(store::record(tx, &uuid::Uuid::new_v4().to_string(), &event)?)
+        Ok::<_, Refusal>(store::record(tx, &uuid::Uuid::new_v4().to_string(), &event, &from)?)
     });
     admin.recorded(id.await?);
     Ok(Json(json!({})))

@@ -38,6 +38,7 @@ use nexushub_applib::{
     calls::Entrance,
     csrf::Csrf,
     db::Db,
+    identity::address,
     serve, text,
     time::{self, Clock, Unix},
     told_to_stop,
@@ -121,8 +122,15 @@ impl Admin {
     }
 
     /// Has login end every session of a user, soon: their access tokens would end by themselves within ten minutes.
-    pub(crate) async fn sign_out(&self, user: i64) -> Result<(), Refusal> {
-        self.db.run(move |tx| Ok::<_, Refusal>(store::revoke(tx, user)?)).await?;
+    pub(crate) async fn sign_out(&self, user: i64, by: &Asker) -> Result<(), Refusal> {
+        let (at, Asker { name, from }) = (self.now(), by.clone());
+        let event = self.db.run(move |tx| {
+            store::revoke(tx, user)?;
+            let (what, said) = ("EndSessions".into(), json!({ "userId": user }).to_string());
+            let event = Event { id: 0, what, at, by: name, said };
+            Ok::<_, Refusal>(store::record(tx, &uuid::Uuid::new_v4().to_string(), &event, &from)?)
+        });
+        self.recorded(event.await?);
         self.ended.notify_one();
         Ok(())
     }
@@ -165,7 +173,7 @@ impl Admin {
             store::revoke(tx, user)?;
             let (what, by) = ("ResetAdministrator".into(), "nexushub bootstrap".into());
             let said = json!({ "userId": user }).to_string();
-            Ok(Some(store::record(tx, &once, &Event { id: 0, what, at: now, by, said })?))
+            Ok(Some(store::record(tx, &once, &Event { id: 0, what, at: now, by, said }, "")?))
         });
         if let Some(event) = reset.await? {
             self.recorded(event);
@@ -175,9 +183,20 @@ impl Admin {
     }
 }
 
+/// Who asks for something, as it is written down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asker {
+    pub name: String,
+    /// The address; empty where it is not known.
+    pub from: String,
+}
+
 /// A person whom this app's own rules let in, at this moment.
 #[derive(Debug, Clone)]
-pub(crate) struct Administrator(pub User);
+pub(crate) struct Administrator {
+    pub user: User,
+    pub asker: Asker,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Administrator
 where
@@ -190,7 +209,9 @@ where
         let (admin, user) = (Arc::<Admin>::from_ref(state), who.person()?.clone());
         let id = user.id;
         let may = admin.db.run(move |tx| Ok::<_, Refusal>(store::may_open(tx, id, ADMIN)?)).await?;
-        may.then_some(Self(user)).ok_or_else(|| Refusal::forbidden("you may not open this app any more"))
+        let asker = Asker { name: user.name.clone(), from: address(&parts.headers).to_owned() };
+        may.then_some(Self { user, asker })
+            .ok_or_else(|| Refusal::forbidden("you may not open this app any more"))
     }
 }
 

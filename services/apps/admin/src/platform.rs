@@ -11,12 +11,11 @@ use http_body_util::BodyExt;
 use nexushub_applib::{
     calls::{Call, Entrance, Error},
     text::percent,
-    time::rfc3339,
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::store::Event;
+use crate::Asker;
 
 /// How long the facts for a page may take.
 const FACTS: Duration = Duration::from_secs(3);
@@ -83,69 +82,57 @@ facts! {
 pub(crate) struct Platform(pub Entrance);
 
 impl Platform {
-    fn call(method: Method, path: &str, by: &str) -> Call {
+    fn call(method: Method, path: &str, by: &Asker) -> Call {
         Call::new(None, method, &format!("/internal/platform/{path}"))
-            .header("x-acting-user", &percent(by))
+            .header("x-acting-user", &percent(&by.name))
+            .header("x-acting-address", &by.from)
             .patience(FACTS)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str, by: &str) -> Result<T, Error> {
+    async fn get<T: DeserializeOwned>(&self, path: &str, by: &Asker) -> Result<T, Error> {
         self.0.ask(Self::call(Method::GET, path, by)).await
     }
 
-    pub(crate) async fn instances(&self, by: &str) -> Result<Instances, Error> {
+    pub(crate) async fn instances(&self, by: &Asker) -> Result<Instances, Error> {
         self.get("instances", by).await
     }
 
     /// One instance; none when the platform doesn't know it (yet).
-    pub(crate) async fn instance(&self, id: &str, by: &str) -> Result<Option<Instance>, Error> {
+    pub(crate) async fn instance(&self, id: &str, by: &Asker) -> Result<Option<Instance>, Error> {
         known(self.get(&format!("instances/{}", percent(id)), by).await)
     }
 
-    pub(crate) async fn releases(&self, id: &str, by: &str) -> Result<Vec<Release>, Error> {
+    pub(crate) async fn releases(&self, id: &str, by: &Asker) -> Result<Vec<Release>, Error> {
         let releases: Option<Releases> =
             known(self.get(&format!("instances/{}/releases", percent(id)), by).await)?;
         Ok(releases.unwrap_or_default().releases)
     }
 
-    pub(crate) async fn audit(&self, lines: u32, by: &str) -> Result<Vec<Entry>, Error> {
+    pub(crate) async fn audit(&self, lines: u32, by: &Asker) -> Result<Vec<Entry>, Error> {
         Ok(self.get::<Entries>(&format!("audit?tail={lines}"), by).await?.entries)
     }
 
-    /// Tells of changes that were made here; once this returns, they are in the platform's audit log.
-    pub(crate) async fn changed(&self, changes: &[Event]) -> Result<(), Error> {
-        let changes: Vec<Value> = changes
-            .iter()
-            .map(|Event { id, what, at, by, said }| {
-                let said: Value = serde_json::from_str(said).unwrap_or_default();
-                json!({ "id": id, "at": rfc3339(*at), "by": by, "what": what, "said": said })
-            })
-            .collect();
-        let call = Self::call(Method::POST, "audit", "").json(&json!({ "changes": changes }));
-        self.0.call(call.patience(ORDER)).await.map(drop)
-    }
-
     /// Hands on a package, byte by byte, and waits for what becomes of it.
-    pub(crate) async fn package(&self, id: &str, by: &str, zip: Body) -> Result<Outcome, Error> {
+    pub(crate) async fn package(&self, id: &str, by: &Asker, zip: Body) -> Result<Outcome, Error> {
         let body = zip.map_err(axum::Error::into_inner).boxed_unsync();
         let call = Self::call(Method::POST, &format!("instances/{}/package", percent(id)), by);
         self.0.ask(call.header("content-type", "application/zip").stream(body).patience(OUTCOME)).await
     }
 
     /// Goes back to an earlier release; to the one before, if none is named.
-    pub(crate) async fn roll_back(&self, id: &str, release: &str, by: &str) -> Result<Outcome, Error> {
+    pub(crate) async fn roll_back(&self, id: &str, release: &str, by: &Asker) -> Result<Outcome, Error> {
         let said = if release.is_empty() { json!({}) } else { json!({ "release": release }) };
         let call = Self::call(Method::POST, &format!("instances/{}/rollback", percent(id)), by);
         self.0.ask(call.json(&said).patience(OUTCOME)).await
     }
 
     /// `restart`, `pause` or `resume`.
-    pub(crate) async fn order(&self, id: &str, order: &str, by: &str) -> Result<(), Error> {
+    pub(crate) async fn order(&self, id: &str, order: &str, by: &Asker) -> Result<(), Error> {
         let path = format!("instances/{}/{order}", percent(id));
         self.0.call(Self::call(Method::POST, &path, by).patience(ORDER)).await.map(drop)
     }
 
-    pub(crate) async fn confirm(&self, by: &str) -> Result<(), Error> {
+    pub(crate) async fn confirm(&self, by: &Asker) -> Result<(), Error> {
         self.0.call(Self::call(Method::POST, "held/confirm", by).patience(ORDER)).await.map(drop)
     }
 
@@ -154,7 +141,7 @@ impl Platform {
         &self,
         id: &str,
         after: Option<&str>,
-        by: &str,
+        by: &Asker,
     ) -> Result<Response<Body>, Error> {
         let path = format!("instances/{}/logs?tail=200&follow=1", percent(id));
         let mut call = Self::call(Method::GET, &path, by);

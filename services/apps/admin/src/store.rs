@@ -1,8 +1,11 @@
 //! What admin keeps: applications, users, rules, and the events by which they came about. Every function is a part of one
 //! transaction.
 
-use nexushub_applib::time::{Unix, rfc3339};
 pub(crate) use nexushub_applib::wellknown::{ADMIN, LOGIN};
+use nexushub_applib::{
+    time::{Unix, rfc3339},
+    trail::{self, Line},
+};
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -42,6 +45,12 @@ INSERT INTO told (event) VALUES (1);
 DELETE FROM revocation WHERE id NOT IN (SELECT max(id) FROM revocation GROUP BY user_id);
 CREATE UNIQUE INDEX revocation_user ON revocation (user_id);
 CREATE INDEX event_reset ON event (id) WHERE what = 'ResetAdministrator';
+", trail::TABLE, "
+INSERT INTO trail (id, at, by, what, said, address, refused)
+  SELECT id, at, by, what, said, '', 0 FROM event WHERE id > (SELECT event FROM told);
+DELETE FROM sqlite_sequence WHERE name = 'trail';
+INSERT INTO sqlite_sequence (name, seq) SELECT 'trail', max(id) FROM event;
+DROP TABLE told;
 "];
 
 /// Lines of the record; with one more the oldest goes, and a client's id that was in it counts as new. Besides these stays the last
@@ -250,14 +259,17 @@ pub(crate) fn event_by(tx: &Transaction<'_>, cid: &str) -> Result<Option<i64>> {
     tx.query_row("SELECT id FROM event WHERE cid = ?1", [cid], |row| row.get(0)).optional()
 }
 
-/// Writes a line of the record.
-pub(crate) fn record(tx: &Transaction<'_>, cid: &str, event: &Event) -> Result<i64> {
+/// Writes a line of the record, of which the platform is told; `from` is the address that it was asked from.
+pub(crate) fn record(tx: &Transaction<'_>, cid: &str, event: &Event, from: &str) -> Result<i64> {
     let insert = "INSERT INTO event (cid, what, at, by, said) VALUES (?1, ?2, ?3, ?4, ?5)";
     tx.execute(insert, params![cid, event.what, event.at, event.by, event.said])?;
     let id = tx.last_insert_rowid();
-    let surplus = "DELETE FROM event WHERE id <= ?1 AND id <= (SELECT event FROM told) \
+    let surplus = "DELETE FROM event WHERE id <= ?1 \
                    AND id <> coalesce((SELECT max(id) FROM event WHERE what = 'ResetAdministrator'), 0)";
     tx.prepare_cached(surplus)?.execute([id - EVENTS])?;
+    let Event { at, by, what, said, .. } = event.clone();
+    let (said, from) = (serde_json::from_str(&said).unwrap_or_default(), from.to_owned());
+    trail::add(tx, &Line { at, by, what, said, from, refused: false })?;
     Ok(id)
 }
 
@@ -266,18 +278,6 @@ pub(crate) fn events(tx: &Transaction<'_>, lines: i64) -> Result<Vec<Event>> {
     let mut query =
         tx.prepare_cached("SELECT id, what, at, by, said FROM event ORDER BY id DESC LIMIT ?1")?;
     query.query_map([lines], event)?.collect()
-}
-
-/// The first lines of which the platform has not heard, the oldest first.
-pub(crate) fn untold(tx: &Transaction<'_>, lines: i64) -> Result<Vec<Event>> {
-    let query =
-        "SELECT id, what, at, by, said FROM event WHERE id > (SELECT event FROM told) ORDER BY id LIMIT ?1";
-    tx.prepare_cached(query)?.query_map([lines], event)?.collect()
-}
-
-/// The platform has heard of all up to this one.
-pub(crate) fn told(tx: &Transaction<'_>, last: i64) -> Result<()> {
-    tx.execute("UPDATE told SET event = ?1", [last]).map(drop)
 }
 
 fn event(row: &Row<'_>) -> Result<Event> {
@@ -303,7 +303,7 @@ mod tests {
 
     fn event(tx: &Transaction<'_>, cid: &str, what: &str) -> i64 {
         let event = Event { id: 0, what: what.into(), at: 0, by: "admin".into(), said: "{}".into() };
-        record(tx, cid, &event).unwrap()
+        record(tx, cid, &event, "").unwrap()
     }
 
     /// As after so many events more.
@@ -317,12 +317,11 @@ mod tests {
         let tx = &database.transaction().unwrap();
         event(tx, "reset-1", "ResetAdministrator");
         event(tx, "reset-2", "ResetAdministrator");
-        let old = event(tx, "old", "AddUser");
+        event(tx, "old", "AddUser");
         let young = event(tx, "young", "AddUser");
-        pass(tx, EVENTS - 1);
+        pass(tx, EVENTS - 2);
         event(tx, "after", "AddUser");
-        assert_eq!(event_by(tx, "old").unwrap(), Some(old), "the platform has not heard of it");
-        told(tx, young).unwrap();
+        assert_eq!(event_by(tx, "young").unwrap(), Some(young));
         let last = event(tx, "last", "AddUser");
         for (cid, kept) in [
             ("init", false),
@@ -334,7 +333,7 @@ mod tests {
         ] {
             assert_eq!(event_by(tx, cid).unwrap().is_some(), kept, "{cid}");
         }
-        assert_eq!((last_event(tx).unwrap(), untold(tx, 9).unwrap().len()), (last, 2));
+        assert_eq!(last_event(tx).unwrap(), last);
     }
 
     #[test]
@@ -352,6 +351,28 @@ mod tests {
             revoke(tx, user).unwrap();
         }
         assert_eq!(count(tx, "revocation"), REVOCATIONS);
+    }
+
+    #[test]
+    fn what_the_platform_had_not_heard_of_before_it_is_told_under_its_number() {
+        let mut database = Connection::open_in_memory().unwrap();
+        database.execute_batch(&STEPS[..2].concat()).unwrap();
+        let add = "INSERT INTO event (cid, what, at, by, said) VALUES (?1, 'AddUser', 0, 'admin', '{}')";
+        for cid in ["told", "not yet"] {
+            database.execute(add, [cid]).unwrap();
+        }
+        database.execute_batch("UPDATE told SET event = 2").unwrap();
+        database.execute_batch(&STEPS[2..].concat()).unwrap();
+        let tx = &database.transaction().unwrap();
+        event(tx, "new", "AddUser");
+        let ids: Vec<i64> = tx
+            .prepare("SELECT id FROM trail")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(ids, [3, 4]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use facade::Facade;
 
 const SECRET: &str = "admin's own";
 const PASSWORD: &str = "correct horse battery";
+/// Where everybody asks from.
+const ADDRESS: &str = "192.0.2.9";
 
 /// What an answer was.
 struct Answer {
@@ -94,7 +96,8 @@ impl World {
 
     async fn send(&self, who: &Identity, request: Builder, body: impl Into<Body>) -> Answer {
         let proof = Key::of(SECRET).prove(who, self.admin.now());
-        let request = request.header("x-nexushub-identity", proof).body(body.into()).unwrap();
+        let request = request.header("x-nexushub-identity", proof).header("x-forwarded-for", ADDRESS);
+        let request = request.body(body.into()).unwrap();
         let answer = self.app.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let text = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().to_vec()).unwrap();
@@ -234,7 +237,7 @@ async fn a_poll_hears_what_another_process_of_the_app_records_and_ends_when_its_
     let heard = world.get(&provider, "/api/poll?e=2");
     let recorded = other.run(|tx| {
         let event = Event { id: 0, what: "AddUser".into(), at: 0, by: "admin".into(), said: "{}".into() };
-        Ok::<_, Refusal>(store::record(tx, "elsewhere", &event)?)
+        Ok::<_, Refusal>(store::record(tx, "elsewhere", &event, "")?)
     });
     let (heard, recorded) = tokio::join!(heard, recorded);
     assert_eq!((heard.json()["id"].as_i64(), recorded.unwrap()), (Some(2), 2));
@@ -442,6 +445,42 @@ async fn changes_are_told_for_the_audit_log_in_order_and_again_until_they_are_he
     let removed = &told[told.len() - 1];
     assert_eq!((&removed["by"], &removed["said"]["applicationId"]), (&json!("admin"), &json!(app)));
     assert!(removed["at"].as_str().unwrap().ends_with('Z') && removed["id"].is_i64(), "{removed}");
+    assert_eq!((&removed["from"], &removed["refused"]), (&json!(ADDRESS), &json!(false)));
+}
+
+#[tokio::test]
+async fn what_is_refused_to_an_administrator_is_told_without_a_password_and_is_no_event() {
+    let world = world().await;
+    world.deliver();
+    let weak = json!({ "type": "AddUser", "username": "z".repeat(9_000), "password": "short" });
+    assert_eq!(world.publish("a", weak).await.status, StatusCode::BAD_REQUEST);
+    let rule = json!({ "type": "CreateUserAccessRule", "applicationId": ADMIN, "ruleType": "DENY", "subjectType": "USER", "subjectId": 1 });
+    assert_eq!(world.publish("b", rule).await.status, StatusCode::BAD_REQUEST);
+    let told = world.facade.changes(2).await;
+    let what = told.iter().map(|one| (one["what"].as_str().unwrap(), one["refused"].as_bool().unwrap()));
+    assert_eq!(what.collect::<Vec<_>>(), [("AddUser", true), ("CreateUserAccessRule", true)]);
+    assert!(told[0]["said"]["why"].as_str().unwrap().contains("12 characters"), "{}", told[0]);
+    assert!(told[0].to_string().len() < 1_000 && !told[0].to_string().contains("short"), "{}", told[0]);
+    assert_eq!((&told[1]["by"], &told[1]["from"]), (&json!("admin"), &json!(ADDRESS)));
+    let poll = world.get(&caller("@provider"), "/api/poll?e=1").await.json();
+    assert_eq!(poll["id"], 1, "nobody waits for what did not happen");
+}
+
+#[tokio::test]
+async fn who_logs_somebody_out_or_changes_their_own_password_is_told_with_the_address() {
+    let world = world().await;
+    world.form("/users/1/signout", &[]).await;
+    let change = json!({ "UserID": 1, "Old": PASSWORD, "New": "another long one", "Address": "192.0.2.8" });
+    world.post(&caller(LOGIN), "/internal/setPassword", change).await;
+    world.deliver();
+    let told = world.facade.changes(2).await;
+    let told = told.iter().map(|one| ["what", "by", "from"].map(|field| one[field].as_str().unwrap()));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [["EndSessions", "admin", ADDRESS], ["UpdateUserPassword", "admin", "192.0.2.8"]]
+    );
+    let page = world.get(&user(1, "admin"), "/audit").await;
+    assert!(page.text.contains("logged out") && page.text.contains("for admin"), "{}", page.text);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use nexushub_applib::{
     text::sentence,
 };
 
-use crate::{Admin, Administrator};
+use crate::{Admin, Administrator, Asker};
 
 const SCRIPT: &str = include_str!("ui/script.js");
 
@@ -60,6 +60,7 @@ pub(crate) fn routes() -> Router<Arc<Admin>> {
 #[derive(Debug, Clone)]
 pub(crate) struct Visitor {
     pub user: User,
+    pub asker: Asker,
     pub csrf: String,
     pub login: String,
 }
@@ -72,10 +73,10 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         let admin = Arc::<Admin>::from_ref(state);
-        let Administrator(user) =
+        let Administrator { user, asker } =
             Administrator::from_request_parts(parts, state).await.map_err(|no| stray(&no))?;
         let csrf = admin.csrf.token(&visit(&user));
-        Ok(Self { user, csrf, login: admin.login.clone() })
+        Ok(Self { user, asker, csrf, login: admin.login.clone() })
     }
 }
 

@@ -109,6 +109,15 @@ fn read(said: &str) -> Option<(Unix, Identity)> {
     (identity != Identity::default()).then_some((at.parse().ok()?, identity))
 }
 
+/// The address that a request came from, as the proxy says: whom a proxy before the platform's passed it on for, if there is a trusted
+/// one; else who was at the other end.
+#[must_use]
+pub fn address(headers: &HeaderMap) -> &str {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let other_end = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim();
+    Some(text("x-real-ip")).filter(|told| !told.is_empty()).unwrap_or(other_end)
+}
+
 impl<S: Sync> FromRequestParts<S> for Identity {
     type Rejection = Refusal;
 
@@ -158,6 +167,20 @@ mod tests {
         let proof = format!("{said};m={}", text::hex(hmac::sign(&key, said.as_bytes()).as_ref()));
         let who = Key::of("s3cret").identity(&headers(&proof), 1_700_000_000).unwrap();
         assert_eq!(who.user, Some(User { id: 1, name: "admin".into(), session: "abc".into() }));
+    }
+
+    #[test]
+    fn an_address_is_the_one_that_the_proxy_knows() {
+        let headers = |pairs: &[(&'static str, &str)]| {
+            pairs
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .collect::<HeaderMap>()
+        };
+        let path = ("x-forwarded-for", "6.6.6.6, 192.0.2.1");
+        assert_eq!(address(&headers(&[path])), "192.0.2.1");
+        assert_eq!(address(&headers(&[path, ("x-real-ip", "198.51.100.7")])), "198.51.100.7");
+        assert_eq!(address(&HeaderMap::new()), "");
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub mod text;
 pub mod time;
 #[cfg(feature = "calls")]
 mod tls;
+#[cfg(all(feature = "calls", feature = "sqlite"))]
+pub mod trail;
 #[cfg(feature = "calls")]
 pub mod web;
 pub mod wellknown;

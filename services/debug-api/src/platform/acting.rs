@@ -1,6 +1,7 @@
-//! The person on whose behalf the admin app asks, as it says: for the trail and for people, and for nothing that is decided.
+//! The person on whose behalf the admin app asks and from where, as it says: for the trail and for people, and for nothing that is
+//! decided.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, net::IpAddr};
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -8,8 +9,14 @@ use http::request::Parts;
 /// Longest name, in bytes.
 const LONGEST: usize = 128;
 
+/// From where people ask who use the admin app, where it does not say it.
+const FROM: &str = "admin app";
+
 /// Who it is; `unknown` where nothing sensible is said.
-pub(crate) struct Acting(pub(super) String);
+pub(crate) struct Acting {
+    pub(super) who: String,
+    pub(super) from: String,
+}
 
 impl<S: Sync> FromRequestParts<S> for Acting {
     type Rejection = Infallible;
@@ -17,8 +24,15 @@ impl<S: Sync> FromRequestParts<S> for Acting {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let said = parts.headers.get("x-acting-user").and_then(|user| decoded(user.as_bytes()));
         let plain = |name: &String| (1..=LONGEST).contains(&name.len()) && !name.contains(char::is_control);
-        Ok(Self(said.filter(plain).unwrap_or_else(|| "unknown".to_owned())))
+        let who = said.filter(plain).unwrap_or_else(|| "unknown".to_owned());
+        let from = parts.headers.get("x-acting-address").and_then(|from| from.to_str().ok());
+        Ok(Self { who, from: place(from.unwrap_or_default(), FROM) })
     }
+}
+
+/// An address as it is written down, if it is one.
+pub(super) fn place(said: &str, otherwise: &str) -> String {
+    said.parse::<IpAddr>().map_or_else(|_| otherwise.to_owned(), |address| address.to_string())
 }
 
 /// UTF-8 of which some bytes are written as `%` and two hexadecimal digits.
@@ -58,8 +72,17 @@ mod tests {
             request = request.header("x-acting-user", said);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        let Ok(Acting(who)) = Acting::from_request_parts(&mut parts, &()).await;
+        let Ok(Acting { who, .. }) = Acting::from_request_parts(&mut parts, &()).await;
         who
+    }
+
+    #[test]
+    fn an_address_is_written_down_and_nothing_else_as_one() {
+        assert_eq!(place("192.0.2.1", FROM), "192.0.2.1");
+        assert_eq!(place("2001:db8::1", FROM), "2001:db8::1");
+        for nonsense in ["", "192.0.2.1:80", "somewhere", "192.0.2.1\n"] {
+            assert_eq!(place(nonsense, FROM), FROM);
+        }
     }
 
     #[tokio::test]

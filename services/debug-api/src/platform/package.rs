@@ -93,7 +93,7 @@ impl Drop for Scratch {
 pub(super) async fn push(
     State(facade): State<Arc<Facade>>,
     Target(id): Target,
-    Acting(who): Acting,
+    acting: Acting,
     request: Request,
 ) -> Result<Response, Refused> {
     let wanted = facade.wanted(&id).await?.changeable()?;
@@ -108,10 +108,10 @@ pub(super) async fn push(
         let shelving = facade.shelving.lock().await;
         let (path, own) = facade.unpack(archive, &digest).await?;
         let version = version.or(own).unwrap_or_else(|| digest.chars().take(12).collect());
-        let release = provider::Release { path, version, by: who.clone(), ..Default::default() };
+        let release = provider::Release { path, version, by: acting.who.clone(), ..Default::default() };
         let before = facade.set(&wanted, &release).await?;
         drop((shelving, place));
-        facade.await_outcome(&who, "release.install", &wanted, (release.path, before)).await
+        facade.await_outcome(&acting, "release.install", &wanted, (release.path, before)).await
     })
     .await
 }
@@ -120,7 +120,7 @@ pub(super) async fn push(
 pub(super) async fn roll_back(
     State(facade): State<Arc<Facade>>,
     Target(id): Target,
-    Acting(who): Acting,
+    acting: Acting,
     request: Request,
 ) -> Result<Response, Refused> {
     let body = Bytes::from_request(request, &()).await.map_err(|error| Refused::Body(error.to_string()))?;
@@ -136,10 +136,10 @@ pub(super) async fn roll_back(
         let shelves = facade.house.releases(wanted.app_id.clone()).await?;
         let all: Vec<_> = shelves.into_iter().flat_map(|shelf| shelf.releases).collect();
         let chosen = releases::chosen(&all, back.release.as_deref()).ok_or(Refused::NoRelease)?;
-        let release = provider::Release { by: who.clone(), ..chosen.clone() };
+        let release = provider::Release { by: acting.who.clone(), ..chosen.clone() };
         let before = facade.set(&wanted, &release).await?;
         drop(shelving);
-        facade.await_outcome(&who, "release.rollback", &wanted, (release.path, before)).await
+        facade.await_outcome(&acting, "release.rollback", &wanted, (release.path, before)).await
     })
     .await
 }
@@ -261,7 +261,7 @@ impl Facade {
     /// Waits for what becomes of a package, and takes it back if it doesn't come up.
     async fn await_outcome(
         &self,
-        who: &str,
+        acting: &Acting,
         what: &'static str,
         wanted: &Wanted,
         (path, before): (String, u64),
@@ -279,7 +279,7 @@ impl Facade {
         let reason = match outcome {
             Outcome::Running => {
                 self.prune().await;
-                audit::outcome(&self.hub.audit, who, what, &wanted.id, Ok(&release));
+                audit::outcome(&self.hub.audit, acting, what, &wanted.id, Ok(&release));
                 return Ok(json(StatusCode::OK, &Reply { release, state: "running", ..Reply::default() }));
             }
             Outcome::Pending if !self.hub.live.borrow().is_current() => {
@@ -291,7 +291,7 @@ impl Facade {
         let log = self.last_words(&wanted.id, before).await;
         let revert = || self.house.revert_release(wanted.app_id.clone(), path.clone(), reason.clone());
         self.patiently(revert).await?;
-        audit::outcome(&self.hub.audit, who, what, &wanted.id, Err(&reason));
+        audit::outcome(&self.hub.audit, acting, what, &wanted.id, Err(&reason));
         Ok(json(StatusCode::OK, &Reply { release, state: "failed", reason, log }))
     }
 

@@ -10,7 +10,7 @@ use std::{
 use axum::body::Body;
 use http::Method;
 use http_body_util::BodyExt;
-use nexushub_chassis::names::ADMIN_INSTANCE;
+use nexushub_chassis::names::{ADMIN_INSTANCE, LOGIN_INSTANCE};
 use nexushub_proto::{
     procmgr::{InstanceStatus, NextGeneration, State as Stands},
     provider::{self, Application, ListInstancesResponse, Origin},
@@ -458,6 +458,50 @@ async fn changes_of_the_admin_app_are_in_the_trail_before_it_hears_so() {
     for nonsense in ["", "{}", r#"{"changes":[{"id":1}]}"#, r#"{"changes":[],"more":1}"#] {
         assert_eq!(post(&world, "audit", nonsense).await.0, 400, "{nonsense}");
     }
+}
+
+#[tokio::test]
+async fn the_login_app_tells_the_trail_and_nothing_else_and_not_in_the_words_of_the_admin_app() {
+    let world = world();
+    let line = |id: u32, by: &str, what: &str, from: &str| {
+        serde_json::json!({ "id": id, "at": "2026-01-02T03:04:05Z", "by": by,
+        "what": what, "said": { "name": "zoe" }, "from": from, "refused": by.is_empty() })
+    };
+    let lines = [
+        line(1, "zoe", "login", "192.0.2.1"),
+        line(2, "", "login", "2001:db8::1"),
+        line(3, "", "lockout", "nowhere"),
+        line(4, "zoe", "DeleteUser", ""),
+    ];
+    let told = serde_json::json!({ "changes": lines }).to_string();
+    let asked = async |method: Method, path: &str, body: String| {
+        let request = http::Request::builder().method(method).uri(format!("/internal/platform/{path}"));
+        let request = request.header(PROXY_TOKEN, &world.proxy_token).header(CALLER, LOGIN_INSTANCE);
+        world.send(request.body(Body::from(body)).unwrap()).await.status()
+    };
+    assert_eq!(asked(Method::POST, "audit", told).await, StatusCode::NO_CONTENT);
+    for (method, path) in [
+        (Method::GET, "audit"),
+        (Method::GET, "instances"),
+        (Method::POST, "held/confirm"),
+        (Method::POST, "audit/x"),
+    ] {
+        assert_eq!(asked(method, path, String::new()).await, StatusCode::FORBIDDEN, "{path}");
+    }
+    let (_, told) = get(&world, "audit").await;
+    let entries = told["entries"].as_array().unwrap().iter().rev();
+    let told: Vec<_> = entries
+        .map(|one| [&one["who"], &one["what"], &one["object"], &one["from"], &one["result"]])
+        .collect();
+    assert_eq!(
+        serde_json::json!(told),
+        serde_json::json!([
+            ["zoe", "session.begin", "zoe", "192.0.2.1", "ok"],
+            ["login", "session.begin", "zoe", "2001:db8::1", "refused"],
+            ["login", "session.lock_out", "zoe", "login app", "refused"],
+            ["zoe", "login.note", "zoe", "login app", "ok"],
+        ])
+    );
 }
 
 #[tokio::test]

@@ -572,6 +572,7 @@ fn without_a_login_app_its_paths_are_whose_they_were() {
 fn what_is_the_platforms_own_is_for_the_two_apps_that_belong_to_it() {
     assert_eq!(call(ADMIN, "", "/internal/platform/instances"), format!("platform by {ADMIN}"));
     assert_eq!(call(LOGIN, "", "/internal/platform/revocations"), "ours: Revocations");
+    assert_eq!(call(LOGIN, "", "/internal/platform/audit"), format!("platform by {LOGIN}"));
     assert_eq!(call(ADMIN, "", "/internal/platform/revocations"), "403");
     assert_eq!(call(LOGIN, "", "/internal/platform/instances"), "403");
     assert_eq!(call("shop", "", "/internal/platform/instances"), "403");

@@ -39,6 +39,7 @@ pub(super) struct Facade {
 type Shared = Arc<Mutex<Heard>>;
 
 fn note(heard: &Shared, path: String, headers: &HeaderMap, body: &[u8]) {
+    assert_eq!(headers["x-acting-address"], super::ADDRESS);
     let who = headers.get("x-acting-user").map_or("", |value| value.to_str().unwrap()).to_owned();
     heard.lock().unwrap().orders.push((path, who, String::from_utf8_lossy(body).into_owned()));
 }

@@ -21,7 +21,7 @@ use super::{
     words::{Live, when},
 };
 use crate::{
-    Admin,
+    Admin, Asker,
     events::Change,
     platform::{Instance, Release},
     rules::Rule,
@@ -66,7 +66,7 @@ impl Sight {
     }
 }
 
-async fn sight(admin: &Admin, id: &str, by: &str) -> Result<Sight, Refusal> {
+async fn sight(admin: &Admin, id: &str, by: &Asker) -> Result<Sight, Refusal> {
     let wanted = id.to_owned();
     let table = admin.db.run(move |tx| {
         let ours = store::application_of(tx, &wanted)?;
@@ -123,7 +123,7 @@ pub(crate) async fn with(
     id: &str,
     notice: Option<&Notice>,
 ) -> Result<Page, Response> {
-    let sight = sight(admin, id, &visitor.user.name).await.map_err(|refusal| visitor.trouble(&refusal))?;
+    let sight = sight(admin, id, &visitor.asker).await.map_err(|refusal| visitor.trouble(&refusal))?;
     let path = format!("/apps/{}", sight.id);
     let content = html! {
         (title(&sight, visitor, &path, admin))
@@ -309,7 +309,7 @@ pub(crate) async fn update(
     sent: Sent,
 ) -> Result<Response, Response> {
     let change = Change::UpdateApplication { instance_id: id.clone(), written: written(&sent) };
-    let done = admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.user.name, change).await;
+    let done = admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await;
     answer(&admin, &sent, &id, done.map(|_| "updated")).await
 }
 
@@ -320,7 +320,7 @@ pub(crate) async fn delete(
     sent: Sent,
 ) -> Result<Response, Response> {
     let change = Change::DeleteApplication { instance_id: id.clone() };
-    match admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.user.name, change).await {
+    match admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await {
         Ok(_) => Ok(see_other("/?done=deleted")),
         Err(refusal) => answer(&admin, &sent, &id, Err(refusal)).await,
     }
@@ -338,7 +338,7 @@ pub(crate) async fn order(
         "resume" => "resume",
         _ => return Err(StatusCode::BAD_REQUEST.into_response()),
     };
-    let done = admin.platform.order(&id, order, &sent.by.user.name).await;
+    let done = admin.platform.order(&id, order, &sent.by.asker).await;
     answer(&admin, &sent, &id, done.map(|()| order).map_err(|error| refused(&error))).await
 }
 
@@ -355,7 +355,7 @@ pub(crate) async fn add_rule(
     sent: Sent,
 ) -> Result<Response, Response> {
     let done = match people::rule(&sent, &id) {
-        Ok(change) => admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.user.name, change).await,
+        Ok(change) => admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await,
         Err(refusal) => Err(refusal),
     };
     answer(&admin, &sent, &id, done.map(|_| "rule")).await

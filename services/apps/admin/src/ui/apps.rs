@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Sent, Tab, Visitor, again, words::Live};
 use crate::{
-    Admin,
+    Admin, Asker,
     events::{Change, Written},
     platform::{Held, Instance, Instances},
     store::{self, Application},
@@ -51,7 +51,7 @@ pub(crate) struct After {
 
 impl Admin {
     /// The apps of the table and the instances of the platform, as one list.
-    pub(crate) async fn scene(&self, by: &str) -> Result<Scene, Refusal> {
+    pub(crate) async fn scene(&self, by: &Asker) -> Result<Scene, Refusal> {
         let table = self.db.run(|tx| Ok::<_, Refusal>(store::applications(tx)?));
         let (table, seen) = tokio::join!(table, self.platform.instances(by));
         let (seen, away) = match seen {
@@ -103,7 +103,7 @@ pub(crate) async fn show(
         "confirmed" => Some(Notice::Good("Confirmed: the removals are carried out now.".into())),
         _ => None,
     };
-    Ok(page(&visitor, &admin.scene(&visitor.user.name).await?, notice.as_ref(), &Draft::default(), &admin))
+    Ok(page(&visitor, &admin.scene(&visitor.asker).await?, notice.as_ref(), &Draft::default(), &admin))
 }
 
 fn page(visitor: &Visitor, scene: &Scene, notice: Option<&Notice>, draft: &Draft<'_>, admin: &Admin) -> Page {
@@ -243,10 +243,10 @@ pub(crate) fn written(sent: &Sent) -> Written {
 /// `POST /apps`
 pub(crate) async fn create(State(admin): State<Arc<Admin>>, sent: Sent) -> Result<Response, Response> {
     let change = Change::CreateApplication { written: written(&sent) };
-    match admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.user.name, change).await {
+    match admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await {
         Ok(done) => Ok(see_other(&format!("/apps/{}?done=created", done.made))),
         Err(refusal) => {
-            let scene = admin.scene(&sent.by.user.name).await.map_err(|refusal| sent.by.trouble(&refusal))?;
+            let scene = admin.scene(&sent.by.asker).await.map_err(|refusal| sent.by.trouble(&refusal))?;
             let draft = Draft {
                 name: sent.field("displayName"),
                 app_id: sent.field("appId"),
@@ -259,7 +259,7 @@ pub(crate) async fn create(State(admin): State<Arc<Admin>>, sent: Sent) -> Resul
 
 /// `POST /held/confirm`
 pub(crate) async fn confirm(State(admin): State<Arc<Admin>>, sent: Sent) -> Result<Response, Response> {
-    let done = admin.platform.confirm(&sent.by.user.name).await;
+    let done = admin.platform.confirm(&sent.by.asker).await;
     done.map_err(|error| sent.by.trouble(&error.into()))?;
     Ok(see_other("/?done=confirmed"))
 }
@@ -273,7 +273,7 @@ struct Now {
 
 /// `GET /live`
 pub(crate) async fn live(State(admin): State<Arc<Admin>>, visitor: Visitor) -> Result<Response, Refusal> {
-    let scene = admin.scene(&visitor.user.name).await?;
+    let scene = admin.scene(&visitor.asker).await?;
     let apps = scene.rows.into_iter().map(|row| (row.id, row.live)).collect();
     let headers = [("cache-control", "no-store")];
     Ok((headers, Json(Now { away: scene.away.is_some(), apps })).into_response())

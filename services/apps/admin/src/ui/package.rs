@@ -111,7 +111,7 @@ async fn from_script(
     if !admin.csrf.holds(&visit(&visitor.user), token) {
         return Err(Refusal::stale_form());
     }
-    admin.platform.package(id, &visitor.user.name, zip).await.map_err(|error| refused(&error))
+    admin.platform.package(id, &visitor.asker, zip).await.map_err(|error| refused(&error))
 }
 
 async fn from_form(admin: &Admin, id: &str, visitor: &Visitor, request: Request) -> Result<Outcome, Refusal> {
@@ -139,7 +139,7 @@ async fn from_form(admin: &Admin, id: &str, visitor: &Visitor, request: Request)
         }
     };
     let body = stream::unfold(body, async |mut body| body.recv().await.map(|piece| (piece, body))).boxed();
-    let sent = admin.platform.package(id, &visitor.user.name, Body::from_stream(body));
+    let sent = admin.platform.package(id, &visitor.asker, Body::from_stream(body));
     let (sent, ()) = tokio::join!(sent, read);
     sent.map_err(|error| refused(&error))
 }
@@ -191,7 +191,7 @@ pub(crate) async fn roll_back(
     Path(id): Path<String>,
     sent: Sent,
 ) -> Response {
-    let outcome = admin.platform.roll_back(&id, sent.field("release"), &sent.by.user.name).await;
+    let outcome = admin.platform.roll_back(&id, sent.field("release"), &sent.by.asker).await;
     match outcome.map_err(|error| refused(&error)) {
         Ok(outcome) if outcome.state == "running" => {
             match app::answer(&admin, &sent, &id, Ok("released")).await {
@@ -219,7 +219,7 @@ pub(crate) async fn logs(
 ) -> Result<Response, Refusal> {
     let told = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let after = told.or(Some(from.after.as_str())).filter(|cursor| !cursor.is_empty());
-    let answer = admin.platform.logs(&id, after, &visitor.user.name).await?;
+    let answer = admin.platform.logs(&id, after, &visitor.asker).await?;
     let (head, body) = answer.into_parts();
     let headers = [(CONTENT_TYPE, "text/event-stream"), (axum::http::header::CACHE_CONTROL, "no-store")];
     Ok((head.status, headers, body).into_response())

@@ -219,7 +219,7 @@ async fn carry_out(
     done: &str,
 ) -> Result<Response, Response> {
     let published = match change {
-        Ok(change) => admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.user.name, change).await,
+        Ok(change) => admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await,
         Err(refusal) => Err(refusal),
     };
     match published {
@@ -258,9 +258,9 @@ pub(crate) async fn password(
 pub(crate) async fn sign_out(
     State(admin): State<Arc<Admin>>,
     Path(id): Path<i64>,
-    _: Sent,
+    sent: Sent,
 ) -> Result<Response, Refusal> {
-    admin.sign_out(id).await?;
+    admin.sign_out(id, &sent.by.asker).await?;
     Ok(see_other("/users?done=signout"))
 }
 
