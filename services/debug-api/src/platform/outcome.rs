@@ -43,7 +43,12 @@ pub(crate) fn newest(live: Option<&InstanceStatus>) -> u64 {
 fn failure(state: State, restarts: u32, retry_unix_ms: i64, reason: &str) -> Outcome {
     let for_good = state == State::Failed && retry_unix_ms == 0;
     let again = matches!(state, State::Failed | State::Starting | State::Unhealthy) && restarts >= TRIES;
-    if for_good || again { Outcome::Failed(reason.to_owned()) } else { Outcome::Pending }
+    if for_good || again { Outcome::Failed(lasting(reason).to_owned()) } else { Outcome::Pending }
+}
+
+/// A reason without what procmgr says of the next start: there is none once the release is taken back.
+fn lasting(reason: &str) -> &str {
+    reason.split_once("; next start in ").map_or(reason, |(reason, _)| reason)
 }
 
 #[cfg(test)]
@@ -53,7 +58,7 @@ mod tests {
     use super::*;
 
     fn live(state: State, release: &str, restarts: u32) -> InstanceStatus {
-        let (release, reason) = (release.to_owned(), "exited with code 3".to_owned());
+        let (release, reason) = (release.to_owned(), "exited with code 3; next start in 4 s".to_owned());
         let retry_unix_ms = 7;
         InstanceStatus {
             state: state.into(),
@@ -72,7 +77,7 @@ mod tests {
             release: "/new".into(),
             restarts,
             retry_unix_ms,
-            reason: "exited with code 3".into(),
+            reason: "exited with code 3; next start in 4 s".into(),
             generation: 6,
             ..NextGeneration::default()
         };
