@@ -29,7 +29,7 @@ pub(crate) async fn show(State(admin): State<Arc<Admin>>, visitor: Visitor) -> R
         let users = users.into_iter().map(|user| (user.id, user.name)).collect();
         Ok::<_, Refusal>((store::events(tx, i64::from(LINES))?, Names { apps, users }))
     });
-    let (events, entries) = tokio::join!(events, admin.platform.audit(LINES, &visitor.user.name));
+    let (events, entries) = tokio::join!(events, admin.platform.audit(LINES, &visitor.asker));
     let (events, names) = events.map_err(|refusal| visitor.trouble(&refusal))?;
     let (entries, gone) = match entries {
         Ok(entries) => (entries, None),
@@ -46,7 +46,7 @@ pub(crate) async fn show(State(admin): State<Arc<Admin>>, visitor: Visitor) -> R
         section.card {
             h2 { "The platform" }
             @if entries.is_empty() { div.empty { strong { "Nothing to show" } "The platform's log is empty, or away." } }
-            @else { div.scroll { (table(&entries, now)) } }
+            @else { div.scroll { (table(&entries, &names, now)) } }
         }
     };
     Ok(visitor.page("Audit", Tab::Audit, &content))
@@ -78,6 +78,7 @@ fn words(what: &str) -> &str {
         "UpdateUserPassword" => "new password",
         "ResetAdministrator" => "reset administrator",
         "DeleteUser" => "removed user",
+        "EndSessions" => "logged out",
         "CreateUserAccessRule" => "new rule",
         "DeleteUserAccessRule" => "removed rule",
         other => other,
@@ -104,7 +105,7 @@ fn details(event: &Event, names: &Names) -> String {
         }
         "DeleteApplication" => text("displayName").to_owned(),
         "AddUser" | "UpdateUser" | "DeleteUser" => text("username").to_owned(),
-        "UpdateUserPassword" | "ResetAdministrator" => format!("for {}", user("userId")),
+        "UpdateUserPassword" | "ResetAdministrator" | "EndSessions" => format!("for {}", user("userId")),
         "CreateUserAccessRule" | "DeleteUserAccessRule" if said["applicationId"].is_string() => {
             let who = if said["subjectType"] == "GROUP" { "everybody".to_owned() } else { user("subjectId") };
             let may = if said["ruleType"] == "ACCEPT" { "may" } else { "may not" };
@@ -116,7 +117,61 @@ fn details(event: &Event, names: &Names) -> String {
     }
 }
 
-fn table(entries: &[Entry], now: i64) -> Markup {
+impl Names {
+    /// Of what the platform's log says by its id: `user 7`, an instance.
+    fn of<'a>(&'a self, said: &'a str) -> &'a str {
+        let user = said.strip_prefix("user ").and_then(|id| self.users.get(&id.parse().ok()?));
+        user.or_else(|| self.apps.get(said)).map_or(said, String::as_str)
+    }
+}
+
+/// What the platform's log calls something, as people say it.
+fn doing(what: &str) -> &str {
+    match what {
+        "application.create" => "new app",
+        "application.update" => "changed app",
+        "application.delete" => "removed app",
+        "application.adopt" => "app made permanent",
+        "application.upload" => "uploaded package",
+        "application.install" | "release.install" => "new version",
+        "application.rollback" | "release.rollback" => "back to a version",
+        "instance.restart" => "restarted",
+        "instance.pause" => "paused",
+        "instance.resume" => "resumed",
+        "removals.confirm" => "confirmed removals",
+        "user.create" => "new user",
+        "user.rename" => "renamed user",
+        "user.password" => "new password",
+        "user.reset" => "reset administrator",
+        "user.log_out" => "logged out",
+        "user.delete" => "removed user",
+        "rule.create" => "new rule",
+        "rule.delete" => "removed rule",
+        "session.begin" => "signed in",
+        "session.end" | "session.log_out" => "signed out",
+        "session.lock_out" => "locked out",
+        "session.reuse" => "stolen token?",
+        "session.sign_in" => "opened an app",
+        "session.refresh" => "went on",
+        "session.revoke" => "ended sessions",
+        other => other,
+    }
+}
+
+/// What else the platform's log says; of what an app told it, `change 7 of <time>, AddUser {...}`, what that was, in a few words.
+fn more(entry: &Entry, names: &Names) -> String {
+    let told = entry.detail.strip_prefix("change ").and_then(|told| told.split_once(", "));
+    let Some((what, said)) = told.and_then(|(_, told)| told.split_once(' ')) else {
+        return entry.detail.clone();
+    };
+    let Ok(json) = serde_json::from_str::<Value>(said) else { return entry.detail.clone() };
+    let event = Event { id: 0, what: what.to_owned(), at: 0, by: String::new(), said: said.to_owned() };
+    let why = ["why", "detail"].iter().find_map(|field| json[*field].as_str()).unwrap_or_default();
+    let all = [details(&event, names), why.to_owned()];
+    all.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+fn table(entries: &[Entry], names: &Names, now: i64) -> Markup {
     html! {
         table {
             thead { tr { th { "When" } th { "Who" } th { "What" } th { "Of what" } th { "Result" } } }
@@ -124,9 +179,13 @@ fn table(entries: &[Entry], now: i64) -> Markup {
                 @for entry in entries {
                     tr {
                         td data-name="When" { time datetime=(entry.ts) { (when(&entry.ts, now)) } }
-                        td data-name="Who" { (entry.who) @if !entry.from.is_empty() { small { (entry.from) } } }
-                        td data-name="What" { (entry.what) small { (entry.daemon) } }
-                        td data-name="Of what" { (entry.object) @if !entry.detail.is_empty() { small { (entry.detail) } } }
+                        td data-name="Who" { (names.of(&entry.who)) @if !entry.from.is_empty() { small { (entry.from) } } }
+                        td data-name="What" title=(entry.what) { (doing(&entry.what)) small { (entry.daemon) } }
+                        td data-name="Of what" {
+                            (names.of(&entry.object))
+                            @let more = more(entry, names);
+                            @if !more.is_empty() { small { (more) } }
+                        }
                         td data-name="Result" {
                             span class={ "badge " (if matches!(entry.result.as_str(), "ok" | "done") { "good" } else { "plain" }) } {
                                 (entry.result)
@@ -135,6 +194,42 @@ fn table(entries: &[Entry], now: i64) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_told_by_name_and_what_an_app_told_in_words() {
+        let names = Names {
+            apps: HashMap::from([("i-1".to_owned(), "Shop".to_owned())]),
+            users: HashMap::from([(7, "zoe".to_owned())]),
+        };
+        assert_eq!(
+            ["user 7", "user 8", "i-1", "operator", ""].map(|id| names.of(id)),
+            ["zoe", "user 8", "Shop", "operator", ""]
+        );
+        for (detail, words) in [
+            ("package 3a, 12 KiB", "package 3a, 12 KiB"),
+            (r#"change 4 of 2026-01-02T03:04:05Z, UpdateUserPassword {"userId":7}"#, "for zoe"),
+            (
+                r#"change 5 of 2026-01-02T03:04:05Z, CreateUserAccessRule {"applicationId":"i-1","ruleType":"DENY","subjectType":"USER","subjectId":7,"why":"not so"}"#,
+                "zoe may not open Shop: not so",
+            ),
+            (
+                r#"change 6 of 2026-01-02T03:04:05Z, login {"name":"bob","detail":"wrong name or password"}"#,
+                "wrong name or password",
+            ),
+            (
+                r#"change 7 of 2026-01-02T03:04:05Z, AddUser {"username":"…"#,
+                r#"change 7 of 2026-01-02T03:04:05Z, AddUser {"username":"…"#,
+            ),
+        ] {
+            let entry = Entry { detail: detail.to_owned(), ..Entry::default() };
+            assert_eq!(more(&entry, &names), words);
         }
     }
 }
