@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
-use nexushub_e2e::{App, FORGIVING, Options, Platform, accounts::Accounts, package::Package, workshop};
+use http::Request;
+use http_body_util::Full;
+use nexushub_e2e::{
+    App, FORGIVING, Options, Platform, Protocol, accounts::Accounts, package::Package, workshop,
+};
 use serde_json::{Value, json};
 
 /// What the command prints, and whether it ended well.
@@ -74,7 +78,7 @@ async fn what_administrators_change_is_in_the_platforms_log_though_debug_api_die
         json!({ "type": "CreateApplication", "appId": "shop", "displayName": "Shop", "hostName": "shop" });
     accounts.publish(&bearer, "first", &shop).await;
     let made = noted(&accounts.platform, "application.create", 1).await;
-    assert_eq!((&made["who"], &made["from"]), (&"admin".into(), &"admin app".into()), "{made}");
+    assert_eq!((&made["who"], &made["from"]), (&"admin".into(), &"127.0.0.1".into()), "{made}");
     accounts.platform.daemon("debug-api").await.kill();
     let user = json!({ "type": "AddUser", "username": "zoe", "password": "a long enough one" });
     accounts.publish(&bearer, "second", &user).await;
@@ -83,6 +87,29 @@ async fn what_administrators_change_is_in_the_platforms_log_though_debug_api_die
     let said = entries(&accounts.platform).iter().map(Value::to_string).collect::<String>();
     assert!(!said.contains("a long enough one"), "no password is noted");
     assert!(audit(&accounts.platform, &["verify"]).0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_signs_in_and_who_is_refused_is_in_the_platforms_log() {
+    let accounts = Accounts::start("").await;
+    accounts.log_in("admin", "a guess", "").await;
+    let refused = noted(&accounts.platform, "session.begin", 1).await;
+    assert_eq!((&refused["result"], &refused["object"]), (&"refused".into(), &"admin".into()), "{refused}");
+    let bearer = accounts.bearer().await;
+    let signed_in = noted(&accounts.platform, "session.begin", 2).await;
+    assert_eq!(
+        (&signed_in["who"], &signed_in["from"]),
+        (&"admin".into(), &"127.0.0.1".into()),
+        "{signed_in}"
+    );
+    let user = json!({ "type": "AddUser", "username": "zoe", "password": "weak" }).to_string();
+    let request = Request::post("/api/publish?cid=1").header("authorization", bearer);
+    let request = request.header("content-type", "application/json").body(Full::from(user)).unwrap();
+    let answer = accounts.platform.https().send(Protocol::Http1, "admin", request).await.unwrap();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let refused = noted(&accounts.platform, "user.create", 1).await;
+    assert_eq!((&refused["result"], &refused["who"]), (&"refused".into(), &"admin".into()), "{refused}");
+    assert!(!entries(&accounts.platform).iter().any(|entry| entry.to_string().contains("weak")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

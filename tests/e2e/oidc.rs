@@ -198,7 +198,7 @@ impl<'a> Browser<'a> {
     }
 
     fn is_signed_in(&self) -> bool {
-        self.cookies.contains_key(&("login".to_owned(), "YRT".to_owned()))
+        self.cookies.contains_key(&("login".to_owned(), "__Host-YRT".to_owned()))
     }
 
     /// The path of a URL of this host, of which it has to be.

@@ -123,3 +123,25 @@ async fn applications_that_cannot_be_are_refused() {
     }
     assert_eq!(developer.create("fine").await.status, 201);
 }
+
+/// What a program header says of the loader's name.
+const PT_INTERP: usize = 3;
+
+/// Whether an ELF file names a loader, without which it can't be started.
+fn asks_for_a_loader(elf: &[u8]) -> bool {
+    let number = |at: usize, bytes: usize| {
+        elf[at..at + bytes].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    };
+    assert_eq!(&elf[..5], b"\x7fELF\x02");
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|header| number(table + header * size, 4) == PT_INTERP)
+}
+
+#[test]
+fn the_platforms_own_apps_run_in_boxes_where_there_is_no_loader() {
+    for app in ["nexushub-login", "nexushub-admin", "nexushub-hello"] {
+        let program = fs::read(nexushub_e2e::workshop::program(app)).unwrap();
+        assert!(!asks_for_a_loader(&program), "{app} is linked dynamically; dist/build links it statically");
+    }
+    assert!(asks_for_a_loader(&fs::read(std::env::current_exe().unwrap()).unwrap()), "as this one does");
+}

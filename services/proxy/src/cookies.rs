@@ -1,7 +1,7 @@
 //! The platform's own cookies: found in what clients send, taken out of what apps get, and written. Pure.
 //!
 //! Each is good for one host name only (no `Domain`). Browsers accept a name that begins with `__Host-` from that host alone, so
-//! no sibling host can plant one; `YRT` is what programs bring and what the login app gives out.
+//! no sibling host can plant one; `YRT` is what programs bring and what the login app gives them.
 
 use http::{
     HeaderMap, HeaderValue,
@@ -11,7 +11,7 @@ use memchr::memmem;
 
 /// A refresh token, as programs keep it.
 pub(crate) const YRT: &str = "YRT";
-/// A refresh token, as browsers keep it that signed in at an app.
+/// A refresh token, as browsers keep it that signed in at an app, or at the login app itself.
 pub(crate) const HOST_YRT: &str = "__Host-YRT";
 /// An access token.
 pub(crate) const HOST_YAT: &str = "__Host-YAT";

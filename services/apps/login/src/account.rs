@@ -14,7 +14,8 @@ use nexushub_applib::{
 use serde::Deserialize;
 
 use crate::{
-    Login, clear_refresh_cookie, directory, is_foreign, origin,
+    Login, clear_pages_cookie, directory, is_foreign, origin,
+    public::locked_out,
     signin::{session, trouble},
     store::{self, Entry, Session},
     view,
@@ -110,7 +111,7 @@ pub(crate) async fn end_session(
         Ok::<_, Refusal>(())
     });
     ended.await.map_err(trouble)?;
-    login.news.notify_one();
+    login.stir();
     Ok(if own { signed_out() } else { see_other("/?done=ended") })
 }
 
@@ -138,13 +139,13 @@ pub(crate) async fn end_everywhere(
         Ok::<_, Refusal>(store::end_all(tx, user, None)?)
     });
     ended.await.map_err(trouble)?;
-    login.news.notify_one();
+    login.stir();
     Ok(signed_out())
 }
 
 fn signed_out() -> Response {
     let mut answer = see_other("/signin");
-    clear_refresh_cookie(&mut answer);
+    clear_pages_cookie(&mut answer);
     answer
 }
 
@@ -175,17 +176,25 @@ async fn new_password(
         return Err(Refusal::bad("The new password was not the same twice."));
     }
     // Guessing the old password is guessing, too.
-    let attempt = login.guesses().begin(&here.person.name, &origin(headers).address, login.now());
-    let attempt = attempt.map_err(|wait| {
-        let text = format!("Too many attempts. Please wait {} and try again.", view::duration(wait));
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, text)
-    })?;
-    let set = login.directory.set_password(here.person.id, &filled.old, &filled.new).await;
+    let (person, address) = (&here.person, origin(headers).address);
+    let begun = login.guesses().begin(&person.name, &address, login.now());
+    let attempt = match begun {
+        Ok(attempt) => attempt,
+        Err(wait) => {
+            locked_out(login, &person.name, Some(person.id), &address, wait).await?;
+            let text = format!("Too many attempts. Please wait {} and try again.", view::duration(wait));
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
+        }
+    };
+    let set = login.directory.set_password(person.id, &filled.old, &filled.new, &address).await;
     let set = set.map_err(|error| {
         login.guesses().take_back(&attempt);
         directory::away(&error)
     })?;
-    set.map_err(|why| Refusal::bad(format!("Your password was not changed: {why}.")))?;
+    if let Err(why) = set {
+        login.refused(entry(login, headers, here, "refusal", &format!("another password: {why}"))).await?;
+        return Err(Refusal::bad(format!("Your password was not changed: {why}.")));
+    }
     login.guesses().right(&attempt);
     let (user, keep) = (here.person.id, here.id.clone());
     let entry = entry(login, headers, here, "password", "changed; every other session has ended");
@@ -196,7 +205,7 @@ async fn new_password(
             Ok::<_, Refusal>(store::end_all(tx, user, Some(&keep))?)
         })
         .await?;
-    login.news.notify_one();
+    login.stir();
     Ok(())
 }
 

@@ -57,8 +57,10 @@ impl Directory {
         user: i64,
         old: &str,
         new: &str,
+        address: &str,
     ) -> Result<Result<(), String>, Error> {
-        let call = post("/internal/setPassword").json(&json!({ "UserID": user, "Old": old, "New": new }));
+        let asked = json!({ "UserID": user, "Old": old, "New": new, "Address": address });
+        let call = post("/internal/setPassword").json(&asked);
         match self.0.call(call).await {
             Ok(_) => Ok(Ok(())),
             Err(error) if error.status().is_some_and(|status| status.as_u16() == 400) => {

@@ -49,6 +49,8 @@ struct Entry {
     attempts: u32,
     until: Unix,
     last: Unix,
+    /// The wait that was written down last.
+    told: Unix,
 }
 
 /// What was tried of late.
@@ -63,6 +65,14 @@ impl Guesses {
     /// An attempt begins, unless it has to wait so many seconds.
     pub(crate) fn begin(&mut self, name: &str, address: &str, now: Unix) -> Result<Attempt, Unix> {
         self.attempt(keys(name, address), now)
+    }
+
+    /// Whether it is news that attempts for this name from there have to wait: once for each wait, however much is tried meanwhile.
+    pub(crate) fn is_news(&mut self, name: &str, address: &str, now: Unix) -> bool {
+        let waits = keys(name, address).into_iter().filter_map(|key| Some((self.0.get(&key)?.until, key)));
+        let longest = waits.max_by_key(|(until, _)| *until).filter(|(until, _)| *until > now);
+        let entry = longest.and_then(|(_, key)| self.0.get_mut(&key));
+        entry.is_some_and(|entry| std::mem::replace(&mut entry.told, entry.until) != entry.until)
     }
 
     /// An attempt of before a restart, which was right or wrong.
@@ -171,6 +181,21 @@ mod tests {
         }
         assert_eq!(waits[..6], [2, 4, 8, 16, 32, 64]);
         assert_eq!(*waits.iter().max().unwrap(), LONGEST);
+    }
+
+    #[test]
+    fn that_somebody_has_to_wait_is_news_once_each_time() {
+        let (mut guesses, mut now, mut news) = (Guesses::default(), 1000, Vec::new());
+        assert!(!guesses.is_news("zoe", "192.0.2.1", now));
+        for _ in 0..30 {
+            match guesses.begin("zoe", "192.0.2.1", now) {
+                Ok(_) => {}
+                Err(_) if guesses.is_news("zoe", "192.0.2.1", now) => news.push(now),
+                Err(_) => now += 1,
+            }
+        }
+        assert_eq!(news, [1000, 1002, 1006, 1014], "waits of 2, 4 and 8 seconds, and one that goes on");
+        assert!(!guesses.is_news("bob", "192.0.2.1", now));
     }
 
     #[test]

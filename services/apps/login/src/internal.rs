@@ -16,7 +16,7 @@ use crate::{
     Login,
     config::{ACCESS, ADMIN, LOGIN, PROXY},
     directory,
-    store::{self, Entry, Granted, Person, Worthless},
+    store::{self, Asked, Entry, Granted, Person, Worthless},
 };
 
 /// The proxy's question for an access token.
@@ -26,6 +26,9 @@ pub(crate) struct Refresh {
     token: String,
     #[serde(rename = "ApplicationID")]
     app: String,
+    /// From where, as the proxy knows; an earlier proxy does not say it.
+    #[serde(rename = "Address", default)]
+    from: String,
 }
 
 /// The proxy's question when a browser came back to an app.
@@ -37,6 +40,9 @@ pub(crate) struct Redeem {
     app: String,
     #[serde(rename = "State")]
     state: String,
+    /// From where, as the proxy knows; an earlier proxy does not say it.
+    #[serde(rename = "Address", default)]
+    from: String,
 }
 
 /// The proxy's word that somebody wants out.
@@ -44,6 +50,9 @@ pub(crate) struct Redeem {
 pub(crate) struct Logout {
     #[serde(rename = "RefreshToken")]
     token: String,
+    /// From where, as the proxy knows; an earlier proxy does not say it.
+    #[serde(rename = "Address", default)]
+    from: String,
 }
 
 /// Admin's word that somebody has to go.
@@ -59,7 +68,7 @@ fn only(who: &Identity, callers: &[&str]) -> Result<(), Refusal> {
 }
 
 fn worthless(login: &Login, why: Worthless) -> Response {
-    login.news.notify_one(); // that it was used may have ended its session
+    login.stir(); // that it was used may have ended its session
     (StatusCode::UNAUTHORIZED, Json(json!({ "error": why.word() }))).into_response()
 }
 
@@ -78,22 +87,28 @@ fn granted(granted: &Granted, app: &str, now: i64) -> Response {
 }
 
 /// None when the user may open the app, else the answer.
-async fn refused(login: &Login, person: &Person, app: &str) -> Result<Option<Response>, Refusal> {
+async fn refused(
+    login: &Login,
+    person: &Person,
+    app: &str,
+    asked: &Asked,
+) -> Result<Option<Response>, Refusal> {
     let may = login.directory.may_open(person.id, app).await.map_err(|error| directory::away(&error))?;
     if may {
         return Ok(None);
     }
-    let entry = Entry { detail: "no access".into(), ..entry(login, "refusal", person, app) };
+    let entry = Entry { detail: "no access".into(), ..entry("refusal", person, app, asked) };
     login.db.run(move |tx| Ok::<_, Refusal>(store::audit(tx, &entry)?)).await?;
     Ok(Some((StatusCode::FORBIDDEN, Json(json!({ "error": "denied" }))).into_response()))
 }
 
-fn entry(login: &Login, what: &str, person: &Person, app: &str) -> Entry {
+fn entry(what: &str, person: &Person, app: &str, asked: &Asked) -> Entry {
     Entry {
-        at: login.now(),
+        at: asked.at,
         what: what.to_owned(),
         user: Some(person.id),
         name: person.name.clone(),
+        address: asked.from.clone(),
         app: app.to_owned(),
         ..Entry::default()
     }
@@ -103,22 +118,22 @@ fn entry(login: &Login, what: &str, person: &Person, app: &str) -> Entry {
 pub(crate) async fn access_token(
     State(login): State<Arc<Login>>,
     who: Identity,
-    Json(Refresh { token, app }): Json<Refresh>,
+    Json(Refresh { token, app, from }): Json<Refresh>,
 ) -> Result<Response, Refusal> {
     only(&who, &[PROXY])?;
-    let now = login.now();
-    let (held, wanted) = (token.clone(), app.clone());
-    let held = login.db.run(move |tx| Ok::<_, Refusal>(store::look(tx, &held, Some(&wanted), now)?)).await?;
+    let asked = Asked { at: login.now(), from };
+    let (held, wanted, by) = (token.clone(), app.clone(), asked.clone());
+    let held = login.db.run(move |tx| Ok::<_, Refusal>(store::look(tx, &held, Some(&wanted), &by)?)).await?;
     let session = match held {
         Ok(session) => session,
         Err(why) => return Ok(worthless(&login, why)),
     };
-    if let Some(answer) = refused(&login, &session.person, &app).await? {
+    if let Some(answer) = refused(&login, &session.person, &app, &asked).await? {
         return Ok(answer);
     }
-    let (entry, wanted) = (entry(&login, "refresh", &session.person, &app), app.clone());
+    let (entry, wanted, now) = (entry("refresh", &session.person, &app, &asked), app.clone(), asked.at);
     let next = login.db.run(move |tx| {
-        let next = store::rotate(tx, &token, Some(&wanted), now)?;
+        let next = store::rotate(tx, &token, Some(&wanted), &asked)?;
         if next.is_ok() {
             store::audit(tx, &entry)?;
         }
@@ -131,20 +146,21 @@ pub(crate) async fn access_token(
 pub(crate) async fn redeem(
     State(login): State<Arc<Login>>,
     who: Identity,
-    Json(Redeem { code, app, state }): Json<Redeem>,
+    Json(Redeem { code, app, state, from }): Json<Redeem>,
 ) -> Result<Response, Refusal> {
     only(&who, &[PROXY])?;
     let (now, wanted) = (login.now(), app.clone());
+    let asked = Asked { at: now, from };
     let taken =
         login.db.run(move |tx| Ok::<_, Refusal>(store::take(tx, &code, &wanted, &state, now)?)).await?;
     let (session, person) = match taken {
         Ok(taken) => taken,
         Err(why) => return Ok(worthless(&login, why)),
     };
-    if let Some(answer) = refused(&login, &person, &app).await? {
+    if let Some(answer) = refused(&login, &person, &app, &asked).await? {
         return Ok(answer);
     }
-    let (entry, wanted) = (entry(&login, "opened", &person, &app), app.clone());
+    let (entry, wanted) = (entry("opened", &person, &app, &asked), app.clone());
     let first = login.db.run(move |tx| {
         store::audit(tx, &entry)?;
         Ok::<_, Refusal>(store::found(tx, &session, Some(&wanted), now)?)
@@ -156,25 +172,22 @@ pub(crate) async fn redeem(
 pub(crate) async fn logout(
     State(login): State<Arc<Login>>,
     who: Identity,
-    Json(Logout { token }): Json<Logout>,
+    Json(Logout { token, from }): Json<Logout>,
 ) -> Result<Response, Refusal> {
     only(&who, &[PROXY])?;
-    let now = login.now();
+    let asked = Asked { at: login.now(), from };
     let ended = login.db.run(move |tx| {
         // Any family's token will do, of whatever app: who holds one may end what it is good for.
-        let session = match store::holder(tx, &token, now)? {
+        let session = match store::holder(tx, &token, &asked)? {
             Ok(session) => session,
             Err(why) => return Ok::<_, Refusal>(Err(why)),
         };
-        let Person { id, name } = session.person;
-        store::audit(
-            tx,
-            &Entry { at: now, what: "logout".into(), user: Some(id), name, ..Entry::default() },
-        )?;
+        store::audit(tx, &entry("logout", &session.person, "", &asked))?;
+        let id = session.person.id;
         Ok(Ok(json!({ "SessionIDs": store::end_all(tx, id, None)?, "UserID": id })))
     });
     let ended = ended.await?;
-    login.news.notify_one();
+    login.stir();
     Ok(ended.map_or_else(|why| worthless(&login, why), |ended| Json(ended).into_response()))
 }
 
@@ -195,6 +208,6 @@ pub(crate) async fn revoke(
         Ok::<_, Refusal>(store::end_all(tx, user, None)?)
     });
     let ended = ended.await?;
-    login.news.notify_one();
+    login.stir();
     Ok(Json(json!({ "SessionIDs": ended })).into_response())
 }

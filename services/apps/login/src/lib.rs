@@ -6,7 +6,7 @@
 //! browser ── /public/oidc/... (oidc.rs) ──> login ── an identity provider, then /internal/user ──> admin
 //! proxy ── /internal/access_token, redeem, logout ──> login ── revocations (outbox.rs) ──> proxy
 //! ```
-//! `family.rs` (what a refresh token is worth) and `guesses.rs` (who has to wait) are pure; `store.rs` is what is kept.
+//! `family.rs` (what a refresh token is worth) and `guesses.rs` (who has to wait) are pure, as is `room.rs`; `store.rs` is what is kept.
 
 mod account;
 mod config;
@@ -17,6 +17,7 @@ mod internal;
 mod oidc;
 mod outbox;
 mod public;
+mod room;
 mod signin;
 mod store;
 mod view;
@@ -38,17 +39,30 @@ use nexushub_applib::{
     calls::Entrance,
     csrf::Csrf,
     db::Db,
+    identity::address,
     page, serve, text,
     time::{self, Clock, Unix},
 };
 use tokio::sync::Notify;
 
-use crate::{directory::Directory, guesses::Guesses, oidc::Issuer, store::Origin};
+use crate::{
+    directory::Directory,
+    guesses::Guesses,
+    oidc::Issuer,
+    room::Room,
+    store::{Asked, Entry, Origin},
+};
 
 /// Bytes of any request's body: names and passwords.
 const BODY_MAX: usize = 16 * 1024;
 /// Bytes of what a browser calls itself that are kept.
 const AGENT_MAX: usize = 200;
+
+/// The cookie in which clients of the HTTP contract hold a refresh token.
+pub(crate) const CLIENTS: &str = "YRT";
+/// The one in which browsers hold that of these pages. Its name has browsers take it from this host alone; `YRT` a script of a sibling
+/// host could plant, and somebody would use the session of another unawares.
+pub(crate) const PAGES: &str = "__Host-YRT";
 
 /// What every request needs.
 pub(crate) struct Login {
@@ -58,11 +72,15 @@ pub(crate) struct Login {
     /// Who else may say who somebody is.
     pub issuer: Option<Issuer>,
     guesses: Mutex<Guesses>,
+    /// For refusals of which the platform is told.
+    room: Mutex<Room>,
     clock: Clock,
     /// Its own host name, where a request doesn't tell another.
     pub host: String,
     /// Something new is in the outbox.
     pub news: Notify,
+    /// Something was written down, of which the platform has not heard yet.
+    pub noted: Notify,
 }
 
 impl Login {
@@ -79,14 +97,36 @@ impl Login {
             csrf: Csrf::of(&settings.secret),
             issuer,
             guesses: Mutex::default(),
+            room: Mutex::default(),
             clock,
             host: settings.host_name().to_owned(),
             news: Notify::new(),
+            noted: Notify::new(),
         })
     }
 
     pub(crate) fn now(&self) -> Unix {
         (self.clock)()
+    }
+
+    /// Sessions may have ended, or something was written down: whoever is to hear of it is told soon.
+    pub(crate) fn stir(&self) {
+        self.news.notify_one();
+        self.noted.notify_one();
+    }
+
+    /// Writes down that something was refused.
+    pub(crate) async fn refused(&self, entry: Entry) -> Result<(), Refusal> {
+        let told = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(entry.at);
+        let note = if told { store::audit } else { store::note };
+        self.db.run(move |tx| Ok::<_, Refusal>(note(tx, &entry)?)).await?;
+        self.noted.notify_one();
+        Ok(())
+    }
+
+    /// When and from where a request came.
+    pub(crate) fn asked(&self, headers: &HeaderMap) -> Asked {
+        Asked { at: self.now(), from: address(headers).to_owned() }
     }
 
     /// Takes up who has to wait from before a restart.
@@ -143,12 +183,8 @@ pub fn run() -> io::Result<()> {
 
 /// Where a request came from, as the proxy says.
 pub(crate) fn origin(headers: &HeaderMap) -> Origin {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // Whom a proxy before the platform's passed it on for, if there is a trusted one; else who was at the other end.
-    let other_end = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim();
-    let address = Some(text("x-real-ip")).filter(|told| !told.is_empty()).unwrap_or(other_end).to_owned();
-    let agent = text(header::USER_AGENT.as_str()).chars().take(AGENT_MAX).collect();
-    Origin { address, agent }
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    Origin { address: address(headers).to_owned(), agent: agent.chars().take(AGENT_MAX).collect() }
 }
 
 /// The host that was asked, without the port.
@@ -168,20 +204,23 @@ pub(crate) fn is_foreign(headers: &HeaderMap, otherwise: &str) -> bool {
     text("origin").is_some_and(|origin| origin.strip_prefix("https://") != Some(host))
 }
 
-/// The refresh token that a browser or a client holds.
-pub(crate) fn refresh_cookie(headers: &HeaderMap) -> Option<&str> {
-    text::cookie(headers, "YRT").filter(|token| !token.is_empty())
+/// The refresh token in a cookie.
+pub(crate) fn held<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
+    text::cookie(headers, cookie).filter(|token| !token.is_empty())
 }
 
-/// Has a browser hold a refresh token, for this host alone.
-pub(crate) fn set_refresh_cookie(response: &mut Response, token: &str) {
+/// Has a client or a browser hold a refresh token, for this host alone.
+pub(crate) fn hand(response: &mut Response, cookie: &str, token: &str) {
     let life = family::LIFE;
-    add_cookie(response, &format!("YRT={token}; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age={life}"));
+    add_cookie(
+        response,
+        &format!("{cookie}={token}; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age={life}"),
+    );
 }
 
 /// Has a browser forget it.
-pub(crate) fn clear_refresh_cookie(response: &mut Response) {
-    add_cookie(response, "YRT=; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=0");
+pub(crate) fn clear_pages_cookie(response: &mut Response) {
+    add_cookie(response, &format!("{PAGES}=; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=0"));
 }
 
 pub(crate) fn add_cookie(response: &mut Response, cookie: &str) {

@@ -37,7 +37,7 @@ use crate::{
     public::admit,
     signin::{Errand, session, trouble, welcome},
     store::{
-        self, Entry,
+        Entry,
         departures::{self, Departure, LIFE},
     },
     view,
@@ -212,7 +212,7 @@ async fn note(
         detail: format!("by {}: {why}", issuer.name()),
         ..Entry::default()
     };
-    login.db.run(move |tx| Ok(store::audit(tx, &entry)?)).await
+    login.refused(entry).await
 }
 
 /// Tells somebody that they are not signed in, and what to do.

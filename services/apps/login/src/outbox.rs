@@ -1,10 +1,10 @@
-//! Tells the proxy of sessions that ended, so that their access tokens end, too: kept in the database until the proxy has
-//! taken them, however long that is, and over restarts of both.
+//! Tells the proxy of sessions that ended, so that their access tokens end, too, and the platform how people sign in and out, for its
+//! audit log: kept in the database until they have heard it, however long that is, and over restarts of all.
 
 use std::sync::Arc;
 
 use axum::http::Method;
-use nexushub_applib::{calls::Call, db, outbox};
+use nexushub_applib::{calls::Call, db, outbox, trail};
 use serde_json::json;
 
 use crate::{Login, store};
@@ -13,7 +13,9 @@ use crate::{Login, store};
 const BATCH: i64 = 500;
 /// Delivers for ever.
 pub(crate) async fn deliver(login: Arc<Login>) {
-    outbox::deliver("the proxy was not told which sessions ended", &login.news, || round(&login)).await;
+    let sessions =
+        outbox::deliver("the proxy was not told which sessions ended", &login.news, || round(&login));
+    tokio::join!(sessions, trail::deliver(&login.db, &login.directory.0, &login.noted));
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    Login, asked_host, directory, is_foreign, origin, refresh_cookie, set_refresh_cookie,
-    store::{self, Entry, Granted, Origin, Person},
+    CLIENTS, Login, asked_host, directory, hand, held, is_foreign, origin,
+    store::{self, Asked, Entry, Granted, Origin, Person},
 };
 
 /// Characters of a name that is asked about; a longer one is nobody's.
@@ -70,7 +70,14 @@ pub(crate) async fn authenticate(
     if name.chars().count() > NAME_MAX || claimed.password.len() > PASSWORD_MAX {
         return Err(No::Wrong); // nobody's, which costs nothing to know
     }
-    let attempt = login.guesses().begin(&name, &origin.address, now).map_err(No::Wait)?;
+    let begun = login.guesses().begin(&name, &origin.address, now);
+    let attempt = match begun {
+        Ok(attempt) => attempt,
+        Err(wait) => {
+            locked_out(login, &name, None, &origin.address, wait).await.map_err(No::Refused)?;
+            return Err(No::Wait(wait));
+        }
+    };
     let known = login.directory.who(&name, &claimed.password).await.map_err(|error| {
         login.guesses().take_back(&attempt);
         No::Refused(directory::away(&error))
@@ -78,11 +85,28 @@ pub(crate) async fn authenticate(
     let Some(person) = known else {
         let (what, detail) = ("refusal".into(), store::WRONG.into());
         let entry = Entry { at: now, what, name, address: origin.address, detail, ..Entry::default() };
-        login.db.run(move |tx| Ok(store::audit(tx, &entry)?)).await.map_err(No::Refused)?;
+        login.refused(entry).await.map_err(No::Refused)?;
         return Err(No::Wrong);
     };
     login.guesses().right(&attempt);
     admit(login, person, origin, "").await.map_err(No::Refused)
+}
+
+/// Writes down that somebody has to wait, once each time.
+pub(crate) async fn locked_out(
+    login: &Login,
+    name: &str,
+    user: Option<i64>,
+    address: &str,
+    wait: i64,
+) -> Result<(), Refusal> {
+    let at = login.now();
+    if !login.guesses().is_news(name, address, at) {
+        return Ok(());
+    }
+    let (what, detail) = ("lockout".into(), format!("too many attempts; {wait} s to wait"));
+    let (name, address) = (name.to_owned(), address.to_owned());
+    login.refused(Entry { at, what, user, name, address, detail, ..Entry::default() }).await
 }
 
 /// Begins a session of somebody who proved who they are; `how`, if not by a password.
@@ -107,7 +131,7 @@ pub(crate) async fn admit(
         Ok(store::begin(tx, &person, &origin, now)?)
     });
     let begun = begun.await;
-    login.news.notify_one(); // it may be one session too many, of which the oldest ends
+    login.stir(); // it may be one session too many, of which the oldest ends
     begun
 }
 
@@ -121,10 +145,9 @@ pub(crate) async fn login(State(login): State<Arc<Login>>, headers: HeaderMap, b
     let Some(claimed) = claimed else {
         return (StatusCode::BAD_REQUEST, "the body is no JSON with username and password\n").into_response();
     };
-    let held =
-        refresh_cookie(&headers).filter(|_| claimed.username.is_empty() && claimed.password.is_empty());
+    let held = held(&headers, CLIENTS).filter(|_| claimed.username.is_empty() && claimed.password.is_empty());
     let granted = match held {
-        Some(token) => go_on(&login, token.to_owned()).await,
+        Some(token) => go_on(&login, token.to_owned(), login.asked(&headers)).await,
         None => authenticate(&login, &claimed, origin(&headers)).await,
     };
     match granted {
@@ -133,17 +156,16 @@ pub(crate) async fn login(State(login): State<Arc<Login>>, headers: HeaderMap, b
             let inert = uuid::Uuid::new_v4().to_string();
             let domain = asked_host(&headers, &login.host);
             let mut answer = Json(json!({ "domain": domain, "app_refresh_token": inert })).into_response();
-            set_refresh_cookie(&mut answer, &granted.token);
+            hand(&mut answer, CLIENTS, &granted.token);
             answer
         }
         Err(no) => no.into_response(),
     }
 }
 
-async fn go_on(login: &Login, token: String) -> Result<Granted, No> {
-    let now = login.now();
+async fn go_on(login: &Login, token: String, asked: Asked) -> Result<Granted, No> {
     let next =
-        login.db.run(move |tx| Ok(store::rotate(tx, &token, None, now)?)).await.map_err(No::Refused)?;
-    login.news.notify_one(); // a token that was too old ended its session
+        login.db.run(move |tx| Ok(store::rotate(tx, &token, None, &asked)?)).await.map_err(No::Refused)?;
+    login.stir(); // a token that was too old ended its session
     next.map_err(|_| No::Wrong)
 }

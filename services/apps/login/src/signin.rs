@@ -21,14 +21,13 @@ use nexushub_applib::{
 use serde::Deserialize;
 
 use crate::{
-    Login, add_cookie,
+    Login, PAGES, add_cookie,
     config::is_instance,
-    directory, is_foreign,
+    directory, hand, held, is_foreign,
     oidc::Issuer,
     origin,
     public::{Credentials, No, authenticate},
-    refresh_cookie, set_refresh_cookie,
-    store::{self, Granted, Session},
+    store::{self, Asked, Granted, Session},
     view,
 };
 
@@ -96,17 +95,17 @@ pub(crate) struct Filled {
     errand: Errand,
 }
 
-/// Whose browser it is, by the token that `/public/login` or this page made.
+/// Whose browser it is, by the token that this page made: what clients hold counts for clients.
 pub(crate) async fn session(
     login: &Login,
     headers: &HeaderMap,
 ) -> Result<Option<(String, Session)>, Refusal> {
-    let Some(token) = refresh_cookie(headers).map(str::to_owned) else { return Ok(None) };
-    let now = login.now();
+    let Some(token) = held(headers, PAGES).map(str::to_owned) else { return Ok(None) };
+    let asked = login.asked(headers);
     login
         .db
         .run(move |tx| {
-            let session = store::look(tx, &token, None, now)?;
+            let session = store::look(tx, &token, None, &asked)?;
             Ok(session.ok().map(|session| (token, session)))
         })
         .await
@@ -122,7 +121,9 @@ pub(crate) async fn show(
     match session(&login, &headers).await.map_err(trouble)? {
         None => Ok(form(&login, &headers, &errand, "", None)),
         Some(_) if errand.is_none() => Ok(see_other("/")),
-        Some((token, session)) => send_back(&login, &errand, token, session).await.map_err(trouble),
+        Some((token, session)) => {
+            send_back(&login, &errand, token, session, login.asked(&headers)).await.map_err(trouble)
+        }
     }
 }
 
@@ -132,6 +133,7 @@ async fn send_back(
     errand: &Errand,
     token: String,
     session: Session,
+    asked: Asked,
 ) -> Result<Response, Refusal> {
     let may = login
         .directory
@@ -144,10 +146,10 @@ async fn send_back(
             .status(StatusCode::FORBIDDEN)
             .into_response());
     }
-    let (now, Errand { app, state, .. }) = (login.now(), errand.clone());
+    let Errand { app, state, .. } = errand.clone();
     let issued = login.db.run(move |tx| {
-        let Ok(next) = store::rotate(tx, &token, None, now)? else { return Ok::<_, Refusal>(None) };
-        let code = store::issue(tx, &next.session, &app, &state, now)?;
+        let Ok(next) = store::rotate(tx, &token, None, &asked)? else { return Ok::<_, Refusal>(None) };
+        let code = store::issue(tx, &next.session, &app, &state, asked.at)?;
         Ok(Some((next, code)))
     });
     let Some((next, code)) = issued.await? else { return Ok(see_other(&errand.path())) };
@@ -158,7 +160,7 @@ async fn send_back(
         percent(&code),
         percent(state)
     ));
-    set_refresh_cookie(&mut answer, &next.token);
+    hand(&mut answer, PAGES, &next.token);
     Ok(answer)
 }
 
@@ -191,12 +193,12 @@ pub(crate) async fn welcome(
 ) -> Result<Response, Refusal> {
     if let Some((_, old)) = before {
         login.db.run(move |tx| Ok::<_, Refusal>(store::end(tx, &old.id)?)).await?;
-        login.news.notify_one();
+        login.stir();
     }
     // A page that goes on by itself, not a redirect: a browser lets a form lead to its own site only, and the way back to the
     // app leads further.
     let mut answer = view::going_on(&errand.path()).into_response();
-    set_refresh_cookie(&mut answer, &granted.token);
+    hand(&mut answer, PAGES, &granted.token);
     Ok(answer)
 }
 

@@ -6,8 +6,10 @@ pub(crate) mod departures;
 use nexushub_applib::{
     text::{digest, random},
     time::Unix,
+    trail::{self, Line},
 };
 use rusqlite::{OptionalExtension, Transaction, params};
+use serde_json::json;
 
 use crate::family::{self, Family, LIFE, Verdict};
 
@@ -46,7 +48,7 @@ CREATE TABLE departure (
 ) STRICT;
 CREATE INDEX departure_network ON departure (network);
 CREATE INDEX departure_expires ON departure (expires);
-"];
+", trail::TABLE];
 
 /// Seconds that a code may be redeemed for.
 const CODE_LIFE: Unix = 60;
@@ -76,6 +78,13 @@ pub(crate) struct Person {
 pub(crate) struct Origin {
     pub address: String,
     pub agent: String,
+}
+
+/// When something is asked, and from which address, as far as that can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub at: Unix,
+    pub from: String,
 }
 
 /// A session, as its owner sees it.
@@ -185,7 +194,7 @@ struct Held {
     session: Session,
 }
 
-fn hold(tx: &Transaction<'_>, token: &str, now: Unix) -> Result<std::result::Result<Held, Worthless>> {
+fn hold(tx: &Transaction<'_>, token: &str, asked: &Asked) -> Result<std::result::Result<Held, Worthless>> {
     let query = "SELECT t.generation, f.id, f.app, f.newest, f.since, f.expires, s.id, s.user_id, s.user_name, s.began, s.seen, \
                  s.address, s.agent FROM token t JOIN family f ON f.id = t.family JOIN session s ON s.id = f.session \
                  WHERE t.digest = ?1";
@@ -197,7 +206,7 @@ fn hold(tx: &Transaction<'_>, token: &str, now: Unix) -> Result<std::result::Res
         Ok((row.get(0)?, Held { family: row.get(1)?, app: row.get(2)?, next: 0, state, session }))
     });
     let Some((generation, held)) = found.optional()? else { return Ok(Err(Worthless::Unknown)) };
-    Ok(match family::judge(generation, &held.state, now) {
+    Ok(match family::judge(generation, &held.state, asked.at) {
         Verdict::Next(next) => Ok(Held { next, ..held }),
         Verdict::Expired => Err(Worthless::Expired),
         Verdict::Reused => {
@@ -205,16 +214,8 @@ fn hold(tx: &Transaction<'_>, token: &str, now: Unix) -> Result<std::result::Res
             let Person { id, name } = held.session.person;
             let app = held.app.unwrap_or_default();
             let detail = "a token that another had followed was used: its session is over".to_owned();
-            let entry = Entry {
-                at: now,
-                what: "reuse".into(),
-                user: Some(id),
-                name,
-                app,
-                detail,
-                ..Entry::default()
-            };
-            audit(tx, &entry)?;
+            let Asked { at, from: address } = asked.clone();
+            audit(tx, &Entry { at, what: "reuse".into(), user: Some(id), name, address, app, detail })?;
             Err(Worthless::Reused)
         }
     })
@@ -225,9 +226,9 @@ pub(crate) fn look(
     tx: &Transaction<'_>,
     token: &str,
     app: Option<&str>,
-    now: Unix,
+    asked: &Asked,
 ) -> Result<std::result::Result<Session, Worthless>> {
-    let held = hold(tx, token, now)?;
+    let held = hold(tx, token, asked)?;
     Ok(held.and_then(|held| fits(&held, app).then_some(held.session).ok_or(Worthless::Unknown)))
 }
 
@@ -235,9 +236,9 @@ pub(crate) fn look(
 pub(crate) fn holder(
     tx: &Transaction<'_>,
     token: &str,
-    now: Unix,
+    asked: &Asked,
 ) -> Result<std::result::Result<Session, Worthless>> {
-    Ok(hold(tx, token, now)?.map(|held| held.session))
+    Ok(hold(tx, token, asked)?.map(|held| held.session))
 }
 
 fn fits(held: &Held, app: Option<&str>) -> bool {
@@ -249,19 +250,19 @@ pub(crate) fn rotate(
     tx: &Transaction<'_>,
     token: &str,
     app: Option<&str>,
-    now: Unix,
+    asked: &Asked,
 ) -> Result<std::result::Result<Granted, Worthless>> {
-    let held = match hold(tx, token, now)? {
+    let held = match hold(tx, token, asked)? {
         Ok(held) if fits(&held, app) => held,
         Ok(_) => return Ok(Err(Worthless::Unknown)),
         Err(worthless) => return Ok(Err(worthless)),
     };
-    let state = held.state.after(held.next, now);
+    let state = held.state.after(held.next, asked.at);
     tx.execute(
         "UPDATE family SET newest = ?2, since = ?3, expires = ?4 WHERE id = ?1",
         params![held.family, state.newest, state.since, state.expires],
     )?;
-    tx.execute("UPDATE session SET seen = ?2 WHERE id = ?1", params![held.session.id, now])?;
+    tx.execute("UPDATE session SET seen = ?2 WHERE id = ?1", params![held.session.id, asked.at])?;
     let token = give(tx, held.family, held.next)?;
     let Session { id: session, person, .. } = held.session;
     Ok(Ok(Granted { token, expires: state.expires, session, person }))
@@ -344,13 +345,41 @@ pub(crate) fn take(
     })
 }
 
-/// Writes a line of the audit trail.
+/// Writes a line of the audit trail, and has the platform told what it does not note itself.
 pub(crate) fn audit(tx: &Transaction<'_>, entry: &Entry) -> Result<()> {
+    note(tx, entry)?;
+    for_platform(entry).map_or(Ok(()), |line| trail::add(tx, &line))
+}
+
+/// Writes a line of the audit trail alone.
+pub(crate) fn note(tx: &Transaction<'_>, entry: &Entry) -> Result<()> {
     tx.prepare_cached(
         "INSERT INTO audit (at, what, user_id, user_name, address, app, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![entry.at, entry.what, entry.user, entry.name, entry.address, entry.app, entry.detail])?;
     tx.execute("DELETE FROM audit WHERE id <= ?1", [tx.last_insert_rowid() - AUDIT]).map(drop)
+}
+
+/// What the platform is told: how people sign in and out. Who opens what, and who may not, its proxy notes; that somebody changed
+/// their password, the admin app.
+fn for_platform(entry: &Entry) -> Option<Line> {
+    let Entry { at, what, user, name, address: from, app, detail } = entry.clone();
+    let (what, refused) = match what.as_str() {
+        "login" | "logout" | "reuse" => (what, false),
+        "lockout" => (what, true),
+        "refusal" if user.is_none() => ("login".to_owned(), true),
+        "refusal" if app.is_empty() => ("password".to_owned(), true),
+        _ => return None,
+    };
+    let by = if user.is_some() { name.clone() } else { String::new() };
+    Some(Line {
+        at,
+        by,
+        what,
+        said: json!({ "userId": user, "name": name, "detail": detail }),
+        from,
+        refused,
+    })
 }
 
 /// The last lines about a user, the newest first, and about attempts in their name; of refreshes there are too many to show.

@@ -185,6 +185,31 @@ impl World {
         self.send(Request::get(path).header("cookie", cookies), String::new()).await
     }
 
+    /// What the platform's audit log is to be told: what, by whom, from where, and whether it was refused.
+    async fn told(&self) -> Vec<String> {
+        let read = |tx: &rusqlite::Transaction<'_>| {
+            let mut query = tx.prepare("SELECT what, by, address, refused FROM trail ORDER BY id")?;
+            let lines = query.query_map([], |row| {
+                let refused = if row.get(3)? { ", refused" } else { "" };
+                let (what, by, from): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(format!("{what} by {by} from {from}{refused}"))
+            })?;
+            lines.collect::<Result<Vec<_>, _>>()
+        };
+        self.login.db.run(move |tx| Ok::<_, Refusal>(read(tx)?)).await.unwrap()
+    }
+
+    /// The lines of its own trail about zoe, the oldest first.
+    async fn trail(&self) -> Vec<String> {
+        let zoe = store::Person { id: 7, name: "zoe".into() };
+        let lines = self.login.db.run(move |tx| Ok::<_, Refusal>(store::trail(tx, &zoe, 99)?)).await.unwrap();
+        lines
+            .iter()
+            .rev()
+            .map(|line| format!("{} from {}: {}", line.what, line.address, line.detail))
+            .collect()
+    }
+
     async fn form(&self, path: &str, cookies: &str, fields: &[(&str, &str)]) -> Answer {
         let pairs: Vec<String> =
             fields.iter().map(|(name, value)| format!("{name}={}", text::percent(value))).collect();
@@ -382,7 +407,8 @@ async fn signed_in(world: &World, errand: &str) -> (String, Answer) {
     let fields =
         [("csrf", &*page.csrf()), ("username", "zoe"), ("password", "zoe's"), ("app", app), ("state", state)];
     let answer = world.form("/signin", &visitor, &fields).await;
-    (format!("{visitor}; YRT={}", answer.cookie("YRT").unwrap()), answer)
+    assert_eq!(answer.cookie("YRT"), None, "that one is for clients");
+    (format!("{visitor}; __Host-YRT={}", answer.cookie("__Host-YRT").unwrap()), answer)
 }
 
 #[tokio::test]
@@ -396,7 +422,7 @@ async fn a_browser_signs_in_and_is_sent_back_with_a_code_that_is_good_once() {
     let (path, query) = back.location().split_once('?').unwrap();
     let code = query.split('&').find_map(|pair| pair.strip_prefix("code=")).unwrap();
     assert_eq!((path, query.contains(STATE), code.len()), ("/public/return", true, 43));
-    assert!(back.cookie("YRT").is_some(), "its own token rotates");
+    assert!(back.cookie("__Host-YRT").is_some(), "its own token rotates");
     let redeem = json!({ "Code": code, "ApplicationID": APP, "State": STATE });
     let first = world.internal(PROXY, "/internal/redeem", redeem.clone()).await.json();
     assert_eq!(first["UserName"], "zoe");
@@ -429,7 +455,7 @@ async fn a_form_of_another_site_or_without_its_token_signs_nobody_in() {
         world.form("/signin", &format!("__Host-YCS={visitor}"), &fields("wrong")).await,
         world.form("/signin", "", &[("csrf", &*csrf), ("username", "zoe"), ("password", "zoe's")]).await,
     ] {
-        assert_eq!((answer.status, answer.cookie("YRT")), (StatusCode::FORBIDDEN, None));
+        assert_eq!((answer.status, answer.cookie("__Host-YRT")), (StatusCode::FORBIDDEN, None));
     }
     for errand in
         ["?app=app-1", "?app=../x&state=0123456789012345678", "?app=a&state=a%0d%0aX:1aaaaaaaaaaaaaaaaaa"]
@@ -475,7 +501,7 @@ async fn my_account_shows_sessions_and_ends_one_or_all() {
     assert_eq!((ended.status, ended.location()), (StatusCode::SEE_OTHER, "/?done=ended"));
     assert_eq!(world.refresh(&elsewhere, APP).await.status, StatusCode::UNAUTHORIZED);
     let out = world.form("/everywhere", &cookies, &[("csrf", &csrf)]).await;
-    assert_eq!((out.location(), out.cookie("YRT").unwrap().as_str()), ("/signin", ""));
+    assert_eq!((out.location(), out.cookie("__Host-YRT").unwrap().as_str()), ("/signin", ""));
     assert_eq!(world.get("/", &cookies).await.location(), "/signin");
 }
 
@@ -513,6 +539,133 @@ async fn a_new_password_ends_every_other_session() {
     assert_eq!(world.form("/password", &cookies, &fields).await.location(), "/?done=password");
     assert_eq!(world.refresh(&elsewhere, APP).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(world.get("/", &cookies).await.status, StatusCode::OK, "this one goes on");
+}
+
+#[tokio::test]
+async fn a_cookie_that_a_sibling_host_could_plant_signs_nobody_in_at_the_pages() {
+    let world = world().await;
+    let planted = format!("YRT={}", world.login("bob", "bob's").await.cookie("YRT").unwrap());
+    let errand = format!("/signin?app={APP}&state={STATE}&name=Shop");
+    assert_eq!(world.get("/", &planted).await.location(), "/signin");
+    let page = world.get(&errand, &planted).await;
+    assert!(page.status == StatusCode::OK && page.text.contains("name=\"password\""), "{}", page.text);
+    let (own, _) = signed_in(&world, "").await;
+    for both in [format!("{planted}; {own}"), format!("{own}; {planted}")] {
+        let page = world.get("/", &both).await;
+        assert!(page.text.contains("zoe") && !page.text.contains("bob"), "{}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn how_people_sign_in_and_out_is_written_down_and_told_to_the_platform() {
+    let world = world().await;
+    world.token().await;
+    world.login("Zoe", "guess").await;
+    let (cookies, _) = signed_in(&world, "").await;
+    let csrf = world.get("/", &cookies).await.csrf();
+    let long = "correct horse battery";
+    for old in ["guess", "zoe's"] {
+        let fields = [("csrf", &*csrf), ("old", old), ("new", long), ("again", long)];
+        world.form("/password", &cookies, &fields).await;
+    }
+    world.form("/everywhere", &cookies, &[("csrf", &csrf)]).await;
+    world.internal(ADMIN, "/internal/revoke", json!({ "UserID": 7 })).await;
+    assert_eq!(
+        world.trail().await,
+        [
+            "login from 192.0.2.1: ",
+            "refusal from 192.0.2.1: wrong name or password",
+            "login from 192.0.2.1: ",
+            "refusal from 192.0.2.1: another password: the present password is wrong",
+            "password from 192.0.2.1: changed; every other session has ended",
+            "logout from 192.0.2.1: everywhere",
+            "logout from : by an administrator",
+        ]
+    );
+    assert_eq!(
+        world.told().await,
+        [
+            "login by zoe from 192.0.2.1",
+            "login by  from 192.0.2.1, refused",
+            "login by zoe from 192.0.2.1",
+            "password by zoe from 192.0.2.1, refused",
+            "logout by zoe from 192.0.2.1",
+            "logout by  from ",
+        ],
+        "that the password was changed is the admin app's to tell"
+    );
+}
+
+#[tokio::test]
+async fn a_lock_out_is_written_down_once_each_time_and_not_for_every_attempt() {
+    let world = world().await;
+    for _ in 0..5 {
+        world.login("zoe", "guess").await;
+    }
+    let lockouts = async || world.trail().await.iter().filter(|line| line.starts_with("lockout")).count();
+    for _ in 0..9 {
+        assert_eq!(world.login("zoe", "zoe's").await.status, StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert_eq!(lockouts().await, 1);
+    assert_eq!(world.told().await.last().unwrap(), "lockout by  from 192.0.2.1, refused");
+    world.pass(2);
+    world.login("zoe", "guess").await;
+    for _ in 0..9 {
+        world.login("zoe", "zoe's").await;
+    }
+    assert_eq!(lockouts().await, 2);
+    world.pass(4);
+    let (cookies, _) = signed_in(&world, "").await;
+    let csrf = world.get("/", &cookies).await.csrf();
+    for _ in 0..9 {
+        let long = "correct horse battery";
+        let fields = [("csrf", &*csrf), ("old", "guess"), ("new", long), ("again", long)];
+        world.form("/password", &cookies, &fields).await;
+    }
+    assert_eq!(world.told().await.last().unwrap(), "lockout by zoe from 192.0.2.1, refused");
+    assert_eq!(lockouts().await, 3, "nor on the account page");
+}
+
+#[tokio::test]
+async fn of_a_flood_of_refusals_the_platform_is_told_the_beginning() {
+    let world = world().await;
+    for _ in 0..130 {
+        let (at, what, name) = (world.login.now(), "refusal".to_owned(), "zoe".to_owned());
+        world.login.refused(Entry { at, what, name, ..Entry::default() }).await.unwrap();
+    }
+    assert_eq!((world.told().await.len(), world.trail().await.len()), (100, 99), "it shows 99 of 130");
+    world.token().await;
+    assert_eq!(world.told().await.len(), 101, "who signs in is told in any case");
+}
+
+#[tokio::test]
+async fn what_the_proxy_asks_for_is_written_down_with_the_address_that_it_knows() {
+    let world = world().await;
+    let token = world.token().await;
+    let ask = async |path: &str, app: &str| {
+        let asked = json!({ "RefreshToken": token, "ApplicationID": app, "Address": "198.51.100.7" });
+        world.internal(PROXY, path, asked).await.status
+    };
+    assert_eq!(ask("/internal/access_token", "closed").await, StatusCode::FORBIDDEN);
+    assert_eq!(ask("/internal/access_token", APP).await, StatusCode::OK);
+    assert_eq!(ask("/internal/logout", "").await, StatusCode::OK);
+    assert_eq!(
+        world.trail().await[1..],
+        ["refusal from 198.51.100.7: no access", "logout from 198.51.100.7: "],
+        "of refreshes there are too many to show"
+    );
+    let refreshed = world.login.db.run(|tx| {
+        let query = "SELECT address FROM audit WHERE what = 'refresh'";
+        Ok::<_, Refusal>(tx.query_row(query, [], |row| row.get::<_, String>(0))?)
+    });
+    assert_eq!(refreshed.await.unwrap(), "198.51.100.7");
+    assert_eq!(world.told().await[1..], ["logout by zoe from 198.51.100.7"]);
+    let (again, asked) = (world.token().await, "203.0.113.5");
+    world.refresh(&again, APP).await;
+    world.pass(61);
+    let stolen = json!({ "RefreshToken": again, "ApplicationID": APP, "Address": asked });
+    world.internal(PROXY, "/internal/access_token", stolen).await;
+    assert_eq!(world.told().await.last().unwrap(), "reuse by zoe from 203.0.113.5");
 }
 
 #[tokio::test]

@@ -206,7 +206,7 @@ fn trail_card(trail: &[Entry], now: Unix) -> Markup {
             ul.rows.small {
                 @for entry in trail {
                     li {
-                        span.badge.(if matches!(entry.what.as_str(), "refusal" | "reuse") { "bad" } else { "plain" }) {
+                        span.badge.(if matches!(entry.what.as_str(), "refusal" | "reuse" | "lockout") { "bad" } else { "plain" }) {
                             (said(&entry.what))
                         }
                         span.grow {
@@ -228,6 +228,7 @@ fn said(what: &str) -> &str {
         "logout" => "signed out",
         "opened" => "opened an app",
         "refusal" => "refused",
+        "lockout" => "locked out",
         "reuse" => "stolen token?",
         "password" => "new password",
         other => other,

@@ -108,7 +108,7 @@ impl Exchange {
         audience: &str,
         authority: &HeaderValue,
     ) -> Result<Said<Renewed>, Refusal> {
-        let question = json!({ "RefreshToken": refresh, "ApplicationID": audience });
+        let question = json!({ "RefreshToken": refresh, "ApplicationID": audience, "Address": self.client });
         let path = "/internal/access_token";
         let said = self.ask_login(path, &question, authority).await?;
         self.granted(path, said, audience).await
@@ -192,7 +192,7 @@ impl Exchange {
 
     /// Ends every session of the user whose refresh token this is, here and at the login app; false if it is nobody's.
     pub(super) async fn end_sessions(&self, refresh: &str, authority: &HeaderValue) -> Result<bool, Refusal> {
-        let question = json!({ "RefreshToken": refresh });
+        let question = json!({ "RefreshToken": refresh, "Address": self.client });
         match self.ask_login::<Ended>("/internal/logout", &question, authority).await? {
             Said::Yes(ended) => {
                 let who = ended.user.map_or_else(String::new, user_named);

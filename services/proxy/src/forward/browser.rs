@@ -113,8 +113,9 @@ impl Exchange {
             self.audit("session.sign_in", "", audience, Some("begun by another browser"));
             return Err(elsewhere());
         };
-        let (path, question) =
-            ("/internal/redeem", json!({ "Code": code, "ApplicationID": audience, "State": state }));
+        let path = "/internal/redeem";
+        let question =
+            json!({ "Code": code, "ApplicationID": audience, "State": state, "Address": self.client });
         let said = self.ask_login::<Grant>(path, &question, authority).await?;
         match self.granted(path, said, audience).await? {
             Said::Yes(renewed) => {

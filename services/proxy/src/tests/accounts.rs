@@ -107,7 +107,7 @@ async fn a_program_gets_an_access_token_for_its_refresh_token_which_rotates() {
         let (answer, question) = platform.ask_with(&request, 200, grant("r2")).await;
         assert_eq!(
             question,
-            json!({ "path": "/internal/access_token", "RefreshToken": "r1", "ApplicationID": "h1" })
+            json!({ "path": "/internal/access_token", "RefreshToken": "r1", "ApplicationID": "h1", "Address": "127.0.0.1" })
         );
         assert_eq!(answer.status(), 200, "{}", answer.head);
         assert_eq!(cookies(&answer), ["YRT=r2; Path=/; HttpOnly; Secure; SameSite=Lax"]);
@@ -191,7 +191,7 @@ async fn a_log_out_voids_every_token_of_the_sessions_that_it_ends() {
     assert_eq!((wrong.status(), wrong.body.as_str()), (400, "invalid refresh token\n"));
     let ended = json!({ "SessionIDs": ["s-1", "s-2"] });
     let (done, question) = platform.ask_with(&logout("Cookie: YRT=r2\r\n"), 200, ended).await;
-    assert_eq!(question, json!({ "path": "/internal/logout", "RefreshToken": "r2" }));
+    assert_eq!(question, json!({ "path": "/internal/logout", "RefreshToken": "r2", "Address": "127.0.0.1" }));
     assert_eq!((done.status(), done.body.as_str()), (200, "null"));
     assert!(cookies(&done).contains(&"YRT=; Max-Age=0; Path=/; HttpOnly; Secure; SameSite=Lax"));
     assert_eq!(platform.hub.ask(&with_token).await.status(), 401);
@@ -249,7 +249,7 @@ async fn a_browser_is_signed_in_and_comes_back_to_the_page_that_it_asked_for() {
     let target = session.strip_prefix("https://hello.yesterday.localhost:8443").unwrap();
     let request = at("hello", "GET", target, &format!("Cookie: __Host-YSS={kept}\r\n"));
     let (done, question) = platform.ask_with(&request, 200, grant("r1")).await;
-    let redeem = json!({ "path": "/internal/redeem", "Code": "c0de", "ApplicationID": "h1", "State": state });
+    let redeem = json!({ "path": "/internal/redeem", "Code": "c0de", "ApplicationID": "h1", "State": state, "Address": "127.0.0.1" });
     assert_eq!(question, redeem);
     assert_eq!((done.status(), done.field("location")), (303, Some("/notes?id=1&x=%2f")));
     let access = cookie(&done, "__Host-YAT");

@@ -162,7 +162,7 @@ impl Story {
 
     /// Nobody is signed in, the page says so and nothing of why, and the trail says why.
     async fn refused(&self, answer: &Answer, status: StatusCode, why: &str) {
-        assert_eq!((answer.status, answer.cookie("YRT")), (status, None), "{why}: {}", answer.text);
+        assert_eq!((answer.status, answer.cookie("__Host-YRT")), (status, None), "{why}: {}", answer.text);
         assert!(answer.text.contains("Not signed in") && answer.text.contains("/signin"), "{}", answer.text);
         let (what, _, detail) = self.noted().await;
         assert!(what == "refusal" && detail.contains(why), "{what} {detail}");
@@ -181,10 +181,10 @@ async fn whom_the_provider_knows_is_signed_in_as_with_a_password_and_goes_on_to_
     assert_eq!(back.status, StatusCode::OK, "{}", back.text);
     let on = format!("/signin{errand}");
     assert!(back.text.contains(&on.replace('&', "&amp;")), "{}", back.text);
-    let cookie = format!("YRT={}", back.cookie("YRT").unwrap());
+    let cookie = format!("__Host-YRT={}", back.cookie("__Host-YRT").unwrap());
     let app = story.world.get(&on, &cookie).await;
     assert!(app.location().starts_with(&format!("/public/return?app={APP}&code=")), "{}", app.location());
-    let token = app.cookie("YRT").unwrap();
+    let token = app.cookie("__Host-YRT").unwrap();
     assert_eq!(story.world.refresh(&token, APP).await.json()["UserName"], "kim@example.org");
 }
 
@@ -220,7 +220,7 @@ async fn who_comes_back_twice_or_in_another_browser_or_out_of_nowhere_is_not_sig
     let guess = Left { cookie: left.cookie.clone(), asked: HashMap::from([("state".into(), random())]) };
     for late in [&left, &thief, &stolen, &naked, &guess] {
         let answer = story.come_back(late).await;
-        assert_eq!((answer.status, answer.cookie("YRT")), (StatusCode::FORBIDDEN, None));
+        assert_eq!((answer.status, answer.cookie("__Host-YRT")), (StatusCode::FORBIDDEN, None));
         assert!(answer.text.contains("another browser"), "{}", answer.text);
     }
     assert_eq!(story.asked("/token"), 1, "no code of theirs was redeemed");
@@ -428,7 +428,7 @@ async fn who_was_signed_in_before_is_not_any_more() {
     let story = story().await;
     let before = story.world.token().await;
     let mut left = story.leave("").await;
-    left.cookie = format!("{}; YRT={before}", left.cookie);
+    left.cookie = format!("{}; __Host-YRT={before}", left.cookie);
     assert_eq!(story.come_back(&left).await.status, StatusCode::OK);
     assert_eq!(story.world.refresh(&before, APP).await.status, StatusCode::UNAUTHORIZED);
 }

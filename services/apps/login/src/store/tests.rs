@@ -15,6 +15,10 @@ pub(super) fn database() -> Connection {
     connection
 }
 
+fn at(at: Unix) -> Asked {
+    Asked { at, from: "192.0.2.1".into() }
+}
+
 fn zoe() -> Person {
     Person { id: 7, name: "zoe".into() }
 }
@@ -28,16 +32,16 @@ fn a_token_rotates_and_the_one_before_it_is_good_for_a_minute_more() {
     let mut database = database();
     let tx = &database.transaction().unwrap();
     let first = begin(tx, &zoe(), &Origin::default(), 1000).unwrap();
-    let second = rotate(tx, &first.token, Some("app"), 1010).unwrap().unwrap();
-    let twin = rotate(tx, &first.token, Some("app"), 1010 + GRACE).unwrap().unwrap();
+    let second = rotate(tx, &first.token, Some("app"), &at(1010)).unwrap().unwrap();
+    let twin = rotate(tx, &first.token, Some("app"), &at(1010 + GRACE)).unwrap().unwrap();
     assert_eq!((second.session, second.expires), (first.session.clone(), 1010 + LIFE));
-    let third = rotate(tx, &twin.token, None, 2000).unwrap().unwrap();
+    let third = rotate(tx, &twin.token, None, &at(2000)).unwrap().unwrap();
     assert_eq!(
-        rotate(tx, &second.token, None, 2001).unwrap().unwrap().session,
+        rotate(tx, &second.token, None, &at(2001)).unwrap().unwrap().session,
         first.session,
         "the twin, in time"
     );
-    assert_eq!(look(tx, &third.token, None, 2002).unwrap().unwrap().person, zoe());
+    assert_eq!(look(tx, &third.token, None, &at(2002)).unwrap().unwrap().person, zoe());
 }
 
 #[test]
@@ -46,13 +50,14 @@ fn the_use_of_an_old_token_ends_its_session_and_is_told() {
     let tx = &database.transaction().unwrap();
     let first = begin(tx, &zoe(), &Origin::default(), 1000).unwrap();
     let other = found(tx, &first.session, Some("app"), 1000).unwrap();
-    let second = rotate(tx, &first.token, None, 1010).unwrap().unwrap();
-    assert_eq!(rotate(tx, &first.token, None, 1010 + GRACE + 1).unwrap(), Err(Worthless::Reused));
+    let second = rotate(tx, &first.token, None, &at(1010)).unwrap().unwrap();
+    assert_eq!(rotate(tx, &first.token, None, &at(1010 + GRACE + 1)).unwrap(), Err(Worthless::Reused));
     for (token, app) in [(&second.token, None), (&other.token, Some("app"))] {
-        let thief_or_owner = rotate(tx, token, app, 1100).unwrap();
+        let thief_or_owner = rotate(tx, token, app, &at(1100)).unwrap();
         assert_eq!(thief_or_owner, Err(Worthless::Unknown), "{app:?}");
     }
-    assert_eq!(trail(tx, &zoe(), 9).unwrap()[0].what, "reuse");
+    let noted = &trail(tx, &zoe(), 9).unwrap()[0];
+    assert_eq!((noted.what.as_str(), noted.address.as_str()), ("reuse", "192.0.2.1"));
     assert_eq!(pending(tx, 9).unwrap().1, [first.session], "access tokens end, too");
 }
 
@@ -65,9 +70,9 @@ fn what_somebody_asks_for_again_and_again_is_bounded() {
         found(tx, &first.session, Some("app"), 1000).unwrap();
         issue(tx, &first.session, "app", "state", 1000 + second * CODE_LIFE).unwrap();
     }
-    rotate(tx, &first.token, None, 1001).unwrap().unwrap();
+    rotate(tx, &first.token, None, &at(1001)).unwrap().unwrap();
     for _ in 0..100 {
-        rotate(tx, &first.token, None, 1002).unwrap().unwrap();
+        rotate(tx, &first.token, None, &at(1002)).unwrap().unwrap();
     }
     let count = |table: &str| -> i64 {
         tx.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
@@ -83,11 +88,11 @@ fn a_token_for_one_app_is_worth_nothing_at_another_and_nothing_once_it_expired()
     let session = begin(tx, &zoe(), &Origin::default(), 1000).unwrap().session;
     let token = found(tx, &session, Some("app"), 1000).unwrap().token;
     for app in [Some("other"), None] {
-        assert_eq!(rotate(tx, &token, app, 1001).unwrap(), Err(Worthless::Unknown), "{app:?}");
-        assert_eq!(look(tx, &token, app, 1001).unwrap().unwrap_err(), Worthless::Unknown);
+        assert_eq!(rotate(tx, &token, app, &at(1001)).unwrap(), Err(Worthless::Unknown), "{app:?}");
+        assert_eq!(look(tx, &token, app, &at(1001)).unwrap().unwrap_err(), Worthless::Unknown);
     }
-    assert_eq!(rotate(tx, &token, Some("app"), 1000 + LIFE).unwrap(), Err(Worthless::Expired));
-    assert_eq!(rotate(tx, "guess", Some("app"), 1001).unwrap(), Err(Worthless::Unknown));
+    assert_eq!(rotate(tx, &token, Some("app"), &at(1000 + LIFE)).unwrap(), Err(Worthless::Expired));
+    assert_eq!(rotate(tx, "guess", Some("app"), &at(1001)).unwrap(), Err(Worthless::Unknown));
 }
 
 #[test]
@@ -115,10 +120,10 @@ fn what_ended_is_told_until_it_was_taken_and_takes_its_tokens_along() {
     let two = begin(tx, &zoe(), &Origin::default(), 1001).unwrap();
     let other = begin(tx, &Person { id: 8, name: "bob".into() }, &Origin::default(), 1002).unwrap();
     assert_eq!(end_all(tx, 7, Some(&two.session)).unwrap(), std::slice::from_ref(&one.session));
-    assert_eq!(rotate(tx, &one.token, None, 1003).unwrap(), Err(Worthless::Unknown));
+    assert_eq!(rotate(tx, &one.token, None, &at(1003)).unwrap(), Err(Worthless::Unknown));
     assert!(
-        rotate(tx, &two.token, None, 1003).unwrap().is_ok()
-            && rotate(tx, &other.token, None, 1003).unwrap().is_ok()
+        rotate(tx, &two.token, None, &at(1003)).unwrap().is_ok()
+            && rotate(tx, &other.token, None, &at(1003)).unwrap().is_ok()
     );
     let (last, ended) = pending(tx, 9).unwrap();
     assert_eq!(ended, std::slice::from_ref(&one.session));
@@ -138,8 +143,8 @@ fn sessions_tokens_and_the_trail_are_bounded() {
     }
     assert_eq!(count(tx, "session"), SESSIONS);
     let mut token = begin(tx, &Person { id: 8, name: "bob".into() }, &Origin::default(), 2000).unwrap().token;
-    for at in 0..GENERATIONS + 5 {
-        token = rotate(tx, &token, None, 2000 + at).unwrap().unwrap().token;
+    for passed in 0..GENERATIONS + 5 {
+        token = rotate(tx, &token, None, &at(2000 + passed)).unwrap().unwrap().token;
     }
     assert_eq!(count(tx, "token"), SESSIONS + GENERATIONS + 1);
     begin(tx, &zoe(), &Origin::default(), 3000 + 2 * LIFE).unwrap();
