@@ -181,6 +181,14 @@ impl App {
         if self.is_permanent() { Err(ApiError::Permanent) } else { Ok(()) }
     }
 
+    /// Has the upload that clients are told of be the package that an install means, unless chunks are on their way.
+    pub(crate) fn tell_package(&self) {
+        let mut state = self.state();
+        if state.upload.as_ref().is_none_or(Session::has_ended) {
+            state.upload = state.record.package.clone().map(Session::complete);
+        }
+    }
+
     /// Whether somebody reads its log now.
     pub(crate) fn is_read(&self) -> bool {
         self.readers.load(Ordering::Acquire) > 0

@@ -149,9 +149,14 @@ async fn replace(hub: &Arc<Hub>, app: &Arc<App>, file: upload::File) -> Result<I
 }
 
 /// A release that is in its place becomes the current one. The caller holds `work`.
-pub(crate) async fn take_up(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<(), ApiError> {
+async fn take_up(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<(), ApiError> {
     let keep = hub.config.keep_releases;
     hub.change(app, |record| record.adopt(release, keep)).await?;
+    bring(hub, app).await
+}
+
+/// Has provider run what the record says since it changed, or takes the change back. The caller holds `work`.
+pub(crate) async fn bring(hub: &Arc<Hub>, app: &Arc<App>) -> Result<(), ApiError> {
     if let Err(status) = put(hub, app, Duration::from_millis(hub.config.provider_wait_ms)).await {
         return Err(refused(hub, app, &status).await);
     }
@@ -263,6 +268,7 @@ async fn refused(hub: &Arc<Hub>, app: &Arc<App>, status: &Status) -> ApiError {
 async fn roll_back(hub: &Hub, app: &App, status: &Status) -> Result<(), StorageError> {
     let (mut thrown, why) = (None, status.message().to_owned());
     hub.change(app, |record| thrown = record.roll_back(why)).await?;
+    app.tell_package();
     let Some(thrown) = thrown else { return Ok(()) };
     let path = hub.folders.release(&app.id, &thrown.name);
     blocking(move || remove_all(&path)).await

@@ -3,7 +3,7 @@
 //! ```text
 //!   install:  installing = name ─▶ (unpack, rename) ─▶ release = name, wanted = run, settled = no, undo = what was
 //!             ─▶ provider has it ─▶ settled = yes, undo = none          provider refuses ─▶ back to undo
-//!   rollback: release = an earlier one, the rest as an install
+//!   rollback: release = an earlier one, package = its own, the rest as an install
 //!   stop:     wanted = stopped, settled = no ─▶ provider removed it ─▶ settled = yes
 //!   delete:   wanted = gone ─▶ provider removed it ─▶ files removed ─▶ record removed
 //! ```
@@ -52,6 +52,9 @@ pub(crate) struct Undo {
     #[serde(default)]
     pub(crate) earlier: Vec<Release>,
     pub(crate) wanted: Wanted,
+    /// The package that an install meant, where a rollback changed that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) package: Option<File>,
 }
 
 /// An application as the admin app has it, or is to have it.
@@ -96,7 +99,7 @@ pub(crate) struct Record {
     pub(crate) wanted: Wanted,
     /// Whether provider is known to agree with `wanted`.
     pub(crate) settled: bool,
-    /// The package that was uploaded last and whole.
+    /// The package that an install means: the one that was uploaded last and whole, or that of the release which was gone back to since.
     pub(crate) package: Option<File>,
     pub(crate) release: Option<Release>,
     /// What ran before and is kept, the latest first.
@@ -184,6 +187,15 @@ impl Record {
         self.run();
     }
 
+    /// An earlier release is in its place again, and is what an install means from now on.
+    pub(crate) fn go_back(&mut self, release: Release, keep: usize) {
+        let before = self.package.replace(release.file.clone());
+        self.adopt(release, keep);
+        if let Some(undo) = &mut self.undo {
+            undo.package = undo.package.take().or(before);
+        }
+    }
+
     /// The release that is there already shall run again.
     pub(crate) fn resume(&mut self) {
         self.remember();
@@ -193,7 +205,7 @@ impl Record {
     /// What to go back to when provider refuses: what it last agreed to.
     fn remember(&mut self) {
         let (release, earlier) = (self.release.clone(), self.earlier.clone());
-        self.undo.get_or_insert(Undo { release, earlier, wanted: self.wanted });
+        self.undo.get_or_insert(Undo { release, earlier, wanted: self.wanted, package: None });
     }
 
     fn run(&mut self) {
@@ -238,6 +250,9 @@ impl Record {
         let refused = std::mem::replace(&mut self.release, undo.release);
         self.earlier = undo.earlier;
         self.wanted = undo.wanted;
+        if undo.package.is_some() && self.package == refused.as_ref().map(|refused| refused.file.clone()) {
+            self.package = undo.package; // nothing was uploaded since
+        }
         // What was running before may be gone from provider meanwhile, so it is told again.
         self.settled = self.wanted == Wanted::Nothing;
         let kept =

@@ -13,7 +13,7 @@ use crate::{
     folders::blocking,
     install,
     record::{Record, Release, rfc3339},
-    unpack,
+    transfers, unpack,
 };
 
 /// A release as it is told.
@@ -73,14 +73,30 @@ pub(crate) async fn roll_back(
     if !blocking(move || program.is_file()).await {
         return Err(ApiError::NoRelease(chosen.name.clone()));
     }
-    let name = chosen.name.clone();
-    let current = record.release.as_ref().is_some_and(|release| release.name == name);
-    match current {
-        true => install::confirm(hub, app, chosen.clone()).await.map(drop)?,
-        false => install::take_up(hub, app, chosen.clone()).await?,
-    }
+    let (name, chosen) = (chosen.name.clone(), chosen.clone());
+    let went = go_back(hub, app, &record, chosen).await;
+    app.tell_package();
+    went?;
     tracing::info!(instance = app.id, release = name, "application rolled back");
     Ok(name)
+}
+
+/// What was uploaded before counts no more, also where nothing else changes: who wants that has to bring it again.
+async fn go_back(hub: &Arc<Hub>, app: &Arc<App>, record: &Record, chosen: Release) -> Result<(), ApiError> {
+    let told = record.package.as_ref().is_some_and(|package| package.same_bytes(&chosen.file));
+    if record.release.as_ref().is_some_and(|release| release.name == chosen.name) {
+        let file = chosen.file.clone();
+        hub.change(app, |record| record.package = Some(file)).await?;
+        install::confirm(hub, app, chosen).await?;
+    } else {
+        let keep = hub.config.keep_releases;
+        hub.change(app, |record| record.go_back(chosen, keep)).await?;
+        install::bring(hub, app).await?;
+    }
+    if !told {
+        transfers::forget_ended(hub, app, None).await;
+    }
+    Ok(())
 }
 
 /// Notes which releases come up, until the drain. In memory: what is written of an application next says so too, and what runs is seen

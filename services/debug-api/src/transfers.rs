@@ -447,22 +447,24 @@ async fn adopt(
     }
     receive::clear_chunks(hub, app).await;
     tracing::info!(instance = app.id, sha256 = file.digest(), bytes = sheet.length(), "package uploaded");
-    let mut earlier = Vec::new();
-    {
-        let mut state = app.state();
-        state.upload = Some(Session::complete(file));
-        state.transfers.retain(|id, other| {
-            let stays = *id == transfer.id || other.is_open();
-            earlier.extend((!stays).then(|| id.clone()));
-            stays
-        });
-    }
+    app.state().upload = Some(Session::complete(file));
+    forget_ended(hub, app, Some(&transfer.id)).await;
+    (sheet, Ok(()))
+}
+
+/// Forgets the uploads that became packages, which are the package no more, but for this one.
+pub(crate) async fn forget_ended(hub: &Hub, app: &App, but: Option<&str>) {
+    let mut ended = Vec::new();
+    app.state().transfers.retain(|id, transfer| {
+        let stays = but == Some(id) || transfer.is_open();
+        ended.extend((!stays).then(|| id.clone()));
+        stays
+    });
     let folder = hub.folders.transfers(&app.id);
-    let forgotten = move || earlier.iter().try_for_each(|id| transfer::forget(&folder, id));
+    let forgotten = move || ended.iter().try_for_each(|id| transfer::forget(&folder, id));
     if let Err(error) = blocking(forgotten).await {
         tracing::warn!(instance = app.id, error = chain(&error), "could not forget an earlier upload");
     }
-    (sheet, Ok(()))
 }
 
 /// How long an upload lives if nobody goes on with it: no longer than its application, which every request keeps alive, too.

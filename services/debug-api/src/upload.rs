@@ -174,6 +174,11 @@ impl Session {
         self.phase == Phase::Complete
     }
 
+    /// Whether nothing of it is under way any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Complete | Phase::Failed(_))
+    }
+
     /// Records that chunk `index` of `size` bytes is there.
     pub(crate) fn receive(&mut self, index: u32, size: u64, max_bytes: u64) -> Progress {
         if self.phase != Phase::Receiving || index >= self.file.total {

@@ -1,6 +1,7 @@
 //! Releases, and the way back to one.
 
 use super::*;
+use crate::testing::sha256;
 
 /// Id, state and health of each.
 async fn told(world: &World, id: &str) -> Vec<(String, String, bool)> {
@@ -62,7 +63,7 @@ async fn a_release_that_is_gone_back_to_is_known_when_its_package_is_installed_a
     }
     assert_eq!(back(&world, &id, "").await.0, OK);
     assert_eq!(runs(&world, &id), "v1");
-    assert_eq!(world.install(&id).await.0, OK, "what was uploaded last is installed again");
+    assert_eq!(world.push(&id, &package("v2")).await.0, OK, "what is brought anew is installed as ever");
     assert_eq!((runs(&world, &id), world.releases(&id).len()), ("v2".to_owned(), 2));
     let current = told(&world, &id).await[0].0.clone();
     world.call("POST", &format!("/debug/application/{id}/stop"), "").await;
@@ -92,4 +93,72 @@ async fn a_rollback_that_provider_refuses_is_undone_and_one_that_it_misses_is_ma
     std::fs::remove_dir_all(world.hub.folders.release(&id, &before[0].0)).unwrap();
     let (code, text) = back(&world, &id, "").await;
     assert_eq!(code, StatusCode::NOT_FOUND, "{text}");
+}
+
+#[tokio::test]
+async fn after_a_rollback_an_install_means_what_was_gone_back_to_until_another_package_comes() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let (old, new) = (package("v1"), package("v2"));
+    for version in [&old, &new] {
+        world.push(&id, version).await;
+        world.until_healthy(&id).await;
+    }
+    let told = || async {
+        let text = world.call("GET", &format!("/debug/application/{id}/upload/status"), "").await.1;
+        json(&text)["fileSha256"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(told().await, sha256(&new));
+    assert_eq!(back(&world, &id, "").await.0, OK);
+    assert_eq!(told().await, sha256(&old), "who asks whether it is there already is told the truth");
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v1".to_owned()));
+    world.chunk(&id, (0, 2), &md5(&new), &new[..9]).await;
+    let none = refused(BAD, "No package uploaded for this application");
+    assert_eq!(world.install(&id).await, none, "half of another one");
+    world.chunk(&id, (1, 2), &md5(&new), &new[9..]).await;
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v2".to_owned()));
+
+    world.chunk(&id, (0, 1), &md5(&package("v3")), &package("v3")).await;
+    let current = self::told(&world, &id).await[0].0.clone();
+    assert_eq!(back(&world, &id, &format!("?release={current}")).await.0, OK);
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v2".to_owned()), "not what only came");
+    assert_eq!(back(&world, &id, "").await.0, OK);
+    let world = world.restarted();
+    world.until(&id, "running").await;
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v1".to_owned()));
+}
+
+#[tokio::test]
+async fn a_rollback_that_is_undone_leaves_what_was_uploaded_last_what_an_install_means() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v1", "v2"] {
+        world.push(&id, &package(version)).await;
+        world.until_healthy(&id).await;
+    }
+    world.fakes.refusals.lock().unwrap().push(Status::already_exists("host name a is taken"));
+    assert_eq!(back(&world, &id, "").await.0, StatusCode::CONFLICT);
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v2".to_owned()));
+    let text = world.call("GET", &format!("/debug/application/{id}/upload/status"), "").await.1;
+    assert_eq!(json(&text)["fileSha256"], sha256(&package("v2")));
+}
+
+#[tokio::test]
+async fn a_resumable_upload_that_became_a_package_is_no_more_once_another_was_gone_back_to() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    world.until_healthy(&id).await;
+    let (fields, new) = ([("tus-resumable", "1.0.0")], package("v2"));
+    let length = new.len().to_string();
+    let begin = [fields[0], ("upload-length", &*length)];
+    let begun = world.ask("POST", &format!("/debug/application/{id}/files"), &begin, "").await;
+    let place = begun.field("location").to_owned();
+    let bytes = [fields[0], ("upload-offset", "0"), ("content-type", "application/offset+octet-stream")];
+    assert_eq!(world.ask("PATCH", &place, &bytes, new).await.status, StatusCode::NO_CONTENT);
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v2".to_owned()));
+    assert_eq!(world.ask("HEAD", &place, &fields, "").await.status, OK, "it may be asked for");
+    assert_eq!(back(&world, &id, "").await.0, OK);
+    assert_eq!(world.ask("HEAD", &place, &fields, "").await.status, StatusCode::NOT_FOUND, "bring it again");
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v1".to_owned()));
 }
