@@ -46,8 +46,8 @@ pub(crate) struct App {
     /// Whoever makes provider agree with the record need not wait any longer before the next try.
     pub(crate) unsettled: Notify,
     settling: AtomicBool,
-    /// Who reads its log now.
-    readers: AtomicUsize,
+    /// Who reads its log now, or brings bytes.
+    present: AtomicUsize,
     /// Who makes it permanent now.
     promoting: AtomicUsize,
 }
@@ -68,23 +68,24 @@ impl Drop for Promoting {
     }
 }
 
-/// Somebody who reads an application's log. It does not expire meanwhile, and its time begins anew when they leave.
-pub(crate) struct Reader {
+/// Somebody who is at an application for as long as it takes: reads its log, or brings bytes. It does not expire meanwhile, and its time
+/// begins anew when they leave.
+pub(crate) struct Visitor {
     hub: Arc<Hub>,
     pub(crate) app: Arc<App>,
 }
 
-impl Reader {
+impl Visitor {
     pub(crate) fn begin(hub: &Arc<Hub>, app: &Arc<App>) -> Self {
-        app.readers.fetch_add(1, Ordering::AcqRel);
+        app.present.fetch_add(1, Ordering::AcqRel);
         Self { hub: Arc::clone(hub), app: Arc::clone(app) }
     }
 }
 
-impl Drop for Reader {
+impl Drop for Visitor {
     fn drop(&mut self) {
         self.app.touch();
-        self.app.readers.fetch_sub(1, Ordering::AcqRel);
+        self.app.present.fetch_sub(1, Ordering::AcqRel);
         self.hub.expiry.notify_one();
     }
 }
@@ -137,7 +138,7 @@ impl App {
             gone: CancellationToken::new(),
             unsettled: Notify::new(),
             settling: AtomicBool::new(false),
-            readers: AtomicUsize::new(0),
+            present: AtomicUsize::new(0),
             promoting: AtomicUsize::default(),
         })
     }
@@ -189,9 +190,9 @@ impl App {
         }
     }
 
-    /// Whether somebody reads its log now.
-    pub(crate) fn is_read(&self) -> bool {
-        self.readers.load(Ordering::Acquire) > 0
+    /// Whether somebody is at it now.
+    pub(crate) fn is_visited(&self) -> bool {
+        self.present.load(Ordering::Acquire) > 0
     }
 
     /// Which package it has, for people: the digest of the file that was uploaded last.

@@ -1,6 +1,6 @@
 //! Applications that nobody asked about for too long are removed, so that forgotten ones don't pile up: but for those that
-//! their developer wants kept. Installs, status calls, uploads and open log streams are what counts. Some time before, the end is
-//! announced, in the log and in the audit log, where the admin app shows it.
+//! their developer wants kept. Installs, status calls, uploads for as long as they take, and open log streams are what counts. Some time
+//! before, the end is announced, in the log and in the audit log, where the admin app shows it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ pub(crate) fn due(hub: &Hub, app: &App) -> Option<Instant> {
     let expiry = hub.config.expiry()?;
     let state = app.state();
     let kept = state.record.description.keep || state.record.promotion.is_some();
-    (!kept && !app.is_read()).then(|| state.active + expiry)
+    (!kept && !app.is_visited()).then(|| state.active + expiry)
 }
 
 /// Removes what expires, until the drain.

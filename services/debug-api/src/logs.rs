@@ -33,7 +33,7 @@ pub(crate) use self::{
     wish::{TAIL_MAX, Wish},
 };
 use crate::{
-    applications::{App, Hub, Reader},
+    applications::{App, Hub, Visitor},
     error::ApiError,
     outlet::{Hangup, Outlet},
     peers::Flow,
@@ -52,13 +52,13 @@ struct Subject {
     /// When it is cancelled there is nobody left whose log it would be.
     gone: CancellationToken,
     /// A developer's application, which doesn't expire while its log is read.
-    reader: Option<Reader>,
+    visitor: Option<Visitor>,
 }
 
 impl Subject {
     /// Why it is gone.
     fn farewell(&self) -> End {
-        self.reader.as_ref().map_or(End::Deleted, |reader| farewell(&reader.app))
+        self.visitor.as_ref().map_or(End::Deleted, |visitor| farewell(&visitor.app))
     }
 }
 
@@ -81,8 +81,8 @@ pub(crate) async fn stream(
     if wanted == Wanted::Nothing {
         return Err(ApiError::NotRunning);
     }
-    let reader = Some(Reader::begin(&hub, &app));
-    let subject = Subject { id: app.id.clone(), gone: app.gone.clone(), reader };
+    let visitor = Some(Visitor::begin(&hub, &app));
+    let subject = Subject { id: app.id.clone(), gone: app.gone.clone(), visitor };
     let mut tail = Tail::new(hub, subject, wish);
     let first = tail.begin().await?;
     if wanted != Wanted::Run && first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
@@ -100,7 +100,7 @@ pub(crate) async fn stream(
 /// Opens the stream of any instance, for the platform's own page.
 pub(crate) async fn of_instance(hub: Arc<Hub>, id: String, wish: Wish) -> Result<Response, ApiError> {
     let place = hub.log_streams.take()?;
-    let subject = Subject { id, gone: CancellationToken::new(), reader: None };
+    let subject = Subject { id, gone: CancellationToken::new(), visitor: None };
     let mut tail = Tail::new(hub, subject, wish);
     let first = tail.begin().await?;
     if first.as_ref().is_err_and(|status| status.code() == Code::NotFound) {

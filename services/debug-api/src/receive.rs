@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    applications::{App, Hub},
+    applications::{App, Hub, Visitor},
     config::Config,
     digests::{Running, Sha256Hex},
     error::{ApiError, ChunkError, StorageError},
@@ -75,7 +75,7 @@ impl Drop for Scratch {
 /// Receives one chunk.
 pub(crate) async fn chunk(hub: Arc<Hub>, app: Arc<App>, request: Request) -> Result<Received, ApiError> {
     let place = Arc::clone(&hub.uploads).acquire_owned().await.expect("the semaphore is never closed");
-    app.touch();
+    let visitor = Visitor::begin(&hub, &app);
     transfers::room(&hub, expected(&hub, &request)).await?;
     let gone = app.gone.clone();
     let form = tokio::select! {
@@ -87,7 +87,7 @@ pub(crate) async fn chunk(hub: Arc<Hub>, app: Arc<App>, request: Request) -> Res
     let chunk = form.chunk.ok_or(ApiError::NoChunk)?;
     // A client that hangs up now must not leave half of this undone.
     unhurried(async move {
-        let _place = place;
+        let (_place, _visitor) = (place, visitor);
         keep(&hub, &app, claim, chunk).await
     })
     .await

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    applications::{App, Hub},
+    applications::{App, Hub, Visitor},
     digests::{Checksum, Sha256Hex},
     disk::{self, Held},
     error::{ApiError, StorageError},
@@ -210,15 +210,14 @@ pub(crate) async fn append(
             () = app.gone.cancelled() => return Err(ApiError::NoApplication),
         };
         let _place = place.expect("the semaphore is never closed");
+        let _visitor = Visitor::begin(&hub, &app);
         let sheet = transfer.sheet().await;
         app.changeable()?;
-        app.touch();
         let sheet = admit(&hub, &transfer, sheet, &part).await?;
         let inflow = Inflow { hub: &hub, app: &app, transfer: &transfer, claim };
         let (sheet, came) = inflow.take_down(sheet, part.checksum, body).await;
         transfer.note(&sheet);
         hub.sweep.notify_one();
-        app.touch();
         if let Err(ApiError::Longer(length)) = came {
             remove(&app, &transfer, sheet).await?; // it is not what it was said to be, and never will
             return Err(ApiError::Longer(length));

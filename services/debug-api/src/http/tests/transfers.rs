@@ -304,3 +304,31 @@ fn audited(world: &World) -> Vec<String> {
     let lines = names(&folder).into_iter().map(read).collect::<String>();
     lines.lines().filter(|line| line.contains("application.upload")).map(str::to_owned).collect()
 }
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_come_for_longer_than_an_application_lives_keep_it_however_they_come() {
+    let world = World::new(Config { expiry_s: 10, ..Config::default() });
+    let id = world.create("a", "a").await;
+    let path = begun(&world, &id, 300).await;
+    let (chunk, resumable) = (format!("/debug/application/{id}/upload"), ("upload-offset", "0"));
+    let form = [("content-type", "multipart/form-data; boundary=XX")];
+    for (method, path, fields) in [("PATCH", &path, &[TUS, MEDIA, resumable][..]), ("POST", &chunk, &form)] {
+        let (sender, body) = by_hand();
+        let slow = async {
+            for _ in 0..100 {
+                sender.send(Ok("abc")).await.unwrap();
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+            assert_eq!(world.hub.list().len(), 1, "{method}");
+            drop(sender);
+        };
+        let request = fields
+            .iter()
+            .fold(world.request(method, path), |request, (name, value)| request.header(*name, *value));
+        tokio::join!(world.send(request.body(body).unwrap()), slow);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.hub.list().len(), 1, "its time begins when the last byte came");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(world.hub.list().is_empty());
+}
