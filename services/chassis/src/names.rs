@@ -26,6 +26,9 @@ pub(crate) const INTERNAL: &str = "internal";
 const PLATFORM_VARIABLES: [&str; 7] =
     ["HOST", "INTERNAL_SECRET", "PORT", "SSL_CERT_FILE", "PATH", "HOME", "LANG"];
 
+/// Parts that a file's name in a package may have: `a/b/c` has three.
+pub const PACKAGE_DEPTH: usize = 32;
+
 /// The longest label that DNS carries, in bytes.
 const LABEL_MAX: usize = 63;
 /// The longest full name that DNS carries, in bytes.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use nexushub_chassis::launch::secret::hex;
+use nexushub_chassis::{launch::secret::hex, names::PACKAGE_DEPTH};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 use tokio::{sync::mpsc, task::spawn_blocking};
@@ -25,8 +25,6 @@ const APP: &str = "bin/app";
 const ZST: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Most files and folders; what debug-api takes.
 const ENTRIES_MAX: usize = 20_000;
-/// Deepest folder.
-const DEPTH_MAX: usize = 64;
 /// How hard Zstandard tries: its own default, beyond which each hundredth of the size costs a third of the time.
 const LEVEL: i32 = 3;
 
@@ -262,9 +260,16 @@ fn list(root: &Path, below: &str, depth: usize, entries: &mut Vec<Entry>) -> Res
         let mode = found.permissions().mode() & 0o777;
         let length = if found.is_dir() { 0 } else { found.len() };
         entries.push(Entry { name: name.clone(), folder: found.is_dir(), mode, length });
-        if entries.len() > ENTRIES_MAX || depth > DEPTH_MAX {
+        if depth >= PACKAGE_DEPTH {
             let message =
-                format!("{} holds more than {ENTRIES_MAX} files or {DEPTH_MAX} levels", root.display());
+                format!("{} is too deep: a package has up to {PACKAGE_DEPTH} levels", path.display());
+            return Err(Failure::new(
+                message,
+                "move it up, or push a folder that holds the package and nothing else",
+            ));
+        }
+        if entries.len() > ENTRIES_MAX {
+            let message = format!("{} holds more than {ENTRIES_MAX} files", root.display());
             return Err(Failure::new(message, "push a folder that holds the package and nothing else"));
         }
         if found.is_dir() {
@@ -354,6 +359,18 @@ mod tests {
         fs::set_permissions(folder.path().join("bin/app"), fs::Permissions::from_mode(0o644)).unwrap();
         let failure = Package::open(folder.path()).unwrap_err();
         assert!(failure.message.contains("bin/app") && failure.hint.contains("static/"));
+    }
+
+    #[test]
+    fn a_folder_is_packed_as_deep_as_the_platform_unpacks_and_no_deeper() {
+        let folder = app();
+        let deepest = folder.path().join(vec!["d"; PACKAGE_DEPTH].join("/"));
+        fs::create_dir_all(&deepest).unwrap();
+        assert!(Package::open(folder.path()).is_ok());
+        fs::write(deepest.join("f"), "").unwrap();
+        let failure = Package::open(folder.path()).unwrap_err();
+        let file = deepest.join("f").display().to_string();
+        assert_eq!(failure.message, format!("{file} is too deep: a package has up to 32 levels"));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use nexushub_chassis::names::PACKAGE_DEPTH;
+
 use super::{APP, Limits, UnpackError};
 
-const MAX_DEPTH: usize = 32;
 const MAX_NAME: usize = 1024;
 /// Longest name of one file or folder, in bytes: what file systems take.
 const MAX_PART: usize = 255;
@@ -193,7 +194,7 @@ pub(crate) fn place(name: &[u8]) -> Result<Option<PathBuf>, &'static str> {
             Component::RootDir | Component::Prefix(_) => return Err("it is absolute"),
         }
     }
-    if path.components().count() > MAX_DEPTH {
+    if path.components().count() > PACKAGE_DEPTH {
         return Err("it is too deep, over 32 folders; move the file up");
     }
     Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
