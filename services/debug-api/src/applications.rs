@@ -11,6 +11,7 @@ use std::{
 };
 
 use nexushub_chassis::{audit::Audit, launch::durable, names::Zone, retry::Retry, shutdown::Shutdown};
+use nexushub_proto::provider::ListInstancesResponse;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -18,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claims,
     config::Config,
     disk::Gauge,
     error::{ApiError, StorageError},
@@ -34,6 +36,9 @@ use crate::{
     transfer::Transfer,
     upload::Session,
 };
+
+/// How long a new application waits for what provider has; it is no less good where nobody says.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One application.
 pub(crate) struct App {
@@ -328,13 +333,16 @@ impl Hub {
         if !asked.complete() {
             return Err(ApiError::Fields);
         }
+        let given = self.given().await;
         let _creating = self.creating.lock().await;
         let apps = self.list();
         let goes =
             |app: &&Arc<App>| !app.is_promoted() && asked.is_of(&app.state().record.description.app_id);
         let others = apps.iter().filter(|app| !goes(app)).map(|app| app.record().description);
         let taken: Vec<String> = others.map(|other| other.host_name.to_string()).collect();
-        let asked = asked.with_host(|host| taken.iter().any(|name| name == host));
+        let is_taken =
+            |host: &str| taken.iter().any(|name| name == host) || claims::holder(&given, host).is_some();
+        let asked = asked.with_host(is_taken);
         let judged = asked.judge(&self.zone, &self.config.reserved_hosts, &self.front_ends);
         let description = judged.map_err(ApiError::Name)?;
         let same = |app: &&Arc<App>| {
@@ -346,6 +354,10 @@ impl Hub {
         });
         if let Some(by) = taken {
             return Err(ApiError::HostTaken { host: description.host_name.to_string(), by: by.to_string() });
+        }
+        let host = description.host_name.to_string();
+        if let Some(by) = claims::holder(&given, &host) {
+            return Err(ApiError::HostGiven { host, by: by.id.clone() });
         }
         let older = apps.iter().find(same);
         let temporary = apps.iter().filter(|app| !app.is_promoted()).count();
@@ -362,6 +374,12 @@ impl Hub {
         self.apps().insert(app.id.clone(), Arc::clone(&app));
         self.expiry.notify_one();
         Ok(app)
+    }
+
+    /// What others have, as far as that can be known in time; provider says the rest at the install.
+    async fn given(&self) -> ListInstancesResponse {
+        let asked = tokio::time::timeout(PATIENCE, self.house.wanted()).await;
+        asked.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Removes an application, or waits until whoever was quicker has told provider so.

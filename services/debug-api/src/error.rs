@@ -30,6 +30,8 @@ pub(crate) enum ApiError {
     Name(NameError),
     #[error("Host name {host} is taken by debug application {by}; choose another or delete that one")]
     HostTaken { host: String, by: String },
+    #[error("Host name {host} is taken by instance {by}; choose another")]
+    HostGiven { host: String, by: String },
     #[error("Too many debug applications: the limit is {0}; delete one first")]
     TooMany(usize),
     #[error("Debug application not found")]
@@ -106,6 +108,10 @@ pub(crate) enum ApiError {
     Permanent,
     #[error("Admin app can't take the application over: {0}; try again")]
     AdminAway(String),
+    #[error(
+        "Application can't become permanent: its nexushub.toml says `{0}`, and the admin app's applications are given this by the configuration; leave it out, and push again"
+    )]
+    Asks(&'static str),
     #[error("Admin app refuses the application: {0}")]
     AdminRefused(String),
     #[error("Application is not running")]
@@ -174,9 +180,11 @@ impl ApiError {
         match self {
             Self::Name(NameError::Reserved(_))
             | Self::HostTaken { .. }
+            | Self::HostGiven { .. }
             | Self::Taken(_)
             | Self::Permanent
             | Self::AdminRefused(_)
+            | Self::Asks(_)
             | Self::Offset { .. }
             | Self::TakenOver => StatusCode::CONFLICT,
             Self::Body

@@ -22,6 +22,7 @@ mod applications;
 mod audit;
 mod auth;
 mod bulletin;
+mod claims;
 mod config;
 mod digests;
 mod disk;

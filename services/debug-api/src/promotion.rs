@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 use crate::{
     applications::{App, Hub, Promoting},
     audit::Asker,
+    claims,
     error::ApiError,
     folders::unhurried,
     install,
@@ -146,8 +147,12 @@ async fn resume(hub: &Arc<Hub>, app: &Arc<App>) -> bool {
 }
 
 async fn begin(hub: &Hub, app: &App, wish: Wish, asker: &Asker) -> Result<Promotion, ApiError> {
-    let described = app.record().description;
-    let description = described.permanent(wish, &hub.zone, &hub.config.reserved_hosts, &hub.front_ends);
+    let record = app.record();
+    if let Some(key) = record.release.as_ref().and_then(|release| release.manifest.asks()) {
+        return Err(ApiError::Asks(key)); // no later package of it would be taken
+    }
+    let description =
+        record.description.permanent(wish, &hub.zone, &hub.config.reserved_hosts, &hub.front_ends);
     let (description, by, from) =
         (description.map_err(ApiError::Name)?, asker.who.clone(), asker.from.clone());
     let promotion = Promotion { description, by, from, done: false };
@@ -168,7 +173,7 @@ async fn wanted(hub: &Hub) -> Result<ListInstancesResponse, ApiError> {
 fn is_free(wanted: &ListInstancesResponse, id: &str, wish: &Description) -> Result<(), ApiError> {
     is_followed(wanted)?;
     let others = || wanted.instances.iter().chain(&wanted.waiting).filter(|other| other.id != id);
-    if let Some(other) = others().find(|other| other.host_name == wish.host_name.as_str()) {
+    if let Some(other) = others().find(|other| claims::claims(other, wish.host_name.as_str())) {
         let why = format!("host name {} is taken by instance {}", wish.host_name, other.id);
         return Err(ApiError::AdminRefused(why));
     }

@@ -4,6 +4,7 @@
 
 use axum::body::Body;
 use http::{Request, StatusCode};
+use nexushub_proto::provider::{self, ListInstancesResponse, Origin};
 use tokio_stream::StreamExt;
 use tonic::Status;
 use tower::ServiceExt;
@@ -223,6 +224,33 @@ async fn a_create_call_is_refused_in_the_contracts_words() {
     world.create("b", "two").await;
     let (status, text) = create(r#"{"appId":"c","displayName":"A","hostName":"three","dbName":"d"}"#).await;
     assert!(status == StatusCode::TOO_MANY_REQUESTS && text.contains("the limit is 2"), "{text}");
+}
+
+#[tokio::test]
+async fn a_host_name_of_the_configuration_or_of_the_admin_app_is_refused_before_anything_is_uploaded() {
+    let world = world();
+    let given = |origin: Origin, host_name: &str| provider::Instance {
+        id: format!("its-{host_name}"),
+        host_name: host_name.to_owned(),
+        origin: origin.into(),
+        ..Default::default()
+    };
+    *world.house.wanted.lock().unwrap() = ListInstancesResponse {
+        instances: vec![given(Origin::Static, "fixed"), given(Origin::Debug, "gone")],
+        waiting: vec![given(Origin::Dynamic, "shop.debug")],
+        ..ListInstancesResponse::default()
+    };
+    for host in ["fixed", "FIXED", "shop.debug"] {
+        let body = format!(r#"{{"appId":"a","displayName":"A","hostName":"{host}","dbName":"d"}}"#);
+        let host = host.to_ascii_lowercase();
+        let text = format!("Host name {host} is taken by instance its-{host}; choose another");
+        let answer = world.call("POST", "/debug/application", body).await;
+        assert_eq!(answer, refused(StatusCode::CONFLICT, &text));
+    }
+    let body = r#"{"appId":"debug-shop","displayName":"A","dbName":"d"}"#;
+    let (status, text) = world.call("POST", "/debug/application", body).await;
+    assert_eq!((status, json(&text)["hostName"].as_str()), (StatusCode::CREATED, Some("shop-2.debug")));
+    world.create("b", "gone").await;
 }
 
 #[tokio::test]
