@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use nexushub_chassis::{applog::BadWish, chain};
 use tonic::{Code, Status};
 
-use crate::{digests::Algorithm, names::NameError, unpack::UnpackError};
+use crate::{digests::Algorithm, names::NameError, peers::is_refusal, unpack::UnpackError};
 
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +116,8 @@ pub(crate) enum ApiError {
     AdminRefused(String),
     #[error("Application is not running")]
     NotRunning,
+    #[error("procmgr did not do it: {0}; try again")]
+    Unheard(String),
     #[error("Application not found in process manager")]
     NoLog,
     #[error("Too many streams of {of}: the limit is {limit}")]
@@ -176,6 +178,16 @@ impl ApiError {
         if status.code() == Code::AlreadyExists { Self::Taken(why) } else { Self::Installation(why) }
     }
 
+    /// What procmgr's answer to an order about an application is to the client.
+    pub(crate) fn told(status: &Status) -> Self {
+        let why = status.message().to_owned();
+        match status.code() {
+            Code::NotFound => Self::NotRunning,
+            _ if is_refusal(status) => Self::Query(why),
+            _ => Self::Unheard(why),
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Name(NameError::Reserved(_))
@@ -228,9 +240,11 @@ impl ApiError {
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) | Self::TooManyTransfers { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Login(_) | Self::AdminAway(_) | Self::TooManyStreams { .. } | Self::Crowded(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Login(_)
+            | Self::AdminAway(_)
+            | Self::Unheard(_)
+            | Self::TooManyStreams { .. }
+            | Self::Crowded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Chunk(_) | Self::Preparation(_) | Self::Installation(_) | Self::Storage(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
 use nexushub_chassis::credentials::Credentials;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tonic::Code;
 
 use crate::{
     applications::{App, Hub},
@@ -28,6 +29,8 @@ use crate::{
     install::{self, Installed},
     logs,
     names::Asked,
+    peers::Call,
+    platform::house::House,
     promotion::{self, Progress, Wish},
     receive::{self, Received},
     record::{millis, now_ms, rfc3339},
@@ -58,6 +61,9 @@ pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) 
         .route(&of("status"), get(status))
         .route(&of("logs"), get(tail))
         .route(&of("stop"), post(stop))
+        .route(&of("restart"), post(restart))
+        .route(&of("pause"), post(pause))
+        .route(&of("resume"), post(resume))
         .route(&of("releases"), get(all_releases))
         .route(&of("rollback"), post(roll_back))
         // The room of the login service: these answer for any host, without a bearer.
@@ -222,6 +228,14 @@ struct Releases {
     releases: Vec<releases::Told>,
 }
 
+/// What people are told whose requests wait, and whether they don't.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Pause {
+    message: String,
+    closed: bool,
+}
+
 /// Which release to go back to.
 #[derive(Default, Deserialize)]
 struct Back {
@@ -360,6 +374,36 @@ async fn stop(errand: Errand) -> Result<Response, ApiError> {
         false => (StatusCode::ACCEPTED, Word::Pending, "Application is being stopped"),
     };
     Ok(json(code, &StopReply { application_id, status, message }))
+}
+
+/// Tells procmgr what is to become of an application that runs; what comes of it is in its status.
+async fn tell(
+    errand: Errand,
+    what: &'static str,
+    order: impl for<'h> FnOnce(&'h dyn House, String) -> Call<'h, ()> + Send + 'static,
+) -> Result<StatusCode, ApiError> {
+    let tell = |hub: Arc<Hub>, app: Arc<App>| async move {
+        app.touch();
+        match order(&*hub.house, app.id.clone()).await {
+            // The end of what ran may take longer than a call.
+            Err(status) if status.code() != Code::DeadlineExceeded => Err(ApiError::told(&status)),
+            _ => Ok(()),
+        }
+    };
+    errand.run(what, tell, |_, ()| String::new()).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn restart(errand: Errand) -> Result<StatusCode, ApiError> {
+    tell(errand, "application.restart", |procmgr, id| procmgr.restart(id)).await
+}
+
+async fn pause(errand: Errand, wish: Result<Query<Pause>, QueryRejection>) -> Result<StatusCode, ApiError> {
+    let Query(wish) = wish.map_err(|_| ApiError::Field("query: use ?message=TEXT&closed=true"))?;
+    tell(errand, "application.pause", move |procmgr, id| procmgr.pause(id, wish.message, wish.closed)).await
+}
+
+async fn resume(errand: Errand) -> Result<StatusCode, ApiError> {
+    tell(errand, "application.resume", |procmgr, id| procmgr.resume(id)).await
 }
 
 async fn all_releases(Target(app): Target) -> Response {

@@ -170,7 +170,7 @@ async fn pause(
     Target(id): Target,
     acting: Acting,
 ) -> Result<StatusCode, Refused> {
-    let done = facade.house.pause(id.clone()).await;
+    let done = facade.house.pause(id.clone(), String::new(), false).await;
     audit::note(&facade.hub.audit, &acting, "instance.pause", &id, done.as_ref().err());
     done.map(|()| StatusCode::NO_CONTENT).map_err(Refused::from)
 }

@@ -254,6 +254,43 @@ async fn a_host_name_of_the_configuration_or_of_the_admin_app_is_refused_before_
 }
 
 #[tokio::test]
+async fn an_application_is_restarted_paused_and_resumed_by_procmgr_and_noted() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    let path = |call: &str| format!("/debug/application/a/{call}");
+    for call in ["restart", "pause", "pause?message=back%20soon&closed=true", "resume"] {
+        let (code, text) = world.call("POST", &path(call), "").await;
+        assert_eq!((code, &*text), (StatusCode::NO_CONTENT, ""), "{call}");
+    }
+    let ordered = [
+        format!("restart {id}"),
+        format!("pause {id}"),
+        format!("pause {id} closed: back soon"),
+        format!("resume {id}"),
+    ];
+    assert_eq!(world.house.orders(), ordered);
+    for (query, text) in [
+        ("pause?closed=7", "Invalid query: use ?message=TEXT&closed=true"),
+        ("pause?message=none", "Invalid parameters: that is no message"),
+    ] {
+        assert_eq!(world.call("POST", &path(query), "").await, refused(BAD, text));
+    }
+    let folder = nexushub_chassis::audit::folder(world.state.path());
+    let noted = || nexushub_chassis::audit::tail(&folder, 9).unwrap_or_default();
+    while noted().len() < 6 {
+        tokio::task::yield_now().await;
+    }
+    let noted = noted();
+    let what: Vec<_> = noted.iter().map(|entry| (entry.what.as_str(), entry.result.as_str())).collect();
+    let done = ["restart", "pause", "pause", "resume"].map(|what| (format!("application.{what}"), "ok"));
+    assert!(
+        what[1..5].iter().zip(&done).all(|(one, other)| (one.0, one.1) == (&*other.0, other.1)),
+        "{what:?}"
+    );
+    assert_eq!(what[5].0, "application.pause");
+}
+
+#[tokio::test]
 async fn a_missing_host_name_is_made_of_the_app_id_and_nobody_elses() {
     let world = world();
     let body = |app_id: &str| format!(r#"{{"appId":"{app_id}","displayName":"A","dbName":"d"}}"#);

@@ -32,7 +32,8 @@ pub(crate) trait House: Send + Sync + 'static {
     fn revert_release(&self, app_id: String, path: String, reason: String) -> Call<'_, ()>;
     fn confirm(&self, ids: Vec<String>) -> Call<'_, ()>;
     fn restart(&self, id: String) -> Call<'_, ()>;
-    fn pause(&self, id: String) -> Call<'_, ()>;
+    /// Has its requests wait, or be refused with these words.
+    fn pause(&self, id: String, message: String, closed: bool) -> Call<'_, ()>;
     fn resume(&self, id: String) -> Call<'_, ()>;
 }
 
@@ -100,8 +101,7 @@ impl House for Daemons {
         ask!(self.procmgr, restart_instance(RestartInstanceRequest { id }) => _ => ())
     }
 
-    fn pause(&self, id: String) -> Call<'_, ()> {
-        let (message, closed) = (String::new(), false);
+    fn pause(&self, id: String, message: String, closed: bool) -> Call<'_, ()> {
         ask!(self.procmgr, pause_instance(PauseInstanceRequest { id, message, closed }) => _ => ())
     }
 

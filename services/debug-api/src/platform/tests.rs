@@ -53,13 +53,18 @@ impl FakeHouse {
 
     fn order(&self, order: String) -> Call<'_, ()> {
         let unknown = order.ends_with(" none");
+        let refused = order.ends_with(": none");
         self.orders.lock().unwrap().push(order);
-        Box::pin(
-            async move { if unknown { Err(Status::not_found("there is none of that id")) } else { Ok(()) } },
-        )
+        Box::pin(async move {
+            match (refused, unknown) {
+                (true, _) => Err(Status::invalid_argument("that is no message")),
+                (_, true) => Err(Status::not_found("there is none of that id")),
+                _ => Ok(()),
+            }
+        })
     }
 
-    fn orders(&self) -> Vec<String> {
+    pub(crate) fn orders(&self) -> Vec<String> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -148,8 +153,10 @@ impl House for FakeHouse {
         self.order(format!("restart {id}"))
     }
 
-    fn pause(&self, id: String) -> Call<'_, ()> {
-        self.order(format!("pause {id}"))
+    fn pause(&self, id: String, message: String, closed: bool) -> Call<'_, ()> {
+        let how = if closed { " closed" } else { "" };
+        let said = if message.is_empty() { message } else { format!(": {message}") };
+        self.order(format!("pause {id}{how}{said}"))
     }
 
     fn resume(&self, id: String) -> Call<'_, ()> {
