@@ -97,7 +97,8 @@ async fn plan(hub: &Hub, app: &App) -> Result<Plan, ApiError> {
 /// The very release is installed already: cheap, and heals a provider that has forgotten it.
 pub(crate) async fn confirm(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<Installed, ApiError> {
     let record = app.record();
-    let agreed = record.settled && record.wanted == Wanted::Run && record.refused.is_none();
+    let troubled = record.refused.is_some() || record.failed.is_some();
+    let agreed = record.settled && record.wanted == Wanted::Run && !troubled;
     if !agreed {
         hub.change(app, Record::resume).await?;
     }
@@ -350,10 +351,7 @@ pub(crate) async fn stop(hub: &Arc<Hub>, app: &Arc<App>) -> Result<bool, ApiErro
     {
         let _working = app.work.lock().await;
         app.changeable()?;
-        hub.change(app, |record| {
-            (record.wanted, record.settled, record.undo) = (Wanted::Stopped, false, None);
-        })
-        .await?;
+        hub.change(app, Record::stop).await?;
         if settle_once(hub, app).await.is_err() {
             tokio::spawn(settle(Arc::clone(hub), Arc::clone(app)));
             return Ok(false);

@@ -53,6 +53,7 @@ mod record;
 mod recover;
 mod register;
 mod releases;
+mod retreat;
 mod serve;
 mod service;
 mod status;
@@ -144,6 +145,7 @@ impl Daemon for DebugApi {
         vital.spawn("demotions", promotion::watch(Arc::clone(&hub)));
         vital.spawn("sweep", transfers::sweep(Arc::clone(&hub)));
         vital.spawn("releases", releases::watch(Arc::clone(&hub)));
+        vital.spawn("retreats", retreat::watch(Arc::clone(&hub)));
         let service = service::Service(Arc::clone(&hub));
         let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
         chassis.ready.ready("takes uploads");

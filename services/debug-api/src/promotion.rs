@@ -371,7 +371,8 @@ async fn demote(hub: &Arc<Hub>, app: &Arc<App>) {
         let _ = hub.house.revert_release(record.description.app_id.to_string(), path, reason).await;
     }
     let changed = hub.change(app, |record| {
-        (record.promotion, record.wanted, record.settled, record.undo) = (None, Wanted::Stopped, false, None);
+        record.promotion = None;
+        record.stop();
     });
     let changed = changed.await.map(drop).map_err(ApiError::from);
     let noted = ("application.demote", app.id.as_str());

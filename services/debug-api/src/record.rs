@@ -4,6 +4,7 @@
 //!   install:  installing = name ─▶ (unpack, rename) ─▶ release = name, wanted = run, settled = no, undo = what was
 //!             ─▶ provider has it ─▶ settled = yes, undo = none          provider refuses ─▶ back to undo
 //!   rollback: release = an earlier one, package = its own, the rest as an install
+//!   given up: release = the earlier one that serves, failed = why the newer one never did; settled = no, and on as above
 //!   stop:     wanted = stopped, settled = no ─▶ provider removed it ─▶ settled = yes
 //!   delete:   wanted = gone ─▶ provider removed it ─▶ files removed ─▶ record removed
 //! ```
@@ -110,6 +111,9 @@ pub(crate) struct Record {
     pub(crate) installing: Option<String>,
     /// Why the last install didn't lead to a running app, for people.
     pub(crate) refused: Option<String>,
+    /// Why the release that was installed last was given up, for people, until something else is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failed: Option<String>,
     /// Number of the next release.
     pub(crate) next: u64,
     /// Of one that is permanent, or is about to be.
@@ -134,6 +138,7 @@ impl Record {
             undo: None,
             installing: None,
             refused: None,
+            failed: None,
             next: 1,
             promotion: None,
         }
@@ -202,6 +207,19 @@ impl Record {
         self.run();
     }
 
+    /// The release that is to run never came up: the one of this name, which serves, is the current one again.
+    pub(crate) fn give_up(&mut self, serving: &str, why: String) {
+        let Some(at) = self.earlier.iter().position(|release| release.name == serving) else { return };
+        let serving = self.earlier.remove(at);
+        self.earlier.splice(0..0, self.release.replace(serving));
+        (self.failed, self.undo, self.settled) = (Some(why), None, false);
+    }
+
+    /// The developer says that it shall end.
+    pub(crate) fn stop(&mut self) {
+        (self.wanted, self.settled, self.undo, self.failed) = (Wanted::Stopped, false, None, None);
+    }
+
     /// What to go back to when provider refuses: what it last agreed to.
     fn remember(&mut self) {
         let (release, earlier) = (self.release.clone(), self.earlier.clone());
@@ -209,7 +227,7 @@ impl Record {
     }
 
     fn run(&mut self) {
-        self.refused = None;
+        (self.refused, self.failed) = (None, None);
         self.wanted = Wanted::Run;
         self.settled = false;
     }
@@ -217,6 +235,11 @@ impl Record {
     /// The earlier release that answered its health check last.
     pub(crate) fn last_healthy(&self) -> Option<&Release> {
         self.earlier.iter().find(|release| release.healthy)
+    }
+
+    /// Where the way back leads: where that was gone already because what was newer failed, nowhere else.
+    pub(crate) fn way_back(&self) -> Option<&Release> {
+        self.release.as_ref().filter(|_| self.failed.is_some()).or_else(|| self.last_healthy())
     }
 
     /// The kept release with this name or with archives of this SHA-256; what begins like it will do if nothing else does.
@@ -412,6 +435,36 @@ pub(crate) mod tests {
         );
         assert_eq!(record.roll_back("no".to_owned()), None, "it was kept");
         assert_eq!((record.release.as_ref().unwrap().name.as_str(), names(&record).len()), ("r6", 3));
+    }
+
+    #[test]
+    fn what_is_given_up_stands_behind_what_serves_until_something_else_is_asked_for() {
+        let mut record = record("a");
+        for name in ["r1", "r2", "r3"] {
+            record.adopt(release(name), 2);
+            record.settle();
+        }
+        let before = record.clone();
+        record.give_up("gone", "exited with code 3".to_owned());
+        assert_eq!(record, before, "nothing that is kept serves");
+        record.give_up("r2", "exited with code 3".to_owned());
+        record.settle();
+        assert_eq!(record.kept(), ["r2", "r3", "r1"]);
+        assert_eq!(
+            record.failed.as_deref(),
+            Some("exited with code 3"),
+            "provider's word changes nothing of it"
+        );
+        assert_eq!(record.way_back().unwrap().name, "r2");
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(Record::read(text.as_bytes()).unwrap(), record);
+        let asks: [fn(&mut Record); 3] =
+            [Record::resume, Record::stop, |record| record.adopt(release("r4"), 2)];
+        for ask in asks {
+            let mut record = record.clone();
+            ask(&mut record);
+            assert_eq!(record.failed, None);
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) async fn roll_back(
     let record = app.record();
     let chosen = match &wanted {
         Some(wanted) => record.kept_as(wanted).ok_or_else(|| ApiError::NoRelease(wanted.clone())),
-        None => record.last_healthy().ok_or(ApiError::NoHealthyRelease),
+        None => record.way_back().ok_or(ApiError::NoHealthyRelease),
     }?;
     let program = hub.folders.release(&app.id, &chosen.name).join(unpack::APP);
     if !blocking(move || program.is_file()).await {
@@ -126,7 +126,7 @@ pub(crate) async fn watch(hub: Arc<Hub>) {
 }
 
 /// Which release of these is up.
-fn up(live: &InstanceStatus, releases: &Path) -> Option<String> {
+pub(crate) fn up(live: &InstanceStatus, releases: &Path) -> Option<String> {
     let name = Path::new(&live.release).strip_prefix(releases).ok()?.to_str()?;
     (is_up(live) && !name.is_empty()).then(|| name.to_owned())
 }

@@ -109,6 +109,9 @@ pub(crate) fn judge(
             let alive = live.is_some_and(|live| live.pid != 0 || live.state() == State::Stopping);
             standing.status = if alive { Word::Pending } else { Word::Stopped };
         }
+        Wanted::Run if record.failed.is_some() => {
+            (standing.status, standing.error) = (Word::Failed, record.failed.clone());
+        }
         Wanted::Run => running(&mut standing, live, release, failed_after),
     }
     standing
@@ -119,7 +122,9 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
     let is_it = |live: &InstanceStatus| live.release.is_empty() || live.release == release;
     let next = live.and_then(next).filter(is_it);
     let Some(live) = live.filter(|live| is_it(live)).or(next.as_ref()) else { return };
-    let looping = live.restarts >= failed_after;
+    if has_failed(live, failed_after) {
+        standing.status = Word::Failed;
+    }
     match live.state() {
         State::Running => {
             standing.status = Word::Running;
@@ -136,8 +141,6 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
             return;
         }
         State::Unhealthy => standing.health_check = Some("unhealthy"),
-        State::Failed if looping || live.retry_unix_ms == 0 => standing.status = Word::Failed,
-        State::Starting if looping => standing.status = Word::Failed,
         State::Failed | State::Starting => {}
         State::Unspecified | State::Unknown | State::Stopping | State::Stopped => return,
     }
@@ -145,6 +148,22 @@ fn running(standing: &mut Standing, live: Option<&InstanceStatus>, release: &str
     if !quiet && !live.reason.is_empty() {
         standing.error = Some(told(live));
     }
+}
+
+/// Whether it was tried often enough, or is not tried again.
+fn has_failed(live: &InstanceStatus, failed_after: u32) -> bool {
+    let looping = live.restarts >= failed_after;
+    match live.state() {
+        State::Failed => looping || live.retry_unix_ms == 0,
+        State::Starting => looping,
+        _ => false,
+    }
+}
+
+/// Why the release with this path, which was to take the place of one that runs, has failed.
+pub(crate) fn failed_beside(live: &InstanceStatus, release: &str, failed_after: u32) -> Option<String> {
+    let next = next(live).filter(|next| next.release == release)?;
+    has_failed(&next, failed_after).then(|| told(&next))
 }
 
 /// Why, and on the lines that follow what the app said last.
@@ -230,6 +249,22 @@ mod tests {
         let standing = judge(&wanting(Wanted::Run), Some(&beside(3)), "/r", 3);
         assert_eq!((standing.status, standing.error.as_deref()), (Word::Failed, Some("exited with code 3")));
         assert_eq!(judge(&wanting(Wanted::Run), Some(&beside(3)), "/third", 3).status, Word::Pending);
+        assert_eq!(failed_beside(&beside(3), "/r", 3).as_deref(), Some("exited with code 3"));
+        assert_eq!(
+            (failed_beside(&beside(2), "/r", 3), failed_beside(&beside(3), "/third", 3)),
+            (None, None)
+        );
+        assert_eq!(failed_beside(&live(State::Failed), "/r", 3), None, "it is alone");
+    }
+
+    #[test]
+    fn who_asks_after_a_release_was_given_up_is_told_why_though_the_one_before_runs() {
+        let mut record = wanting(Wanted::Run);
+        record.adopt(release("r2"), 3);
+        record.give_up("r", "exited with code 3\nno such table".to_owned());
+        let standing = judge(&record, Some(&live(State::Running)), "/r", 3);
+        assert_eq!((standing.status, standing.health_check), (Word::Failed, None));
+        assert_eq!(standing.error.as_deref(), Some("exited with code 3\nno such table"));
     }
 
     #[test]

@@ -331,6 +331,7 @@ impl World {
         tokio::spawn(crate::promotion::watch(Arc::clone(&hub)));
         tokio::spawn(transfers::sweep(Arc::clone(&hub)));
         tokio::spawn(releases::watch(Arc::clone(&hub)));
+        tokio::spawn(crate::retreat::watch(Arc::clone(&hub)));
         let (proxy_token, operator_token) =
             (secret.token("proxy", "debug-api"), secret.token("operator", "debug-api"));
         let facade = Facade::new(Arc::clone(&hub), house.clone(), state.path());

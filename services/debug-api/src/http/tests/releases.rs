@@ -1,5 +1,7 @@
 //! Releases, and the way back to one.
 
+use nexushub_proto::procmgr::{InstanceStatus, NextGeneration, State};
+
 use super::*;
 use crate::testing::sha256;
 
@@ -161,4 +163,89 @@ async fn a_resumable_upload_that_became_a_package_is_no_more_once_another_was_go
     assert_eq!(back(&world, &id, "").await.0, OK);
     assert_eq!(world.ask("HEAD", &place, &fields, "").await.status, StatusCode::NOT_FOUND, "bring it again");
     assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v1".to_owned()));
+}
+
+/// procmgr says that the release that should run fails beside the one that serves.
+fn fails_beside(world: &World, id: &str, serving: &str, restarts: u32) {
+    let next = NextGeneration {
+        release: world.fakes.instances.lock().unwrap()[id].release.clone(),
+        state: State::Failed.into(),
+        reason: "exited with code 3".to_owned(),
+        last_words: "no such table".to_owned(),
+        restarts,
+        retry_unix_ms: 9,
+        ..NextGeneration::default()
+    };
+    world.fakes.says(InstanceStatus {
+        id: id.to_owned(),
+        state: State::Running.into(),
+        release: serving.to_owned(),
+        next: Some(next),
+        ..InstanceStatus::default()
+    });
+}
+
+#[tokio::test]
+async fn a_release_that_never_answers_beside_one_that_does_is_given_up_and_everybody_is_told_why() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v0", "v1"] {
+        world.push(&id, &package(version)).await;
+        world.until_healthy(&id).await;
+    }
+    let serving = world.fakes.instances.lock().unwrap()[&id].release.clone();
+    *world.fakes.fails.lock().unwrap() = true; // so that it is not seen to be healthy
+    world.push(&id, &package("v2")).await;
+    fails_beside(&world, &id, &serving, 2);
+    assert_eq!(runs(&world, &id), "v2", "it may come up yet");
+    let broken = told(&world, &id).await[0].0.clone();
+    *world.fakes.fails.lock().unwrap() = false;
+    let working = world.hub.find(&id).unwrap();
+    let working = working.work.lock().await;
+    fails_beside(&world, &id, &serving, 3);
+    world.until(&id, "failed").await;
+    assert_eq!(runs(&world, &id), "v2", "somebody is at it");
+    drop(working);
+    let given_up = async {
+        while runs(&world, &id) != "v1" {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), given_up).await.unwrap();
+
+    let world = world.restarted();
+    let status =
+        || async { json(&world.call("GET", &format!("/debug/application/{id}/status"), "").await.1) };
+    let said = status().await;
+    let words = (said["status"].as_str(), said["error"].as_str(), said["healthCheck"].as_str());
+    assert_eq!(words, (Some("failed"), Some("exited with code 3\nno such table"), None));
+    let all = told(&world, &id).await;
+    let states: Vec<_> = all.iter().map(|(_, state, healthy)| (state.as_str(), *healthy)).collect();
+    assert_eq!(states, [("current", true), ("earlier", false), ("earlier", true)]);
+    assert_eq!(all[1].0, broken);
+
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v2".to_owned()), "tried anew");
+    assert_eq!(back(&world, &id, "").await.0, OK);
+    assert_eq!(runs(&world, &id), "v1");
+    world.until(&id, "running").await;
+}
+
+#[tokio::test]
+async fn the_way_back_from_what_was_given_up_is_the_one_that_serves() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v0", "v1"] {
+        world.push(&id, &package(version)).await;
+        world.until_healthy(&id).await;
+    }
+    let app = world.hub.find(&id).unwrap();
+    let serving = app.record().release.unwrap().name;
+    *world.fakes.fails.lock().unwrap() = true;
+    world.push(&id, &package("v2")).await;
+    *world.fakes.fails.lock().unwrap() = false;
+    world.hub.change(&app, |record| record.give_up(&serving, "broken".to_owned())).await.unwrap();
+    let (code, text) = back(&world, &id, "").await;
+    assert_eq!((code, json(&text)["release"].as_str()), (OK, Some(&*serving)), "{text}");
+    assert_eq!((runs(&world, &id), app.record().failed), ("v1".to_owned(), None));
+    assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v1".to_owned()), "for good");
 }
