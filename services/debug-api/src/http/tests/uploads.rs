@@ -112,6 +112,33 @@ async fn chunks_come_in_any_order_with_their_fields_in_any_order() {
     assert_eq!(std::fs::read(world.hub.folders.package(&id)).unwrap(), zip);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_may_come_at_once_and_one_of_the_last_two_completes_the_package() {
+    let world = world();
+    let (zip, words) = (package("v1"), |answer: (StatusCode, String)| json(&answer.1)["status"].clone());
+    let (hash, parts): (_, Vec<&[u8]>) = (md5(&zip), zip.chunks(zip.len().div_ceil(3)).collect());
+    for round in 0..20 {
+        let id = world.create(&format!("a{round}"), &format!("a{round}")).await;
+        let chunk = |index: usize| world.chunk(&id, (index as i64, 3), &hash, parts[index]);
+        assert_eq!(words(chunk(0).await), "received");
+        let (one, other) = tokio::join!(chunk(1), chunk(2));
+        let mut said = [words(one), words(other)];
+        said.sort_by_key(ToString::to_string);
+        assert_eq!(said, ["completed", "received"]);
+        assert_eq!(std::fs::read(world.hub.folders.package(&id)).unwrap(), zip);
+
+        let (first, second, third) = tokio::join!(chunk(2), chunk(2), chunk(2));
+        assert!([first, second, third].into_iter().all(|answer| words(answer) == "completed"), "a repeat");
+        let other = package("v2");
+        let (hash, parts): (_, Vec<&[u8]>) = (md5(&other), other.chunks(other.len().div_ceil(2)).collect());
+        assert_eq!(words(world.chunk(&id, (0, 2), &hash, parts[0]).await), "received");
+        let last = || world.chunk(&id, (1, 2), &hash, parts[1]);
+        let (one, same) = tokio::join!(last(), last());
+        assert_eq!((words(one), words(same)), ("completed".into(), "completed".into()), "the same one twice");
+        assert_eq!(std::fs::read(world.hub.folders.package(&id)).unwrap(), other);
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_digest_resets_the_session_and_the_right_one_goes_through() {
     let world = world();
