@@ -48,7 +48,8 @@ pub(crate) const DAEMONS: [&str; DAEMONS_OF_PLATFORM.len()] = {
 ///
 /// After `nexushub login URL` the platform at that address is meant, until `nexushub logout`; but in a project with a
 /// platform of its own that one, and --platform, --home and --config go before both. These work with a platform elsewhere: push,
-/// dev, apps, status, logs, releases, rollback, stop, start, wait. What else there is needs the machine itself.
+/// dev, apps, status, logs, events, releases, rollback, stop, start, restart APP, pause, resume, wait. What else there is needs the
+/// machine itself.
 #[derive(Debug, Parser)]
 #[command(name = "nexushub", version, max_term_width = 100)]
 #[command(
@@ -113,7 +114,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Show what changes, as it changes: apps and daemons that start, fail, end
     ///
-    /// Begins with how everything is now, and goes on until it is interrupted, also over restarts of the daemons.
+    /// Begins with how everything is now, and goes on until it is interrupted, also over restarts of the daemons. Of a platform
+    /// elsewhere it tells of the apps that were pushed.
     Events(Events),
     /// Watch daemons, apps, their requests, times and memory on a screen
     ///

@@ -317,7 +317,7 @@ fn follow_log(hub: &Hub, id: &str) -> JoinHandle<()> {
 fn follow_state(hub: &Hub, id: &str) -> JoinHandle<()> {
     let (hub, id) = (hub.clone(), id.to_owned());
     tokio::spawn(async move {
-        let Ok(mut watch) = hub.watch(&id) else { return };
+        let Ok(mut watch) = hub.watch(Some(&id)) else { return };
         let mut before = String::new();
         while watch.changed().await.is_ok() {
             let Some(one) = watch.known.all.get(&id) else { continue };

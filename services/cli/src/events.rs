@@ -1,4 +1,5 @@
-//! `nexushub events`: what changes on the platform, as it changes: apps as procmgr tells of them, daemons as the supervisor does.
+//! `nexushub events`: what changes on the platform, as it changes: apps as procmgr tells of them, daemons as the supervisor does; of a
+//! platform elsewhere the apps that were pushed, as debug-api does.
 
 use std::{
     collections::BTreeMap,
@@ -12,13 +13,8 @@ use nexushub_proto::procmgr::InstanceStatus;
 use serde::Serialize;
 
 use crate::{
-    args::Output,
-    board::Board,
-    failure::Failure,
-    instances, out,
-    place::Place,
-    table::one_line,
-    watch::{Known, Watch},
+    args::Output, board::Board, failure::Failure, hub::Hub, instances, out, place::Place, table::one_line,
+    watch::Known,
 };
 
 /// How often the supervisor's word is looked at.
@@ -66,14 +62,16 @@ struct Seen {
 }
 
 /// `nexushub events`
-pub(crate) async fn run(place: &Place, args: &Events) -> Result<u8, Failure> {
-    let zone = place.platform().ok().map(|platform| Zone::from(&platform));
-    let mut watch = Watch::new(place).begun().await?;
+pub(crate) async fn run(hub: &Hub, args: &Events) -> Result<u8, Failure> {
+    let zone = hub.zone().ok();
+    let mut watch = hub.watch(args.name.as_deref())?.begun().await?;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     let mut before = BTreeMap::new();
     loop {
         let mut now = apps(&watch.known, args.name.as_deref(), zone.as_ref());
-        now.extend(daemons(place, args.name.as_deref()));
+        if let Hub::Here(place) = hub {
+            now.extend(daemons(place, args.name.as_deref()));
+        }
         for event in changes(&before, &now, &clock::rfc3339(SystemTime::now())) {
             match args.output {
                 Output::Json => out::say(&serde_json::to_string(&event).unwrap_or_default())?,
@@ -83,7 +81,7 @@ pub(crate) async fn run(place: &Place, args: &Events) -> Result<u8, Failure> {
         before = now;
         tokio::select! {
             changed = watch.changed() => changed?,
-            _ = ticks.tick() => {}
+            _ = ticks.tick(), if matches!(hub, Hub::Here(_)) => {}
         }
     }
 }

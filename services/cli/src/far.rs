@@ -177,6 +177,13 @@ fn uses(said: Uses) -> Usage {
     Usage { memory_bytes, cpu_usec, data_bytes, ..Usage::default() }
 }
 
+/// A text as the value of a parameter.
+pub(crate) fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let one = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(one).collect()
+}
+
 /// What was pushed, those that are stopped, too.
 pub(crate) async fn list(client: &Client) -> Result<Vec<Application>, Failure> {
     let (method, path) = (Method::GET, "/debug/application");

@@ -12,6 +12,8 @@
 
 use std::{env, ffi::OsStr, fmt, path::Path, sync::Arc};
 
+use bytes::Bytes;
+use http::Method;
 use nexushub_chassis::names::Zone;
 use nexushub_proto::{
     debugapi::Application,
@@ -23,7 +25,7 @@ use crate::{
     args::Global,
     failure::Failure,
     far,
-    https::{Bearer, Client, Roots, Target},
+    https::{Ask, Bearer, Client, Roots, Target},
     instances, logs,
     place::Place,
     plan, pushed, rpc,
@@ -198,19 +200,28 @@ impl Hub {
         }
     }
 
-    /// What becomes of instances; elsewhere of those of this name.
-    pub(crate) fn watch(&self, name: &str) -> Result<Watch<'_>, Failure> {
+    /// What becomes of instances; elsewhere of those of this name, or of all that were pushed.
+    pub(crate) fn watch(&self, name: Option<&str>) -> Result<Watch<'_>, Failure> {
         match self {
             Self::Here(place) => Ok(Watch::new(place)),
             Self::Elsewhere(session) => Ok(Watch::elsewhere(session.client()?, name, session.zone())),
         }
     }
 
-    /// Has what sleeps wake up. Elsewhere nobody but a request of its own does that.
-    pub(crate) async fn wake(&self, id: &str) -> Result<(), Failure> {
-        let Self::Here(place) = self else { return Ok(()) };
-        let woken = instances::client(place)?.wake_instance(WakeInstanceRequest { id: id.to_owned() }).await;
-        woken.map(drop).map_err(|status| rpc::failed(place, "procmgr", &status))
+    /// Has what sleeps wake up: elsewhere by asking for it, as whoever wants something of it does.
+    pub(crate) async fn wake(&self, one: &InstanceStatus) -> Result<(), Failure> {
+        match self {
+            Self::Here(place) => {
+                let request = WakeInstanceRequest { id: one.id.clone() };
+                let woken = instances::client(place)?.wake_instance(request).await;
+                woken.map(drop).map_err(|status| rpc::failed(place, "procmgr", &status))
+            }
+            Self::Elsewhere(session) => {
+                let (method, body) = (Method::GET, Bytes::new());
+                let ask = Ask { method, path: "/", content_type: "", fields: &[], body };
+                session.app(&one.host_name)?.stream(ask).await.map(drop)
+            }
+        }
     }
 
     /// The last lines of an app, for a message about its failure.
@@ -226,7 +237,7 @@ impl Hub {
 }
 
 /// Refuses what only who sits at the machine can do.
-fn needs_the_machine(command: &str, session: &Session) -> Failure {
+pub(crate) fn needs_the_machine(command: &str, session: &Session) -> Failure {
     Failure::new(
         format!("`nexushub {command}` needs the machine itself, and {} is elsewhere", session.url()),
         format!(

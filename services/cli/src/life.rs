@@ -16,7 +16,7 @@ use crate::{
     https::{Ask, Client},
     hub::Hub,
     instances, out, pushed,
-    upload::Remote,
+    upload::{self, Remote},
     wait::{self, Wish},
 };
 
@@ -50,7 +50,7 @@ pub(crate) async fn start(hub: &Hub, args: &Life) -> Result<u8, Failure> {
     let listed = instances::named(&list, &args.name, zone.as_ref())?;
     let id = match listed.filter(|one| one.state() == State::Asleep) {
         Some(one) => {
-            hub.wake(&one.id).await?;
+            hub.wake(one).await?;
             one.id.clone()
         }
         None => match (owner(hub, listed).await?, pushed::named(hub, &args.name).await?, listed) {
@@ -64,7 +64,7 @@ pub(crate) async fn start(hub: &Hub, args: &Life) -> Result<u8, Failure> {
             (_, None, None) => return Err(pushed::unknown(hub, &args.name)),
         },
     };
-    wait::until(hub, &id, Wish::Healthy, patience).await?;
+    wait::until(hub, &id, Wish::Awake, patience).await?;
     out::say(&format!("{} runs", args.name))?;
     Ok(OK)
 }
@@ -130,7 +130,7 @@ pub(crate) async fn order(
         return Ok(());
     }
     let message = format!("could not {what}: {} ({})", answer.text(), answer.status.as_u16());
-    Err(Failure::new(message, "see nexushub logs debug-api"))
+    Err(Failure::new(message, upload::ASK_THERE))
 }
 
 /// Why an app that was not pushed is not stopped.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use http::Method;
 use nexushub_chassis::names::Zone;
 use nexushub_proto::procmgr::{GetInstanceRequest, InstanceStatus, RestartInstanceRequest, State};
 use tonic::Code;
@@ -15,10 +16,11 @@ use crate::{
     args::DAEMONS,
     board::{self, Board},
     failure::{Failure, OK},
-    instances, logs, out,
+    hub::{self, Hub},
+    instances, life, logs, out,
     place::Place,
     process::Signal,
-    rpc,
+    pushed, rpc,
     systemd::{Form, active_form},
 };
 
@@ -36,7 +38,7 @@ pub(crate) struct Restart {
 }
 
 /// `nexushub restart`
-pub(crate) async fn run(place: &Place, args: &Restart) -> Result<u8, Failure> {
+pub(crate) async fn run(hub: &Hub, args: &Restart) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
     if args.name == "supervisor" {
         let hint = "to roll to a new configuration or new executables, send SIGHUP to it or to `nexushub up`";
@@ -45,7 +47,15 @@ pub(crate) async fn run(place: &Place, args: &Restart) -> Result<u8, Failure> {
             hint,
         ));
     }
-    if !DAEMONS.contains(&args.name.as_str()) {
+    let is_daemon = DAEMONS.contains(&args.name.as_str());
+    let place = match hub {
+        Hub::Here(place) => place,
+        Hub::Elsewhere(session) if is_daemon => {
+            return Err(hub::needs_the_machine(&format!("restart {}", args.name), session));
+        }
+        Hub::Elsewhere(_) => return far(hub, &args.name, patience).await,
+    };
+    if !is_daemon {
         return app(place, &args.name, patience).await;
     }
     if active_form(place) == Some(Form::Units) {
@@ -116,6 +126,31 @@ async fn app(place: &Place, name: &str, patience: Duration) -> Result<u8, Failur
         _ => {}
     }
     let now = await_next(place, before, patience).await?;
+    out::say(&format!("{name} runs as process {}, start {}", now.pid, now.generation))?;
+    Ok(OK)
+}
+
+/// An app elsewhere, by its platform's front door.
+async fn far(hub: &Hub, name: &str, patience: Duration) -> Result<u8, Failure> {
+    let app = pushed::named(hub, name).await?.ok_or_else(|| pushed::unknown(hub, name))?;
+    let mut watch = hub.watch(Some(&app.id))?.begun().await?;
+    let before = watch.known.all.get(&app.id).map_or(0, |one| one.generation);
+    life::order(&hub.client(None)?.0, &app.id, Method::POST, "/restart", "restart the app").await?;
+    let next = async {
+        loop {
+            watch.changed().await?;
+            let now = watch.known.all.get(&app.id);
+            if let Some(now) = now.filter(|now| now.state() == State::Running && now.generation > before) {
+                return Ok::<_, Failure>(now.clone());
+            }
+        }
+    };
+    let waited = tokio::time::timeout(patience, next).await;
+    let Ok(now) = waited else {
+        let message = format!("`{name}` does not answer after {} s", patience.as_secs());
+        return Err(Failure::new(message, format!("see {}", hub.command(&format!("logs {name}")))));
+    };
+    let now = now?;
     out::say(&format!("{name} runs as process {}, start {}", now.pid, now.generation))?;
     Ok(OK)
 }

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     failure::Failure,
-    https::{Bearer, Client},
+    https::{Bearer, Client, Target},
 };
 
 /// How long an access token is used; the platform's last for ten minutes.
@@ -83,6 +83,12 @@ impl Session {
     /// The way to its debug-api, by its front door.
     pub(crate) fn client(self: &Arc<Self>) -> Result<Client, Failure> {
         Client::new(front::target(&self.zone), &self.kept.roots(), Bearer::Person(Arc::clone(self)))
+    }
+
+    /// The way to an app there, to whom nobody is anybody: what opens the platform is not shown to it.
+    pub(crate) fn app(&self, host: &str) -> Result<Client, Failure> {
+        let target = Target::at(format!("{host}.{}", self.zone.base()), self.zone.port());
+        Client::new(target, &self.kept.roots(), Bearer::Nobody)
     }
 
     /// An access token that is good for a while.

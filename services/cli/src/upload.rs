@@ -417,6 +417,10 @@ pub(crate) async fn send(client: &Client, ask: Ask<'_>) -> Result<Answer, Failur
     }
 }
 
+/// What to do where the platform says no more than that something failed.
+pub(crate) const ASK_THERE: &str =
+    "try again; the whole reason is known on the platform's machine: nexushub logs debug-api";
+
 /// What is said while a daemon is on its way back.
 pub(crate) fn is_away(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
@@ -437,7 +441,7 @@ pub(crate) fn expect(answer: Answer, what: &str) -> Result<Answer, Failure> {
             "the platform may have been started anew just now: try again"
         }
         StatusCode::NOT_FOUND => "it was removed meanwhile; push again",
-        status if status.is_server_error() => "see nexushub status and nexushub logs debug-api",
+        status if status.is_server_error() => ASK_THERE,
         _ => "",
     };
     Err(Failure::new(format!("could not {what}: {} ({})", answer.text(), answer.status.as_u16()), hint))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use nexushub_chassis::{names::Zone, standing};
-use nexushub_proto::procmgr::InstanceStatus;
+use nexushub_proto::procmgr::{InstanceStatus, State};
 
 use crate::{
     failure::{Failure, OK},
@@ -34,6 +34,9 @@ pub(crate) enum Wish {
     Healthy,
     /// Nothing of it runs and nothing is asked to
     Gone,
+    /// Its requests reach it, and it does not sleep
+    #[value(skip)]
+    Awake,
 }
 
 impl Wish {
@@ -41,6 +44,9 @@ impl Wish {
     fn holds(self, instance: Option<&InstanceStatus>, whole: bool) -> bool {
         match (self, instance) {
             (Self::Healthy, one) => one.is_some_and(standing::is_reached),
+            (Self::Awake, one) => {
+                one.is_some_and(|one| standing::is_reached(one) && one.state() != State::Asleep)
+            }
             (Self::Gone, None) => whole,
             (Self::Gone, Some(_)) => false,
         }
@@ -50,6 +56,7 @@ impl Wish {
         match self {
             Self::Healthy => "healthy",
             Self::Gone => "gone",
+            Self::Awake => "awake",
         }
     }
 }
@@ -64,7 +71,7 @@ pub(crate) async fn run(hub: &Hub, args: &Wait) -> Result<u8, Failure> {
 /// Waits until it is so, or says how it is when there is no more time.
 pub(crate) async fn until(hub: &Hub, name: &str, wish: Wish, patience: Duration) -> Result<(), Failure> {
     let zone = hub.zone().ok();
-    let mut watch = hub.watch(name)?.begun().await?;
+    let mut watch = hub.watch(Some(name))?.begun().await?;
     let waiting = async {
         while !wish.holds(found(&watch.known, name, zone.as_ref())?.as_ref(), watch.known.whole) {
             watch.changed().await?;
@@ -103,8 +110,6 @@ fn late(
 
 #[cfg(test)]
 mod tests {
-    use nexushub_proto::procmgr::State;
-
     use super::*;
 
     fn instance(state: State, routed: bool) -> InstanceStatus {
@@ -116,6 +121,14 @@ mod tests {
         let holds = |state, routed| Wish::Healthy.holds(Some(&instance(state, routed)), true);
         assert!(holds(State::Running, true) && !holds(State::Running, false));
         assert!(!Wish::Healthy.holds(None, true));
+    }
+
+    #[test]
+    fn what_sleeps_is_there_for_who_waits_until_it_can_be_asked_and_not_for_who_has_it_run() {
+        let holds = |wish: Wish, state, routed| wish.holds(Some(&instance(state, routed)), true);
+        assert!(holds(Wish::Healthy, State::Asleep, false) && !holds(Wish::Awake, State::Asleep, false));
+        assert!(holds(Wish::Awake, State::Running, true) && !holds(Wish::Awake, State::Starting, false));
+        assert!(!Wish::Awake.holds(None, true));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use nexushub_chassis::{names::Zone, retry::Retry};
 use nexushub_proto::procmgr::{
     InstanceStatus, WatchInstancesRequest, WatchInstancesResponse, watch_instances_response::Event,
 };
+use tokio::time::Instant;
 use tonic::{Code, Streaming};
 
 use crate::{failure::Failure, far, https::Client, instances, place::Place, pushed, rpc};
@@ -47,8 +48,8 @@ impl Known {
 enum Source<'p> {
     /// procmgr, by its stream while there is one.
     Procmgr(&'p Place, Option<Box<Streaming<WatchInstancesResponse>>>),
-    /// debug-api of a platform elsewhere, of the app of this name.
-    DebugApi { client: Client, name: String, zone: Zone },
+    /// debug-api of a platform elsewhere, of the app of this name, or of all; and when it is asked next.
+    DebugApi { client: Client, name: Option<String>, zone: Zone, next: Instant },
 }
 
 /// News that go on.
@@ -64,9 +65,10 @@ impl<'p> Watch<'p> {
         Self::of(Source::Procmgr(place, None))
     }
 
-    /// The same, of one app of a platform elsewhere.
-    pub(crate) fn elsewhere(client: Client, name: &str, zone: &Zone) -> Self {
-        Self::of(Source::DebugApi { client, name: name.to_owned(), zone: zone.clone() })
+    /// The same, of one app of a platform elsewhere, or of all that were pushed there.
+    pub(crate) fn elsewhere(client: Client, name: Option<&str>, zone: &Zone) -> Self {
+        let (name, zone, next) = (name.map(str::to_owned), zone.clone(), Instant::now());
+        Self::of(Source::DebugApi { client, name, zone, next })
     }
 
     fn of(source: Source<'p>) -> Self {
@@ -84,7 +86,9 @@ impl<'p> Watch<'p> {
                 }
                 *stream = Some(Box::new(asked));
             }
-            Source::DebugApi { client, name, zone } => self.known = one(client, name, zone).await?,
+            Source::DebugApi { client, name, zone, .. } => {
+                self.known = meant(client, name.as_deref(), zone).await?;
+            }
         }
         Ok(self)
     }
@@ -94,9 +98,10 @@ impl<'p> Watch<'p> {
         loop {
             let said = match &mut self.source {
                 Source::Procmgr(place, stream) => next(place, stream).await?,
-                Source::DebugApi { client, name, zone } => {
-                    tokio::time::sleep(ASK_EVERY).await;
-                    match one(client, name, zone).await {
+                Source::DebugApi { client, name, zone, next } => {
+                    tokio::time::sleep_until(*next).await;
+                    *next = Instant::now() + ASK_EVERY;
+                    match meant(client, name.as_deref(), zone).await {
                         Err(failure) if !failure.passing => return Err(failure),
                         said => said.ok().map(News::All),
                     }
@@ -154,9 +159,9 @@ async fn ask(place: &Place) -> Result<Result<Streaming<WatchInstancesResponse>, 
     Ok(asked.map(tonic::Response::into_inner))
 }
 
-/// The app of this name elsewhere, if there is one.
-async fn one(client: &Client, name: &str, zone: &Zone) -> Result<Known, Failure> {
-    far::instances(client, |app| pushed::is_named(app, name, Some(zone))).await
+/// The app of this name elsewhere, if there is one; without a name all of them.
+async fn meant(client: &Client, name: Option<&str>, zone: &Zone) -> Result<Known, Failure> {
+    far::instances(client, |app| name.is_none_or(|name| pushed::is_named(app, name, Some(zone)))).await
 }
 
 #[cfg(test)]

@@ -196,13 +196,6 @@ fn query(wish: &Logs, cursor: &str) -> String {
     all.map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&")
 }
 
-/// A text as the value of a parameter.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    let one = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(one).collect()
-}
-
 /// The last lines of an app, for a message about its failure.
 pub(crate) async fn last_lines(client: &Client, id: &str, count: u32) -> Vec<String> {
     let path = format!("/debug/application/{id}/logs?follow=false&tail={count}");

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::session::store::Kept;
+use crate::session::{
+    store::Kept,
+    tests::fake::{BASE, Fake, said as answer},
+};
 
 const URL: &str = "https://admin.example.org";
 
@@ -82,4 +85,16 @@ fn what_needs_the_machine_says_which_command_to_run_there() {
         panic!("it has one address")
     };
     assert_eq!(failure.code, crate::failure::USAGE);
+}
+
+#[tokio::test]
+async fn what_sleeps_elsewhere_is_asked_for_by_its_own_name_and_learns_nothing_of_who_asks() {
+    let fake = Fake::start(|_| std::future::ready(answer(404, "not there"))).await;
+    let session = Session::open(Store::at("/nowhere".into()), fake.kept("refresh"), false).unwrap();
+    let hub = Hub::Elsewhere(session);
+    let one = InstanceStatus { host_name: "shop".into(), ..InstanceStatus::default() };
+    hub.wake(&one).await.unwrap();
+    let asked = fake.asked().remove(0);
+    assert_eq!((asked.line.as_str(), asked.host), ("GET /", format!("shop.{BASE}:{}", fake.port)));
+    assert_eq!((asked.bearer.as_str(), asked.cookie.as_str()), ("", ""));
 }
