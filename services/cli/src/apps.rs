@@ -18,7 +18,7 @@ use crate::{
     hub::Hub,
     instances, out,
     status::urls,
-    table::{ago, bytes, one_line, render},
+    table::{Spare, ago, bytes, fitted, one_line},
 };
 
 /// Characters of a release's name that people see: enough to say which one is meant.
@@ -75,7 +75,7 @@ pub(crate) async fn run(hub: &Hub, args: &Apps) -> Result<u8, Failure> {
         Output::Table if report.apps.is_empty() => {
             out::say(&format!("no apps yet; bring one: {}", hub.command("push DIR --name NAME")))?;
         }
-        Output::Table => out::say(&people(&report, now))?,
+        Output::Table => out::say(&fitted(HEAD, &rows(&report, now), &SPARE))?,
     }
     Ok(OK)
 }
@@ -170,7 +170,18 @@ fn package(app: &App) -> String {
     }
 }
 
-fn people(report: &Report, now: i64) -> String {
+const HEAD: [&str; 8] = ["APP", "STATE", "FROM", "RELEASE", "DRIVER", "SINCE", "MEMORY", "URL OR REASON"];
+/// What a narrow terminal does without.
+const SPARE: [Spare; 6] = [
+    Spare::Column("DRIVER"),
+    Spare::Column("FROM"),
+    Spare::Column("MEMORY"),
+    Spare::Column("RELEASE"),
+    Spare::Column("SINCE"),
+    Spare::Beyond("APP", 24),
+];
+
+fn rows(report: &Report, now: i64) -> Vec<[String; 8]> {
     let row = |app: &App| {
         let state = if app.paused { format!("{}, paused", app.state) } else { app.state.clone() };
         let name = if app.app_id.is_empty() { &app.id } else { &app.app_id };
@@ -180,13 +191,13 @@ fn people(report: &Report, now: i64) -> String {
         let (name, package) = (one_line(name), package(app));
         [name, state, app.origin.to_owned(), package, app.driver.clone(), since, memory, one_line(said)]
     };
-    let rows: Vec<_> = report.apps.iter().map(row).collect();
-    render(["APP", "STATE", "FROM", "RELEASE", "DRIVER", "SINCE", "MEMORY", "URL OR REASON"], &rows)
+    report.apps.iter().map(row).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table;
     use nexushub_proto::procmgr::{Pause, State};
 
     fn hub() -> Hub {
@@ -224,7 +235,13 @@ mod tests {
 APP         STATE            FROM    RELEASE              DRIVER   SINCE  MEMORY   URL OR REASON
 debug-shop  running, paused  pushed  1.4  (0123456789ab)  sandbox  5s     5.0 MiB  https://shop.yesterday.localhost:8443/
 lost        failed                   -                                    -        a [2Jb";
-        assert_eq!(people(&Report { version: 1, apps }, 9000), expected);
+        let rows = rows(&Report { version: 1, apps }, 9000);
+        assert_eq!(fitted(HEAD, &rows, &SPARE), expected);
+        let [narrow, wide] = table::tests::fits(HEAD, &rows, &SPARE);
+        assert!(narrow.starts_with("APP         STATE            SINCE  URL OR REASON\n"), "{narrow}");
+        assert!(wide.starts_with("APP         STATE            RELEASE              SINCE  URL"), "{wide}");
+        let long = [["an-application-with-a-name-as-long-as-names-may-be"; 8].map(str::to_owned)];
+        table::tests::fits(HEAD, &long, &SPARE);
     }
 
     #[test]

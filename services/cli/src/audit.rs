@@ -8,7 +8,7 @@ use crate::{
     failure::{Failure, OK},
     out,
     place::Place,
-    table::{one_line, render},
+    table::{Spare, fitted, one_line},
 };
 
 #[derive(Debug, Args)]
@@ -48,20 +48,30 @@ pub(crate) fn run(place: &Place, args: &Audit) -> Result<u8, Failure> {
             .iter()
             .try_for_each(|entry| out::say(&serde_json::to_string(entry).unwrap_or_default()))?,
         Output::Table if entries.is_empty() => out::tell("nothing was noted yet"),
-        Output::Table => out::say(&people(&entries))?,
+        Output::Table => out::say(&fitted(HEAD, &rows(&entries), &SPARE))?,
     }
     Ok(OK)
 }
 
-fn people(entries: &[Entry]) -> String {
-    let rows: Vec<_> = entries
+const HEAD: [&str; 8] = ["WHEN", "DAEMON", "WHO", "WHAT", "TO", "FROM", "RESULT", "DETAIL"];
+/// What a narrow terminal does without.
+const SPARE: [Spare; 6] = [
+    Spare::Column("DAEMON"),
+    Spare::Column("FROM"),
+    Spare::Beyond("TO", 12),
+    Spare::Beyond("WHEN", 20),
+    Spare::Beyond("WHO", 12),
+    Spare::Beyond("WHAT", 20),
+];
+
+fn rows(entries: &[Entry]) -> Vec<[String; 8]> {
+    entries
         .iter()
         .map(|entry| {
             let Entry { ts, daemon, who, what, object, from, result, detail, .. } = entry;
             [ts, daemon, who, what, object, from, result, detail].map(|text| one_line(text))
         })
-        .collect();
-    render(["WHEN", "DAEMON", "WHO", "WHAT", "TO", "FROM", "RESULT", "DETAIL"], &rows)
+        .collect()
 }
 
 fn told(chains: &[Chain]) -> Result<u8, Failure> {
@@ -90,6 +100,7 @@ fn place_of(broken: &Break) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table;
 
     fn chain(broken: Option<Break>) -> Chain {
         let (daemon, last) = ("provider".into(), "ab".into());
@@ -107,9 +118,31 @@ mod tests {
     }
 
     #[test]
+    fn entries_fit_a_terminal() {
+        let entry = Entry {
+            ts: "2026-01-02T03:04:05.678Z".into(),
+            daemon: "debug-api".into(),
+            who: "ada".into(),
+            what: "application.rollback".into(),
+            object: "18736e4f-93f9-4606-a7be-863c7986ea5b".into(),
+            from: "192.168.100.200".into(),
+            result: "done".into(),
+            detail: "84d89877f0d4041efb6bf91a16f0248f-12".into(),
+            ..Entry::default()
+        };
+        let [narrow, wide] = table::tests::fits(HEAD, &rows(&[entry]), &SPARE);
+        let expected = "\
+WHEN                  WHO  WHAT                  TO            RESULT
+    DETAIL
+2026-01-02T03:04:05…  ada  application.rollback  18736e4f-93…  done
+    84d89877f0d4041efb6bf91a16f0248f-12";
+        assert_eq!((narrow.as_str(), wide.as_str()), (expected, expected));
+    }
+
+    #[test]
     fn nothing_that_was_noted_moves_the_terminal() {
         let entry = Entry { who: "a\u{1b}[2J".into(), what: "application.stop".into(), ..Entry::default() };
-        let text = people(&[entry]);
+        let text = fitted(HEAD, &rows(&[entry]), &SPARE);
         assert!(text.contains("a [2J") && text.contains("application.stop") && !text.contains('\u{1b}'));
     }
 }

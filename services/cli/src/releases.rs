@@ -11,7 +11,7 @@ use crate::{
     https::Client,
     hub::Hub,
     out, push, pushed,
-    table::{one_line, render},
+    table::{Spare, fitted, one_line},
     upload::Remote,
 };
 
@@ -84,7 +84,7 @@ pub(crate) async fn releases(hub: &Hub, args: &Releases) -> Result<u8, Failure> 
             out::say(&serde_json::to_string_pretty(&told).unwrap_or_default())?;
         }
         Output::Table if releases.is_empty() => out::tell(&format!("{} has no release yet", args.app)),
-        Output::Table => out::say(&people(&releases))?,
+        Output::Table => out::say(&fitted(HEAD, &rows(&releases), &SPARE))?,
     }
     Ok(OK)
 }
@@ -109,9 +109,18 @@ pub(crate) async fn rollback(hub: &Hub, args: &Rollback) -> Result<u8, Failure> 
     Ok(OK)
 }
 
-fn people(releases: &[Release]) -> String {
+const HEAD: [&str; 6] = ["STATE", "HEALTH", "INSTALLED", "VERSION", "NAME", "RELEASE"];
+/// What a narrow terminal does without.
+const SPARE: [Spare; 4] = [
+    Spare::Column("NAME"),
+    Spare::Beyond("VERSION", 12),
+    Spare::Beyond("INSTALLED", 17),
+    Spare::Column("VERSION"),
+];
+
+fn rows(releases: &[Release]) -> Vec<[String; 6]> {
     let text = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), one_line);
-    let rows: Vec<_> = releases
+    releases
         .iter()
         .map(|release| {
             let healthy = if release.healthy { "was healthy" } else { "never healthy" };
@@ -125,8 +134,7 @@ fn people(releases: &[Release]) -> String {
                 id,
             ]
         })
-        .collect();
-    render(["STATE", "HEALTH", "INSTALLED", "VERSION", "NAME", "RELEASE"], &rows)
+        .collect()
 }
 
 /// The application that a person means.
@@ -138,6 +146,7 @@ async fn app<'c>(hub: &Hub, client: &'c Client, name: &str) -> Result<Remote<'c>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table;
 
     #[test]
     fn releases_are_told_in_columns_and_nothing_in_them_moves_the_terminal() {
@@ -149,11 +158,23 @@ mod tests {
             healthy: true,
             ..Release::default()
         };
-        let told = people(&[release]);
+        let told = fitted(HEAD, &rows(&[release]), &SPARE);
         assert_eq!(
             told,
             "STATE    HEALTH       INSTALLED             VERSION  NAME  RELEASE\n\
              current  was healthy  2026-01-02T03:04:05Z  7 [2J    -     ab-2"
         );
+    }
+
+    #[test]
+    fn releases_fit_a_terminal_with_their_ids_whole() {
+        let id = "84d89877f0d4041efb6bf91a16f0248f-12".to_owned();
+        let installed_at = "2026-01-02T03:04:05.678Z".to_owned();
+        let (name, version) = (Some("The shop of the corner".to_owned()), Some("1.20.300-beta.4".to_owned()));
+        let state = "current".to_owned();
+        let release = Release { id: id.clone(), name, version, installed_at, state, ..Release::default() };
+        let told = table::tests::fits(HEAD, &rows(&[release]), &SPARE);
+        assert!(told.iter().all(|told| told.contains(&id)), "{told:?}");
+        assert!(told[0].contains("2026-01-02T03:04…"), "{}", told[0]);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     place::Place,
     plan, pushed, rpc,
     systemd::{self, Form, Unit},
-    table::{ago, one_line, render},
+    table::{Spare, ago, fitted, one_line, render},
 };
 
 /// The state of an instance whose application has no package.
@@ -420,47 +420,39 @@ fn last_words(instances: &[Instance]) -> String {
     each.collect::<Vec<_>>().join("\n\n")
 }
 
+const APPS: [&str; 8] = ["APP", "HOST", "STATE", "DRIVER", "PID", "SINCE", "RESTARTS", "URL OR REASON"];
+const PUSHED: [&str; 5] = ["DEBUG APP", "HOST", "STATUS", "CREATED", "ID"];
+/// What a narrow terminal does without.
+const SPARE: [Spare; 7] = [
+    Spare::Column("DRIVER"),
+    Spare::Column("CREATED"),
+    Spare::Column("PID"),
+    Spare::Column("HOST"),
+    Spare::Column("RESTARTS"),
+    Spare::Beyond("APP", 24),
+    Spare::Beyond("DEBUG APP", 24),
+];
+
 fn people(hub: &Hub, report: &Report, now: i64) -> String {
-    let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let daemons = report.daemons.iter().map(|daemon| {
         let said = if daemon.reason.is_empty() { &daemon.status } else { &daemon.reason };
         let since = ago(daemon.since_unix_ms, now);
         [
             daemon.name.clone(),
             daemon.state.clone(),
-            pid(daemon.pid),
+            number(daemon.pid),
             since,
             daemon.restarts.to_string(),
             one_line(said),
         ]
     });
     let daemons: Vec<_> = daemons.collect();
-    let instances = report.instances.iter().map(|instance| {
-        let said = if instance.reason.is_empty() { &instance.url } else { &instance.reason };
-        let (since, restarts) = (ago(instance.since_unix_ms, now), instance.restarts.to_string());
-        let name = if instance.app_id.is_empty() { &instance.id } else { &instance.app_id };
-        let (name, host) = (one_line(name), instance.host_name.clone());
-        let driver = instance.driver.clone();
-        [name, host, instance.state.to_owned(), driver, pid(instance.pid), since, restarts, one_line(said)]
-    });
-    let apps = report.apps.iter().map(|app| {
-        [
-            one_line(&app.app_id),
-            app.host_name.clone(),
-            app.status.clone(),
-            ago(app.created_unix_ms, now),
-            app.id.clone(),
-        ]
-    });
     let mut text =
         format!("{hub}: {}\n\n", if report.well { "everything runs" } else { "not everything runs" });
     let tables = [
         render(["DAEMON", "STATE", "PID", "SINCE", "RESTARTS", "SAYS"], &daemons),
-        render(
-            ["APP", "HOST", "STATE", "DRIVER", "PID", "SINCE", "RESTARTS", "URL OR REASON"],
-            &instances.collect::<Vec<_>>(),
-        ),
-        render(["DEBUG APP", "HOST", "STATUS", "CREATED", "ID"], &apps.collect::<Vec<_>>()),
+        fitted(APPS, &instance_rows(report, now), &SPARE),
+        fitted(PUSHED, &pushed_rows(report, now), &SPARE),
         last_words(&report.instances),
         report.remarks(hub),
         not_enforced(&report.instances),
@@ -477,6 +469,30 @@ fn people(hub: &Hub, report: &Report, now: i64) -> String {
         let _ = write!(text, "\n\nstart it: {}", hub.command("up --detach"));
     }
     text
+}
+
+fn number(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())
+}
+
+fn instance_rows(report: &Report, now: i64) -> Vec<[String; 8]> {
+    let row = |instance: &Instance| {
+        let said = if instance.reason.is_empty() { &instance.url } else { &instance.reason };
+        let (since, restarts) = (ago(instance.since_unix_ms, now), instance.restarts.to_string());
+        let name = if instance.app_id.is_empty() { &instance.id } else { &instance.app_id };
+        let (name, host) = (one_line(name), instance.host_name.clone());
+        let driver = instance.driver.clone();
+        [name, host, instance.state.to_owned(), driver, number(instance.pid), since, restarts, one_line(said)]
+    };
+    report.instances.iter().map(row).collect()
+}
+
+fn pushed_rows(report: &Report, now: i64) -> Vec<[String; 5]> {
+    let row = |app: &App| {
+        let (name, created) = (one_line(&app.app_id), ago(app.created_unix_ms, now));
+        [name, app.host_name.clone(), app.status.clone(), created, app.id.clone()]
+    };
+    report.apps.iter().map(row).collect()
 }
 
 #[cfg(test)]

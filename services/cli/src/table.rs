@@ -4,36 +4,108 @@ use crate::out::{self, Look};
 
 /// The least room that the last column is broken to.
 const LEAST: usize = 24;
+/// What stands before the last column where it has lines of its own.
+const INDENT: usize = 4;
+
+/// What of a table is done without where the terminal is too narrow for all of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Spare {
+    /// The column of this name.
+    Column(&'static str),
+    /// What is beyond so many characters in it.
+    Beyond(&'static str, usize),
+}
 
 /// Lines of columns as wide as their widest cell, laid for the terminal there is. Empty without rows.
 pub(crate) fn render<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    laid(head, rows, out::seen())
+    laid(head, rows, &[], out::seen())
 }
 
-/// The last column is broken into lines where the terminal is too narrow for it; states have colours where they are wanted.
-fn laid<const N: usize>(head: [&str; N], rows: &[[String; N]], look: Look) -> String {
+/// The same, where something may be spared, the first first.
+pub(crate) fn fitted<const N: usize>(head: [&str; N], rows: &[[String; N]], spare: &[Spare]) -> String {
+    laid(head, rows, spare, out::seen())
+}
+
+/// Columns with their heads.
+struct Columns(Vec<(String, Vec<String>)>);
+
+impl Columns {
+    fn of<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Self {
+        let column = |at: usize| (head[at].to_owned(), rows.iter().map(|row| row[at].clone()).collect());
+        Self((0..N).map(column).collect())
+    }
+
+    fn spare(&mut self, spare: Spare) {
+        match spare {
+            Spare::Column(name) => self.0.retain(|(head, _)| head != name),
+            Spare::Beyond(name, most) => {
+                let meant = self.0.iter_mut().filter(|(head, _)| head == name);
+                meant.flat_map(|(_, cells)| cells).for_each(|cell| shorten(cell, most));
+            }
+        }
+    }
+
+    /// The widths of all but the last.
+    fn widths(&self) -> Vec<usize> {
+        let count = |text: &String| text.chars().count();
+        let wide = |(head, cells): &(String, Vec<String>)| cells.iter().chain([head]).map(count).max();
+        let before = self.0.split_last().map_or(&[][..], |(_, before)| before);
+        before.iter().map(|column| wide(column).unwrap_or(0)).collect()
+    }
+
+    /// What the last needs at least: its longest word stays whole.
+    fn least(&self) -> usize {
+        let cells = self.0.last().map_or(&[][..], |(_, cells)| cells);
+        let words = cells.iter().flat_map(|cell| cell.split(' ')).map(|word| word.chars().count());
+        let whole = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        words.max().unwrap_or(0).max(whole.min(LEAST))
+    }
+}
+
+/// As many characters as that, of which the last says that there were more.
+fn shorten(text: &mut String, most: usize) {
+    if text.chars().count() > most {
+        *text = text.chars().take(most.saturating_sub(1)).chain(['…']).collect();
+    }
+}
+
+/// What may be spared is done without until it fits; then the last column is broken into lines, or has lines of its own. States have
+/// colours where they are wanted.
+fn laid<const N: usize>(head: [&str; N], rows: &[[String; N]], spare: &[Spare], look: Look) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let before: usize = widths[..N - 1].iter().map(|width| width + 2).sum();
-    let room = look.width.map(|width| width.saturating_sub(before)).filter(|room| *room >= LEAST);
-    let line = |cells: [&str; N], colours: bool| {
+    let mut columns = Columns::of(head, rows);
+    let before = |columns: &Columns| columns.widths().iter().map(|width| width + 2).sum::<usize>();
+    let fits = |columns: &Columns| look.width.is_none_or(|width| before(columns) + columns.least() <= width);
+    for spare in spare {
+        if fits(&columns) {
+            break;
+        }
+        columns.spare(*spare);
+    }
+    let (widths, beside) = (columns.widths(), fits(&columns));
+    let at = if beside { before(&columns) } else { INDENT };
+    let room = look.width.map(|width| width.saturating_sub(at));
+    let last = columns.0.len() - 1;
+    let line = |cells: Vec<&str>, colours: bool| {
         let mut line = String::new();
-        for (cell, width) in cells[..N - 1].iter().zip(widths) {
+        for (cell, width) in cells[..last].iter().zip(&widths) {
             let (paint, plain) = if colours { paint(cell) } else { ("", "") };
             line.push_str(&format!("{paint}{cell:<width$}{plain}  "));
         }
-        let last = broken(cells[N - 1], room).join(&format!("\n{:before$}", ""));
-        line.push_str(&last);
+        let text = broken(cells[last], room).join(&format!("\n{:at$}", ""));
+        if !beside && !text.is_empty() {
+            line.truncate(line.trim_end().len());
+            line.push_str(&format!("\n{:at$}", ""));
+        }
+        line.push_str(&text);
         line.trim_end().to_owned()
     };
-    let rows = rows.iter().map(|row| line(row.each_ref().map(String::as_str), look.colours));
-    std::iter::once(line(head, false)).chain(rows).collect::<Vec<_>>().join("\n")
+    let heads = columns.0.iter().map(|(head, _)| head.as_str()).collect();
+    let row = |at: usize| columns.0.iter().map(|(_, cells)| cells[at].as_str()).collect();
+    let rows = (0..rows.len()).map(|at| line(row(at), look.colours));
+    std::iter::once(line(heads, false)).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
 /// The lines of a text in so much room, broken at blanks; a word that is too long stays whole, so that it can be copied.
@@ -126,8 +198,23 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Fails where a table is too wide for a usual terminal; says how it is there.
+    pub(crate) fn fits<const N: usize>(
+        head: [&str; N],
+        rows: &[[String; N]],
+        spare: &[Spare],
+    ) -> [String; 2] {
+        [80, 100].map(|width| {
+            let text = laid(head, rows, spare, at(width));
+            for line in text.lines() {
+                assert!(line.chars().count() <= width, "{width}:\n{text}");
+            }
+            text
+        })
+    }
 
     #[test]
     fn of_what_an_app_writes_colours_reach_the_terminal_and_nothing_else_does() {
@@ -158,6 +245,10 @@ mod tests {
         assert_eq!(render(["NAME"], &[]), "");
     }
 
+    fn at(width: usize) -> Look {
+        Look { width: Some(width), colours: false }
+    }
+
     #[test]
     fn a_table_fits_its_terminal_and_loses_nothing() {
         let row = [
@@ -165,19 +256,40 @@ mod tests {
             "failed".to_owned(),
             "it exited with code 3 and nobody knows why it did so".to_owned(),
         ];
-        let narrow = Look { width: Some(40), colours: false };
         let expected = "\
 NAME  STATE   WHY
 shop  failed  it exited with code 3 and
               nobody knows why it did so";
-        assert_eq!(laid(["NAME", "STATE", "WHY"], std::slice::from_ref(&row), narrow), expected);
-        let tiny = Look { width: Some(20), colours: false };
-        assert!(
-            laid(["NAME", "STATE", "WHY"], &[row], tiny).ends_with("why it did so"),
-            "less than that is of no use"
-        );
+        assert_eq!(laid(["NAME", "STATE", "WHY"], std::slice::from_ref(&row), &[], at(40)), expected);
+        let expected = "\
+NAME  STATE
+    WHY
+shop  failed
+    it exited with code 3
+    and nobody knows why it
+    did so";
+        assert_eq!(laid(["NAME", "STATE", "WHY"], &[row], &[], at(28)), expected);
         let url = "https://a-long-name-that-is-copied.example.org:8443/";
         assert_eq!(broken(&format!("see {url} now"), Some(LEAST)), ["see", url, "now"]);
+    }
+
+    #[test]
+    fn what_may_be_spared_is_spared_in_order_and_no_more_of_it_than_needs_be() {
+        let row = ["shop", "an-id-that-is-long", "sandbox", "https://shop/"].map(str::to_owned);
+        let spare = [Spare::Column("DRIVER"), Spare::Beyond("ID", 6), Spare::Column("ID")];
+        let lines =
+            |width| laid(["NAME", "ID", "DRIVER", "URL"], std::slice::from_ref(&row), &spare, at(width));
+        assert_eq!(
+            lines(48),
+            "NAME  ID                  DRIVER   URL\nshop  an-id-that-is-long  sandbox  https://shop/"
+        );
+        assert_eq!(lines(47), "NAME  ID                  URL\nshop  an-id-that-is-long  https://shop/");
+        assert_eq!(lines(38), "NAME  ID      URL\nshop  an-id…  https://shop/");
+        assert_eq!(lines(26), "NAME  URL\nshop  https://shop/");
+        assert_eq!(
+            laid(["NAME", "ID", "DRIVER", "URL"], std::slice::from_ref(&row), &spare, Look::default()),
+            lines(48)
+        );
     }
 
     #[test]
@@ -185,7 +297,7 @@ shop  failed  it exited with code 3 and
         let row = ["x".to_owned(), "running".to_owned(), "y".to_owned()];
         let colours = Look { width: None, colours: true };
         let expected = "NAME  STATE    WHY\nx     \u{1b}[32mrunning\u{1b}[0m  y";
-        assert_eq!(laid(["NAME", "STATE", "WHY"], &[row], colours), expected);
+        assert_eq!(laid(["NAME", "STATE", "WHY"], &[row], &[], colours), expected);
     }
 
     #[test]
