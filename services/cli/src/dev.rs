@@ -25,7 +25,7 @@ use crate::{
     hub::Hub,
     instances, life, logs, out,
     package::Package,
-    push,
+    progress, push,
     table::one_line,
     upload::{Description, Remote},
 };
@@ -50,8 +50,8 @@ pub(crate) struct Dev {
     /// Builds the package; run by sh in DIR
     #[arg(long, value_name = "COMMAND", default_value = "./build")]
     build: String,
-    /// The package that it makes, in DIR: a folder (bin/app, static/…) or a zip archive of one
-    #[arg(long, value_name = "DIR|ZIP", default_value = "package")]
+    /// The package that it makes, in DIR: a folder (bin/app, static/…) or an archive of one (zip or tar.zst)
+    #[arg(long, value_name = "DIR|ARCHIVE", default_value = "package")]
     package: PathBuf,
     /// Build and push again when a file below DIR changes, or below this folder of it; not for what begins with a dot, nor in
     /// target, dist, node_modules or the package
@@ -225,14 +225,15 @@ impl<'a> Session<'a> {
         };
         let app = self.app.insert(app);
         if held != Some(true) {
-            app.upload(&package).await?;
+            let upload = app.upload(&package);
+            progress::sending("uploading", self.client.sent(), package.len, upload).await?;
         }
-        app.install().await?;
+        progress::waiting("installing", app.install()).await?;
         let id = app.id.clone();
         let up = app.await_up(Duration::from_secs(self.args.timeout));
         let hub = self.hub;
         self.followers.go_on_with(&id, || vec![follow_log(hub, &id), follow_state(hub, &id)]);
-        up.await.map_err(|standing| {
+        progress::waiting("waiting until it answers", up).await.map_err(|standing| {
             Failure::new(
                 format!("{} does not answer: {}", self.url, standing.told()),
                 "what it said is above",

@@ -2,13 +2,14 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::{self, IsTerminal, Write},
     sync::OnceLock,
 };
 
 use ratatui::crossterm::terminal;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, progress};
 
 /// How the terminal is that standard output leads to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,10 +27,14 @@ pub(crate) fn look() {
     if !io::stdout().is_terminal() {
         return;
     }
-    let unwanted = env::var_os("NO_COLOR").is_some_and(|no| !no.is_empty());
-    let none = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let colours = has_colours(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref());
     let width = terminal::size().ok().map(|(width, _)| width.into()).filter(|width| *width > 0);
-    LOOK.get_or_init(|| Look { width, colours: !unwanted && !none });
+    LOOK.get_or_init(|| Look { width, colours });
+}
+
+/// Whether a terminal of this kind has colours that nobody said no to; what is said empty is not said.
+fn has_colours(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
 }
 
 /// What was seen then.
@@ -44,6 +49,7 @@ pub(crate) fn say(line: &str) -> Result<(), Failure> {
 
 /// Writes bytes, and sees to it that they are out.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
+    progress::make_way();
     let mut out = io::stdout().lock();
     let written = out.write_all(bytes).and_then(|()| out.flush());
     written.map_err(|error| match error.kind() {
@@ -54,5 +60,20 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
 
 /// Writes a line for people to standard error; what can't be written there can't be told at all.
 pub(crate) fn tell(line: &str) {
+    progress::make_way();
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_have_them_and_for_those_who_did_not_say_no() {
+        let has = |no_color: Option<&str>, term: &str| {
+            has_colours(no_color.map(OsStr::new), Some(OsStr::new(term)))
+        };
+        assert!(has(None, "xterm") && has(Some(""), "xterm") && has_colours(None, None));
+        assert!(!has(Some("1"), "xterm") && !has(Some("0"), "xterm") && !has(None, "dumb"));
+    }
 }

@@ -1,8 +1,9 @@
 //! How far something is that takes long: a line that moves on standard error, where that is a terminal, and is gone when it is over.
+//! It makes way for whatever is written meanwhile, and comes back below that.
 
 use std::{
     io::{IsTerminal, Write, stderr},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const EVERY: Duration = Duration::from_millis(100);
 /// Characters of the bar.
 const BAR: usize = 24;
+
+/// Whether the line is on the terminal now.
+static SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// Waits, and shows how many bytes of `total` were sent; `sent` counts them.
 pub(crate) async fn sending<T>(what: &str, sent: &AtomicU64, total: u64, work: impl Future<Output = T>) -> T {
@@ -49,9 +53,17 @@ async fn shown<T>(work: impl Future<Output = T>, line: impl Fn(Duration) -> Stri
 }
 
 fn draw(text: &str) {
+    SHOWN.store(!text.is_empty(), Ordering::Relaxed);
     let width = terminal::size().map_or(80, |(width, _)| width.into());
     let _ = write!(stderr(), "\r\u{1b}[K{}", cut(text, width)); // a terminal that is gone needs none
     let _ = stderr().flush();
+}
+
+/// Takes the line away before something else is written.
+pub(crate) fn make_way() {
+    if SHOWN.load(Ordering::Relaxed) {
+        draw("");
+    }
 }
 
 /// As much of a line as a terminal has room for: one that is broken could not be taken away.
@@ -65,7 +77,7 @@ struct Gone;
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        draw("");
+        make_way();
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     failure::{Failure, OK},
     https::Client,
     hub::Hub,
-    out, push, pushed,
+    out, progress, push, pushed,
     table::{Spare, fitted, one_line},
     upload::Remote,
 };
@@ -94,8 +94,9 @@ pub(crate) async fn rollback(hub: &Hub, args: &Rollback) -> Result<u8, Failure> 
     let (client, _) = hub.client(args.url.as_deref())?;
     let app = app(hub, &client, &args.app).await?;
     let began = Instant::now();
-    let release = app.roll_back(args.release.as_deref()).await?;
-    if let Err(standing) = app.await_up(Duration::from_secs(args.timeout)).await {
+    let release = progress::waiting("rolling back", app.roll_back(args.release.as_deref())).await?;
+    let up = app.await_up(Duration::from_secs(args.timeout));
+    if let Err(standing) = progress::waiting("waiting until it answers", up).await {
         for line in push::last_words(hub, &app.id, &standing).await {
             out::tell(&format!("  {line}"));
         }

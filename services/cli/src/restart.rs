@@ -20,8 +20,9 @@ use crate::{
     instances, life, logs, out,
     place::Place,
     process::Signal,
-    pushed, rpc,
+    progress, pushed, rpc,
     systemd::{Form, active_form},
+    table::one_line,
 };
 
 /// How often it is looked whether the new one answers.
@@ -61,7 +62,12 @@ pub(crate) async fn run(hub: &Hub, args: &Restart) -> Result<u8, Failure> {
     if active_form(place) == Some(Form::Units) {
         return unit(&args.name);
     }
-    daemon(place, &args.name, patience).await
+    anew(&args.name, daemon(place, &args.name, patience)).await
+}
+
+/// Waits for what is started anew.
+async fn anew<T>(name: &str, started: impl Future<Output = T>) -> T {
+    progress::waiting(&format!("waiting until the next {} answers", one_line(name)), started).await
 }
 
 async fn daemon(place: &Place, name: &str, patience: Duration) -> Result<u8, Failure> {
@@ -125,7 +131,7 @@ async fn app(place: &Place, name: &str, patience: Duration) -> Result<u8, Failur
         }
         _ => {}
     }
-    let now = await_next(place, before, patience).await?;
+    let now = anew(name, await_next(place, before, patience)).await?;
     out::say(&format!("{name} runs as process {}, start {}", now.pid, now.generation))?;
     Ok(OK)
 }
@@ -145,7 +151,7 @@ async fn far(hub: &Hub, name: &str, patience: Duration) -> Result<u8, Failure> {
             }
         }
     };
-    let waited = tokio::time::timeout(patience, next).await;
+    let waited = anew(name, tokio::time::timeout(patience, next)).await;
     let Ok(now) = waited else {
         let message = format!("`{name}` does not answer after {} s", patience.as_secs());
         return Err(Failure::new(message, format!("see {}", hub.command(&format!("logs {name}")))));

@@ -9,7 +9,8 @@ use nexushub_proto::procmgr::{InstanceStatus, State};
 use crate::{
     failure::{Failure, OK},
     hub::Hub,
-    instances, out,
+    instances, out, progress,
+    table::one_line,
     watch::Known,
 };
 
@@ -78,7 +79,8 @@ pub(crate) async fn until(hub: &Hub, name: &str, wish: Wish, patience: Duration)
         }
         Ok(())
     };
-    match tokio::time::timeout(patience, waiting).await {
+    let what = format!("waiting until {} is {}", one_line(name), wish.word());
+    match progress::waiting(&what, tokio::time::timeout(patience, waiting)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(late(hub, &watch.known, name, (wish, patience), zone.as_ref())?),
     }
