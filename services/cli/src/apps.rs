@@ -197,7 +197,7 @@ fn rows(report: &Report, now: i64) -> Vec<[String; 8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table;
+    use crate::{shapes, table};
     use nexushub_proto::procmgr::{Pause, State};
 
     fn hub() -> Hub {
@@ -240,6 +240,7 @@ lost        failed                   -                                    -     
         let [narrow, wide] = table::tests::fits(HEAD, &rows, &SPARE);
         assert!(narrow.starts_with("APP         STATE            SINCE  URL OR REASON\n"), "{narrow}");
         assert!(wide.starts_with("APP         STATE            RELEASE              SINCE  URL"), "{wide}");
+        shapes::tests::is_as_told(shapes::APPS, &Report { version: 1, apps: vec![App::default()] });
         let long = [["an-application-with-a-name-as-long-as-names-may-be"; 8].map(str::to_owned)];
         table::tests::fits(HEAD, &long, &SPARE);
     }

@@ -9,6 +9,7 @@ use crate::{
     apps::Apps,
     audit::Audit,
     bootstrap::Bootstrap,
+    check::Check,
     completion::Completion,
     dev::Dev,
     doctor::Doctor,
@@ -24,6 +25,7 @@ use crate::{
     releases::{Releases, Rollback},
     restart::Restart,
     settings::Config,
+    shapes,
     status::Status,
     top::Top,
     wait::Wait,
@@ -97,25 +99,27 @@ pub(crate) enum Command {
     /// All your sessions there end, those of browsers too. Without --platform it is the one that is meant elsewhere.
     Logout(Logout),
     /// Show what runs, and why what does not run does not
+    #[command(after_long_help = shapes::STATUS)]
     Status(Status),
     /// Show the apps: state, where each came from, its package, memory, address
     ///
-    /// Those that were pushed are there also while they are stopped. As JSON it is an object with `version` and `apps`, each with
-    /// id, app_id, display_name, host_name, url, state, reason (may be empty), origin (pushed, configured, admin; empty = nobody
-    /// asks for it), driver, release (the package's folder), package_version (what its manifest says), generation,
-    /// since_unix_ms, paused, and memory_bytes and data_bytes (null where nothing counts them).
+    /// Those that were pushed are there also while they are stopped.
+    #[command(after_long_help = shapes::APPS)]
     Apps(Apps),
     /// Examine what this machine can do for apps, and say what to do where it can't
     ///
     /// Looks at kernel, KVM, listener, certificate, ports, clock, disk and units; and asks the platform, if it runs, which boxes
     /// it found for apps, what of their isolation this machine does not enforce, and whether they reach the internet. Exit code 1 when something keeps apps from running.
+    #[command(after_long_help = shapes::DOCTOR)]
     Doctor(Doctor),
     /// Show what an app or a daemon said
+    #[command(after_long_help = shapes::LOGS)]
     Logs(Logs),
     /// Show what changes, as it changes: apps and daemons that start, fail, end
     ///
     /// Begins with how everything is now, and goes on until it is interrupted, also over restarts of the daemons. Of a platform
     /// elsewhere it tells of the apps that were pushed.
+    #[command(after_long_help = shapes::EVENTS)]
     Events(Events),
     /// Watch daemons, apps, their requests, times and memory on a screen
     ///
@@ -131,6 +135,7 @@ pub(crate) enum Command {
     /// Each daemon notes the changes that are asked of it: who asked, from where, what came of it. Each entry bears the digest
     /// of the one before it, so what was changed or taken out between two others shows. Changes of users, rules and applications
     /// are on the admin app's page Audit, sign-ins on each user's own page.
+    #[command(after_long_help = shapes::AUDIT)]
     Audit(Audit),
     /// Replace a daemon, or start an app anew
     ///
@@ -161,6 +166,7 @@ pub(crate) enum Command {
     ///
     /// Instances that vanished from its list in great number go on until their removal is confirmed
     /// (`nexushub apply --confirm-removals`). Exit code 0 when nothing is held, 1 when that can't be told, 2 when something is.
+    #[command(after_long_help = shapes::PLAN)]
     Plan(Plan),
     /// Stop what is held back: instances that the admin app no longer lists
     Apply(Apply),
@@ -170,6 +176,7 @@ pub(crate) enum Command {
     /// nexushub.toml. Pushing what runs already changes nothing.
     Push(Push),
     /// Show which releases of a pushed app are kept
+    #[command(after_long_help = shapes::RELEASES)]
     Releases(Releases),
     /// Go back to an earlier release of a pushed app, and wait until it answers
     ///
@@ -192,7 +199,8 @@ pub(crate) enum Command {
     /// Show what the configuration comes to, judge it, or print all there is to say
     Config(Config),
     /// Judge the configuration and the files it names (as `config check`)
-    Check,
+    #[command(after_long_help = shapes::CHECK)]
+    Check(Check),
     /// Make a development CA and a certificate for the platform's names
     ///
     /// Keeps what is good: a CA is made once, the server's certificate again when it is about to expire.
@@ -208,8 +216,9 @@ pub(crate) enum Command {
         after_help = "Where the shells look for it:\n  bash    nexushub completion bash > ~/.local/share/bash-completion/completions/nexushub\n  zsh     nexushub completion zsh > ~/.zfunc/_nexushub     (with fpath+=~/.zfunc before compinit)\n  fish    nexushub completion fish > ~/.config/fish/completions/nexushub.fish\n  elvish  nexushub completion elvish >> ~/.config/elvish/rc.elv"
     )]
     Completion(Completion),
-    /// Write the manual pages
-    #[command(hide = true)]
+    /// Show the manual page, or write a page for each command into a folder
+    ///
+    /// On a terminal `man` shows it, in whatever pager that uses (MANPAGER); elsewhere it is written as roff.
     Man(Man),
     /// Keep a supervisor up in the background (what `up --detach` starts)
     #[command(hide = true)]
@@ -254,8 +263,9 @@ pub(crate) struct Certs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// Folder to write to
-    pub(crate) dir: PathBuf,
+    /// Folder to write the pages of all commands to
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// How an answer is written.

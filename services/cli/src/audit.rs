@@ -1,13 +1,15 @@
 //! `nexushub audit`: who did what on the platform, from the daemons' own logs; and whether those are what was written.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use nexushub_chassis::audit::{self, Break, Chain, Entry};
+use serde::Serialize;
 
 use crate::{
     args::Output,
     failure::{Failure, OK},
-    out,
-    place::Place,
+    out, place, shapes,
     table::{Spare, fitted, one_line},
 };
 
@@ -29,24 +31,84 @@ pub(crate) enum Verify {
     ///
     /// Prints the digest of each log's last entry. Keep it elsewhere: it tells later whether entries were cut off at the end.
     /// Exit code 1 when a log is not what was written, with its file and line.
-    Verify,
+    #[command(after_long_help = shapes::VERIFY)]
+    Verify {
+        /// How to write it
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+/// An entry for programs; fields are only ever added.
+#[derive(Debug, Serialize)]
+struct Told<'e> {
+    version: u32,
+    #[serde(flatten)]
+    entry: &'e Entry,
+}
+
+/// What became of all logs, for programs; fields are only ever added.
+#[derive(Debug, Serialize)]
+struct Report<'c> {
+    version: u32,
+    well: bool,
+    logs: Vec<Log<'c>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Log<'c> {
+    daemon: &'c str,
+    entries: u64,
+    last: &'c str,
+    from_start: bool,
+    torn: usize,
+    broken: Option<Place<'c>>,
+}
+
+/// Where one is not what was written.
+#[derive(Debug, Serialize)]
+struct Place<'c> {
+    file: &'c Path,
+    line: u64,
+    why: &'static str,
+}
+
+impl<'c> Report<'c> {
+    fn of(chains: &'c [Chain]) -> Self {
+        let place = |broken: &'c Break| Place { file: &broken.file, line: broken.line, why: broken.why };
+        let log = |chain: &'c Chain| Log {
+            daemon: &chain.daemon,
+            entries: chain.entries,
+            last: &chain.last,
+            from_start: chain.from_start,
+            torn: chain.torn,
+            broken: chain.broken.as_ref().map(place),
+        };
+        let well = chains.iter().all(|chain| chain.broken.is_none());
+        Self { version: 1, well, logs: chains.iter().map(log).collect() }
+    }
 }
 
 /// `nexushub audit`
-pub(crate) fn run(place: &Place, args: &Audit) -> Result<u8, Failure> {
+pub(crate) fn run(place: &place::Place, args: &Audit) -> Result<u8, Failure> {
     let folder = audit::folder(&place.state);
     let unread = |error: std::io::Error| {
         let hint = "run this as the user that the platform runs as, or as root";
         Failure::new(format!("could not read the audit logs in {}: {error}", folder.display()), hint)
     };
-    if let Some(Verify::Verify) = args.command {
-        return told(&audit::verify(&folder).map_err(unread)?);
+    if let Some(Verify::Verify { output }) = args.command {
+        let chains = audit::verify(&folder).map_err(unread)?;
+        if output == Output::Json {
+            out::say(&serde_json::to_string_pretty(&Report::of(&chains)).unwrap_or_default())?;
+        }
+        return told(&chains, output);
     }
     let entries = audit::tail(&folder, args.tail).map_err(unread)?;
     match args.output {
         Output::Json => entries
             .iter()
-            .try_for_each(|entry| out::say(&serde_json::to_string(entry).unwrap_or_default()))?,
+            .map(|entry| Told { version: 1, entry })
+            .try_for_each(|told| out::say(&serde_json::to_string(&told).unwrap_or_default()))?,
         Output::Table if entries.is_empty() => out::tell("nothing was noted yet"),
         Output::Table => out::say(&fitted(HEAD, &rows(&entries), &SPARE))?,
     }
@@ -74,8 +136,9 @@ fn rows(entries: &[Entry]) -> Vec<[String; 8]> {
         .collect()
 }
 
-fn told(chains: &[Chain]) -> Result<u8, Failure> {
-    for chain in chains.iter().filter(|chain| chain.broken.is_none()) {
+fn told(chains: &[Chain], output: Output) -> Result<u8, Failure> {
+    let people = |_: &&Chain| output == Output::Table;
+    for chain in chains.iter().filter(|chain| chain.broken.is_none()).filter(people) {
         out::say(&sound(chain))?;
     }
     let broken: Vec<String> = chains.iter().filter_map(|chain| chain.broken.as_ref()).map(place_of).collect();
@@ -100,7 +163,7 @@ fn place_of(broken: &Break) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table;
+    use crate::{shapes, table};
 
     fn chain(broken: Option<Break>) -> Chain {
         let (daemon, last) = ("provider".into(), "ab".into());
@@ -113,8 +176,14 @@ mod tests {
         let torn = Chain { torn: 5, from_start: false, ..chain(None) };
         assert!(sound(&torn).contains("one that is not finished, older ones were deleted"));
         let broken = Break { file: "/s/audit/provider.log".into(), line: 7, why: "it is no text" };
-        let failure = told(&[chain(None), chain(Some(broken))]).expect_err("one is broken");
+        let chains = [chain(None), chain(Some(broken))];
+        let failure = told(&chains, Output::Json).expect_err("one is broken");
         assert!(failure.message.contains("/s/audit/provider.log:7: it is no text"), "{}", failure.message);
+        let report = serde_json::to_value(Report::of(&chains)).unwrap_or_default();
+        assert_eq!((&report["well"], &report["logs"][1]["broken"]["line"]), (&false.into(), &7.into()));
+        shapes::tests::is_as_told(shapes::VERIFY, &report);
+        let entry = Entry::default();
+        shapes::tests::is_as_told(shapes::AUDIT, &Told { version: 1, entry: &entry });
     }
 
     #[test]
@@ -126,7 +195,7 @@ mod tests {
             what: "application.rollback".into(),
             object: "18736e4f-93f9-4606-a7be-863c7986ea5b".into(),
             from: "192.168.100.200".into(),
-            result: "done".into(),
+            result: "ok".into(),
             detail: "84d89877f0d4041efb6bf91a16f0248f-12".into(),
             ..Entry::default()
         };
@@ -134,7 +203,7 @@ mod tests {
         let expected = "\
 WHEN                  WHO  WHAT                  TO            RESULT
     DETAIL
-2026-01-02T03:04:05…  ada  application.rollback  18736e4f-93…  done
+2026-01-02T03:04:05…  ada  application.rollback  18736e4f-93…  ok
     84d89877f0d4041efb6bf91a16f0248f-12";
         assert_eq!((narrow.as_str(), wide.as_str()), (expected, expected));
     }

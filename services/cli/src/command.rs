@@ -43,13 +43,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Logout(args) => login::logout(global, &args),
         Command::Certs(args) => certs::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&place(global, "bootstrap")?, &args),
-        Command::Man(args) => man::run(&args.dir),
+        Command::Man(args) => man::run(args.dir.as_deref()),
         Command::Top(args) => daemons(top::run(&place(global, "top")?, &args)),
         Command::Init(args) => init::run(&args),
         Command::Dev(args) => daemons(dev::run(&Hub::find(global)?, &args)),
         Command::Completion(args) => completion::run(&args),
         Command::Config(args) => settings::run(&Place::find(global)?, &args),
-        Command::Check => check::run(&Place::find(global)?),
+        Command::Check(args) => check::run(&Place::find(global)?, &args),
         Command::Down(args) => down::run(&place(global, "down")?, &args),
         Command::Secret(args) => {
             out::say(&place(global, "secret")?.token(&args.daemon)?)?;

@@ -7,7 +7,10 @@ mod machine;
 use std::path::PathBuf;
 
 use clap::Args;
-use nexushub_proto::procmgr::{DriverStatus, ListDriversRequest, ListDriversResponse};
+use nexushub_proto::{
+    procmgr::{DriverStatus, ListDriversRequest, ListDriversResponse},
+    provider::Admin,
+};
 use serde::Serialize;
 
 use crate::{
@@ -98,10 +101,14 @@ pub(crate) async fn run(place: &Place, args: &Doctor) -> Result<u8, Failure> {
 
 /// Whether the admin app is heard: what it lists runs on without it, but nothing changes.
 async fn admin(place: &Place) -> Option<Finding> {
-    let told = plan::list(place).await.ok()?.admin.filter(|admin| admin.followed)?;
-    Some(match told.trouble.as_str() {
-        "" => Finding::ok("admin app", format!("is heard; {} instances are on its list", told.listed)),
-        trouble => Finding::note("admin app", trouble, &format!("see {}", place.command("logs admin"))),
+    heard(&plan::list(place).await.ok()?.admin?, &place.command("logs admin"))
+}
+
+fn heard(admin: &Admin, log: &str) -> Option<Finding> {
+    Some(match admin.trouble.as_str() {
+        _ if !admin.followed => return None,
+        "" => Finding::ok("admin app", format!("is heard; {} instances are on its list", admin.listed)),
+        trouble => Finding::note("admin app", trouble, &format!("see {log}")),
     })
 }
 
@@ -186,7 +193,20 @@ mod tests {
     }
 
     fn lines(told: &ListDriversResponse) -> String {
-        people(&Report { version: 1, well: true, findings: boxes(told) })
+        let report = Report { version: 1, well: true, findings: boxes(told) };
+        crate::shapes::tests::is_as_told(crate::shapes::DOCTOR, &report);
+        people(&report)
+    }
+
+    #[test]
+    fn an_admin_app_that_is_not_heard_is_worth_a_look_and_one_that_nobody_asks_is_none() {
+        let found = |followed, trouble: &str| {
+            heard(&Admin { followed, trouble: trouble.into(), listed: 7, ..Admin::default() }, "logs admin")
+        };
+        assert_eq!(found(true, ""), Some(Finding::ok("admin app", "is heard; 7 instances are on its list")));
+        let trouble = Finding::note("admin app", "it answered 500", "see logs admin");
+        assert_eq!(found(true, "it answered 500"), Some(trouble));
+        assert_eq!(found(false, "it answered 500"), None);
     }
 
     #[test]

@@ -193,5 +193,6 @@ mod tests {
             "state": "ready", "generation": 2, "reason": "",
         });
         assert_eq!(event, expected);
+        crate::shapes::tests::is_as_told(crate::shapes::EVENTS, &event);
     }
 }

@@ -39,6 +39,7 @@ mod restart;
 mod rpc;
 mod session;
 mod settings;
+mod shapes;
 mod status;
 mod systemd;
 mod table;

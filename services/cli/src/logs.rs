@@ -251,6 +251,14 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_told_what_the_help_says() {
+        let (line, position) = (b"ERROR x".to_vec(), "1:1".to_owned());
+        let entry = nexushub_proto::procmgr::LogEntry { line, position, partial: true, ..Default::default() };
+        let told: serde_json::Value = serde_json::from_str(&applog::json(&entry)).unwrap();
+        crate::shapes::tests::is_as_told(crate::shapes::LOGS, &told);
+    }
+
+    #[test]
     fn a_wish_is_what_debug_api_understands_by_it() {
         let request = |words: &[&str]| logs(words).reading().unwrap().request("shop", true);
         assert_eq!(request(&["-n", "5"]), request_of("", 5, true));

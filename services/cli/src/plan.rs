@@ -194,6 +194,18 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_told_what_the_help_says() {
+        let report = Report {
+            held: vec![Held::default()],
+            waiting: vec![Held::default()],
+            conflicts: vec!["x".into()],
+            refused: vec!["x".into()],
+            ..Report::default()
+        };
+        crate::shapes::tests::is_as_told(crate::shapes::PLAN, &report);
+    }
+
+    #[test]
     fn what_is_held_is_listed_with_the_way_to_confirm_it() {
         let held = vec![instance("a"), instance("b")];
         let admin = Admin { followed: true, heard_unix_ms: 1, listed: 1, held, ..Admin::default() };

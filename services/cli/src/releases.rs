@@ -147,7 +147,7 @@ async fn app<'c>(hub: &Hub, client: &'c Client, name: &str) -> Result<Remote<'c>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table;
+    use crate::{shapes, table};
 
     #[test]
     fn releases_are_told_in_columns_and_nothing_in_them_moves_the_terminal() {
@@ -174,7 +174,9 @@ mod tests {
         let (name, version) = (Some("The shop of the corner".to_owned()), Some("1.20.300-beta.4".to_owned()));
         let state = "current".to_owned();
         let release = Release { id: id.clone(), name, version, installed_at, state, ..Release::default() };
-        let told = table::tests::fits(HEAD, &rows(&[release]), &SPARE);
+        let release = Release { sha256: Some(id.clone()), ..release };
+        let told = table::tests::fits(HEAD, &rows(std::slice::from_ref(&release)), &SPARE);
+        shapes::tests::is_as_told(shapes::RELEASES, &Told { version: 1, releases: vec![release] });
         assert!(told.iter().all(|told| told.contains(&id)), "{told:?}");
         assert!(told[0].contains("2026-01-02T03:04…"), "{}", told[0]);
     }

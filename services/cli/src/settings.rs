@@ -11,10 +11,11 @@ use toml::{Table, Value};
 
 use crate::{
     args::Output,
-    check,
+    check::{self, Check},
     failure::{Failure, OK},
     out,
     place::Place,
+    shapes,
 };
 
 /// Every key with its default as its value, and what it is for above it.
@@ -33,9 +34,11 @@ enum What {
     /// Print what holds: the file, its profile and the defaults, as one file
     ///
     /// Values that are not the default are marked. The environment of apps is not shown: there may be secrets in it.
+    #[command(after_long_help = shapes::CONFIG)]
     Show(Show),
     /// Judge the configuration and the files it names
-    Check,
+    #[command(after_long_help = shapes::CHECK)]
+    Check(Check),
     /// Print every key with its type, its default and what it is for, as JSON Schema
     Schema,
 }
@@ -50,7 +53,7 @@ struct Show {
 /// `nexushub config`
 pub(crate) fn run(place: &Place, args: &Config) -> Result<u8, Failure> {
     match &args.command {
-        What::Check => return check::run(place),
+        What::Check(check) => return check::run(place, check),
         What::Schema => out::say(&serde_json::to_string_pretty(&schema()).unwrap_or_default())?,
         What::Show(show) => {
             let file = place.config()?;
@@ -264,6 +267,10 @@ mod tests {
         assert!(text.contains("listen = \"[::1]:1\" # default: \"127.0.0.1:8443\"\n"), "{text}");
         assert!(text.contains("base_domain = \"yesterday.localhost\"\n"), "{text}");
         assert!(text.parse::<Table>().is_ok(), "it is a file that could be used");
+        let report = report(&file("")).unwrap();
+        let bare = json!({"tables": "", "version": report["version"], "file": report["file"], "root": report["root"]});
+        shapes::tests::is_as_told(shapes::CONFIG, &bare);
+        assert_eq!(report.as_object().map(Map::len), Some(4));
         let unchanged = super::text(&file(SHIPPED)).unwrap();
         assert!(!unchanged.contains("# default:"), "{unchanged}");
     }

@@ -71,6 +71,12 @@ fn the_help_of_every_command_is_what_was_read_and_found_good() {
         names.push(command.get_name().to_owned());
         let text = command.render_long_help().to_string();
         is_as_filed(names.last().unwrap(), &text, &mut wrong);
+        let below = names.last().unwrap().clone();
+        for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            names.push(format!("{below}-{}", command.get_name()));
+            let text = command.render_long_help().to_string();
+            is_as_filed(names.last().unwrap(), &text, &mut wrong);
+        }
     }
     expect_none(&wrong);
     for file in fs::read_dir(texts()).unwrap() {

@@ -7,7 +7,7 @@ use nexushub_chassis::{applog::Told, retry::Retry};
 use nexushub_proto::procmgr::{LogEntry, LogGap, LogStream};
 use serde::Deserialize;
 
-use super::moment;
+use super::{encoded, moment};
 use crate::{
     args::Output,
     failure::{Failure, OK},

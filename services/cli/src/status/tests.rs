@@ -170,3 +170,43 @@ fn of_one_app_its_own_rows_are_told_and_whether_that_is_well() {
     let down = report("down").of("shop", None);
     assert!(!down.well && !down.daemons.is_empty(), "what is down is told whatever is asked for");
 }
+
+#[test]
+fn programs_are_told_what_the_help_says() {
+    let instance = Instance { last_words: "x".into(), not_enforced: vec!["x".into()], ..Instance::default() };
+    let report = Report {
+        daemons: vec![Daemon::default()],
+        instances: vec![instance],
+        apps: vec![App::default()],
+        conflicts: vec![Conflict::default()],
+        unknown: vec!["x".into()],
+        ..Report::default()
+    };
+    crate::shapes::tests::is_as_told(crate::shapes::STATUS, &report);
+}
+
+#[test]
+fn tables_fit_a_terminal() {
+    let instance = Instance {
+        app_id: "debug-an-application-with-a-long-name".into(),
+        host_name: "an-application-with-a-long-name".into(),
+        url: "https://an-application-with-a-long-name.example.org:8443/".into(),
+        state: "running",
+        pid: Some(1_234_567),
+        since_unix_ms: 1000,
+        driver: "sandbox".into(),
+        ..Instance::default()
+    };
+    let app = App {
+        id: "18736e4f-93f9-4606-a7be-863c7986ea5b".into(),
+        app_id: instance.app_id.clone(),
+        host_name: instance.host_name.clone(),
+        status: "running".into(),
+        created_unix_ms: 1000,
+    };
+    let report = Report { instances: vec![instance], apps: vec![app], ..Report::default() };
+    let fits = crate::table::tests::fits(APPS, &instance_rows(&report, 9000), &SPARE);
+    assert!(fits.iter().all(|table| table.contains(&report.instances[0].url)), "{fits:?}");
+    let fits = crate::table::tests::fits(PUSHED, &pushed_rows(&report, 9000), &SPARE);
+    assert!(fits.iter().all(|table| table.contains(&report.apps[0].id)), "{fits:?}");
+}
