@@ -1,12 +1,16 @@
 //! The command that people type, from `up` to `down`.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use nexushub_e2e::{
     Https, Platform, Process,
     home::free_address,
     lines::Lines,
-    package::Package,
+    package::{Package, tar_zst},
     processes, soon,
     workshop::{nexushub, program},
 };
@@ -135,6 +139,70 @@ fn wrong_usage_exits_2_and_a_platform_that_is_not_there_1_with_a_hint() {
         assert_eq!(output.status.code(), Some(1), "{absent:?}: {}", said(&output));
         assert!(said(&output).contains("nexushub up"), "{absent:?} says what to do: {}", said(&output));
     }
+}
+
+/// What a command says on standard error, without what is of this platform alone.
+fn failed(platform: &Platform, arguments: &[&str]) -> String {
+    let output = nexushub(platform.home.path(), arguments);
+    assert!(!output.status.success(), "{arguments:?}: {}", said(&output));
+    let home = platform.home.path().display().to_string();
+    let words =
+        |text: &str| text.replace(&home, "HOME").replace(&platform.address.port().to_string(), "PORT");
+    let told = words(&String::from_utf8_lossy(&output.stderr));
+    let id = |word: &str| uuid(word.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+    let told: Vec<String> = told
+        .lines()
+        .map(|line| {
+            line.split(' ').map(|word| if id(word) { "ID" } else { word }).collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    format!("$ nexushub {}\n{}\n\n", words(&arguments.join(" ")), told.join("\n"))
+}
+
+fn uuid(word: &str) -> bool {
+    word.len() == 36 && word.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_on_a_platform_is_told_whole() {
+    let fixed = "[[provider.instance]]\nid = \"fixed\"\nhost_name = \"market\"\nrelease = \"source\"\n";
+    let platform = Platform::start_with(&nexushub_e2e::Options::with(fixed));
+    let source = platform.release("pushed");
+    let path = |name: &str| platform.home.path().join(name).display().to_string();
+    fs::write(path("garbage.zip"), "no zip").unwrap();
+    fs::write(path("strange.tar.zst"), tar_zst(&[("bin/app", b"echo hello", 0o755)])).unwrap();
+    let deep = source.join(vec!["d"; 33].join("/"));
+    let push = |what: &str, name: &str| failed(&platform, &["push", what, "--name", name]);
+    let mut told: String = [
+        &["status", "nobody"][..],
+        &["logs", "nobody"],
+        &["stop", "nobody"],
+        &["start", "nobody"],
+        &["restart", "nobody"],
+        &["pause", "nobody"],
+        &["releases", "nobody"],
+        &["rollback", "nobody"],
+        &["wait", "nobody", "--timeout", "0"],
+        &["stop", "fixed"],
+    ]
+    .map(|arguments| failed(&platform, arguments))
+    .concat();
+    told += &push(&path("garbage.zip"), "shop");
+    told += &push(&path("strange.tar.zst"), "shop");
+    told += &push(&path("pushed"), "market");
+    told += &push(&path("pushed"), "admin");
+    fs::write(source.join("bin/app"), "#!/bin/sh\necho 'no such table: carts'\nexit 3\n").unwrap();
+    told += &push(&path("pushed"), "shop");
+    told += &failed(&platform, &["rollback", "shop"]);
+    told += &failed(&platform, &["rollback", "shop", "none-like-it"]);
+    fs::create_dir_all(&deep).unwrap();
+    told += &push(&path("pushed"), "shop");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/errors.txt");
+    if std::env::var_os("NEXUSHUB_RENEW_HELP").is_some() {
+        fs::write(&file, &told).unwrap();
+    }
+    let filed = fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(told, filed, "if it should be so: NEXUSHUB_RENEW_HELP=1, and read the difference");
 }
 
 /// A command that goes on, and what it says line by line.

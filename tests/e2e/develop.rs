@@ -2,17 +2,23 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
+    thread,
 };
 
 use nexushub_e2e::{
-    HANG, Platform, Process, Signal,
+    HANG, Options, Platform, Process, Signal,
     lines::Lines,
     soon,
     terminal::Terminal,
     workshop::{nexushub, program},
 };
+use tungstenite::Message;
+
+use crate::websockets;
 
 /// An app from a template, in a folder below the platform's home.
 fn made(platform: &Platform, name: &str, template: &str) -> std::path::PathBuf {
@@ -154,4 +160,68 @@ async fn a_terminal_that_is_closed_ends_a_build_and_removes_the_app() {
     let process = terminal.hang_up();
     soon("the app is removed", is_gone(&platform, "shop-dev")).await;
     assert!(process.ended_within(HANG));
+}
+
+/// A front end's development server: it says which page was asked for, and on a WebSocket what it is told. Where it is.
+fn front_end() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || serve(stream.unwrap()));
+        }
+    });
+    port
+}
+
+fn serve(mut stream: TcpStream) {
+    let mut seen = [0; 4096];
+    let length = loop {
+        let Ok(length @ 1..) = stream.peek(&mut seen) else { return };
+        if seen[..length].windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+            break length;
+        }
+    };
+    let head = String::from_utf8_lossy(&seen[..length]).to_ascii_lowercase();
+    if head.contains("upgrade: websocket") {
+        let mut socket = tungstenite::accept(stream).unwrap();
+        while let Ok(message) = socket.read() {
+            if socket.send(message).is_err() {
+                return;
+            }
+        }
+        return;
+    }
+    let _ = stream.read(&mut seen);
+    let page = format!("the front end's {}", head.split(' ').nth(1).unwrap());
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
+        page.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_ends_server_answers_pages_and_websockets_and_the_app_what_is_its_own() {
+    let port = front_end();
+    let platform =
+        Platform::start_with(&Options::with(&format!("[debug-api]\nstatic_ports = [\"{port}\"]\n")));
+    let folder = made(&platform, "shop", "c");
+    let url = format!("http://localhost:{port}");
+    let mut dev = Command::new(program("nexushub"));
+    dev.arg("--home").arg(platform.home.path()).args(["dev", "--static-url", &url]).current_dir(&folder);
+    let mut dev = dev.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (process, told) = (Process::open(dev.id()).unwrap(), Lines::of(dev.stderr.take().unwrap()));
+    told.until("answers", |line| line.contains("answers").then_some(()));
+    says(&platform, "shop-dev", "the front end's /").await;
+    let own = platform.https().get("shop-dev", "/api/carts").await;
+    assert_eq!((own.status.as_u16(), own.text()), (200, "Hello from shop\n".to_owned()));
+    let mut socket = websockets::ask_of(&platform, "shop-dev", "/hot").unwrap();
+    for text in ["changed", "again"] {
+        socket.send(Message::text(text)).unwrap();
+        assert_eq!(socket.read().unwrap(), Message::text(text));
+    }
+    process.signal(Signal::TERM);
+    told.until("its end", |line| line.contains("shop-dev is removed").then_some(()));
+    assert_eq!(dev.wait().unwrap().code(), Some(0));
 }

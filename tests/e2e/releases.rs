@@ -5,7 +5,7 @@ use std::fs;
 use http::Request;
 use http_body_util::Full;
 use nexushub_e2e::{
-    Platform, Protocol,
+    Platform, Process, Protocol,
     package::{Package, tar_zst},
     soon, workshop,
 };
@@ -115,6 +115,20 @@ async fn the_way_back_leads_to_the_last_release_that_was_healthy_without_an_uplo
         soon(page, async { while platform.https().get("shop", "/page.txt").await.text() != page {} }).await;
     };
     told("two").await; // the one before goes on
+    let developer = platform.developer();
+    let id = developer.list().await[0]["id"].as_str().unwrap().to_owned();
+    let given_up = async {
+        let current = async || developer.get(&id, "/releases").await.json()["releases"][0]["healthy"] == true;
+        while !current().await {}
+    };
+    soon("the broken one is given up", given_up).await;
+    let serving = runs_at(&platform, "shop", None).await;
+    Process::open(serving.pid).unwrap().kill();
+    told("two").await; // it is what comes back
+    assert_ne!(runs_at(&platform, "shop", Some(serving.pid)).await.pid, serving.pid);
+    let status = developer.status(&id).await;
+    assert_eq!(status["status"], "failed", "{status}");
+    assert!(status["error"].as_str().unwrap().ends_with("\nno such table"), "{status}");
 
     let (listed, said) = run(&["releases", "shop", "-o", "json"]);
     assert!(listed, "{said}");
@@ -123,13 +137,14 @@ async fn the_way_back_leads_to_the_last_release_that_was_healthy_without_an_uplo
     let releases = answer["releases"].as_array().unwrap();
     let stands: Vec<_> =
         releases.iter().map(|one| (one["state"].as_str().unwrap(), one["healthy"] == true)).collect();
-    assert_eq!(stands, [("current", false), ("earlier", true), ("earlier", true)], "{said}");
+    assert_eq!(stands, [("current", true), ("earlier", false), ("earlier", true)], "{said}");
     let (table, _) = run(&["releases", "shop"]);
     assert!(table);
 
     let (back, said) = run(&["rollback", "shop"]);
-    assert!(back && said.contains(releases[1]["id"].as_str().unwrap()), "{said}");
+    assert!(back && said.contains(releases[0]["id"].as_str().unwrap()), "{said}");
     told("two").await;
+    developer.until(&id, "running").await;
     let one = releases[2]["id"].as_str().unwrap();
     let (back, said) = run(&["rollback", "shop", one]);
     assert!(back, "{said}");

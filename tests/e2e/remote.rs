@@ -249,6 +249,41 @@ async fn a_log_is_followed_over_the_death_of_debug_api_each_line_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_paused_resumed_and_started_anew_from_another_machine_and_its_events_are_seen() {
+    let (accounts, _) = platform().await;
+    let platform = &accounts.platform;
+    let laptop = Laptop::of_zoe(platform);
+    laptop.well(&["push", &laptop.package("one"), "--name", "shop"]);
+    let mut command = laptop.command(&laptop.path("work"), &["events", "shop", "-o", "json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut until = |state: &str, generation: u64| {
+        let events = lines.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let found =
+            events.into_iter().find(|event| event["state"] == state && event["generation"] == generation);
+        assert_eq!(found.map(|event| event["kind"].clone()), Some("app".into()), "{state} {generation}");
+    };
+    until("running", 1);
+    let closed = laptop.well(&["pause", "shop", "--message", "back & soon", "--stop"]);
+    assert!(closed.contains("shop is closed, until nexushub resume shop"), "{closed}");
+    let told = async { while !platform.https().get("shop", "/").await.text().contains("back & soon") {} };
+    soon("who asks is told so", told).await;
+    until("running, paused", 1);
+    assert!(laptop.well(&["resume", "shop"]).contains("is resumed"));
+    shows(platform, "one").await;
+    let anew = laptop.well(&["restart", "shop"]);
+    assert!(anew.contains("shop runs as process") && anew.contains("start 2"), "{anew}");
+    until("running", 2);
+    shows(platform, "one").await;
+    for verb in ["pause", "resume", "restart"] {
+        let none = laptop.run(&[verb, "nobody"]);
+        assert!(said(&none).contains("there is no app `nobody`\n  see nexushub status"), "{}", said(&none));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_let_in_is_told_why_and_nothing_is_kept() {
     let (accounts, _) = platform().await;
     let laptop = Laptop::of(&accounts.platform);

@@ -1,9 +1,14 @@
 //! What people look at: `top` on a real terminal, and `doctor` with the file for whoever is to help.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, process::Command, sync::Arc};
 
-use nexushub_e2e::{App, HANG, Platform, Signal, terminal::Terminal, workshop::nexushub};
+use nexushub_e2e::{App, HANG, Platform, Signal, raw::noise, terminal::Terminal, workshop::nexushub};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn top_shows_daemons_apps_requests_and_a_log_and_leaves_the_terminal_as_it_was() {
@@ -118,4 +123,86 @@ fn a_configuration_is_shown_judged_and_described_without_a_platform() {
     let schema: Value = serde_json::from_slice(&run(&["config", "schema"]).stdout).unwrap();
     assert_eq!(schema["properties"]["procmgr"]["properties"]["health_interval_ms"]["type"], "integer");
     assert!(run(&["config", "check"]).status.success());
+}
+
+/// Bytes that a slow line lets pass before it stands.
+const AHEAD: usize = 1 << 20;
+
+/// A line to the platform that stands once so much has gone over it, until it is told to go on. Its own address.
+async fn slow_line(to: SocketAddr) -> (SocketAddr, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, go_on) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
+    let gate = Arc::clone(&go_on);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                let platform = TcpStream::connect(to).await.unwrap();
+                let ((mut from, mut back), (mut answers, mut on)) =
+                    (client.into_split(), platform.into_split());
+                tokio::spawn(async move { copy(&mut answers, &mut back).await });
+                let (mut buffer, mut passed) = (vec![0; 64 << 10], 0);
+                while let Ok(length @ 1..) = from.read(&mut buffer).await {
+                    if passed < AHEAD && passed + length >= AHEAD {
+                        gate.notified().await;
+                    }
+                    passed += length;
+                    if on.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, go_on)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_at_a_terminal_sees_for_what_and_a_pipe_is_not_told() {
+    let platform = Platform::start();
+    let source = platform.release("source");
+    fs::rename(source.join("bin/app"), source.join("bin/probe")).unwrap();
+    // One that takes longer than nobody needs to be told of.
+    fs::write(source.join("bin/app"), "#!/bin/sh\nsleep 1\nexec \"$(dirname \"$0\")/probe\"\n").unwrap();
+    fs::set_permissions(source.join("bin/app"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(source.join("ballast"), noise(9, 4 << 20)).unwrap();
+    let (address, go_on) = slow_line(platform.address).await;
+    let (source, url) = (source.display().to_string(), format!("https://localhost:{}", address.port()));
+    let push = ["push", source.as_str(), "--name", "shop", "--url", url.as_str()];
+    let mut terminal = Terminal::start(platform.home.path(), platform.home.path(), &push);
+    terminal.shows("uploading [####");
+    terminal.shows("waiting");
+    go_on.notify_one();
+    terminal.shows("waiting until it answers (");
+    let rest = terminal.reads("shop answers at");
+    assert!(rest.contains("\r\u{1b}[K"), "the line is gone before the last word: {rest:?}");
+    assert_eq!(terminal.end().code(), Some(0));
+
+    let mut restart = Terminal::start(platform.home.path(), platform.home.path(), &["restart", "shop"]);
+    restart.shows("waiting until the next shop answers (");
+    restart.shows("shop runs as process");
+    assert_eq!(restart.end().code(), Some(0));
+
+    let piped = nexushub(platform.home.path(), &["restart", "shop"]);
+    let told = String::from_utf8_lossy(&[piped.stdout, piped.stderr].concat()).into_owned();
+    assert!(told.starts_with("shop runs as process") && !told.contains("waiting"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manual_page_goes_through_man_at_a_terminal_and_is_roff_elsewhere() {
+    let platform = Platform::prepare(&nexushub_e2e::Options::default());
+    let page = nexushub(platform.home.path(), &["man"]);
+    assert!(
+        page.status.success() && page.stdout.windows(14).any(|text| text == b".TH nexushub 1"),
+        "{page:?}"
+    );
+    let programs = platform.home.path().join("programs");
+    fs::create_dir(&programs).unwrap();
+    fs::write(programs.join("man"), "#!/bin/sh\necho \"shown: $1\"; /usr/bin/grep -c TH \"$2\"\n").unwrap();
+    fs::set_permissions(programs.join("man"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = programs.display().to_string() + ":/usr/bin:/bin";
+    let variables = [("PATH", Path::new(&path))];
+    let mut terminal = Terminal::start_elsewhere(platform.home.path(), &["man"], &variables);
+    terminal.shows("shown: --local-file");
+    assert_eq!(terminal.end().code(), Some(0));
 }

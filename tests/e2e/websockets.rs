@@ -26,8 +26,8 @@ use tungstenite::{
     },
 };
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
-type Socket = WebSocket<Stream>;
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Socket = WebSocket<Stream>;
 
 const APP: &str = "chat";
 /// The largest frame that the library takes.
@@ -43,19 +43,24 @@ async fn platform_with(more: &str) -> Platform {
     platform
 }
 
-fn connect(platform: &Platform) -> Stream {
+fn connect(platform: &Platform, host: &str) -> Stream {
     let tcp = TcpStream::connect(platform.address).unwrap();
     tcp.set_read_timeout(Some(HANG)).unwrap();
     tcp.set_write_timeout(Some(HANG)).unwrap();
-    let name = ServerName::try_from(Https::name(APP)).unwrap();
+    let name = ServerName::try_from(Https::name(host)).unwrap();
     let config = Arc::new(platform.https().tls_config(&[b"http/1.1"]));
     StreamOwned::new(ClientConnection::new(config, name).unwrap(), tcp)
 }
 
 fn ask(platform: &Platform, path: &str) -> Result<Socket, Error> {
-    let request = format!("wss://{}{path}", platform.https().authority(APP)).into_client_request().unwrap();
+    ask_of(platform, APP, path)
+}
+
+/// A WebSocket of any app.
+pub(crate) fn ask_of(platform: &Platform, host: &str, path: &str) -> Result<Socket, Error> {
+    let request = format!("wss://{}{path}", platform.https().authority(host)).into_client_request().unwrap();
     let config = WebSocketConfig::default().accept_unmasked_frames(false);
-    match tungstenite::client::client_with_config(request, connect(platform), Some(config)) {
+    match tungstenite::client::client_with_config(request, connect(platform, host), Some(config)) {
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Failure(error)) => Err(error),
         Err(HandshakeError::Interrupted(_)) => panic!("the stream blocks"),
