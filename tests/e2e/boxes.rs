@@ -15,7 +15,7 @@ use http::Request;
 use http_body_util::Full;
 use nexushub_e2e::{
     App, Load, Options, Platform, Process, Protocol, Traces, platform::AT_REST, processes, rounds_up_to,
-    workshop,
+    soon, workshop,
 };
 use nexushub_proto::{
     procmgr::{InstanceStatus, State, endpoint::Kind, exit::How},
@@ -25,6 +25,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::gettid,
 };
+use tokio::task::JoinSet;
 
 async fn boxed(platform: &Platform, name: &str) -> InstanceStatus {
     platform.run_boxed(name, Driver::Sandbox, Limits::default()).await
@@ -45,6 +46,22 @@ async fn an_app_in_a_box_answers_and_takes_no_port_of_the_machine() {
         platform.says("named", "id -u; pwd; cat /proc/self/status | grep CapEff").await,
         "1000\n/app\nCapEff:\t0000000000000000"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_first_requests_at_once_all_find_their_way_into_a_box() {
+    let platform = Platform::start_with(&Options::with("[proxy]\nconnect_ms = 600000\n"));
+    boxed(&platform, "hello").await;
+    let mut all = JoinSet::new();
+    for _ in 0..200 {
+        let https = platform.https();
+        all.spawn(async move {
+            let mut connection = https.open(Protocol::Http1, "hello").await.unwrap();
+            connection.send(Request::get("/").body(Full::default()).unwrap()).await.unwrap().status
+        });
+    }
+    let answers = soon("all are answered", all.join_all()).await;
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, IoSlice, Read as _};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::{mem, os::unix::net::UnixStream};
+use std::{mem, os::unix::net::UnixStream, time::Instant};
 
 use nexushub_shim::control::{LINE_MAX, Reply};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -11,14 +11,14 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 pub(crate) struct Peer {
     pub(crate) reader: BufReader<UnixStream>,
     line: Vec<u8>,
-    /// It wants to be told of the end.
-    pub(crate) waits: bool,
+    /// From when on its place may be another's: once it has an answer, at once; none where it wants to be told of the end.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Peer {
     /// The stream must not block.
-    pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { reader: BufReader::with_capacity(LINE_MAX, stream), line: Vec::new(), waits: false }
+    pub(crate) fn new(stream: UnixStream, until: Instant) -> Self {
+        Self { reader: BufReader::with_capacity(LINE_MAX, stream), line: Vec::new(), until: Some(until) }
     }
 
     /// The next line, or as much of it as a line may have; `WouldBlock` while it has not come, other errors when the peer
@@ -42,6 +42,7 @@ impl Peer {
         let rights = (!rights.is_empty()).then_some(ControlMessage::ScmRights(rights));
         let (socket, text) = (self.reader.get_ref().as_raw_fd(), [IoSlice::new(line.as_bytes())]);
         // So little is sent whole or not at all.
+        self.until = self.until.map(|_| Instant::now());
         let sent = sendmsg::<()>(socket, &text, rights.as_slice(), MsgFlags::MSG_NOSIGNAL, None);
         sent.is_ok() && !matches!(reply, Reply::Malformed | Reply::Refused)
     }

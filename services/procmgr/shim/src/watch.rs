@@ -31,8 +31,10 @@ use crate::{app, app::App, app::NOT_STARTED, entrance, lines::Lines, peer::Peer,
 
 /// How long to wait for processes that were killed and don't go (disk wait).
 const GRACE: Duration = Duration::from_secs(5);
-/// Connections at a time; one more takes the place of the oldest.
-const PEERS_MAX: usize = 16;
+/// Connections at a time; others wait in the backlog.
+const PEERS_MAX: usize = 64;
+/// How long a connection may say nothing while others wait for its place.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Bytes read from a pipe at once.
 const CHUNK: usize = 16 * 1024;
 /// A report is never longer.
@@ -60,12 +62,12 @@ struct Watch<'a> {
     spec: &'a Spec,
     phase: Phase,
     /// Of stopping and ending.
-    deadline: Option<Instant>,
+    due: Option<Instant>,
     childless: bool,
     app: Process,
     failure: File,
     signals: SignalFd,
-    listener: UnixListener,
+    door: UnixListener,
     /// Of a box: where it finds the platform.
     inward: Option<TcpListener>,
     outputs: [Output; 2],
@@ -139,8 +141,8 @@ impl<'a> Watch<'a> {
         std::env::set_current_dir("/")?;
         let failed = |error| io::Error::other(format!("could not make the network of its box: {error}"));
         let inward = spec.boxed.then(entrance::enter).transpose().map_err(failed)?;
-        let listener = control::bind(&spec.dir)?;
-        listener.set_nonblocking(true)?;
+        let door = control::bind(&spec.dir)?;
+        door.set_nonblocking(true)?;
         let App { pid, outputs: [stdout, stderr], mut gate, failure } = app::start(spec)?;
         let (budget, segment) = (spec.log_budget_bytes, spec.segment_bytes);
         let writer = Writer::new(&spec.log_dir, spec.generation, pid, budget, segment)?;
@@ -150,21 +152,8 @@ impl<'a> Watch<'a> {
         let _ = gate.write(b"!"); // fails only when the app is gone already, which is seen when it is reaped
         let output = |pipe, stream| Output { pipe, stream, lines: Lines::default(), open: true };
         let outputs = [output(stdout, Stream::Stdout), output(stderr, Stream::Stderr)];
-        let (phase, deadline, childless, peers) = (Phase::Running, None, false, Vec::new());
-        Ok(Self {
-            spec,
-            phase,
-            deadline,
-            childless,
-            app,
-            failure,
-            signals,
-            listener,
-            inward,
-            outputs,
-            peers,
-            writer,
-        })
+        let (phase, due, childless, peers) = (Phase::Running, None, false, Vec::new());
+        Ok(Self { spec, phase, due, childless, app, failure, signals, door, inward, outputs, peers, writer })
     }
 
     /// Sleeps and does what can be done without waiting; false when all of the app is gone.
@@ -173,9 +162,9 @@ impl<'a> Watch<'a> {
         self.take_signals();
         let _ = [0, 1].map(|at| (0..4).all(|_| self.read(at))); // what a pipe holds
         self.serve();
-        let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let over = self.due.is_some_and(|due| Instant::now() >= due);
         if over && matches!(self.phase, Phase::Stopping) {
-            (self.phase, self.deadline) = (Phase::Killed, None);
+            (self.phase, self.due) = (Phase::Killed, None);
             tree::kill_children();
         }
         self.writer.flush(now());
@@ -184,12 +173,15 @@ impl<'a> Watch<'a> {
 
     /// Waits until there is something to do. Without a deadline nothing but an event wakes it.
     fn sleep(&self) {
-        let mut sources = vec![self.signals.as_fd(), self.listener.as_fd()];
+        let mut sources = vec![self.signals.as_fd()];
+        let full = self.peers.len() >= PEERS_MAX;
+        sources.extend((!full).then_some(self.door.as_fd()));
         sources.extend(self.outputs.iter().filter(|output| output.open).map(|output| output.pipe.as_fd()));
         sources.extend(self.peers.iter().map(|peer| peer.reader.get_ref().as_fd()));
         let mut polled: Vec<_> = sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let timeout = self.deadline.map_or(PollTimeout::NONE, |deadline| {
-            let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+        let places = self.peers.iter().filter(|_| full).filter_map(|peer| peer.until);
+        let timeout = self.due.into_iter().chain(places).min().map_or(PollTimeout::NONE, |due| {
+            let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
             PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
         });
         let _ = poll(&mut polled, timeout); // whatever it says, nothing that follows waits
@@ -214,7 +206,7 @@ impl<'a> Watch<'a> {
             match tree::reap() {
                 Ok(Some((pid, status))) if pid == self.app.pid => {
                     self.phase = Phase::Ending(status, now());
-                    self.deadline = Some(Instant::now() + GRACE);
+                    self.due = Some(Instant::now() + GRACE);
                 }
                 Ok(Some(_)) => {}
                 none => break none.is_err(),
@@ -225,24 +217,32 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Lets new peers in and answers all, as far as they have asked. Who talks nonsense is hung up on.
+    /// Lets peers in as far as there is room and answers all as far as they have asked. Who talks nonsense is hung up on. For
+    /// those in the backlog room is made by whoever has its answer or nothing to ask; who waits for the end keeps its place.
     fn serve(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        while self.peers.len() < PEERS_MAX
+            && let Ok((stream, _)) = self.door.accept()
+        {
             if control::is_trusted(&stream) && stream.set_nonblocking(true).is_ok() {
-                self.peers.push(Peer::new(stream));
+                self.peers.push(Peer::new(stream, Instant::now() + SILENCE));
             }
-            self.peers.drain(..self.peers.len().saturating_sub(PEERS_MAX));
         }
         for mut peer in mem::take(&mut self.peers) {
             let left = loop {
                 match peer.line().map(|line| self.answer(&line)) {
                     Err(error) => break error.kind() != io::ErrorKind::WouldBlock,
-                    Ok(None) => peer.waits = true,
+                    Ok(None) => peer.until = None,
                     Ok(Some((reply, with))) if peer.send(reply, with.as_ref()) => {}
                     Ok(Some(_)) => break true,
                 }
             };
             self.peers.extend((!left).then_some(peer));
+        }
+        if self.peers.len() >= PEERS_MAX {
+            let over = |peer: &Peer| peer.until.is_some_and(|until| until <= Instant::now());
+            // Where all wait for the end, the last of them does so in vain: orders come through.
+            let last = self.peers.iter().all(|peer| peer.until.is_none()).then_some(PEERS_MAX - 1);
+            self.peers.iter().position(over).or(last).map(|at| self.peers.remove(at));
         }
     }
 
@@ -260,14 +260,14 @@ impl<'a> Watch<'a> {
             (Request::Wait, _) => return None,
             (_, Phase::Ending(..)) => {}
             (Request::Status, _) => return plain(Reply::Running(self.app)),
-            (Request::Kill, _) => (self.phase, self.deadline) = (Phase::Stopping, Some(now)),
+            (Request::Kill, _) => (self.phase, self.due) = (Phase::Stopping, Some(now)),
             (Request::Stop(patience), Phase::Running) => {
-                (self.phase, self.deadline) = (Phase::Stopping, Some(now + patience));
+                (self.phase, self.due) = (Phase::Stopping, Some(now + patience));
                 tree::terminate(self.app.pid, self.spec.boxed);
             }
             // One SIGTERM only: to many programs a second one means "at once".
             (Request::Stop(patience), _) => {
-                self.deadline = self.deadline.map(|until| until.min(now + patience));
+                self.due = self.due.map(|until| until.min(now + patience));
             }
         }
         plain(Reply::Stopping)
@@ -316,7 +316,7 @@ impl<'a> Watch<'a> {
         self.phase = Phase::Ended(end);
         self.serve();
         let _ = fs::remove_file(self.spec.dir.join(control::SOCKET));
-        for peer in self.peers.iter_mut().filter(|peer| peer.waits) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.until.is_none()) {
             peer.send(Reply::Exited(end), None);
         }
         Ok(())

@@ -371,6 +371,36 @@ fn a_status_names_the_process_and_everybody_who_waits_is_told() {
 }
 
 #[test]
+fn a_burst_is_answered_to_the_last_and_whoever_waits_keeps_its_place() {
+    let mut app = Generation::run("echo up > $FIFO; read line < $BACK");
+    first_line(&mut app.fifo());
+    let wait = || {
+        let mut reader = app.connect();
+        write!(reader.get_mut(), "status {NONCE}\nwait {NONCE}\n").unwrap();
+        assert!(first_line(&mut reader).starts_with("running "));
+        reader
+    };
+    let mut first = wait();
+    // All of the burst is there before any of it can be looked at.
+    let shim = Pid::from_raw(app.shim_pid().cast_signed());
+    kill(shim, Signal::SIGSTOP).unwrap();
+    let mut burst: Vec<_> = (0..200).map(|_| app.connect()).collect();
+    burst.iter_mut().for_each(|reader| write!(reader.get_mut(), "status {NONCE}\n").unwrap());
+    kill(shim, Signal::SIGCONT).unwrap();
+    for (number, reader) in burst.iter_mut().enumerate() {
+        assert!(first_line(reader).starts_with("running "), "{number} was hung up on");
+    }
+    drop(burst);
+    let waiting: Vec<_> = (0..100).map(|_| wait()).collect();
+    assert!(matches!(app.ask(Request::Status), Reply::Running(_)), "who waits keeps nobody out");
+    writeln!(app.back(), "go").unwrap();
+    assert_eq!(first_line(&mut first), "exited code=0");
+    let told = waiting.into_iter().map(|mut reader| first_line(&mut reader)).filter(|line| !line.is_empty());
+    assert!(told.count() > 50);
+    assert_eq!(app.exit().end, End::Code(0));
+}
+
+#[test]
 fn garbage_on_the_socket_harms_nobody() {
     let mut app = Generation::run("echo up > $FIFO; read line < $BACK");
     first_line(&mut app.fifo());
