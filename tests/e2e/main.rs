@@ -22,6 +22,7 @@ mod floods;
 mod followers;
 mod generations;
 mod guards;
+mod guests;
 mod hangs;
 mod hostile;
 mod journal;

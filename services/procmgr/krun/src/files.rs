@@ -11,7 +11,13 @@ const SHARED: &str = "/usr/lib/nexushub";
 /// The agent's program, which is installed beside this one.
 pub(crate) fn agent() -> io::Result<Vec<u8>> {
     let path = beside()?.join(AGENT);
-    fs::read(&path).map_err(|error| io::Error::other(format!("could not read {}: {error}", path.display())))
+    fs::read(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::other(format!(
+            "there is no {}: build it with dist/build, on a machine that links statically",
+            path.display()
+        )),
+        _ => io::Error::other(format!("could not read {}: {error}", path.display())),
+    })
 }
 
 /// The library with the guest's kernel.
