@@ -159,14 +159,19 @@ fn next(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
 /// What is to be started beside the one that runs, if something is.
 fn replacement<'a>(m: &Machine, want: Want<'a>, drivers: &Drivers, now: Ms) -> Option<&'a Arc<Desired>> {
     let (Want::Run(desired), Some(run)) = (want, &m.live) else { return None };
-    let change = reason_to_end(m, run, want, drivers, now).is_some_and(is_change);
-    (change && stays(m)).then_some(desired)
+    reason_to_end(m, run, want, drivers, now).is_some_and(|cause| stays(m, cause)).then_some(desired)
 }
 
-/// Whether it is left as it is until the next answers.
-fn stays(m: &Machine) -> bool {
+/// Whether it is left as it is until the next answers. A sick one is, too: the next has not shown that it is better. Only one
+/// that is to be restarted anyway, and whose next start is not on its way, is ended first.
+fn stays(m: &Machine, cause: Cause) -> bool {
     let underway = m.next.as_ref().is_some_and(|next| next.phase != Phase::Idle);
-    m.state == State::Running && (underway || !m.alone)
+    let worth_it = match m.state {
+        State::Running => true,
+        State::Unhealthy => cause == Cause::Changed || m.next.is_some(),
+        _ => false,
+    };
+    is_change(cause) && worth_it && (underway || !m.alone)
 }
 
 fn own(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
@@ -223,7 +228,7 @@ fn rest(m: &Machine, state: State, reason: &str) -> Step {
 
 fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
     match (reason_to_end(m, run, want, drivers, now), want) {
-        (Some(cause), Want::Run(desired)) if is_change(cause) && stays(m) => {
+        (Some(cause), Want::Run(desired)) if stays(m, cause) => {
             if m.next.is_none() && m.draining.len() < MOST_DRAINING {
                 return Step::Do(Action::StartBeside(Arc::clone(desired)));
             }
@@ -377,7 +382,7 @@ mod tests {
                     assert!(self.launching.insert(id.clone(), digest).is_none(), "two starts of {id}");
                 }
                 Action::StartBeside(desired) => {
-                    assert!(m.routed() && !self.apart, "{id} is not left as it is");
+                    assert!(m.runs_as_it_was() && !self.apart, "{id} is not left as it is");
                     assert!(m.draining.len() < MOST_DRAINING, "{id} has no place for one more");
                     m.start_beside(&desired, now);
                     let digest = desired.digest.clone();
@@ -389,7 +394,8 @@ mod tests {
                 }
                 Action::Stop(cause, run) => {
                     let one = m.of(run.number).unwrap();
-                    let gap = is_change(cause) && one.routed() && !self.apart;
+                    let better = one.routed() || cause == Cause::Changed && one.runs_as_it_was();
+                    let gap = is_change(cause) && better && !self.apart;
                     assert!(!gap, "{id} is ended before the next answers");
                     one.stop(cause, &rules(), now);
                     self.ending.push((id.clone(), run.number));
@@ -636,6 +642,47 @@ mod tests {
         world.now += 2_000;
         world.settle();
         assert_eq!(world.launching.len(), 1);
+    }
+
+    #[test]
+    fn one_that_is_sick_for_a_moment_is_not_ended_in_favour_of_one_that_never_answered() {
+        let mut world = world_running("a");
+        world.desired = Some([(id("a"), want("a", 1, false))].into());
+        world.settle();
+        world.finish_launching(false);
+        world.settle();
+        // Neither while the next comes up, nor after that has failed.
+        for _ in 0..3 {
+            world.now += 10_000;
+            world.settle();
+            world.finish_probing(false);
+            world.settle();
+        }
+        assert_eq!(world.machines[&id("a")].state, State::Unhealthy);
+        assert_eq!(world.ending, []);
+        world.end(&id("a"));
+        world.settle();
+        world.now += 1_000;
+        world.settle();
+        assert_eq!((world.live[&id("a")].len(), world.ending.len()), (1, 0));
+        world.finish_probing(true);
+        world.settle();
+        let m = &world.machines[&id("a")];
+        assert!(m.routed() && m.live.as_ref().unwrap().number == 1, "it has recovered");
+    }
+
+    #[test]
+    fn one_that_is_sick_and_asked_to_start_again_is_ended_at_once_unless_its_next_start_is_on_its_way() {
+        let mut world = world_running("a");
+        for _ in 0..2 {
+            world.now += 10_000;
+            world.settle();
+            world.finish_probing(false);
+        }
+        let m = world.machines.get_mut(&id("a")).unwrap();
+        assert_eq!(m.state, State::Unhealthy);
+        m.ask_restart(time(world.now));
+        assert_eq!(world.ends(), [Cause::Restart]);
     }
 
     #[test]

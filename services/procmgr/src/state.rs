@@ -267,6 +267,11 @@ impl Machine {
         self.state == State::Running
     }
 
+    /// Whether it has answered and lives on, however well: then it is better than one that never did.
+    pub(crate) fn runs_as_it_was(&self) -> bool {
+        matches!(self.state, State::Running | State::Unhealthy)
+    }
+
     /// Whether it was looked at, and what was found answered its first health check or failed it.
     pub(crate) fn looked_at(&self) -> bool {
         !matches!(self.phase, Phase::Unknown | Phase::Examining) && !self.unprobed

@@ -216,14 +216,18 @@ fn reason(m: &Machine) -> String {
         Some(problem) if m.state == State::Running => {
             format!("runs as it was; what is wanted now cannot run: {problem}")
         }
-        None if m.state == State::Running => m.trouble().unwrap_or_else(|| m.reason.clone()),
+        None if m.runs_as_it_was() => match (m.state, m.trouble()) {
+            (State::Unhealthy, Some(trouble)) => format!("{}; {trouble}", m.reason),
+            (_, Some(trouble)) => trouble,
+            (_, None) => m.reason.clone(),
+        },
         _ => m.reason.clone(),
     }
 }
 
 /// What it said before it failed; of one that runs, what the next generation said.
 fn last_words(m: &Machine) -> &str {
-    let next = m.next.as_deref().filter(|_| m.state == State::Running);
+    let next = m.next.as_deref().filter(|_| m.runs_as_it_was());
     &next.unwrap_or(m).last_words
 }
 
