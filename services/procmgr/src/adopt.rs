@@ -34,10 +34,12 @@ use nix::{
 };
 
 use crate::{
-    cgroup, control,
+    control,
+    driver::KRUN_PREFIX,
     exit::{Exit, How},
     generation::{self, Generation, Place},
     ids::InstanceId,
+    kills,
     note::Note,
     overlap::Survivor,
     process,
@@ -353,11 +355,11 @@ pub(crate) fn recorded(run: &Generation) -> io::Result<Option<Exit>> {
     Ok(exit.map(|exit| accounted(&run.dir, exit)))
 }
 
-/// An end of a generation, and whether its cgroups counted that it reached the bound on its memory. They have to be there still.
+/// An end of a generation, and whether the kernel killed some of it at the bound on its memory shortly before. Its cgroups have
+/// to be there still.
 pub(crate) fn accounted(dir: &Path, exit: Exit) -> Exit {
     let Ok(note) = Note::read(dir) else { return exit };
-    let folders = note.folders();
-    let starved = !folders.is_empty() && cgroup::usage(&folders).oom_kills > 0;
+    let starved = kills::lately(dir, &note.folders());
     Exit { out_of_memory: starved.then_some(note.limits.memory_bytes).filter(|bound| *bound > 0), ..exit }
 }
 
@@ -419,9 +421,13 @@ fn below_a_shim(pid: u32, parents: &BTreeMap<u32, u32>) -> bool {
 
 fn carries_secret(pid: u32, sha256: &str) -> io::Result<bool> {
     let environment = fs::read(format!("/proc/{pid}/environ"))?;
-    let own = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"INTERNAL_SECRET="));
-    let own = own.and_then(|value| str::from_utf8(value).ok());
-    Ok(own.is_some_and(|value| secret::hex(&secret::digest(value)) == sha256))
+    let value = |entry: &[u8]| {
+        // The program around a microVM has its app's variables under other names.
+        let entry = entry.strip_prefix(KRUN_PREFIX.as_bytes()).unwrap_or(entry);
+        str::from_utf8(entry.strip_prefix(b"INTERNAL_SECRET=")?).ok().map(str::to_owned)
+    };
+    let own = environment.split(|byte| *byte == 0).find_map(value);
+    Ok(own.is_some_and(|value| secret::hex(&secret::digest(&value)) == sha256))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{ids::InstanceId, limits::Limits};
 
 mod usage;
 
-pub(crate) use usage::usage;
+pub(crate) use usage::{Usage, oom_kills, usage};
 
 /// A killed process leaves its cgroup within moments; so often and so long it is looked for.
 const TRIES: u32 = 20;

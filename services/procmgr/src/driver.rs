@@ -31,7 +31,7 @@ mod krun;
 mod sandbox;
 mod trial;
 
-pub(crate) use krun::Krun;
+pub(crate) use krun::{Krun, PREFIX as KRUN_PREFIX};
 pub(crate) use sandbox::Sandbox;
 
 /// Why an instance waits while nobody knows yet which boxes this machine can make.
@@ -108,7 +108,7 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
 }
 
 /// Name of the driver of microVMs.
-const KRUN: &str = "krun";
+pub(crate) const KRUN: &str = "krun";
 
 /// Whether the driver of this name has boxes, as records of earlier starts name it.
 pub(crate) fn boxes(name: &str) -> bool {

@@ -37,14 +37,14 @@ use crate::{
     control,
     data::Bound,
     desired::{Desired, Egress},
-    driver::{Driver, Form, Plan, judge_release, measures_data},
+    driver::{self, Driver, Form, Plan, judge_release, measures_data},
     egress,
     env::{self, Surroundings},
     exit::{Exit, How},
     generation::{Failure, Generation, Order, Place},
     health::Check,
     ids::InstanceId,
-    last_words,
+    kills, last_words,
     limits::Limits,
     manager::Event,
     note::Note,
@@ -261,6 +261,22 @@ impl Os {
         self.blocking(move || data.judge(Instant::now())).await.unwrap_or(Ok(()))
     }
 
+    /// How many of its processes the kernel has killed at the bound on its memory, where it has one.
+    async fn kills(&self, run: &Arc<Generation>) -> u64 {
+        if run.cgroups.is_empty() && run.driver != driver::KRUN {
+            return 0;
+        }
+        let run = Arc::clone(run);
+        tokio::task::spawn_blocking(move || kills::count(&run.dir, &run.cgroups)).await.unwrap_or(0)
+    }
+
+    async fn outlived(&self, run: &Arc<Generation>, kills: u64) {
+        if kills > 0 {
+            let run = Arc::clone(run);
+            let _ = tokio::task::spawn_blocking(move || kills::outlived(&run.dir, kills)).await;
+        }
+    }
+
     async fn start_now(
         &self,
         desired: Arc<Desired>,
@@ -379,8 +395,12 @@ impl Effects for Os {
         tokio::spawn(async move {
             let question =
                 Question { endpoint: run.endpoint.clone(), judge_for: judge.then_some(run.shim.pid) };
+            let kills = os.kills(&run).await; // before the question: what comes after it may be the end
             let result = match probe::ask(question, check).await {
-                Ok(()) => os.judge_data(&run).await,
+                Ok(()) => {
+                    os.outlived(&run, kills).await;
+                    os.judge_data(&run).await
+                }
                 unhealthy => unhealthy,
             };
             os.report(Event::Probed { id: run.instance.clone(), generation: run.number, result }).await;

@@ -25,7 +25,7 @@ pub(crate) struct Exit {
     pub unix_ms: i64,
     /// Why the app could not be executed at all.
     pub reason: Option<String>,
-    /// The bound on its memory, in bytes, if the kernel killed some of it for reaching that.
+    /// The bound on its memory, in bytes, if the kernel killed some of it shortly before for reaching that.
     pub out_of_memory: Option<u64>,
     /// The last lines that it logged; empty where there are none, or nobody looked.
     pub last_words: String,
@@ -40,6 +40,13 @@ impl Exit {
             How::Lost => procmgr::exit::How::Lost(true),
         };
         procmgr::Exit { how: Some(how), unix_ms: self.unix_ms }
+    }
+}
+
+impl How {
+    /// Whether the kernel may have ended it: by SIGKILL, seen directly or through a shell that ran it.
+    fn may_be_a_kill(self) -> bool {
+        matches!(self, Self::Signal(9) | Self::Code(137) | Self::Lost)
     }
 }
 
@@ -65,8 +72,17 @@ impl fmt::Display for Exit {
         if let Some(reason) = &self.reason {
             return f.write_str(reason);
         }
-        match self.out_of_memory {
-            Some(bound) => write!(f, "out of memory: its bound is {} MiB ({})", bound >> 20, self.how),
+        match self.out_of_memory.map(|bound| bound >> 20) {
+            Some(bound) if self.how.may_be_a_kill() => {
+                write!(f, "out of memory: its bound is {bound} MiB ({})", self.how)
+            }
+            Some(bound) => {
+                write!(
+                    f,
+                    "{}; shortly before, some of it was killed at its bound of {bound} MiB memory",
+                    self.how
+                )
+            }
             None => self.how.fmt(f),
         }
     }
@@ -100,5 +116,10 @@ mod tests {
         assert_eq!(text(How::Lost), "killed together with its shim");
         let starved = Exit { out_of_memory: Some(512 << 20), ..exit(How::Signal(9)) };
         assert_eq!(starved.to_string(), "out of memory: its bound is 512 MiB (killed by SIGKILL)");
+        let bereaved = Exit { out_of_memory: Some(512 << 20), ..exit(How::Code(3)) };
+        assert_eq!(
+            bereaved.to_string(),
+            "exited with code 3; shortly before, some of it was killed at its bound of 512 MiB memory"
+        );
     }
 }

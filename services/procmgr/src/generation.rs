@@ -6,7 +6,7 @@
 //! $STATE/instances/<id>/g<N>/lock     held by the kernel for as long as the shim lives (before: by procmgr)
 //!                           record    intent, completed by the shim
 //!                           note      what only procmgr needs to know again
-//!                           shim.sock exit healthy
+//!                           shim.sock exit healthy oom_kills guest
 //! ```
 //! Order of a start: number, folder, lock, note, intent (all durable), then the fork that inherits the lock. So at whichever
 //! step procmgr is killed, what is on disk and in the kernel tells its successor how far it came (`adopt.rs`).
@@ -99,6 +99,8 @@ pub(crate) struct Generation {
     pub data: Option<Arc<Watched>>,
     /// Size of the disk of its data; 0 = they have none of their own.
     pub disk_bytes: u64,
+    /// Its cgroups.
+    pub cgroups: Vec<PathBuf>,
     /// Its own health check, where that is known.
     pub health: Option<Overrides>,
     /// Of what it was started from.
@@ -118,7 +120,7 @@ impl Generation {
             (true, Some(_)) | (false, None) => return None,
         };
         let data = note.measured().map(Watched::new).map(Arc::new);
-        let disk_bytes = note.disk_bytes();
+        let (disk_bytes, cgroups) = (note.disk_bytes(), note.folders());
         Some(Self {
             instance: instance.clone(),
             number: record.generation,
@@ -132,6 +134,7 @@ impl Generation {
             not_enforced: note.not_enforced,
             data,
             disk_bytes,
+            cgroups,
             health: note.health,
             digest: note.digest,
             secret_sha256: secret::from_hex(&note.secret_sha256).map(Vec::from).unwrap_or_default(),
@@ -160,6 +163,7 @@ impl Generation {
             not_enforced: Vec::new(),
             data: None,
             disk_bytes: 0,
+            cgroups: Vec::new(),
             health: None,
             digest: String::new(),
             secret_sha256: vec![1],

@@ -1,20 +1,27 @@
-//! What the processes of a generation use, and the bounds that are in force on that, as its cgroups tell.
+//! What the processes of a generation use, and the bounds that are in force on that, as its cgroups tell, and where it has none its
+//! guest.
 
 use std::path::{Path, PathBuf};
 
 use nexushub_proto::procmgr::Usage;
 
-use crate::{cgroup, data, note::Note};
+use crate::{cgroup, cgroup::Usage as Counted, data, guest, kills, note::Note};
 
 /// The usage of the generation in this folder; nothing where nothing of it is counted. Blocks.
 pub(crate) fn of(dir: &Path) -> Option<Usage> {
     let note = Note::read(dir).ok()?;
     let folders = note.folders();
     let data_bytes = data::used(&note.data);
-    if data_bytes == 0 && !folders.iter().any(|folder| folder.exists()) {
+    let (counted, guest) = (folders.iter().any(|folder| folder.exists()), guest::of(dir));
+    if data_bytes == 0 && !counted && guest.is_none() {
         return None;
     }
-    let used = cgroup::usage(&folders);
+    let used = match guest {
+        Some(guest) if !counted => {
+            Counted { memory_bytes: guest.memory_bytes, processes: guest.processes, ..Counted::default() }
+        }
+        _ => cgroup::usage(&folders),
+    };
     let limits = &note.limits;
     Some(Usage {
         memory_bytes: used.memory_bytes,
@@ -22,7 +29,7 @@ pub(crate) fn of(dir: &Path) -> Option<Usage> {
         cpu_usec: used.cpu_usec,
         processes: used.processes,
         throttled_usec: used.throttled_usec,
-        oom_kills: used.oom_kills,
+        oom_kills: kills::count(dir, &folders),
         memory_limit_bytes: in_force(&folders, &["memory.max", "memory.limit_in_bytes"], limits.memory_bytes),
         cpu_limit_percent: in_force(&folders, &["cpu.max", "cpu.cfs_quota_us"], limits.cpu_percent),
         processes_limit: in_force(&folders, &["pids.max"], limits.processes),
@@ -55,10 +62,13 @@ mod tests {
             |note: &Note| fs::write(dir.path().join("note"), serde_json::to_vec(note).unwrap()).unwrap();
         write(&note);
         assert_eq!(of(dir.path()), None, "nothing counts it");
+        fs::write(dir.path().join(guest::FILE), "7 5 1\n").unwrap();
+        let told = of(dir.path()).unwrap();
+        assert_eq!((told.memory_bytes, told.processes, told.oom_kills), (7, 5, 1), "but a guest does");
         note.cgroups = vec![group.path().into()];
         write(&note);
         fs::write(group.path().join("pids.max"), "9").unwrap();
         let usage = of(dir.path()).unwrap();
-        assert_eq!((usage.memory_limit_bytes, usage.processes_limit), (0, 9));
+        assert_eq!((usage.memory_limit_bytes, usage.processes_limit, usage.memory_bytes), (0, 9, 0));
     }
 }

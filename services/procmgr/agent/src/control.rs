@@ -25,11 +25,26 @@ impl Control {
 
     /// Says once a second that this guest lives. Never ends.
     pub(crate) fn beat(&self) {
+        let mut told = 0;
         loop {
             thread::sleep(BEAT);
             let (memory_bytes, processes) = usage().unwrap_or_default();
             self.say(&Word::Alive { memory_bytes, processes });
+            let kills = oom_kills();
+            if kills != told {
+                self.say(&Word::OomKills(kills));
+                told = kills;
+            }
         }
+    }
+
+    /// Says the last word, and before it what may be its reason.
+    pub(crate) fn say_last(&self, last: &Word) {
+        match oom_kills() {
+            0 => {}
+            kills => self.say(&Word::OomKills(kills)),
+        }
+        self.say(last);
     }
 }
 
@@ -43,6 +58,13 @@ pub(crate) fn orders(socket: File, mut obey: impl FnMut(Order)) {
         }
         line.clear();
     }
+}
+
+/// Processes that this guest's kernel has killed for want of memory.
+fn oom_kills() -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.parse().ok()).unwrap_or_default()
 }
 
 fn usage() -> io::Result<(u64, u64)> {

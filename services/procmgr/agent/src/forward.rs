@@ -20,13 +20,21 @@ where
     A: Fn() -> io::Result<File>,
     C: Fn() -> io::Result<File> + Clone + Send + 'static,
 {
+    serve_most(MOST, accept, connect)
+}
+
+fn serve_most<A, C>(most: usize, accept: A, connect: C) -> !
+where
+    A: Fn() -> io::Result<File>,
+    C: Fn() -> io::Result<File> + Clone + Send + 'static,
+{
     let open = Arc::new(AtomicUsize::new(0));
     loop {
         let Ok(here) = accept() else {
             thread::sleep(Duration::from_millis(100)); // out of descriptors or memory: somebody has to end first
             continue;
         };
-        if open.fetch_add(1, Ordering::Relaxed) >= MOST {
+        if open.fetch_add(1, Ordering::Relaxed) >= most {
             open.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
@@ -71,7 +79,39 @@ fn pass(mut from: impl Read, mut to: impl Write) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
+
+    #[test]
+    fn one_connection_too_many_is_closed_and_a_place_that_is_free_again_is_taken() {
+        let [from, to] = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [outer, inner] = [&from, &to].map(|listener| listener.local_addr().unwrap());
+        let file = |socket: TcpStream| File::from(OwnedFd::from(socket));
+        let accept = move || from.accept().map(|(socket, _)| file(socket));
+        let connect = move || TcpStream::connect(inner).map(file);
+        thread::spawn(move || serve_most(2, accept, connect));
+        let client = || TcpStream::connect(outer).unwrap();
+        let mut served: Vec<_> = (0..2).map(|_| (client(), to.accept().unwrap().0)).collect();
+        assert_eq!(client().read(&mut [0]).unwrap(), 0, "the third is closed");
+        drop(served.pop());
+        // The place is free when both of its threads have seen that.
+        to.set_nonblocking(true).unwrap();
+        let next = loop {
+            let mut waiting = client();
+            waiting.set_nonblocking(true).unwrap();
+            let (mut joined, mut closed) = (to.accept(), waiting.read(&mut [0]));
+            while joined.is_err()
+                && closed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            {
+                thread::yield_now();
+                (joined, closed) = (to.accept(), waiting.read(&mut [0]));
+            }
+            if let Ok((there, _)) = joined {
+                break (waiting, there);
+            }
+        };
+        drop((next, served));
+    }
 
     #[test]
     fn bytes_pass_both_ways_until_their_end() {

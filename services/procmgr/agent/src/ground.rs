@@ -55,15 +55,20 @@ fn folders(config: &Config) -> io::Result<()> {
 }
 
 fn etc(config: &Config) -> io::Result<()> {
-    let mut hosts: String = "127.0.0.1 localhost\n::1 localhost\n".into();
-    config.hosts.iter().for_each(|line| hosts.extend([line.as_str(), "\n"]));
-    write("hosts", hosts.as_bytes())?;
+    write("hosts", hosts(config).as_bytes())?;
     write("hostname", format!("{}\n", config.hostname).as_bytes())?;
     write("passwd", format!("root:x:0:0::/:/bin/sh\napp:x:{APP_ID}:{APP_ID}::/db:/bin/sh\n").as_bytes())?;
     write("group", format!("root:x:0:\napp:x:{APP_ID}:\n").as_bytes())?;
     write("nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")?;
     write("resolv.conf", b"")?;
     config.ca.as_ref().map_or(Ok(()), |ca| write("nexushub/ca.crt", ca))
+}
+
+/// The platform has the same name in every box, whatever its domain is.
+fn hosts(config: &Config) -> String {
+    let mut hosts: String = "127.0.0.1 localhost internal.yesterday.localhost\n::1 localhost\n".into();
+    config.hosts.iter().for_each(|line| hosts.extend([line.as_str(), "\n"]));
+    hosts
 }
 
 /// From here on the new root is the only one, and read-only.
@@ -112,4 +117,23 @@ fn write(name: &str, bytes: &[u8]) -> io::Result<()> {
 /// Says what could not be done.
 fn told<T>(done: nix::Result<T>, what: impl FnOnce() -> String) -> io::Result<T> {
     done.map_err(|error| io::Error::other(format!("could not {}: {}", what(), error.desc())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platform_has_its_fixed_name_beside_that_of_its_domain() {
+        let config = Config { hosts: vec!["127.0.0.1 internal.example.org".into()], ..Config::default() };
+        let hosts = hosts(&config);
+        let names: Vec<_> = hosts.lines().filter_map(|line| line.strip_prefix("127.0.0.1 ")).collect();
+        assert_eq!(names, ["localhost internal.yesterday.localhost", "internal.example.org"]);
+    }
+
+    #[test]
+    fn what_is_in_memory_is_bounded_in_bytes_and_files() {
+        assert_eq!(bounded("1777", 0), "mode=1777");
+        assert_eq!(bounded("1777", 1 << 20), "mode=1777,size=1048576,nr_inodes=256");
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! krun ── configuration: a file of the guest's root that can be looked up once ──────────► agent
-//! krun ◄─ control, vsock port 1024: hello, started, alive …, code=N | signal=N | failed … ── agent
+//! krun ◄─ control, vsock port 1024: hello, started, alive …, oom-kills N, code=N | signal=N | failed … ── agent
 //! krun ── control: stop, bye ─────────────────────────────────────────────────────────────► agent
 //! keeper ◄─ inward, vsock port 8443 ─────────────────── agent ─ 127.0.0.1:8443 ─ app's calls to the platform
 //! proxy ─ app, vsock port 80 ────────────────────────────────────────── agent ─ 127.0.0.1:80 ─ app

@@ -100,6 +100,6 @@ fn farewell(host: &Control, last: &Word, bye: &Receiver<()>) {
     app::signal(Signal::SIGKILL);
     while app::reap().is_ok() {}
     sync();
-    host.say(last);
+    host.say_last(last);
     let _ = bye.recv_timeout(BYE);
 }

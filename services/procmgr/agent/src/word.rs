@@ -28,6 +28,8 @@ pub enum Word {
         /// Processes in the guest, kernel threads included.
         processes: u64,
     },
+    /// So many processes has the guest's kernel killed for want of memory. Said when it changes, and before the end.
+    OomKills(u64),
     /// The app's main process has ended and its files are on the host.
     Ended(End),
     /// The app could not be started.
@@ -58,6 +60,7 @@ impl fmt::Display for Word {
             Self::Hello => write!(f, "hello"),
             Self::Started => write!(f, "started"),
             Self::Alive { memory_bytes, processes } => write!(f, "alive {memory_bytes} {processes}"),
+            Self::OomKills(count) => write!(f, "oom-kills {count}"),
             Self::Ended(end) => write!(f, "{end}"),
             Self::Failed(reason) => write!(f, "failed {}", one_line(reason)),
         }
@@ -83,6 +86,7 @@ impl FromStr for Word {
             "started" => Self::Started,
             "code" => Self::Ended(End::Code(number()?)),
             "signal" => Self::Ended(End::Signal(number()?)),
+            "oom-kills" => Self::OomKills(rest.parse().map_err(|_| ())?),
             "failed" => Self::Failed(one_line(rest)),
             "alive" => {
                 let (memory, processes) = rest.split_once(' ').ok_or(())?;
@@ -123,6 +127,7 @@ mod tests {
             Word::Hello,
             Word::Started,
             Word::Alive { memory_bytes: u64::MAX, processes: 3 },
+            Word::OomKills(2),
             Word::Ended(End::Code(255)),
             Word::Ended(End::Signal(11)),
             Word::Failed("could not start /app/bin/app: a = b".into()),
@@ -142,7 +147,7 @@ mod tests {
 
     #[test]
     fn other_lines_are_not_understood() {
-        for line in ["", "code=", "code=x", "signal=1 2", "alive 1", "alive -1 1", "lost=1"] {
+        for line in ["", "code=", "code=x", "signal=1 2", "alive 1", "alive -1 1", "oom-kills -1", "lost=1"] {
             assert_eq!(line.parse::<Word>(), Err(()), "{line}");
         }
         assert_eq!("halt".parse::<Order>(), Err(()));

@@ -8,7 +8,7 @@
 //! ```
 
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -23,6 +23,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, chdir, chown, fchownat, linkat, pivot
 
 use crate::args::Options;
 use crate::user::Owner;
+use crate::watch::Guest;
 
 /// The guest's kernel, as the VMM finds it.
 pub(crate) const KERNEL: &str = "/lib/libkrunfw.so.5";
@@ -35,6 +36,10 @@ pub(crate) const INWARD_SOCKET: &str = "/run/inward";
 /// The app's socket in the generation's folder, and the folder there that is the VMM's own.
 const SOCKET: &str = "vsock.sock";
 const OWN: &str = "vsock";
+/// Where the process manager finds there what the guest said of its inside: three numbers.
+const GUEST: &str = "guest";
+/// As long as any such line: each replaces the one before as a whole.
+const GUEST_BYTES: usize = 64;
 
 const QUIET: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const NONE: Option<&str> = None;
@@ -104,6 +109,16 @@ impl Jail {
         }
         let _ = unlinkat(folder, SOCKET, UnlinkatFlags::NoRemoveDir);
         Err(io::Error::other("the virtual machine made no socket for its app"))
+    }
+
+    /// Leaves what the guest said of its inside. That it can't be, as on a full disk, ends no app.
+    pub(crate) fn note(&self, guest: Guest) {
+        let Some(folder) = &self.generation else { return };
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let Ok(file) = openat(folder, GUEST, flags, Mode::S_IRUSR | Mode::S_IWUSR) else { return };
+        let Guest { memory_bytes, processes, oom_kills } = guest;
+        let line = format!("{:<1$}\n", format!("{memory_bytes} {processes} {oom_kills}"), GUEST_BYTES - 1);
+        let _ = fs::File::from(file).write_all_at(line.as_bytes(), 0);
     }
 
     /// Takes the app's socket away.

@@ -242,8 +242,13 @@ impl Keeper {
         }
         while let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.heard.drain(..=end).collect();
-            if let Some(outcome) = self.watch.line(now, String::from_utf8_lossy(&line).trim_end()) {
-                return Ok(Some(outcome));
+            let before = self.watch.guest;
+            let outcome = self.watch.line(now, String::from_utf8_lossy(&line).trim_end());
+            if self.watch.guest != before {
+                self.jail.note(self.watch.guest);
+            }
+            if outcome.is_some() {
+                return Ok(outcome);
             }
         }
         if self.heard.len() > MAX_BYTES {

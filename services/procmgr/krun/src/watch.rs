@@ -27,6 +27,16 @@ pub(crate) struct Watch {
     silence: Duration,
     heard: bool,
     stop: Stop,
+    /// What it said last of its inside.
+    pub(crate) guest: Guest,
+}
+
+/// What a guest uses, in its own words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Guest {
+    pub(crate) memory_bytes: u64,
+    pub(crate) processes: u64,
+    pub(crate) oom_kills: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +48,7 @@ enum Stop {
 
 impl Watch {
     pub(crate) fn new(now: Instant, boot: Duration, silence: Duration) -> Self {
-        Self { deadline: now + boot, silence, heard: false, stop: Stop::None }
+        Self { deadline: now + boot, silence, heard: false, stop: Stop::None, guest: Guest::default() }
     }
 
     /// When [`Watch::tick`] has something to say.
@@ -54,7 +64,15 @@ impl Watch {
         match word {
             Word::Ended(end) => Some(Outcome::End(end)),
             Word::Failed(reason) => Some(Outcome::Reason(reason)),
-            Word::Hello | Word::Started | Word::Alive { .. } => None,
+            Word::Alive { memory_bytes, processes } => {
+                self.guest = Guest { memory_bytes, processes, ..self.guest };
+                None
+            }
+            Word::OomKills(oom_kills) => {
+                self.guest.oom_kills = oom_kills;
+                None
+            }
+            Word::Hello | Word::Started => None,
         }
     }
 
@@ -135,6 +153,15 @@ mod tests {
             reason(watch.tick(start + SILENCE)),
             "the virtual machine gave no sign of life for 20000 ms"
         );
+    }
+
+    #[test]
+    fn what_a_guest_says_of_its_inside_is_known_until_it_says_more() {
+        let (mut watch, now) = watch();
+        for line in ["alive 5 2", "oom-kills 1", "alive 7 3"] {
+            assert_eq!(watch.line(now, line), None);
+        }
+        assert_eq!(watch.guest, Guest { memory_bytes: 7, processes: 3, oom_kills: 1 });
     }
 
     #[test]

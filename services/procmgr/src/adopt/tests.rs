@@ -95,7 +95,7 @@ impl Stage {
             state: dir.path().to_owned(),
             boot_id: nexushub_chassis::launch::clock::boot_id().unwrap(),
             shim: "/nonexistent".into(),
-            cgroups: cgroup::Cgroups::default(),
+            cgroups: crate::cgroup::Cgroups::default(),
             router: crate::egress::Router::new(dir.path(), [198, 18, 0, 0].into()),
             slots: None,
             keep: 3,
@@ -262,7 +262,8 @@ async fn an_end_by_the_bound_on_memory_says_so_whoever_of_shim_and_app_was_kille
     fs::write(group.path().join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
     let bound = crate::limits::Limits { memory_bytes: 512 << 20, ..Default::default() };
     let note = Note { cgroups: vec![group.path().into()], limits: bound, ..Note::default() };
-    for known in [Some(ended(&record(true).nonce)), None] {
+    let killed = exit::Exit { end: End::Signal(9), ..ended(&record(true).nonce) };
+    for known in [Some(killed), None] {
         let stage = Stage::new();
         let folder = stage.write(record(true));
         fs::write(folder.join("note"), serde_json::to_vec(&note).unwrap()).unwrap();
@@ -270,6 +271,21 @@ async fn an_end_by_the_bound_on_memory_says_so_whoever_of_shim_and_app_was_kille
         let Found::Nothing(Some(exit)) = stage.examine().await.found else { panic!("it has ended") };
         assert!(exit.to_string().starts_with("out of memory: its bound is 512 MiB"), "{exit}");
     }
+}
+
+#[tokio::test]
+async fn an_end_long_after_a_child_was_killed_at_the_bound_on_memory_is_another() {
+    let group = tempfile::tempdir().unwrap();
+    fs::write(group.path().join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
+    let bound = crate::limits::Limits { memory_bytes: 512 << 20, ..Default::default() };
+    let note = Note { cgroups: vec![group.path().into()], limits: bound, ..Note::default() };
+    let stage = Stage::new();
+    let folder = stage.write(record(true));
+    fs::write(folder.join("note"), serde_json::to_vec(&note).unwrap()).unwrap();
+    kills::outlived(&folder, 1); // its health check was answered since
+    exit::Exit { end: End::Signal(9), ..ended(&record(true).nonce) }.write(&folder).unwrap();
+    let Found::Nothing(Some(exit)) = stage.examine().await.found else { panic!("it has ended") };
+    assert_eq!(exit.to_string(), "killed by SIGKILL");
 }
 
 #[tokio::test]
@@ -286,8 +302,12 @@ async fn garbage_records_are_passed_over_and_the_last_known_exit_is_found() {
 
 #[test]
 fn only_a_process_that_carries_the_instances_secret_is_a_leftover() {
-    let mut child =
-        Command::new("setsid").args(["sleep", "60"]).env("INTERNAL_SECRET", "s3cret").spawn().unwrap();
+    only_who_carries("INTERNAL_SECRET");
+    only_who_carries("app_INTERNAL_SECRET"); // as the program around a microVM has it
+}
+
+fn only_who_carries(name: &str) {
+    let mut child = Command::new("setsid").args(["sleep", "60"]).env(name, "s3cret").spawn().unwrap();
     let process = of(&child);
     // The shim is gone; what it left is in a session of its own.
     let shim = Process { pid: u32::MAX, start: process.start };

@@ -25,13 +25,13 @@ pub(crate) struct Usage {
 /// A count: its file, the word before it in that file (none: the file is the number), and how many of its units are one.
 type Source = (&'static str, Option<&'static str>, u64);
 
+/// Where the kernel counts what it killed at the bound on memory.
+const OOM_KILLS: [Source; 2] =
+    [("memory.events", Some("oom_kill"), 1), ("memory.oom_control", Some("oom_kill"), 1)];
+
 /// Reads the counts of a generation's cgroups.
 pub(crate) fn usage(folders: &[PathBuf]) -> Usage {
-    let first = |sources: &[Source]| {
-        let counted =
-            folders.iter().flat_map(|folder| sources.iter().map(move |source| count(folder, source)));
-        counted.flatten().next().unwrap_or(0)
-    };
+    let first = |sources: &[Source]| first(folders, sources);
     Usage {
         memory_bytes: first(&[("memory.current", None, 1), ("memory.usage_in_bytes", None, 1)]),
         memory_peak_bytes: first(&[("memory.peak", None, 1), ("memory.max_usage_in_bytes", None, 1)]),
@@ -41,11 +41,18 @@ pub(crate) fn usage(folders: &[PathBuf]) -> Usage {
             ("cpu.stat", Some("throttled_usec"), 1),
             ("cpu.stat", Some("throttled_time"), 1000),
         ]),
-        oom_kills: first(&[
-            ("memory.events", Some("oom_kill"), 1),
-            ("memory.oom_control", Some("oom_kill"), 1),
-        ]),
+        oom_kills: first(&OOM_KILLS),
     }
+}
+
+/// One of them alone.
+pub(crate) fn oom_kills(folders: &[PathBuf]) -> u64 {
+    first(folders, &OOM_KILLS)
+}
+
+fn first(folders: &[PathBuf], sources: &[Source]) -> u64 {
+    let counted = folders.iter().flat_map(|folder| sources.iter().map(move |source| count(folder, source)));
+    counted.flatten().next().unwrap_or(0)
 }
 
 fn count(folder: &Path, (file, word, units): &Source) -> Option<u64> {

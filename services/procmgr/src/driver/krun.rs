@@ -13,7 +13,7 @@ use crate::{
 /// What a trial may take beside its guest's boot and end.
 const MARGIN: Duration = Duration::from_secs(5);
 /// The program passes on to the app what has this before its name, and nothing else: `LD_PRELOAD` of an app is not its own.
-const PREFIX: &str = "app_";
+pub(crate) const PREFIX: &str = "app_";
 /// Memory of a guest without a bound.
 const MEMORY: u64 = 512 << 20;
 /// A guest's kernel needs so much to start at all.
