@@ -95,8 +95,16 @@ struct LastExit {
 #[serde(default, rename_all = "camelCase")]
 struct Uses {
     memory_bytes: u64,
+    memory_peak_bytes: u64,
+    memory_limit_bytes: u64,
     cpu_usec: u64,
+    cpu_limit_percent: u32,
+    throttled_usec: u64,
+    processes: u64,
+    processes_limit: u32,
+    oom_kills: u64,
     data_bytes: u64,
+    data_limit_bytes: u64,
 }
 
 /// A word of the platform's; what is none is not repeated.
@@ -173,8 +181,19 @@ fn exit(said: &LastExit) -> Exit {
 }
 
 fn uses(said: Uses) -> Usage {
-    let Uses { memory_bytes, cpu_usec, data_bytes } = said;
-    Usage { memory_bytes, cpu_usec, data_bytes, ..Usage::default() }
+    Usage {
+        memory_bytes: said.memory_bytes,
+        memory_peak_bytes: said.memory_peak_bytes,
+        memory_limit_bytes: said.memory_limit_bytes,
+        cpu_usec: said.cpu_usec,
+        cpu_limit_percent: said.cpu_limit_percent,
+        throttled_usec: said.throttled_usec,
+        processes: said.processes,
+        processes_limit: said.processes_limit,
+        oom_kills: said.oom_kills,
+        data_bytes: said.data_bytes,
+        data_limit_bytes: said.data_limit_bytes,
+    }
 }
 
 /// A text as the value of a parameter.

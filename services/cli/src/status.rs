@@ -2,6 +2,8 @@
 //! row with the reason. Exit code 1 when anything that should run does not. Of a platform elsewhere it tells what was pushed; its
 //! daemons are for who sits at the machine.
 
+mod usage;
+
 use std::{collections::BTreeSet, fmt::Write, time::SystemTime};
 
 use clap::Args;
@@ -9,12 +11,13 @@ use nexushub_chassis::names::Zone;
 use nexushub_launch::clock;
 use nexushub_proto::{
     debugapi::Application,
-    procmgr::{InstanceStatus, Usage},
+    procmgr::{self, InstanceStatus},
     provider::ListInstancesResponse,
 };
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use self::usage::Usage;
 use crate::{
     args::{DAEMONS, Output},
     board::{self, Board},
@@ -61,6 +64,9 @@ struct Report {
     admin_trouble: String,
     /// What could not be asked.
     unknown: Vec<String>,
+    /// It is of one app alone.
+    #[serde(skip)]
+    alone: bool,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
@@ -97,6 +103,8 @@ struct Instance {
     memory_bytes: Option<u64>,
     cpu_usec: Option<u64>,
     data_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
     routed: bool,
 }
 
@@ -112,6 +120,11 @@ struct App {
 impl Instance {
     fn runs(&self) -> bool {
         matches!(self.state, "running" | NO_PACKAGE)
+    }
+
+    /// As people know it.
+    fn name(&self) -> String {
+        one_line(if self.app_id.is_empty() { &self.id } else { &self.app_id })
     }
 }
 
@@ -247,7 +260,7 @@ impl Report {
             self.daemons.clear();
         }
         let well = up && self.unknown.is_empty() && self.instances.iter().all(Instance::runs);
-        Self { held: 0, well, ..self }
+        Self { held: 0, well, alone: true, ..self }
     }
 
     /// What people should know besides who runs.
@@ -260,6 +273,9 @@ impl Report {
         if !self.admin_trouble.is_empty() {
             lines.push(format!("the admin app cannot be heard: {}", one_line(&self.admin_trouble)));
         }
+        lines.extend(self.instances.iter().filter_map(|instance| {
+            Some(format!("{}: {}", instance.name(), instance.usage.as_ref()?.remark()?))
+        }));
         if self.held > 0 {
             lines.push(format!(
                 "{} instances are no longer listed by the admin app and held: see {}",
@@ -390,14 +406,26 @@ fn told(url: impl Fn(&str) -> String, list: &[InstanceStatus], now: i64) -> Vec<
         memory_bytes: counted(status, |usage| usage.memory_bytes),
         cpu_usec: counted(status, |usage| usage.cpu_usec),
         data_bytes: counted(status, |usage| usage.data_bytes),
+        usage: status.usage.as_ref().map(Usage::from),
         routed: status.routed,
     };
     list.iter().map(instance).collect()
 }
 
 /// A figure of what an app uses, where that is counted.
-fn counted(status: &InstanceStatus, figure: fn(&Usage) -> u64) -> Option<u64> {
+fn counted(status: &InstanceStatus, figure: fn(&procmgr::Usage) -> u64) -> Option<u64> {
     status.usage.as_ref().map(figure).filter(|figure| *figure > 0)
+}
+
+/// What one app uses; of all of them `top` tells.
+fn uses(report: &Report) -> String {
+    let [instance] = report.instances.as_slice() else { return String::new() };
+    let lines = instance.usage.as_ref().filter(|_| report.alone).map(Usage::lines).unwrap_or_default();
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{} uses:\n  {}", instance.name(), lines.join("\n  "))
+    }
 }
 
 /// What this machine doesn't enforce of each driver's isolation, each said once.
@@ -453,6 +481,7 @@ fn people(hub: &Hub, report: &Report, now: i64) -> String {
         render(["DAEMON", "STATE", "PID", "SINCE", "RESTARTS", "SAYS"], &daemons),
         fitted(APPS, &instance_rows(report, now), &SPARE),
         fitted(PUSHED, &pushed_rows(report, now), &SPARE),
+        uses(report),
         last_words(&report.instances),
         report.remarks(hub),
         not_enforced(&report.instances),
