@@ -5,8 +5,9 @@
 //! written down is `applog`'s, as it is debug-api's.
 
 mod daemon_log;
+mod people;
 
-use std::{io::IsTerminal, time::SystemTime};
+use std::time::SystemTime;
 
 use clap::Args;
 use nexushub_chassis::{
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use self::daemon_log::Wish;
+pub(crate) use self::people::Manner;
 use crate::{
     args::{DAEMONS, Output},
     failure::{Failure, OK},
@@ -27,7 +29,7 @@ use crate::{
     instances, out,
     place::Place,
     pushed, rpc,
-    table::{one_line, tame},
+    table::one_line,
 };
 
 /// Most that is kept of a line in pieces.
@@ -57,8 +59,12 @@ pub(crate) struct Logs {
     /// Only lines after this cursor, whatever --tail and --since say (apps only; see the cursors with -o json)
     #[arg(long, value_name = "CURSOR")]
     pub(crate) after: Option<String>,
-    /// How to write an app's lines: json is an object a line, with time, stream, level, text, cursor, generation and pid; daemons
-    /// always write JSON
+    /// Write the time before each of an app's lines, also into a file or a pipe; on a terminal there are time (local) and stream
+    /// (out, err) anyway
+    #[arg(long, short)]
+    pub(crate) timestamps: bool,
+    /// How to write an app's lines: json is an object a line, with the keys of a daemon's line (ts, level, instance, release, msg) and
+    /// stream, cursor, generation and pid; daemons always write JSON
     #[arg(long, short, value_enum, default_value_t)]
     pub(crate) output: Output,
 }
@@ -83,7 +89,8 @@ impl Logs {
             ("--level", &self.level),
             ("--grep", &self.grep),
         ];
-        asked.into_iter().find_map(|(name, value)| value.as_ref().map(|_| name))
+        let asked = asked.into_iter().find_map(|(name, value)| value.as_ref().map(|_| name));
+        asked.or(self.timestamps.then_some("--timestamps"))
     }
 }
 
@@ -108,7 +115,7 @@ pub(crate) async fn run(hub: &Hub, args: &Logs) -> Result<u8, Failure> {
             // An app that is no longer desired may have left a log, under its id.
             let one = instances::named(&list, &args.name, zone.as_ref())?;
             let id = one.map_or(&args.name, |instance| &instance.id);
-            follow(place, id, (args.follow, args.output), reading).await
+            follow(place, id, (args.follow, &Manner::of(args, id)), reading).await
         }
         Hub::Elsewhere(session) => {
             let app =
@@ -142,16 +149,16 @@ pub(crate) async fn last_lines(place: &Place, id: &str, count: u32) -> Vec<Strin
 async fn follow(
     place: &Place,
     id: &str,
-    (follow, output): (bool, Output),
+    (follow, manner): (bool, &Manner),
     mut reading: Reading,
 ) -> Result<u8, Failure> {
     let mut retry = Retry::default();
     loop {
         let (before, searching) = (reading.position().to_owned(), reading.is_searching());
-        let ended = stream(place, reading.request(id, follow), &mut reading, output).await?;
+        let ended = stream(place, reading.request(id, follow), &mut reading, manner).await?;
         match ended {
             None if searching || !follow => {
-                show(reading.ended(), output)?;
+                show(reading.ended(), manner)?;
                 if !searching {
                     return Ok(OK);
                 }
@@ -177,7 +184,7 @@ async fn stream(
     place: &Place,
     request: ReadLogRequest,
     reading: &mut Reading,
-    output: Output,
+    manner: &Manner,
 ) -> Result<Option<Status>, Failure> {
     let mut client = instances::client(place)?; // with a token read anew: the platform may have been started anew
     let mut entries = match client.read_log(request).await {
@@ -191,29 +198,24 @@ async fn stream(
             Some(entries.message().await)
         };
         match next {
-            Some(Ok(Some(said))) => show(reading.take(said.event), output)?,
+            Some(Ok(Some(said))) => show(reading.take(said.event), manner)?,
             Some(Ok(None)) => return Ok(None),
             Some(Err(status)) => return Ok(Some(status)),
-            None => show(reading.release(), output)?, // a prompt, perhaps: its line may never end
+            None => show(reading.release(), manner)?, // a prompt, perhaps: its line may never end
         }
     }
 }
 
 /// Shows what there is to tell.
-pub(crate) fn show(told: Vec<Told>, output: Output) -> Result<(), Failure> {
+pub(crate) fn show(told: Vec<Told>, manner: &Manner) -> Result<(), Failure> {
     for told in told {
-        match (told, output) {
-            (Told::Line(entry), Output::Json) => out::write(applog::json(&entry).as_bytes())?,
-            (Told::Line(entry), Output::Table) if std::io::stdout().is_terminal() => {
-                let line = applog::plain(&entry);
-                out::write(format!("{}\n", tame(line.strip_suffix(b"\n").unwrap_or(&line))).as_bytes())?;
-            }
-            (Told::Line(entry), Output::Table) => out::write(&applog::plain(&entry))?,
-            (Told::Gap(gap), Output::Json) => {
+        match (told, manner) {
+            (Told::Line(entry), manner) => out::write(&manner.line(&entry))?,
+            (Told::Gap(gap), Manner::Json { .. }) => {
                 let now = clock::unix_ms(SystemTime::now());
                 out::write(applog::gap(gap.dropped, &gap.position, now).as_bytes())?;
             }
-            (Told::Gap(gap), Output::Table) => {
+            (Told::Gap(gap), Manner::Terminal { .. } | Manner::Bare { .. }) => {
                 out::tell(applog::system(&applog::gap_words(gap.dropped)).trim_end());
             }
         }
@@ -278,6 +280,7 @@ mod tests {
         assert!(logs(&["--level", "loud"]).reading().unwrap_err().to_string().contains("warn"));
         assert!(logs(&["--since", "soon"]).reading().is_err() && logs(&["--grep", ""]).reading().is_err());
         assert_eq!(logs(&["--grep", "x"]).of_apps_only(), Some("--grep"));
+        assert_eq!(logs(&["-t"]).of_apps_only(), Some("--timestamps"));
         assert_eq!(logs(&["-f", "-n", "3"]).of_apps_only(), None);
     }
 

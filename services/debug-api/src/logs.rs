@@ -320,7 +320,7 @@ impl Tail {
     fn tell(&self, all: Vec<Told>, outlet: &mut Outlet) {
         for told in all {
             match told {
-                Told::Line(entry) => outlet.put(&self.wish.form.line(&entry)),
+                Told::Line(entry) => outlet.put(&self.wish.form.line(&self.subject.id, &entry)),
                 Told::Gap(gap) => outlet.put(self.wish.form.gap(gap.dropped, &gap.position).as_bytes()),
             }
         }

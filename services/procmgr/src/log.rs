@@ -1,12 +1,13 @@
 //! Reading an instance's log for a caller: what is kept, then, for a follower, what is written from now on. Every entry once,
 //! by its position. A follower is woken by the kernel when the shim writes; nothing wakes while nobody follows.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use nexushub_proto::procmgr::{LogEntry, LogGap, LogStream, ReadLogResponse, read_log_response::Event};
 use nexushub_shim::{
     frame::Stream,
     reader::{Event as Read, Item, LogCursor, Reader, cursor},
+    record::Record,
 };
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -15,6 +16,9 @@ use crate::{error::ProcmgrError, generation, ids::InstanceId, news::News};
 
 /// Entries read at once.
 const BATCH: usize = 256;
+
+/// Generations whose release is remembered: more don't say something at a time.
+const ABREAST: usize = 8;
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -47,6 +51,7 @@ async fn forward(request: Request, news: &News, sink: &Sink) -> io::Result<()> {
     let folder = generation::log(&request.instance);
     // Watched before the first read: what is written in between wakes.
     let mut ear = request.follow.then(|| news.of(&folder));
+    let mut releases = Releases { instance: request.instance.clone(), known: BTreeMap::new() };
     let mut reader = Reader::new(&folder, move |number| generation::may_write(&request.instance, number));
     let mut cursor = request.after;
     if request.tail > 0 {
@@ -59,7 +64,7 @@ async fn forward(request: Request, news: &News, sink: &Sink) -> io::Result<()> {
         reader = back;
         let quiet = batch.items.is_empty();
         cursor = batch.cursor;
-        if !deliver(batch.items, sink).await {
+        if !deliver(batch.items, &mut releases, sink).await {
             return Ok(());
         }
         match (&mut ear, quiet) {
@@ -86,17 +91,41 @@ async fn blocking<T: Send + 'static>(
     done.await.map_err(io::Error::other)?
 }
 
+/// Which release each generation runs.
+struct Releases {
+    instance: PathBuf,
+    known: BTreeMap<u64, String>,
+}
+
+impl Releases {
+    /// Its name; empty where the generation's record is gone. One look at a small file for each generation: too little to hand to
+    /// another thread.
+    fn of(&mut self, number: u64) -> String {
+        let look = || {
+            let record = Record::read(&self.instance.join(format!("g{number}"))).ok().flatten();
+            let name =
+                record.and_then(|record| Some(record.release.file_name()?.to_string_lossy().into_owned()));
+            name.unwrap_or_default()
+        };
+        let name = self.known.entry(number).or_insert_with(look).clone();
+        if self.known.len() > ABREAST {
+            self.known.pop_first();
+        }
+        name
+    }
+}
+
 /// Whether the caller is still there.
-async fn deliver(items: Vec<Item>, sink: &Sink) -> bool {
+async fn deliver(items: Vec<Item>, releases: &mut Releases, sink: &Sink) -> bool {
     for item in items {
-        if sink.send(Ok(to_proto(item))).await.is_err() {
+        if sink.send(Ok(to_proto(item, releases))).await.is_err() {
             return false;
         }
     }
     true
 }
 
-fn to_proto(item: Item) -> ReadLogResponse {
+fn to_proto(item: Item, releases: &mut Releases) -> ReadLogResponse {
     let position = item.cursor.to_string();
     let event = match item.event {
         Read::Gap(dropped) => Event::Gap(LogGap { dropped, position }),
@@ -115,6 +144,7 @@ fn to_proto(item: Item) -> ReadLogResponse {
                 partial: entry.partial,
                 pid: entry.pid,
                 position,
+                release: releases.of(entry.generation),
             })
         }
     };

@@ -78,6 +78,7 @@ mod tests {
             pid: 7,
             unix_ms: 1_700_000_000_123,
             position: format!("1:{cursor}"),
+            release: String::new(),
         }
     }
 

@@ -1,26 +1,28 @@
 //! A log in words: for programs a JSON object a line, for people the bytes as they were said.
 //!
-//! A line of an app is an object without `event`. What else there is to tell is one with it: `gap` (lines are missing here),
+//! A line of an app is an object without `event`. It has the keys that the daemons' own lines have (`ts`, `level`, `release`, `msg`,
+//! `instance`), so that one search finds both, and those that it had before them. What else there is to tell is one with it: `gap` (lines are missing here),
 //! `alive` (nothing new, and how far the log was read), `end` (no more comes, and why).
 
-use std::{
-    borrow::Cow,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nexushub_launch::clock;
 use nexushub_proto::procmgr::{LogEntry, LogStream};
 use serde::Serialize;
 
-use super::level::told;
+use super::level::Level;
 
 #[derive(Serialize)]
 struct Line<'a> {
-    time: String,
+    ts: &'a str,
+    time: &'a str,
+    instance: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    release: &'a str,
     stream: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<&'static str>,
-    text: Cow<'a, str>,
+    level: &'static str,
+    msg: &'a str,
+    text: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     partial: bool,
     cursor: &'a str,
@@ -60,14 +62,20 @@ pub fn stream(entry: &LogEntry) -> &'static str {
     }
 }
 
-/// A line for programs. `level` is there if the line tells it, `partial` if it is so long that it goes on in the next.
+/// A line of this instance for programs. `level` is what it counts as, `partial` is there if it is so long that it goes on in the
+/// next.
 #[must_use]
-pub fn json(entry: &LogEntry) -> String {
+pub fn json(instance: &str, entry: &LogEntry) -> String {
+    let (time, text) = (time(entry.unix_ms), String::from_utf8_lossy(&entry.line));
     object(&Line {
-        time: time(entry.unix_ms),
+        ts: &time,
+        time: &time,
+        instance,
+        release: &entry.release,
         stream: stream(entry),
-        level: told(&entry.line).map(super::Level::as_str),
-        text: String::from_utf8_lossy(&entry.line),
+        level: Level::of(entry).as_str(),
+        msg: &text,
+        text: &text,
         partial: entry.partial,
         cursor: &entry.position,
         generation: entry.generation,
@@ -129,19 +137,23 @@ mod tests {
             generation: 2,
             pid: 7,
             position: "2:9".to_owned(),
+            release: "1.4".to_owned(),
             ..LogEntry::default()
         }
     }
 
     #[test]
-    fn a_line_for_programs_has_its_time_its_level_and_its_cursor() {
+    fn a_line_for_programs_has_the_keys_of_every_log_and_its_own() {
         assert_eq!(
-            json(&entry(LogStream::Stderr, b"WARN a\"b\xff")),
-            "{\"time\":\"1970-01-01T00:00:01.000Z\",\"stream\":\"stderr\",\"level\":\"warn\",\"text\":\"WARN a\\\"b\u{fffd}\",\
+            json("shop", &entry(LogStream::Stderr, b"WARN a\"b\xff")),
+            "{\"ts\":\"1970-01-01T00:00:01.000Z\",\"time\":\"1970-01-01T00:00:01.000Z\",\"instance\":\"shop\",\"release\":\"1.4\",\
+             \"stream\":\"stderr\",\"level\":\"warn\",\"msg\":\"WARN a\\\"b\u{fffd}\",\"text\":\"WARN a\\\"b\u{fffd}\",\
              \"cursor\":\"2:9\",\"generation\":2,\"pid\":7}\n"
         );
-        let begun = json(&LogEntry { partial: true, ..entry(LogStream::Stdout, b"a\nb") });
-        assert!(begun.contains("\"partial\":true") && !begun.contains("level") && begun.lines().count() == 1);
+        let said = LogEntry { partial: true, release: String::new(), ..entry(LogStream::Stdout, b"a\nb") };
+        let begun = json("shop", &said);
+        assert!(begun.contains("\"partial\":true") && begun.contains("\"level\":\"info\""), "{begun}");
+        assert!(!begun.contains("release") && begun.lines().count() == 1, "{begun}");
     }
 
     #[test]

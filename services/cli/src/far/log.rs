@@ -9,10 +9,9 @@ use serde::Deserialize;
 
 use super::{encoded, moment};
 use crate::{
-    args::Output,
     failure::{Failure, OK},
     https::{Ask, Client, Stream},
-    logs::{self, Logs},
+    logs::{self, Logs, Manner},
     table::one_line,
     upload,
 };
@@ -30,6 +29,7 @@ struct Line {
     partial: bool,
     cursor: String,
     generation: u64,
+    release: String,
     pid: u32,
     event: Option<String>,
     reason: String,
@@ -49,6 +49,7 @@ impl Line {
             partial: self.partial,
             position: self.cursor,
             generation: self.generation,
+            release: self.release,
             pid: self.pid,
             unix_ms: moment(&self.time),
             ..LogEntry::default()
@@ -93,7 +94,7 @@ fn strange(why: &str) -> Failure {
 struct Tail<'a> {
     client: &'a Client,
     path: String,
-    output: Output,
+    manner: Manner,
     /// The last cursor that was told; empty = none yet.
     cursor: String,
 }
@@ -101,7 +102,8 @@ struct Tail<'a> {
 /// Shows the log of an app, for as long as is wanted.
 pub(crate) async fn follow(client: &Client, id: &str, wish: &Logs) -> Result<u8, Failure> {
     let path = format!("/debug/application/{id}/logs");
-    let mut tail = Tail { client, path, output: wish.output, cursor: wish.after.clone().unwrap_or_default() };
+    let (manner, cursor) = (Manner::of(wish, id), wish.after.clone().unwrap_or_default());
+    let mut tail = Tail { client, path, manner, cursor };
     let mut retry = Retry::default();
     loop {
         let before = tail.cursor.clone();
@@ -165,7 +167,7 @@ impl Tail<'_> {
             Some("end") => return ended(&line).map(Some),
             Some(_) => Vec::new(), // it is alive, or something newer than this command
         };
-        logs::show(told, self.output)?;
+        logs::show(told, &self.manner)?;
         if !after.is_empty() {
             self.cursor = after;
         }

@@ -102,10 +102,10 @@ impl Form {
         }
     }
 
-    pub(crate) fn line(self, entry: &LogEntry) -> Vec<u8> {
+    pub(crate) fn line(self, id: &str, entry: &LogEntry) -> Vec<u8> {
         match self {
             Self::Contract | Self::Page => self.entry(entry).into_bytes(),
-            Self::Ndjson => applog::json(entry).into_bytes(),
+            Self::Ndjson => applog::json(id, entry).into_bytes(),
             Self::Text => applog::plain(entry),
         }
     }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn text(form: Form, line: &[u8]) -> String {
-        String::from_utf8_lossy(&form.line(&entry(line))).into_owned()
+        String::from_utf8_lossy(&form.line("shop", &entry(line))).into_owned()
     }
 
     #[test]
