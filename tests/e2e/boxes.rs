@@ -199,11 +199,47 @@ async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
     println!("memory is {}bounded on this machine", if bounded { "" } else { "not " });
     if bounded {
         assert!(!platform.sh("greedy", "perl -e '$x = \"a\" x 300_000_000'").await.0);
+        let lives = platform.instance_now("greedy").await.unwrap();
+        assert!(lives.usage.unwrap().oom_kills > 0, "that a child of its was killed is told");
+        let said = workshop::nexushub(platform.home.path(), &["status", "greedy"]);
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("killed at its bound on memory of 64.0 MiB"), "{said}");
         platform.https().get("greedy", "/crash?code=3").await;
-        let told = |status: &InstanceStatus| status.reason.contains("out of memory");
-        platform.instance_until("greedy", "says why", told).await;
+        let ended = |status: &InstanceStatus| status.state() == State::Failed;
+        let ended = platform.instance_until("greedy", "has ended", ended).await;
+        let its_own = ended.reason.contains("exited with code 3") && !ended.reason.contains("out of memory");
+        assert!(its_own, "{}", ended.reason);
+        platform.run_boxed("hungry", Driver::Sandbox, limits).await;
+        platform.https().get("hungry", "/eat?mib=300").await;
+        let told = |status: &InstanceStatus| status.reason.contains("out of memory: its bound is 64 MiB");
+        platform.instance_until("hungry", "says why", told).await;
     }
     assert_eq!(platform.https().get("other", "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_on_processor_time_holds_a_box_back_and_that_is_told() {
+    let platform = Platform::start();
+    let limits = Limits { cpu_percent: 10, ..Limits::default() };
+    let status = platform.run_boxed("busy", Driver::Sandbox, limits).await;
+    if status.not_enforced.iter().any(|line| line.starts_with("processor")) {
+        println!("processor time is not bounded on this machine: {:?}", status.not_enforced);
+        return;
+    }
+    let told = || {
+        let said = workshop::nexushub(platform.home.path(), &["status", "busy", "-o", "json"]);
+        let json: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        json["instances"][0]["usage"].clone()
+    };
+    let before = told();
+    platform.says("busy", "perl -e '$i++ while $i < 5e6'").await;
+    let after = told();
+    let figure = |told: &serde_json::Value, name: &str| told[name].as_u64().unwrap();
+    assert_eq!(figure(&after, "cpu_limit_percent"), 10, "{after}");
+    assert!(figure(&after, "throttled_usec") > figure(&before, "throttled_usec"), "{before} {after}");
+    let said = workshop::nexushub(platform.home.path(), &["status", "busy"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("busy uses:") && said.contains("bound to 10 % of a core"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,8 @@ async fn up_push_status_logs_restart_secret_and_down_do_what_they_say() {
         line["text"].as_str().unwrap().starts_with("probe: listening") && line["cursor"].is_string(),
         "{line}"
     );
+    assert_eq!((&line["ts"], &line["msg"], &line["level"]), (&line["time"], &line["text"], &"info".into()));
+    assert!(line["instance"].is_string() && line["release"].is_string(), "{line}");
     assert!(!run(&["logs", "shop", "--level", "loud"]).status.success());
     assert!(!run(&["logs", "proxy", "--grep", "x"]).status.success());
     assert!(said(&run(&["logs", "proxy"])).contains("\"proxy\""));

@@ -2,10 +2,12 @@
 //! ones; programs, Python and cargo are not, so nothing is fetched and nothing is built.
 
 use std::{
-    env,
+    env, fs,
     path::Path,
     process::{Command, Output},
 };
+
+use nexushub_e2e::workshop;
 
 /// What the probe says where everything but the guest's kernel is there; its exit code is 1 then, as for anything that is missing.
 const LACKS_ITS_KERNEL: &str = "there is no guest kernel (libkrunfw.so.5): fetch it with dist/libkrunfw";
@@ -21,12 +23,8 @@ fn put(folder: &Path, name: &str, script: &str) {
 fn dist(script: &str, tools: &Path, words: &[&str], variables: &[(&str, &Path)]) -> (Output, String) {
     let path = format!("{}:{}", tools.display(), env::var("PATH").unwrap());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist").join(script);
-    let done = Command::new(script)
-        .args(words)
-        .env("PATH", path)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
+    let done =
+        Command::new(script).args(words).env("PATH", path).envs(variables.iter().copied()).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     (done, said)
 }
@@ -46,6 +44,24 @@ fn the_guests_kernel_is_fetched_where_a_probe_says_that_nothing_else_is_missing(
         let (own, words) = dist("libkrunfw", &tools, &["--if-wanted", &bin.display().to_string()], &[]);
         assert_eq!(!own.status.success(), fetched, "{said}: {words}");
     }
+}
+
+#[test]
+fn the_agent_is_small_and_needs_no_library() {
+    let agent = workshop::program("nexushub-agent");
+    if cfg!(not(target_arch = "x86_64")) {
+        return println!("there is no guest kernel for this machine");
+    }
+    let bytes = fs::read(agent).unwrap();
+    assert!(bytes.len() <= 2 << 20, "{} bytes", bytes.len());
+    // Of the program's headers none names an interpreter, as that of every program that needs libraries does.
+    let number = |at: usize, length: usize| {
+        bytes[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let kinds: Vec<_> = (0..count).map(|header| number(table + header * size, 4)).collect();
+    let (loaded, interpreter) = (1, 3);
+    assert!(kinds.contains(&loaded) && !kinds.contains(&interpreter), "{kinds:?}");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use nexushub_e2e::{App, Options, Platform, Protocol, package::Package, soon};
+use nexushub_e2e::{
+    App, Options, Platform, Protocol, package::Package, soon, terminal::Terminal, workshop::nexushub,
+};
 use nexushub_proto::procmgr::{
     LogEntry, LogStream, ReadLogRequest, RestartInstanceRequest,
     procmgr_service_client::ProcmgrServiceClient, read_log_response::Event,
@@ -113,6 +115,29 @@ async fn a_line_of_a_million_bytes_is_kept_whole_and_what_follows_too() {
     assert_eq!(long.line.len(), 1_000_000);
     assert!(long.line[6..].iter().all(|byte| *byte == b'x'));
     assert_eq!(lines_of(&entries, "after"), numbered("after", 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_a_line_has_its_time_and_its_stream_and_in_a_pipe_it_is_as_it_was_said() {
+    let platform = Platform::start();
+    platform.run_app(&App::named("hello")).await;
+    print(&platform, "hello", "fine", 1, "").await;
+    print(&platform, "hello", "broken", 1, "&stream=err").await;
+    read_until(&platform, "hello", "", "broken 1").await;
+    let home = platform.home.path();
+    let mut terminal = Terminal::start(home, home, &["logs", "hello"]);
+    let shown = terminal.reads("out fine 1") + &terminal.reads("err broken 1");
+    assert!(shown.contains("\u{1b}[31merr"), "{shown:?}");
+    let digits = shown.replace(|char: char| char.is_ascii_digit(), "0");
+    assert!(digits.contains("0000-00-00 00:00:00.000"), "{shown:?}");
+    assert_eq!(terminal.end().code(), Some(0));
+    let piped = |more: &[&str]| {
+        let words = ["logs", "hello", "--grep", "broken 1"].iter().chain(more).copied().collect::<Vec<_>>();
+        String::from_utf8(nexushub(home, &words).stdout).unwrap()
+    };
+    assert_eq!(piped(&[]), "broken 1\n");
+    let dated = piped(&["--timestamps"]).replace(|char: char| char.is_ascii_digit(), "0");
+    assert_eq!(dated, "0000-00-00T00:00:00.000Z broken 0\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

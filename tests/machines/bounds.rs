@@ -2,7 +2,7 @@
 
 use nexushub_e2e::{Options, Platform, platform::AT_REST};
 use nexushub_proto::{
-    procmgr::InstanceStatus,
+    procmgr::{InstanceStatus, State},
     provider::{Driver, Limits},
 };
 
@@ -24,8 +24,16 @@ async fn memory_processes_and_processor_time_are_bounded_and_counted() {
     assert!(used.memory_bytes > 0 && used.cpu_usec > 0, "{used:?}");
 
     assert!(!platform.sh("greedy", "dd if=/dev/zero of=/dev/null bs=200M count=1").await.0);
+    let lives = platform.instance_now("greedy").await.unwrap();
+    assert!(lives.usage.unwrap().oom_kills > 0, "that a child of its was killed is told");
     platform.https().get("greedy", "/crash?code=3").await;
-    let told = |status: &InstanceStatus| status.reason.contains("out of memory");
-    platform.instance_until("greedy", "says why", told).await;
+    let ended = |status: &InstanceStatus| status.state() == State::Failed;
+    let ended = platform.instance_until("greedy", "has ended", ended).await;
+    let its_own = ended.reason.contains("exited with code 3") && !ended.reason.contains("out of memory");
+    assert!(its_own, "{}", ended.reason);
+    platform.run_boxed("hungry", Driver::Sandbox, limits).await;
+    platform.https().get("hungry", "/eat?mib=200").await;
+    let told = |status: &InstanceStatus| status.reason.contains("out of memory: its bound is 48 MiB");
+    platform.instance_until("hungry", "says why", told).await;
     assert_eq!(platform.https().get("other", "/").await.status, 200);
 }

@@ -1,9 +1,14 @@
 //! An app in a microVM works as everywhere, harms only itself, and outlives whatever manages it.
 
-use nexushub_e2e::{Options, Platform, Process, processes, until, workshop};
+use std::path::PathBuf;
+
+use nexushub_e2e::{App, Options, Platform, Process, platform::AT_REST, processes, until, workshop};
 use nexushub_proto::{
-    procmgr::{InstanceStatus, endpoint::Kind, exit::How},
-    provider::{Driver, Limits},
+    procmgr::{
+        InstanceStatus, RestartInstanceRequest, endpoint::Kind, exit::How,
+        procmgr_service_client::ProcmgrServiceClient,
+    },
+    provider::{Driver, Instance, Limits},
 };
 
 use crate::fork_bomb;
@@ -146,6 +151,12 @@ const DEEDS: &[&str] = &[
     "reboot -f",
     "poweroff -f",
     "cat /dev/mem",
+    "cat /proc/1/mem",
+    "unshare -m true",
+    "unshare -n true",
+    "nsenter -t 1 -m true",
+    "ping -c 1 -W 2 127.0.0.1", // which takes a raw socket
+    "mkdir -p /db/f; for n in $(seq 200); do : > /db/f/$n; done; tail -n 1 /db/f/*", // more files than it may have open
     "cat /config",
     "nc -w 2 127.0.0.1 $PORT_OUT < /dev/null",
     "nc -w 2 169.254.169.254 80 < /dev/null",
@@ -178,6 +189,35 @@ async fn whatever_a_hostile_app_tries_in_its_microvm_fails_and_its_neighbour_nev
     let now = platform.running("other").await;
     assert_eq!((now.pid, now.restarts), (other.pid, other.restarts));
     assert_eq!(platform.says("other", "cat /db/secret").await, "private");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_eats_more_than_its_guest_has_says_so_and_the_machine_itself_is_bounded() {
+    let platform = Platform::start_with(&Options::with(&format!("{AT_REST}krun_boot_ms = 60000\n")));
+    let app = machine(&platform, "hungry").await;
+    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", vmm(&app).pid)).unwrap();
+    let group = PathBuf::from(format!("/sys/fs/cgroup{}", own.trim().strip_prefix("0::").unwrap()));
+    let bound = |file: &str| std::fs::read_to_string(group.join(file)).unwrap().trim().to_owned();
+    let around_the_guest = SMALL.memory_bytes + (64 << 20);
+    assert_eq!((bound("memory.max"), bound("pids.max")), (around_the_guest.to_string(), "4096".to_owned()));
+    platform.https().get("hungry", "/eat?mib=400").await;
+    let told = |status: &InstanceStatus| status.reason.contains("out of memory: its bound is 128 MiB");
+    platform.instance_until("hungry", "says why", told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_will_not_stop_is_killed_at_its_deadline_inside() {
+    let platform = platform();
+    let stubborn = App::named("stubborn").env("PROBE_IGNORE_TERM", "1");
+    let stubborn =
+        Instance { driver: Driver::Krun.into(), limits: Some(SMALL), ..platform.instance(&stubborn) };
+    platform.put(stubborn).await.unwrap();
+    let last = platform.running("stubborn").await;
+    let mut procmgr = ProcmgrServiceClient::new(platform.operate("procmgr"));
+    procmgr.restart_instance(RestartInstanceRequest { id: "stubborn".to_owned() }).await.unwrap();
+    let anew = next(&platform, &last).await;
+    // Told by its guest: the machine was not torn away from around it.
+    assert_eq!(anew.last_exit.unwrap().how, Some(How::Signal(9)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

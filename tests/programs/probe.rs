@@ -18,6 +18,7 @@
 //! | `/tls?to=HOST:PORT` | the body, said there over TLS as it is: what came back until the end |
 //! | `/applications` | what the file `applications` says, as the admin app lists what is registered there |
 //! | `/poll?e=N` | the number of the last event, one more for each `/go?key=events`, once it is N |
+//! | `/eat?mib=M` | has so much memory for a moment |
 //! | `/crash?code=C` | ends at once, without an answer |
 //!
 //! Each also below `/api`. In the environment: `PROBE_IGNORE_TERM` (SIGTERM is never delivered), `PROBE_MUTE` (never listens), `PROBE_CRASH=C`
@@ -213,6 +214,12 @@ impl Probe {
                     Err(error) => answer(&mut writer, 404, error.to_string().as_bytes())?,
                 },
                 "/poll" => self.poll(&mut writer, head.param("e").parse().unwrap_or(0))?,
+                "/eat" => {
+                    let mib = head.number("mib").unwrap_or(0);
+                    // Piece by piece: a kernel may refuse at once what is more than there could be.
+                    let eaten: Vec<_> = (0..mib).map(|_| vec![1_u8; 1 << 20]).collect();
+                    answer(&mut writer, 200, std::hint::black_box(eaten).len().to_string().as_bytes())?;
+                }
                 "/crash" => end(head.number("code").unwrap_or(1)),
                 _ => answer(&mut writer, 404, b"not found")?,
             }

@@ -139,7 +139,61 @@ pub(crate) fn refuse() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use nix::{
+        sys::{
+            prctl,
+            wait::{WaitStatus, waitpid},
+        },
+        unistd::{ForkResult, fork},
+    };
+
     use super::*;
+
+    /// The error of a system call, made as it is; 0 where it was done.
+    fn errno(call: libc::c_long, first: libc::c_long) -> i32 {
+        // SAFETY: in a child of the test alone; with these arguments even a call that were not refused would do nothing.
+        if unsafe { libc::syscall(call, first, 0, 0, 0, 0, 0) } < 0 { Errno::last_raw() } else { 0 }
+    }
+
+    /// What goes wrong in a process that is refused; none of its steps takes memory or a lock.
+    fn judge() -> Option<libc::c_long> {
+        let others = [
+            (libc::SYS_socket, libc::AF_INET.into(), libc::EPERM),
+            (libc::SYS_socket, libc::AF_VSOCK.into(), libc::EPERM),
+            (libc::SYS_clone, libc::SIGCHLD.into(), libc::EPERM),
+            (libc::SYS_clone3, 0, libc::ENOSYS),
+            (0x4000_0000 + libc::SYS_getpid, 0, libc::EPERM),
+            (libc::SYS_getppid, 0, 0),
+        ];
+        let refused = REFUSED.iter().map(|call| (*call, 0, libc::EPERM));
+        let mut wrong =
+            refused.chain(others).filter(|(call, first, expected)| errno(*call, *first) != *expected);
+        wrong.next().map(|(call, ..)| call)
+    }
+
+    #[test]
+    fn what_is_on_the_list_is_refused_and_so_are_processes_and_sockets_to_elsewhere() {
+        // SAFETY: the child makes system calls and ends; what `refuse` allocates the C library lets a child allocate.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let ready = prctl::set_no_new_privs().is_ok() && refuse().is_ok();
+                let code = if ready {
+                    judge().map_or(0, |call| i32::try_from(call & 0x7f).unwrap_or(127) | 1)
+                } else {
+                    255
+                };
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(code) }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(
+                    waitpid(child, None).unwrap(),
+                    WaitStatus::Exited(child, 0),
+                    "the call's number, about"
+                );
+            }
+        }
+    }
 
     #[test]
     fn no_jump_leaves_the_program_and_its_last_step_returns() {

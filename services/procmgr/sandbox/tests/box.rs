@@ -175,6 +175,52 @@ fn hosts_files_and_privileges_are_out_of_reach() {
 }
 
 #[test]
+fn what_only_landlock_refuses_is_refused_where_the_kernel_has_it() {
+    // Anybody may make a process of theirs the first to be killed; the file is writable, and no mount says otherwise.
+    let script = "(echo 500 > /proc/self/oom_score_adj) 2>/dev/null && echo written; true";
+    let mut probe = Command::new(env!("CARGO_BIN_EXE_nexushub-sandbox"));
+    probe.arg("--probe");
+    if geteuid().is_root() {
+        probe.args(["--uid", &BASE.to_string()]);
+    }
+    let probe = probe.output().unwrap();
+    let missing = String::from_utf8_lossy(&probe.stdout).contains("landlock: not supported");
+    println!("this kernel has {}Landlock", if missing { "no " } else { "" });
+    for who in all() {
+        assert_eq!(said(who, script), if missing { "written\n" } else { "" }, "{who:?}");
+    }
+}
+
+#[test]
+fn every_namespace_is_the_boxs_own() {
+    let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+    for who in all() {
+        let text =
+            said(who, &format!("for kind in {}; do readlink /proc/self/ns/$kind; done", kinds.join(" ")));
+        let inside: Vec<_> = text.lines().collect();
+        for (kind, inside) in kinds.iter().zip(&inside) {
+            let outside = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            assert_ne!(outside, Path::new(inside), "{who:?} {kind}");
+        }
+        assert_eq!(inside.len(), kinds.len(), "{text}");
+    }
+}
+
+#[test]
+fn neither_devices_nor_other_users_rights_are_to_be_had_from_what_the_app_writes() {
+    let script =
+        "while read -r id parent device root at flags rest; do echo $at $flags; done </proc/self/mountinfo";
+    for who in all() {
+        let text = said(who, script);
+        for at in ["/db", "/tmp", "/dev/shm"] {
+            let mount = text.lines().find_map(|line| line.strip_prefix(at)?.strip_prefix(' ')).unwrap();
+            let flags: Vec<_> = mount.split(',').collect();
+            assert!(flags.contains(&"nosuid") && flags.contains(&"nodev"), "{who:?} {at}: {mount}");
+        }
+    }
+}
+
+#[test]
 fn an_end_is_told_as_it_was() {
     for who in all() {
         for (script, report, code) in [("exit 7", "code=7\n", 7), ("kill -9 $$", "signal=9\n", 137)] {

@@ -8,6 +8,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::fs::PermissionsExt as _,
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -36,7 +37,7 @@ use nix::{
         socket::{ControlMessageOwned, MsgFlags, recvmsg},
         stat::Mode,
     },
-    unistd::{Pid, mkfifo},
+    unistd::{Pid, geteuid, mkfifo},
 };
 use tempfile::TempDir;
 
@@ -385,7 +386,7 @@ fn a_burst_is_answered_to_the_last_and_whoever_waits_keeps_its_place() {
     let shim = Pid::from_raw(app.shim_pid().cast_signed());
     kill(shim, Signal::SIGSTOP).unwrap();
     let mut burst: Vec<_> = (0..200).map(|_| app.connect()).collect();
-    burst.iter_mut().for_each(|reader| write!(reader.get_mut(), "status {NONCE}\n").unwrap());
+    burst.iter_mut().for_each(|reader| writeln!(reader.get_mut(), "status {NONCE}").unwrap());
     kill(shim, Signal::SIGCONT).unwrap();
     for (number, reader) in burst.iter_mut().enumerate() {
         assert!(first_line(reader).starts_with("running "), "{number} was hung up on");
@@ -422,6 +423,32 @@ fn garbage_on_the_socket_harms_nobody() {
     drop(idle);
     writeln!(app.back(), "go").unwrap();
     assert_eq!(app.exit().end, End::Code(0));
+}
+
+#[test]
+fn another_user_is_not_heard_whatever_it_knows() {
+    let app = Generation::run("echo up > $FIFO; read line < $BACK");
+    first_line(&mut app.fifo());
+    if !geteuid().is_root() {
+        return println!("only root can be somebody else");
+    }
+    let socket = app.spec.dir.join(control::SOCKET);
+    for (path, mode) in [(app.folder.path(), 0o755), (&app.spec.dir, 0o755), (&socket, 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let path = socket.display();
+    let ask = format!(
+        "use Socket; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un(q({path}))) or die; \
+         $SIG{{PIPE}} = q(IGNORE); syswrite(S, qq(kill {NONCE}\\n)); print q(answered) if sysread(S, $b, 99); print q(connected)"
+    );
+    let somebody = |uid: &str| {
+        let other = ["--reuid", uid, "--regid", uid, "--clear-groups", "perl", "-e", &ask];
+        let done = std::process::Command::new("setpriv").args(other).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    assert_eq!(somebody("65534"), "connected");
+    assert!(matches!(app.ask(Request::Status), Reply::Running(_)), "it did not do as it was told");
+    assert_eq!(somebody("0"), "answeredconnected", "its own user is heard");
 }
 
 #[test]
