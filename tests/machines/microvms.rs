@@ -207,7 +207,9 @@ async fn an_app_that_eats_more_than_its_guest_has_says_so_and_the_machine_itself
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_will_not_stop_is_killed_at_its_deadline_inside() {
-    let platform = platform();
+    // Of the deadline an eighth is for the guest's report: seconds, as an emulated guest may take them.
+    let patient = "[procmgr]\nkrun_boot_ms = 60000\nstop_deadline_ms = 40000\n";
+    let platform = Platform::start_with(&Options::with(patient));
     let stubborn = App::named("stubborn").env("PROBE_IGNORE_TERM", "1");
     let stubborn =
         Instance { driver: Driver::Krun.into(), limits: Some(SMALL), ..platform.instance(&stubborn) };
