@@ -237,7 +237,7 @@ impl Drop for Going {
 async fn what_the_configuration_asks_for_is_its_own_to_start_and_to_stop() {
     let mut platform = Platform::prepare(&nexushub_e2e::Options::default());
     let release = platform.release("source").display().to_string();
-    let config = std::fs::read_to_string(platform.home.config()).unwrap();
+    let config = fs::read_to_string(platform.home.config()).unwrap();
     let entry =
         format!("[[provider.instance]]\nid = \"fixed\"\nhost_name = \"fixed\"\nrelease = \"{release}\"\n");
     let broken = entry.replace("fixed", "broken");
@@ -287,7 +287,7 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     let shop = listed();
     assert_eq!((&shop["origin"], &shop["state"]), (&"pushed".into(), &"running".into()));
     let package = shop["release"].as_str().unwrap();
-    assert!(std::path::Path::new(package).join("bin/app").is_file(), "{package}");
+    assert!(Path::new(package).join("bin/app").is_file(), "{package}");
     let events = Going::of(&platform, &["events", "-o", "json"]);
     let is = |name: &'static str, state: &'static str| {
         move |event: &Value| event["name"] == name && event["state"] == state
@@ -353,7 +353,7 @@ async fn start_waits_for_an_app_that_is_on_its_way_down_and_starts_it() {
     let run = |arguments: &[&str]| nexushub(platform.home.path(), arguments);
     let stubborn = b"manifest = 1\n[env]\nPROBE_IGNORE_TERM = \"1\"\n";
     let package = platform.home.path().join("shop.zip");
-    std::fs::write(&package, Package::probe().file("nexushub.toml", stubborn).bytes()).unwrap();
+    fs::write(&package, Package::probe().file("nexushub.toml", stubborn).bytes()).unwrap();
     assert!(run(&["push", package.to_str().unwrap(), "--name", "shop"]).status.success());
     let old = runs_at(&platform, "shop", None).await;
     let _stop = Going::of(&platform, &["stop", "shop"]);

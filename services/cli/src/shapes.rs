@@ -4,46 +4,57 @@
 /// `status`
 pub(crate) const STATUS: &str = "\
 As JSON an object; fields are only ever added:
-  version                    1
-  form                       who runs the daemons: supervisor, units, down; or elsewhere
-  run                        the run folder; elsewhere empty
-  state                      the state folder; elsewhere empty
-  well                       whether all that should run does, as the exit code says
-  daemons[].name             of those on this machine
-  daemons[].state            ready, starting, waiting, ...
-  daemons[].pid              null = there is no process
-  daemons[].since_unix_ms    since when it is so
-  daemons[].restarts         how often it was started again
-  daemons[].status           what it says of itself
-  daemons[].reason           why it is not ready; empty when it is
-  instances[].id             each app that runs, or should
+  version                               1
+  form                                  who runs the daemons: supervisor, units, down; or elsewhere
+  run                                   the run folder; elsewhere empty
+  state                                 the state folder; elsewhere empty
+  well                                  whether all that should run does, as the exit code says
+  daemons[].name                        of those on this machine
+  daemons[].state                       ready, starting, waiting, ...
+  daemons[].pid                         null = there is no process
+  daemons[].since_unix_ms               since when it is so
+  daemons[].restarts                    how often it was started again
+  daemons[].status                      what it says of itself
+  daemons[].reason                      why it is not ready; empty when it is
+  instances[].id                        each app that runs, or should
   instances[].app_id
   instances[].host_name
   instances[].url
-  instances[].state          starting, running, unhealthy, stopping, stopped, failed, asleep, unknown, no package yet
-  instances[].reason         why it does not run, or what is odd about it; may be empty
-  instances[].last_words     what it said last where it failed; absent otherwise
-  instances[].pid            null = there is no process
+  instances[].state                     starting, running, unhealthy, stopping, stopped, failed, asleep, unknown, no package yet
+  instances[].reason                    why it does not run, or what is odd about it; may be empty
+  instances[].last_words                what it said last where it failed; absent otherwise
+  instances[].pid                       null = there is no process
   instances[].since_unix_ms
-  instances[].generation     which start of it this is
-  instances[].restarts       since it ran stably
-  instances[].driver         what its box is
-  instances[].not_enforced[] what of its isolation this machine does not enforce
-  instances[].memory_bytes   null where nothing counts it; so the next two
+  instances[].generation                which start of it this is
+  instances[].restarts                  since it ran stably
+  instances[].driver                    what its box is
+  instances[].not_enforced[]            what of its isolation this machine does not enforce
+  instances[].memory_bytes              null where nothing counts it; so the next two
   instances[].cpu_usec
   instances[].data_bytes
-  instances[].routed         whether requests reach it
-  apps[].id                  what was pushed, also what is stopped
+  instances[].usage.memory_bytes        what it uses of its limits and how it felt them, where that is counted; 0 = not counted, not bounded
+  instances[].usage.memory_peak_bytes
+  instances[].usage.memory_limit_bytes
+  instances[].usage.cpu_usec
+  instances[].usage.cpu_limit_percent   of a core
+  instances[].usage.throttled_usec      how long its bound held it back
+  instances[].usage.processes
+  instances[].usage.processes_limit
+  instances[].usage.oom_kills           of its processes, for want of memory
+  instances[].usage.data_bytes
+  instances[].usage.data_limit_bytes
+  instances[].routed                    whether requests reach it
+  apps[].id                             what was pushed, also what is stopped
   apps[].app_id
   apps[].host_name
-  apps[].status              pending, installed, running, asleep, stopped, failed
+  apps[].status                         pending, installed, running, asleep, stopped, failed
   apps[].created_unix_ms
-  conflicts[].id             entries that lost against others
-  conflicts[].origin         pushed, configured, admin
+  conflicts[].id                        entries that lost against others
+  conflicts[].origin                    pushed, configured, admin
   conflicts[].reason
-  held                       instances that are held back, see `nexushub plan`
-  admin_trouble              why the admin app can't be heard; empty = it can, or is not followed
-  unknown[]                  what could not be asked";
+  held                                  instances that are held back, see `nexushub plan`
+  admin_trouble                         why the admin app can't be heard; empty = it can, or is not followed
+  unknown[]                             what could not be asked";
 
 /// `apps`
 pub(crate) const APPS: &str = "\
@@ -94,10 +105,14 @@ As JSON a line for each, an object; fields are only ever added:
 /// `logs`
 pub(crate) const LOGS: &str = "\
 As JSON a line for each, an object as debug-api sends it, which bears no version; fields are only ever added:
-  time        RFC 3339
+  ts          RFC 3339
+  time        the same
+  instance    the app's id
+  release     which release said it
   stream      stdout, stderr, system
-  level       if the line tells it
-  text        the line
+  level       trace, debug, info, warn, error, fatal: what it counts as
+  msg         the line
+  text        the same
   partial     true if it is so long that it goes on in the next; absent otherwise
   cursor      where it stands
   generation  which start of the app said it

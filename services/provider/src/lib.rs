@@ -49,7 +49,7 @@ use crate::{
     },
     config::Config,
     configured::Document,
-    desired::{Book, Handle, Owner, Rules, State, first_revision},
+    desired::{Book, Owner, Rules, State, first_revision},
     disk::{Disk, Found},
     instance::Entry,
     merge::Ground,

@@ -173,7 +173,12 @@ fn of_one_app_its_own_rows_are_told_and_whether_that_is_well() {
 
 #[test]
 fn programs_are_told_what_the_help_says() {
-    let instance = Instance { last_words: "x".into(), not_enforced: vec!["x".into()], ..Instance::default() };
+    let instance = Instance {
+        last_words: "x".into(),
+        not_enforced: vec!["x".into()],
+        usage: Some(Usage::default()),
+        ..Instance::default()
+    };
     let report = Report {
         daemons: vec![Daemon::default()],
         instances: vec![instance],
