@@ -160,7 +160,7 @@ impl Unit {
             match (key, value) {
                 ("READY", "1") => self.ready(pid, turn),
                 ("STOPPING", "1") => self.leaves(pid, turn),
-                ("STATUS", text) if !self.is_old(pid) => {
+                ("STATUS", text) if self.generations.iter().any(|g| g.pid == pid && g.role != Role::Old) => {
                     self.status = text.chars().take(MAX_STATUS).collect();
                 }
                 ("FDNAME", text) if text.bytes().all(|b| b.is_ascii_graphic() && b != b':') => name = text,
@@ -174,10 +174,6 @@ impl Unit {
         let room = if fate == "FDSTORE" { MAX_STORE.saturating_sub(self.store.len()) } else { 0 };
         self.store.extend(message.fds.into_iter().take(room).map(|fd| (name.to_owned(), fd)));
         self.generations.iter_mut().filter(|g| g.pid == pid).for_each(|g| g.sign = turn.now);
-    }
-
-    fn is_old(&self, pid: Pid) -> bool {
-        self.generations.iter().any(|g| g.pid == pid && g.role == Role::Old)
     }
 
     /// One of its processes stops, for whatever reason: it is held to it. Clients of one that overlaps don't wait for its drain.
