@@ -191,14 +191,14 @@ async fn what_goes_wrong_on_a_platform_is_told_whole() {
     .concat();
     told += &push(&path("garbage.zip"), "shop");
     told += &push(&path("strange.tar.zst"), "shop");
-    told += &push(&path("pushed"), "market");
-    told += &push(&path("pushed"), "admin");
+    told += &push(&source.display().to_string(), "market");
+    told += &push(&source.display().to_string(), "admin");
     fs::write(source.join("bin/app"), "#!/bin/sh\necho 'no such table: carts'\nexit 3\n").unwrap();
-    told += &push(&path("pushed"), "shop");
+    told += &push(&source.display().to_string(), "shop");
     told += &failed(&platform, &["rollback", "shop"]);
     told += &failed(&platform, &["rollback", "shop", "none-like-it"]);
     fs::create_dir_all(&deep).unwrap();
-    told += &push(&path("pushed"), "shop");
+    told += &push(&source.display().to_string(), "shop");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/errors.txt");
     if std::env::var_os("NEXUSHUB_RENEW_HELP").is_some() {
         fs::write(&file, &told).unwrap();

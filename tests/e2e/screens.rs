@@ -171,7 +171,6 @@ async fn who_waits_at_a_terminal_sees_for_what_and_a_pipe_is_not_told() {
     let push = ["push", source.as_str(), "--name", "shop", "--url", url.as_str()];
     let mut terminal = Terminal::start(platform.home.path(), platform.home.path(), &push);
     terminal.shows("uploading [####");
-    terminal.shows("waiting");
     go_on.notify_one();
     terminal.shows("waiting until it answers (");
     let rest = terminal.reads("shop answers at");

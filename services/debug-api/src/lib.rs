@@ -119,8 +119,7 @@ impl Daemon for DebugApi {
             connections: config.max_connections,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
         };
-        let shutdown = chassis.shutdown.clone();
-        let zone = Zone::from(&chassis.setup.platform);
+        let (shutdown, zone) = (chassis.shutdown.clone(), Zone::from(&chassis.setup.platform));
         let front_ends = front_end::FrontEnds::held(&chassis.setup)?;
         let histories = platform::history::Histories::default();
         vital.spawn("history", platform::history::keep(histories.clone(), live.clone(), shutdown.clone()));
