@@ -90,6 +90,25 @@ async fn what_cannot_be_used_is_told_in_words_and_what_runs_goes_on() {
     assert_eq!(runs_at(&platform, "shop.debug", None).await.pid, old.pid);
 }
 
+/// Waits until the newest release of the only app is given up, and kills what serves in its place: that comes back, and who asks is told
+/// what became of the newest. Its id.
+async fn is_given_up(platform: &Platform) -> String {
+    let developer = platform.developer();
+    let id = developer.list().await[0]["id"].as_str().unwrap().to_owned();
+    let given_up = async {
+        let current = async || developer.get(&id, "/releases").await.json()["releases"][0]["healthy"] == true;
+        while !current().await {}
+    };
+    soon("the broken one is given up", given_up).await;
+    let serving = runs_at(platform, "shop", None).await;
+    Process::open(serving.pid).unwrap().kill();
+    runs_at(platform, "shop", Some(serving.pid)).await;
+    let status = developer.status(&id).await;
+    assert_eq!(status["status"], "failed", "{status}");
+    assert!(status["error"].as_str().unwrap().ends_with("\nno such table"), "{status}");
+    id
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_way_back_leads_to_the_last_release_that_was_healthy_without_an_upload() {
     let platform = Platform::start();
@@ -115,20 +134,8 @@ async fn the_way_back_leads_to_the_last_release_that_was_healthy_without_an_uplo
         soon(page, async { while platform.https().get("shop", "/page.txt").await.text() != page {} }).await;
     };
     told("two").await; // the one before goes on
-    let developer = platform.developer();
-    let id = developer.list().await[0]["id"].as_str().unwrap().to_owned();
-    let given_up = async {
-        let current = async || developer.get(&id, "/releases").await.json()["releases"][0]["healthy"] == true;
-        while !current().await {}
-    };
-    soon("the broken one is given up", given_up).await;
-    let serving = runs_at(&platform, "shop", None).await;
-    Process::open(serving.pid).unwrap().kill();
+    let id = is_given_up(&platform).await;
     told("two").await; // it is what comes back
-    assert_ne!(runs_at(&platform, "shop", Some(serving.pid)).await.pid, serving.pid);
-    let status = developer.status(&id).await;
-    assert_eq!(status["status"], "failed", "{status}");
-    assert!(status["error"].as_str().unwrap().ends_with("\nno such table"), "{status}");
 
     let (listed, said) = run(&["releases", "shop", "-o", "json"]);
     assert!(listed, "{said}");
@@ -144,7 +151,7 @@ async fn the_way_back_leads_to_the_last_release_that_was_healthy_without_an_uplo
     let (back, said) = run(&["rollback", "shop"]);
     assert!(back && said.contains(releases[0]["id"].as_str().unwrap()), "{said}");
     told("two").await;
-    developer.until(&id, "running").await;
+    platform.developer().until(&id, "running").await;
     let one = releases[2]["id"].as_str().unwrap();
     let (back, said) = run(&["rollback", "shop", one]);
     assert!(back, "{said}");
