@@ -208,7 +208,7 @@ async fn a_release_that_never_answers_beside_one_that_does_is_given_up_and_every
     drop(working);
     let given_up = async {
         while runs(&world, &id) != "v1" {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), given_up).await.unwrap();
