@@ -154,6 +154,7 @@ fn failed(platform: &Platform, arguments: &[&str]) -> String {
     let id = |word: &str| uuid(word.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
     let told: Vec<String> = told
         .lines()
+        .map(|line| line.split("; next start in").next().unwrap()) // when is by chance
         .map(|line| {
             line.split(' ').map(|word| if id(word) { "ID" } else { word }).collect::<Vec<_>>().join(" ")
         })

@@ -4,7 +4,11 @@
 
 mod usage;
 
-use std::{collections::BTreeSet, fmt::Write, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    time::{Duration, SystemTime},
+};
 
 use clap::Args;
 use nexushub_chassis::names::Zone;
@@ -22,6 +26,7 @@ use crate::{
     args::{DAEMONS, Output},
     board::{self, Board},
     failure::{FAILURE, Failure, OK},
+    far,
     hub::Hub,
     instances, out,
     place::Place,
@@ -30,6 +35,8 @@ use crate::{
     table::{Spare, ago, fitted, one_line, render},
 };
 
+/// How long the words of a release that failed may take; the rest is told without them.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The state of an instance whose application has no package.
 const NO_PACKAGE: &str = "no package yet";
 
@@ -219,9 +226,27 @@ async fn gather(place: &Place, now: i64) -> Report {
             Ok(list) => report.apps = list.into_iter().map(App::from).collect(),
             Err(failure) => report.unknown.push(format!("debug apps: {}", failure.message)),
         }
+        add_given_up(place, &mut report).await;
     }
     well &= report.unknown.is_empty() && report.instances.iter().all(Instance::runs);
     Report { well, ..report }
+}
+
+/// What releases said last that were given up for the one that runs: procmgr knows of them no more, debug-api goes on telling it.
+async fn add_given_up(place: &Place, report: &mut Report) {
+    let failed = |id: &str| report.apps.iter().any(|app| app.id == id && app.status == "failed");
+    let mute = |one: &&mut Instance| one.state == "running" && one.last_words.is_empty() && failed(&one.id);
+    let mute: Vec<_> = report.instances.iter_mut().filter(mute).collect();
+    if mute.is_empty() {
+        return;
+    }
+    let Ok((client, _)) = Hub::Here(place.clone()).client(None) else { return };
+    let ids: Vec<_> = mute.iter().map(|one| one.id.clone()).collect();
+    let asked = tokio::time::timeout(PATIENCE, far::instances(&client, |app| ids.contains(&app.id))).await;
+    let Ok(Ok(known)) = asked else { return };
+    for one in mute {
+        one.last_words = known.all.get(&one.id).map(|told| told.last_words.clone()).unwrap_or_default();
+    }
 }
 
 impl Report {
