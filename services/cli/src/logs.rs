@@ -254,8 +254,14 @@ mod tests {
 
     #[test]
     fn programs_are_told_what_the_help_says() {
-        let (line, position) = (b"ERROR x".to_vec(), "1:1".to_owned());
-        let entry = nexushub_proto::procmgr::LogEntry { line, position, partial: true, ..Default::default() };
+        let (line, position, release) = (b"ERROR x".to_vec(), "1:1".to_owned(), "r1".to_owned());
+        let entry = nexushub_proto::procmgr::LogEntry {
+            line,
+            position,
+            release,
+            partial: true,
+            ..Default::default()
+        };
         let told: serde_json::Value = serde_json::from_str(&applog::json("shop", &entry)).unwrap();
         crate::shapes::tests::is_as_told(crate::shapes::LOGS, &told);
     }

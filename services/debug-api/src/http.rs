@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
 use nexushub_chassis::credentials::Credentials;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tonic::Code;
 
 use crate::{
     applications::{App, Hub},
@@ -384,11 +383,7 @@ async fn tell(
 ) -> Result<StatusCode, ApiError> {
     let tell = |hub: Arc<Hub>, app: Arc<App>| async move {
         app.touch();
-        match order(&*hub.house, app.id.clone()).await {
-            // The end of what ran may take longer than a call.
-            Err(status) if status.code() != Code::DeadlineExceeded => Err(ApiError::told(&status)),
-            _ => Ok(()),
-        }
+        order(&*hub.house, app.id.clone()).await.map_err(|status| ApiError::told(&status))
     };
     errand.run(what, tell, |_, ()| String::new()).await.map(|()| StatusCode::NO_CONTENT)
 }

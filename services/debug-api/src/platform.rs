@@ -16,7 +16,7 @@ mod audit;
 mod error;
 pub(crate) mod history;
 pub(crate) mod house;
-mod outcome;
+pub(crate) mod outcome;
 mod package;
 mod releases;
 #[cfg(test)]

@@ -71,6 +71,13 @@ pub(crate) async fn promote(
 async fn try_to(hub: &Arc<Hub>, app: &Arc<App>, wish: Wish, asker: &Asker) -> Result<Progress, ApiError> {
     let _promoting = Promoting::begin(app);
     if !app.is_permanent() {
+        // Else the install that comes first would take up what was just given up.
+        if let Some(why) = app.record().failed {
+            let why = why.lines().next().unwrap_or_default();
+            return Err(ApiError::Installation(format!(
+                "its newest release was given up ({why}); bring another, or roll back first"
+            )));
+        }
         let installed = install::install(hub, app).await?;
         if let Some(why) = installed.not_started {
             return Err(ApiError::Installation(why));

@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use nexushub_chassis::standing::is_up;
-use nexushub_proto::procmgr::InstanceStatus;
+use nexushub_proto::procmgr::{InstanceStatus, State};
 use serde::Serialize;
 
 use crate::{
@@ -125,15 +125,14 @@ pub(crate) async fn watch(hub: Arc<Hub>) {
     }
 }
 
-/// Which release of these is up.
+/// Which release of these is up. What sleeps is none: it may be a new one that has not run yet.
 pub(crate) fn up(live: &InstanceStatus, releases: &Path) -> Option<String> {
     let name = Path::new(&live.release).strip_prefix(releases).ok()?.to_str()?;
-    (is_up(live) && !name.is_empty()).then(|| name.to_owned())
+    (is_up(live) && live.state() == State::Running && !name.is_empty()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use nexushub_proto::procmgr::State;
 
     use super::*;
 
@@ -148,6 +147,7 @@ mod tests {
         let up = |live: &InstanceStatus| up(live, Path::new("/s/releases"));
         assert_eq!(up(&live(State::Running, "/s/releases/r1", false)).as_deref(), Some("r1"));
         assert_eq!(up(&live(State::Running, "/s/releases/r1", true)), None, "it answers no more");
+        assert_eq!(up(&live(State::Asleep, "/s/releases/r1", false)), None, "it may never have run");
         assert_eq!(up(&live(State::Running, "/elsewhere/r1", false)), None);
         assert_eq!(up(&live(State::Running, "", false)), None);
     }

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     names::Description,
+    platform::outcome,
     record::{Record, Wanted, rfc3339},
 };
 
@@ -163,7 +164,11 @@ fn has_failed(live: &InstanceStatus, failed_after: u32) -> bool {
 /// Why the release with this path, which was to take the place of one that runs, has failed.
 pub(crate) fn failed_beside(live: &InstanceStatus, release: &str, failed_after: u32) -> Option<String> {
     let next = next(live).filter(|next| next.release == release)?;
-    has_failed(&next, failed_after).then(|| told(&next))
+    let lasting = |next: InstanceStatus| {
+        let reason = outcome::lasting(&next.reason).to_owned();
+        told(&InstanceStatus { reason, ..next })
+    };
+    has_failed(&next, failed_after).then(|| lasting(next))
 }
 
 /// Why, and on the lines that follow what the app said last.

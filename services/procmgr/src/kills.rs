@@ -14,7 +14,7 @@ const FILE: &str = "oom_kills";
 
 /// How many there were ever, as its cgroups and its guest tell. Blocks.
 pub(crate) fn count(dir: &Path, cgroups: &[PathBuf]) -> u64 {
-    cgroup::oom_kills(cgroups) + guest::of(dir).map_or(0, |guest| guest.oom_kills)
+    cgroup::oom_kills(cgroups).saturating_add(guest::of(dir).map_or(0, |guest| guest.oom_kills))
 }
 
 /// It has outlived so many. Blocks.

@@ -51,7 +51,8 @@ pub(crate) enum Ear {
 pub(crate) struct Place {
     desk: Arc<Desk>,
     watch: WatchDescriptor,
-    told: watch::Receiver<()>,
+    /// None once it is given back.
+    told: Option<watch::Receiver<()>>,
 }
 
 /// The descriptor, as the event loop wants it.
@@ -96,7 +97,10 @@ impl Ear {
     /// Waits. Whether the folder may still hold something new.
     pub(crate) async fn wait(&mut self) -> bool {
         match self {
-            Self::Kernel(place) => place.told.changed().await.is_ok(),
+            Self::Kernel(place) => match &mut place.told {
+                Some(told) => told.changed().await.is_ok(),
+                None => false,
+            },
             Self::Clock => {
                 tokio::time::sleep(FALLBACK).await;
                 true
@@ -122,7 +126,7 @@ impl Desk {
         let followed = followed.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let watch = self.inotify.add_watch(folder, WATCHED)?;
         let told = followed.entry(watch).or_insert_with(|| watch::Sender::new(())).subscribe();
-        Ok(Place { desk: Arc::clone(self), watch, told })
+        Ok(Place { desk: Arc::clone(self), watch, told: Some(told) })
     }
 
     fn tell(&self, event: &InotifyEvent) {
@@ -145,8 +149,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut followed = self.desk.lock();
         let Some(followed) = followed.as_mut() else { return };
-        // Nobody else: it is this one's own that is counted.
-        if followed.get(&self.watch).is_some_and(|told| told.receiver_count() == 1) {
+        self.told = None; // before it is counted: another may leave at the same moment
+        if followed.get(&self.watch).is_some_and(|told| told.receiver_count() == 0) {
             followed.remove(&self.watch);
             let _ = self.desk.inotify.rm_watch(self.watch);
         }
@@ -195,7 +199,7 @@ mod tests {
         for ear in &mut ears {
             assert!(ear.wait().await);
         }
-        assert!(!place(&elsewhere).told.has_changed().unwrap());
+        assert!(!place(&elsewhere).told.as_ref().unwrap().has_changed().unwrap());
     }
 
     #[tokio::test]

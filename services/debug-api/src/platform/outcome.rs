@@ -47,8 +47,8 @@ fn failure(state: State, restarts: u32, retry_unix_ms: i64, reason: &str) -> Out
 }
 
 /// A reason without what procmgr says of the next start: there is none once the release is taken back.
-fn lasting(reason: &str) -> &str {
-    reason.split_once("; next start in ").map_or(reason, |(reason, _)| reason)
+pub(crate) fn lasting(reason: &str) -> &str {
+    reason.split_once("; next start ").map_or(reason, |(reason, _)| reason)
 }
 
 #[cfg(test)]
