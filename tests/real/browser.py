@@ -176,7 +176,7 @@ class Walk:
 
     def leave(self):
         self.page.goto(self.at("admin") + "audit")
-        expect(self.page.locator("body")).to_contain_text("release.rollback")
+        expect(self.page.locator("body")).to_contain_text("back to a version")
         self.story.seen("who did what stands in the audit log", self.page, full=False)
         other = self.visitor()
         other.goto(self.at("admin"))
