@@ -168,7 +168,7 @@ fn stays(m: &Machine, cause: Cause) -> bool {
     let underway = m.next.as_ref().is_some_and(|next| next.phase != Phase::Idle);
     let worth_it = match m.state {
         State::Running => true,
-        State::Unhealthy => (cause == Cause::Changed && !m.restart_asked) || underway,
+        State::Unhealthy => cause == Cause::Changed || m.next.is_some(),
         _ => false,
     };
     is_change(cause) && worth_it && (underway || !m.alone)

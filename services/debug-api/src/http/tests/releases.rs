@@ -244,6 +244,9 @@ async fn the_way_back_from_what_was_given_up_is_the_one_that_serves() {
     world.push(&id, &package("v2")).await;
     *world.fakes.fails.lock().unwrap() = false;
     world.hub.change(&app, |record| record.give_up(&serving, "broken".to_owned())).await.unwrap();
+    let path = format!("/debug/application/{id}/install-package");
+    let (code, text) = world.call("POST", &path, "{}").await;
+    assert!(code != OK && text.contains("its newest release was given up (broken)"), "{code} {text}");
     let (code, text) = back(&world, &id, "").await;
     assert_eq!((code, json(&text)["release"].as_str()), (OK, Some(&*serving)), "{text}");
     assert_eq!((runs(&world, &id), app.record().failed), ("v1".to_owned(), None));
