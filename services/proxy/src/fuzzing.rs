@@ -72,27 +72,43 @@ fn host(bytes: &[u8]) {
     }
 }
 
-/// A path: what an app that decodes it takes for internal isn't passed as anything else, however it is spelled.
+/// A path: what an app takes for internal isn't passed as anything else, however it is spelled and whichever way the app reads it.
 fn path(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
-    let decoded = String::from_utf8_lossy(&paths::decode_bytes(text)).to_ascii_lowercase();
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split('/').filter(|segment| !segment.is_empty() && *segment != ".") {
-        if segment == ".." {
-            segments.pop();
-        } else {
-            segments.push(segment);
-        }
-    }
     let class = paths::classify(text);
-    if segments.first() == Some(&"internal") {
-        assert!(matches!(class, paths::Class::Internal | paths::Class::Debug), "{text:?} is {class:?}");
-    }
-    if segments.first() != Some(&"public") {
-        assert_ne!(class, paths::Class::Public, "{text:?}");
+    let decode = |text: &str| String::from_utf8_lossy(&paths::decode_bytes(text)).into_owned();
+    let once = decode(text);
+    for decoded in [text, &once, &decode(&once)].map(str::to_ascii_lowercase) {
+        for way in 0..8 {
+            let first = first_segment(&decoded, way & 1 != 0, way & 2 != 0, way & 4 != 0);
+            if first == "internal" {
+                assert!(
+                    matches!(class, paths::Class::Internal | paths::Class::Debug),
+                    "{text:?} is {class:?}, read {way}"
+                );
+            }
+            if first != "public" {
+                assert_ne!(class, paths::Class::Public, "{text:?}, read {way}");
+            }
+        }
     }
     let escaped: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
     assert_eq!(paths::decode_bytes(&escaped), bytes);
+}
+
+/// The first segment to an app that resolves dots in one of the ways in use: a backslash separates, an empty segment counts, parameters
+/// are cut off first.
+fn first_segment(path: &str, backslash: bool, empty: bool, cut: bool) -> &str {
+    let mut left: Vec<&str> = Vec::new();
+    for segment in path.split(|letter| letter == '/' || backslash && letter == '\\') {
+        match if cut { segment.split(';').next().unwrap_or_default() } else { segment } {
+            "." => {}
+            "" if !empty => {}
+            ".." => drop(left.pop()),
+            segment => left.push(segment),
+        }
+    }
+    left.into_iter().find(|segment| !segment.is_empty()).unwrap_or_default()
 }
 
 /// A session ticket: only what was sealed here opens, and as what it was.

@@ -1,8 +1,9 @@
 //! What kind of path a request asks for. Pure.
 //!
 //! A path is judged as written and as apps read it: decoded, once or twice, `.` and `..` resolved or not, with `;parameters` or without,
-//! doubled slashes, backslashes and letter case ignored. The strictest judgement counts: `/public/%2e%2e/Internal/x` needs what
-//! `/internal/x` needs, and only what is public however it is read is public.
+//! empty segments counted or not, backslashes as separators or not, letter case ignored. Apps differ in the order of these steps, too, and
+//! so in how many segments a `..` takes back: any segment that follows one may be the first that is left. The strictest judgement counts:
+//! `/public/%2e%2e/Internal/x` needs what `/internal/x` needs, and only what is public however it is read is public.
 
 use std::borrow::Cow;
 
@@ -70,8 +71,10 @@ pub(crate) fn of_app(path: &str) -> Class {
     }
     let once = decode(path);
     let twice = decode(&once);
-    let read = [&once, &twice].into_iter().flat_map(|decoded| readings(decoded));
-    let all: Vec<Class> = read.chain([written]).collect();
+    let mut all = vec![written];
+    for read in [path, &once, &twice] {
+        leaders(read, |first| all.push(kind(first)));
+    }
     let order = [Class::Internal, Class::Api, Class::Other];
     order.into_iter().find(|class| all.contains(class)).unwrap_or(Class::Public)
 }
@@ -101,26 +104,25 @@ fn is_plain(path: &str) -> bool {
     first.bytes().all(quiet) && !path.bytes().any(telling) && !path.contains("//") && !path.contains("/.")
 }
 
-/// What a decoded path is to apps that resolve its dots, with parameters or after they were cut off, and to one that does not.
-fn readings(decoded: &str) -> [Class; 3] {
-    let lower = decoded.to_ascii_lowercase();
-    let segments = || lower.split(['/', '\\']);
-    let cut = |segment: &'_ str| segment.split(';').next().unwrap_or_default().to_owned();
-    let first = segments().map(cut).find(|segment| !segment.is_empty()).unwrap_or_default();
-    [kind(&first), kind(&cut(&resolve(segments().map(str::to_owned)))), kind(&resolve(segments().map(cut)))]
-}
-
-/// The first segment that is left when `.` and `..` are resolved.
-fn resolve(segments: impl Iterator<Item = String>) -> String {
-    let mut left = Vec::new();
-    for segment in segments {
-        match segment.as_str() {
+/// Names each segment that is an app's first, however it resolves the path: the one that begins it, and what follows a `..`.
+fn leaders(path: &str, mut name: impl FnMut(&str)) {
+    let lower = path.to_ascii_lowercase();
+    let mut leads = true;
+    for segment in lower.split(['/', '\\']) {
+        let bare = segment.split([';', '?', '#', '\0']).next().unwrap_or_default();
+        match bare {
             "" | "." => {}
-            ".." => drop(left.pop()),
-            _ => left.push(segment),
+            ".." => leads = true,
+            _ if leads => {
+                name(bare);
+                leads = false;
+            }
+            _ => {}
         }
     }
-    left.into_iter().next().unwrap_or_default()
+    if leads {
+        name("");
+    }
 }
 
 /// Percent-decodes once; what isn't a valid escape stays, what isn't UTF-8 is replaced.
@@ -236,10 +238,28 @@ mod tests {
             "/public/%252e%252e/internal/x",
             "/%2569nternal/x",
             "/public/..%3b/internal/x",
+            "/internal%3fx",
+            "/internal%00/x",
         ] {
             assert_eq!(classify(path), Class::Internal, "{path}");
         }
         assert_eq!(classify("/;x/;y/api/x"), Class::Api);
+    }
+
+    #[test]
+    fn how_much_a_reader_takes_back_is_its_own_affair() {
+        for path in [
+            "/public\\x/../internal/y",         // one segment to whom a backslash is a letter
+            "/public%2fx/../internal/y",        // and to who resolves before it decodes
+            "/public%252fx/../internal/y",      // or in between
+            "/public/../internal//../y",        // an empty segment is what is taken back (RFC 3986 5.2.4)
+            "/public/..;%2fx/internal/y",       // parameters end at the slash as it was written
+            "/public/x/..%5c..\\../internal/y", // all at once
+        ] {
+            assert_eq!(classify(path), Class::Internal, "{path}");
+        }
+        assert_eq!(classify("/public%2fx/../account"), Class::Other);
+        assert_eq!(classify("/public/.."), Class::Other);
     }
 
     #[test]
@@ -251,10 +271,11 @@ mod tests {
             "/Public/x",
             "/./public/x",
             "/public/..;/x",
+            "/public/x/../y",
         ] {
             assert_eq!(classify(path), Class::Other, "{path}");
         }
-        for path in ["/public/a%20b", "/public//x", "/public/a;v=1", "/public/x/../y", "/public/%C3%A4"] {
+        for path in ["/public/a%20b", "/public//x", "/public/a;v=1", "/public/x/./y", "/public/%C3%A4"] {
             assert_eq!(classify(path), Class::Public, "{path}");
         }
     }
