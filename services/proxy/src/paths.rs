@@ -73,7 +73,8 @@ pub(crate) fn of_app(path: &str) -> Class {
     let twice = decode(&once);
     let mut all = vec![written];
     for read in [path, &once, &twice] {
-        leaders(read, |first| all.push(kind(first)));
+        leaders(read, &['/'], |first| all.push(kind(first)));
+        leaders(read, &['/', '\\'], |first| all.push(kind(first)));
     }
     let order = [Class::Internal, Class::Api, Class::Other];
     order.into_iter().find(|class| all.contains(class)).unwrap_or(Class::Public)
@@ -105,10 +106,10 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// Names each segment that is an app's first, however it resolves the path: the one that begins it, and what follows a `..`.
-fn leaders(path: &str, mut name: impl FnMut(&str)) {
+fn leaders(path: &str, separators: &[char], mut name: impl FnMut(&str)) {
     let lower = path.to_ascii_lowercase();
     let mut leads = true;
-    for segment in lower.split(['/', '\\']) {
+    for segment in lower.split(separators) {
         let bare = segment.split([';', '?', '#', '\0']).next().unwrap_or_default();
         match bare {
             "" | "." => {}
@@ -254,6 +255,7 @@ mod tests {
             "/public%252fx/../internal/y",      // or in between
             "/public/../internal//../y",        // an empty segment is what is taken back (RFC 3986 5.2.4)
             "/public/..;%2fx/internal/y",       // parameters end at the slash as it was written
+            "/;a\\b/internal/y",                // and after a backslash that was a letter
             "/public/x/..%5c..\\../internal/y", // all at once
         ] {
             assert_eq!(classify(path), Class::Internal, "{path}");
