@@ -122,20 +122,16 @@ impl<S: Duplex + ?Sized> Channel<S> {
         if end == Some(2) {
             return Err(Malformed::FirstLine); // one is enough
         }
+        if self.scan.first_line(&self.bytes) > self.limits.target_bytes + FIRST_LINE_REST {
+            return Err(Malformed::TargetTooLong);
+        }
         match end {
             Some(end) if end <= self.limits.head_bytes => {
                 (self.scan, self.skipped) = (Scan::default(), false);
                 self.room.reset();
                 Ok(Some(self.bytes.split_to(end).freeze()))
             }
-            None if self.bytes.len() <= self.limits.head_bytes => {
-                if !self.scan.is_past_first_line()
-                    && self.bytes.len() > self.limits.target_bytes + FIRST_LINE_REST
-                {
-                    return Err(Malformed::TargetTooLong);
-                }
-                Ok(None)
-            }
+            None if self.bytes.len() <= self.limits.head_bytes => Ok(None),
             _ => Err(Malformed::TooLarge),
         }
     }
@@ -314,6 +310,25 @@ mod tests {
     use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_first_line_has_its_bound_in_one_piece_or_two() {
+        let limits = Limits { head_bytes: 1024, fields: 4, target_bytes: 64 };
+        for method in [57, 58, 300] {
+            let request = format!("{} /{} HTTP/1.1\r\n\r\n", "M".repeat(method), "a".repeat(60));
+            for cut in [0, 127, 130] {
+                let (mut client, stream) = duplex(4096);
+                let channel = Shared::new(stream, limits);
+                let (first, rest) = request.split_at(cut.min(request.len()));
+                client.write_all(first.as_bytes()).await.unwrap();
+                let _ = channel.lock().poll_head(&mut Context::from_waker(std::task::Waker::noop()));
+                client.write_all(rest.as_bytes()).await.unwrap();
+                let head = poll_fn(|cx| channel.lock().poll_head(cx)).await.unwrap().unwrap();
+                let fits = method + 1 + 61 + 9 <= 64 + FIRST_LINE_REST;
+                assert_eq!(head.is_ok(), fits, "a method of {method} letters, cut at {cut}");
+            }
+        }
+    }
 
     #[tokio::test]
     async fn one_empty_line_is_read_over_before_each_head_and_no_second_however_they_come() {

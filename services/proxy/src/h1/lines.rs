@@ -11,6 +11,8 @@ pub(crate) struct Scan {
     seen: usize,
     /// Where the line begins that has not ended yet.
     line: usize,
+    /// The first line's length, once it has ended.
+    first: Option<usize>,
 }
 
 impl Scan {
@@ -22,6 +24,7 @@ impl Scan {
                 return Err(Malformed::BareLineFeed);
             }
             let empty = feed - 1 == self.line;
+            self.first.get_or_insert(feed - 1);
             (self.seen, self.line) = (feed + 1, feed + 1);
             if empty {
                 return Ok(Some(feed + 1));
@@ -31,9 +34,9 @@ impl Scan {
         Ok(None)
     }
 
-    /// Whether a first line has ended.
-    pub(crate) fn is_past_first_line(&self) -> bool {
-        self.line > 0
+    /// The length of the first line without what ends it, as far as it is among these bytes of the last call.
+    pub(crate) fn first_line(&self, bytes: &[u8]) -> usize {
+        self.first.unwrap_or_else(|| bytes.strip_suffix(b"\r").unwrap_or(bytes).len())
     }
 }
 
@@ -65,6 +68,17 @@ mod tests {
     fn a_line_feed_alone_ends_nothing() {
         for text in ["a\n", "\n", "a\r\n\n", "a\r\nb\n\r\n", "a\r\nb: c\nd: e\r\n\r\n"] {
             assert_eq!(end(text), Err(Malformed::BareLineFeed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_is_as_long_as_it_is_however_much_has_come_behind_it() {
+        for (text, length) in
+            [("", 0), ("GET", 3), ("GET /\r", 5), ("GET /\r\n", 5), ("GET /\r\na: b", 5), ("\r\n", 0)]
+        {
+            let mut scan = Scan::default();
+            let _ = scan.end(text.as_bytes());
+            assert_eq!(scan.first_line(text.as_bytes()), length, "{text:?}");
         }
     }
 
