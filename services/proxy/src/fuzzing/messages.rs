@@ -271,8 +271,8 @@ fn answered(method: &Method, pieces: &[&[u8]], limits: Limits) -> Result<Option<
     let (mut bytes, mut scan, mut pieces) = (BytesMut::new(), Scan::default(), pieces.iter());
     let end = loop {
         match scan.end(&bytes)? {
+            end if end.unwrap_or(bytes.len()) > limits.head_bytes => return Err(Malformed::TooLarge),
             Some(end) => break end,
-            None if bytes.len() > limits.head_bytes => return Err(Malformed::TooLarge),
             None => match pieces.next() {
                 Some(piece) => bytes.extend_from_slice(piece),
                 None => return Ok(None),
