@@ -398,8 +398,8 @@ impl<E: Effects> Manager<E> {
                 self.effects.examine(id);
             }
             Action::Start(desired) => {
-                machine.launch(desired.digest.clone(), now);
                 machine.desired = Some(Arc::clone(&desired));
+                machine.launch(desired.digest.clone(), now);
                 self.awake(id);
                 self.start(id, &desired, &rules, now);
             }

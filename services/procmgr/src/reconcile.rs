@@ -162,12 +162,14 @@ fn replacement<'a>(m: &Machine, want: Want<'a>, drivers: &Drivers, now: Ms) -> O
     reason_to_end(m, run, want, drivers, now).is_some_and(|cause| stays(m, cause)).then_some(desired)
 }
 
-/// Whether it is left as it is until the next answers. A sick one is, too: the next has not shown that it is better. Only one
-/// that is to be restarted anyway, and whose next start is not on its way, is ended first.
+/// Whether it is left as it is until the next answers. A sick one is, too: the next has not shown that it is better. It is ended
+/// first where somebody asked for a restart because it is sick, or nothing was tried beside it yet; but never while a start is on
+/// its way.
 fn stays(m: &Machine, cause: Cause) -> bool {
     let underway = m.next.as_ref().is_some_and(|next| next.phase != Phase::Idle);
     let worth_it = match m.state {
         State::Running => true,
+        State::Unhealthy if m.asked_while_sick => underway,
         State::Unhealthy => cause == Cause::Changed || m.next.is_some(),
         _ => false,
     };
@@ -220,7 +222,7 @@ fn sleeps(m: &Machine, desired: &Desired) -> bool {
 }
 
 fn rest(m: &Machine, state: State, reason: &str) -> Step {
-    if m.state == state && m.reason == reason && m.start_at.is_none() {
+    if m.state == state && m.reason == reason && m.start_at.is_none() && m.tells_of_wanted() {
         return Step::Wait(None);
     }
     Step::Do(Action::Hold(state, reason.to_owned()))
@@ -394,7 +396,8 @@ mod tests {
                 }
                 Action::Stop(cause, run) => {
                     let one = m.of(run.number).unwrap();
-                    let better = one.routed() || cause == Cause::Changed && one.runs_as_it_was();
+                    let kept = one.runs_as_it_was() && !one.asked_while_sick;
+                    let better = one.routed() || cause == Cause::Changed && kept;
                     let gap = is_change(cause) && better && !self.apart;
                     assert!(!gap, "{id} is ended before the next answers");
                     one.stop(cause, &rules(), now);
@@ -683,6 +686,57 @@ mod tests {
         assert_eq!(m.state, State::Unhealthy);
         m.ask_restart(time(world.now));
         assert_eq!(world.ends(), [Cause::Restart]);
+    }
+
+    /// Generation 1 is sick, and what is to take its place has failed beside it.
+    fn sick_beside_one_that_fails() -> World {
+        let mut world = world_running("a");
+        world.desired = Some([(id("a"), want("a", 1, false))].into());
+        world.settle();
+        world.finish_launching(false);
+        world.settle();
+        for _ in 0..2 {
+            world.now += 10_000;
+            world.settle();
+            world.finish_probing(false);
+        }
+        world.end(&id("a"));
+        let m = &world.machines[&id("a")];
+        assert_eq!((m.state, m.next.as_ref().unwrap().state), (State::Unhealthy, State::Failed));
+        world
+    }
+
+    #[test]
+    fn a_sick_one_beside_one_that_keeps_failing_is_ended_if_that_is_asked_for_while_it_is_sick() {
+        let mut world = sick_beside_one_that_fails();
+        assert!(world.plan().actions.is_empty());
+        let now = time(world.now);
+        world.machines.get_mut(&id("a")).unwrap().ask_restart(now);
+        world.settle();
+        assert_eq!((world.ending.last(), world.launching.len()), (Some(&(id("a"), 1)), 0));
+        world.end(&id("a"));
+        world.settle();
+        assert_eq!(world.launching.len(), 1, "at once");
+    }
+
+    #[test]
+    fn a_restart_that_was_asked_for_ends_no_generation_that_was_well_then_or_has_been_since() {
+        for while_sick in [false, true] {
+            let mut world = sick_beside_one_that_fails();
+            let now = time(world.now);
+            let m = world.machines.get_mut(&id("a")).unwrap();
+            if !while_sick {
+                m.probed(&Ok(()), &rules(), now);
+            }
+            m.ask_restart(now);
+            m.probed(&Ok(()), &rules(), now);
+            for _ in 0..2 {
+                m.probed(&Err("no".into()), &rules(), now);
+            }
+            assert_eq!((m.state, m.restart_asked), (State::Unhealthy, true));
+            let starts = |action: &(InstanceId, Action)| matches!(action.1, Action::StartBeside(_));
+            assert!(world.plan().actions.iter().all(starts), "{:?}", world.plan());
+        }
     }
 
     #[test]

@@ -194,12 +194,16 @@ pub(crate) struct Machine {
     pub deadline_at: Ms,
     /// Stopping: when the shim itself is killed.
     pub kill_at: Ms,
-    /// Somebody asked for a restart.
+    /// Somebody asked for a restart. It stays until what runs has ended, however often the next one fails beside it.
     pub restart_asked: bool,
+    /// It was sick then, and has not answered since: it is to be ended, whatever may follow.
+    pub asked_while_sick: bool,
     /// A change is not applied because the new release can't run; says why.
     pub held_back: Option<String>,
     /// The digest that was started last.
     pub tried: Option<String>,
+    /// The release that its state is said of: the one that was started last, or can't be.
+    told_of: Option<PathBuf>,
     /// Its first health check since it was re-adopted is outstanding.
     pub unprobed: bool,
     /// Up: the generation that is to take its place, beside it.
@@ -245,8 +249,10 @@ impl Machine {
             deadline_at: 0,
             kill_at: 0,
             restart_asked: false,
+            asked_while_sick: false,
             held_back: None,
             tried: None,
+            told_of: None,
             unprobed: false,
             next: None,
             draining: Vec::new(),
@@ -277,10 +283,20 @@ impl Machine {
         !matches!(self.phase, Phase::Unknown | Phase::Examining) && !self.unprobed
     }
 
-    /// The release that runs, or ran last.
-    pub(crate) fn release(&self) -> Option<PathBuf> {
-        let of_live = self.live.as_ref().map(|run| run.release.clone());
-        of_live.or_else(|| self.desired.as_ref().map(|d| d.release.clone()))
+    /// The release that runs, or ran last. One that is wanted instead is not told before its start: what is said of the one
+    /// before would be taken for its own.
+    pub(crate) fn release(&self) -> Option<&PathBuf> {
+        let of_live = self.live.as_ref().map(|run| &run.release);
+        of_live.or(self.told_of.as_ref()).or_else(|| self.wanted())
+    }
+
+    /// Whether what is said of it is said of the release that is wanted.
+    pub(crate) fn tells_of_wanted(&self) -> bool {
+        self.told_of.as_ref() == self.wanted()
+    }
+
+    fn wanted(&self) -> Option<&PathBuf> {
+        self.desired.as_ref().map(|desired| &desired.release)
     }
 
     fn enter(&mut self, state: State, reason: impl Into<String>, now: Now) {
@@ -336,14 +352,15 @@ impl Machine {
         self.enter(State::Starting, "found alive; its health check has not answered yet", now);
     }
 
-    /// A start begins.
+    /// A start of what is wanted, of this digest, begins.
     pub(crate) fn launch(&mut self, digest: String, now: Now) {
+        self.told_of = self.wanted().cloned();
         if self.tried.as_ref().is_some_and(|tried| *tried != digest) {
             self.clear_failures();
         }
         self.tried = Some(digest);
         self.phase = Phase::Launching;
-        self.restart_asked = false;
+        self.restart_done();
         self.held_back = None;
         self.asleep = None;
         self.start_at = None;
@@ -369,6 +386,7 @@ impl Machine {
     fn go_up(&mut self, run: Arc<Generation>, started: Ms, rules: &Rules, now: Now) {
         self.phase = Phase::Up;
         self.generation = self.generation.max(run.number);
+        self.told_of = Some(run.release.clone());
         self.live = Some(run);
         self.started = started;
         self.healthy_from = None;
@@ -409,6 +427,7 @@ impl Machine {
     fn answered(&mut self, rules: &Rules, now: Now) {
         self.row.record(true, rules.check.failures);
         self.flagged = false;
+        self.asked_while_sick = false;
         self.listener_known = true;
         self.healthy_from.get_or_insert(now.mono);
         self.probe_at = now.mono + rules.check.interval_ms;
@@ -445,7 +464,7 @@ impl Machine {
         if cause == Cause::Restart {
             self.clear_failures();
         }
-        self.restart_asked = false;
+        self.restart_done();
         self.enter(State::Stopping, reason, now);
         if matches!(cause, Cause::Changed | Cause::Restart) {
             self.retry_unix = now.unix; // requests may wait: the next generation follows at once
@@ -507,6 +526,7 @@ impl Machine {
     /// Somebody asks for a restart.
     pub(crate) fn ask_restart(&mut self, now: Now) {
         self.restart_asked = true;
+        self.asked_while_sick = self.state == State::Unhealthy;
         self.clear_failures();
         if let Some(next) = &mut self.next {
             next.clear_failures();
@@ -520,8 +540,13 @@ impl Machine {
     /// It can't be started as the provider wants it, or must not be started any more: nothing is planned.
     pub(crate) fn hold(&mut self, state: State, reason: &str, now: Now) {
         self.start_at = None;
+        self.told_of = self.wanted().cloned();
         self.last_words.clear();
         self.enter(state, reason, now);
+    }
+
+    fn restart_done(&mut self) {
+        (self.restart_asked, self.asked_while_sick) = (false, false);
     }
 
     fn clear_failures(&mut self) {

@@ -130,6 +130,7 @@ impl Stage {
     fn run(&self, number: u64) -> Arc<Generation> {
         Arc::new(Generation {
             digest: set()[&id()].digest.clone(),
+            release: set()[&id()].release.clone(),
             endpoint: Endpoint::Port(10_000),
             started_unix: self.now.unix,
             ..Generation::sample(number)
@@ -254,7 +255,55 @@ fn a_changed_release_that_is_not_there_leaves_the_running_one_alone_and_says_so(
     assert_eq!(stage.event(Event::Desired(set)), Vec::<String>::new());
     let status = stage.table.get(&id()).unwrap();
     assert!(status.reason.contains("/nonexistent/release"), "{}", status.reason);
-    assert_eq!(status.release, "/srv/0");
+    assert_eq!(status.release, "/srv/app/1");
+}
+
+/// Another release, which is not there.
+fn other() -> Event {
+    let wanted = provider::Instance { release: "/srv/other".into(), ..proto("a") };
+    Event::Desired([(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into())
+}
+
+/// What is published between an event and what is done about it: others see that, too.
+fn seen(stage: &mut Stage, event: Event) -> (Shown, String) {
+    stage.manager.take(event, stage.now);
+    stage.manager.publish();
+    let status = stage.table.get(&id()).unwrap();
+    stage.manager.touched.insert(id());
+    stage.settle();
+    (status.state(), status.release)
+}
+
+#[test]
+fn what_a_release_came_to_is_never_told_as_that_of_the_one_that_is_wanted_instead() {
+    let mut stage = running();
+    stage.ended(1);
+    assert_eq!(seen(&mut stage, other()), (Shown::Failed, "/srv/app/1".to_owned()));
+    assert_eq!(
+        (stage.state(), stage.notes.take().pop()),
+        (Shown::Starting, Some("start a 10001".to_owned()))
+    );
+    assert_eq!(stage.table.get(&id()).unwrap().release, "/srv/other");
+
+    let mut stage = running();
+    stage.ended(1);
+    stage.wait(2_000);
+    stage.event(other());
+    let fails = |number| {
+        let result = Err(Failure { number, why: "no room".into() });
+        Event::Started { id: id(), port: Some(10_001), result }
+    };
+    let failed = seen(&mut stage, fails(2));
+    assert_eq!(failed, (Shown::Failed, "/srv/app/1".to_owned()), "a start that was under way");
+
+    let wanted = |release: &str| {
+        let wanted = provider::Instance { release: release.into(), debug_port: 99_999, ..proto("a") };
+        Event::Desired([(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into())
+    };
+    stage.event(fails(3));
+    stage.event(wanted("/srv/1"));
+    assert_eq!(seen(&mut stage, wanted("/srv/2")), (Shown::Failed, "/srv/1".to_owned()));
+    assert_eq!(stage.table.get(&id()).unwrap().release, "/srv/2", "it can't run, for the same reason");
 }
 
 #[test]
@@ -411,6 +460,8 @@ fn one_that_nobody_asks_for_falls_asleep_over_a_restart_of_procmgr_and_is_woken_
     stage.ended(1);
     assert_eq!(stage.wait(99_000), Vec::<String>::new(), "it sleeps");
     let orders = stage.manager.orders.clone();
+    assert_eq!(seen(&mut stage, other()), (Shown::Asleep, "/srv/app/1".to_owned()), "the other never ran");
+    assert_eq!((stage.state(), stage.notes.take().len()), (Shown::Starting, 2));
     let mut stage = Stage::new(Config::default(), Some(drowsy()), vec![id()], Mode::Run);
     stage.manager.orders = orders;
     stage.notes.take();
