@@ -34,7 +34,12 @@ pub(crate) fn look() {
 
 /// Whether a terminal of this kind has colours that nobody said no to; what is said empty is not said.
 fn has_colours(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
-    no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
+    no_color.is_none_or(OsStr::is_empty) && obeys(term)
+}
+
+/// Whether a terminal of this kind does what escape sequences tell it, rather than show them.
+pub(crate) fn obeys(term: Option<&OsStr>) -> bool {
+    term.is_none_or(|term| term != "dumb")
 }
 
 /// What was seen then.

@@ -1,16 +1,19 @@
-//! How far something is that takes long: a line that moves on standard error, where that is a terminal, and is gone when it is over.
+//! How far something is that takes long: a line that moves on standard error, where that is a terminal that can, and is gone when it is
+//! over.
 //! It makes way for whatever is written meanwhile, and comes back below that.
 
 use std::{
+    env,
+    ffi::OsStr,
     io::{IsTerminal, Write, stderr},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use ratatui::crossterm::terminal;
+use ratatui::{crossterm::terminal, style::Style, text::Span};
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use crate::table::bytes;
+use crate::{out, table::bytes};
 
 /// What is over before that needs no line.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -36,7 +39,7 @@ pub(crate) async fn waiting<T>(what: &str, work: impl Future<Output = T>) -> T {
 
 async fn shown<T>(work: impl Future<Output = T>, line: impl Fn(Duration) -> String) -> T {
     let mut work = std::pin::pin!(work);
-    if !stderr().is_terminal() {
+    if !is_shown(stderr().is_terminal(), env::var_os("TERM").as_deref()) {
         return work.await;
     }
     let began = Instant::now();
@@ -50,6 +53,11 @@ async fn shown<T>(work: impl Future<Output = T>, line: impl Fn(Duration) -> Stri
             _ = ticks.tick() => draw(&line(began.elapsed())),
         }
     }
+}
+
+/// Whether there is somebody to see it, on a terminal that can take it away again.
+fn is_shown(terminal: bool, kind: Option<&OsStr>) -> bool {
+    terminal && out::obeys(kind)
 }
 
 fn draw(text: &str) {
@@ -66,10 +74,16 @@ pub(crate) fn make_way() {
     }
 }
 
-/// As much of a line as a terminal has room for: one that is broken could not be taken away.
-fn cut(text: &str, width: usize) -> &str {
-    let end = text.char_indices().nth(width.saturating_sub(1)).map_or(text.len(), |(at, _)| at);
-    &text[..end]
+/// As much of a line as a terminal has room for, where some letters take two places and some none: a line that is broken could not be
+/// taken away.
+fn cut(text: &str, width: usize) -> String {
+    let (mut room, mut fits, text) = (width.saturating_sub(1), String::new(), Span::raw(text));
+    for letter in text.styled_graphemes(Style::new()) {
+        let Some(left) = room.checked_sub(Span::raw(letter.symbol).width()) else { break };
+        fits.push_str(letter.symbol);
+        room = left;
+    }
+    fits
 }
 
 /// Takes the line away, also when nobody waits for the end.
@@ -120,7 +134,22 @@ mod tests {
 
     #[test]
     fn a_line_is_never_broken() {
-        assert_eq!((cut("äbcd", 3), cut("äbcd", 9), cut("äbcd", 0)), ("äb", "äbcd", ""));
+        for (text, width, fits) in [
+            ("äbcd", 3, "äb"),
+            ("äbcd", 9, "äbcd"),
+            ("äbcd", 0, ""),
+            ("店の棚", 6, "店の"),
+            ("e\u{301}e\u{301}x", 3, "e\u{301}e\u{301}"),
+        ] {
+            assert_eq!(cut(text, width), fits, "{text} in {width}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_taken_away_nothing_is_shown() {
+        let shown = |terminal, kind: &str| is_shown(terminal, Some(OsStr::new(kind)));
+        assert!(shown(true, "xterm") && is_shown(true, None));
+        assert!(!shown(true, "dumb") && !shown(false, "xterm"));
     }
 
     #[tokio::test]
