@@ -228,7 +228,7 @@ impl<'a> Session<'a> {
             let upload = app.upload(&package);
             progress::sending("uploading", self.client.sent(), package.len, upload).await?;
         }
-        progress::waiting("installing", app.install()).await?;
+        progress::waiting("installing", app.install(&package)).await?;
         let id = app.id.clone();
         let up = app.await_up(Duration::from_secs(self.args.timeout));
         let hub = self.hub;

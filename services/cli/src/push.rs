@@ -44,7 +44,7 @@ pub(crate) async fn run(hub: &Hub, args: &Push) -> Result<u8, Failure> {
     let package = Package::open(&args.path)?;
     let (client, zone) = hub.client(args.url.as_deref())?;
     let app = bring(hub, &client, &description, &package).await?;
-    progress::waiting("installing", app.install()).await?;
+    progress::waiting("installing", app.install(&package)).await?;
     let up = app.await_up(Duration::from_secs(args.timeout));
     if let Err(standing) = progress::waiting("waiting until it answers", up).await {
         for line in last_words(hub, &app.id, &standing).await {

@@ -306,17 +306,21 @@ impl<'c> Remote<'c> {
         })
     }
 
-    /// Unpacks what was uploaded, and has it started.
-    pub(crate) async fn install(&self) -> Result<(), Failure> {
-        let answer = self.ask(Method::POST, "install").await?;
-        expect(answer, "install the package").map(drop)
+    /// Unpacks what was uploaded, and has it started: this package, and no other that somebody else has put in its place.
+    pub(crate) async fn install(&self, package: &Package) -> Result<(), Failure> {
+        let sha256 = package.sha256().await.map_err(|error| unread(&error))?;
+        self.install_what(&format!("install?sha256={sha256}")).await
+    }
+
+    async fn install_what(&self, what: &str) -> Result<(), Failure> {
+        expect(self.ask(Method::POST, what).await?, "install the package").map(drop)
     }
 
     /// Has it run as it did last, whatever was uploaded since or is newer; what never ran is installed.
     pub(crate) async fn start(&self) -> Result<(), Failure> {
         match self.releases().await?.iter().find(|release| release.is_current()) {
             Some(current) => self.roll_back(Some(&current.id)).await.map(drop),
-            None => self.install().await,
+            None => self.install_what("install").await,
         }
     }
 

@@ -92,6 +92,10 @@ pub(crate) enum ApiError {
     NoRoom(u8),
     #[error("No package uploaded for this application")]
     NoPackage,
+    #[error(
+        "Package to install is {found} by now, not {expected}: somebody else uploaded, started or rolled back meanwhile; upload it again"
+    )]
+    OtherPackage { found: String, expected: String },
     #[error("Package file not found")]
     NoPackageFile,
     #[error("Release not found: {0}; see GET …/releases for those that are kept")]
@@ -197,6 +201,7 @@ impl ApiError {
             | Self::Permanent
             | Self::AdminRefused(_)
             | Self::Asks(_)
+            | Self::OtherPackage { .. }
             | Self::Offset { .. }
             | Self::TakenOver => StatusCode::CONFLICT,
             Self::Body

@@ -22,6 +22,7 @@ use crate::{
     applications::{App, Hub},
     audit::Asker,
     auth, bulletin,
+    digests::Sha256Hex,
     error::ApiError,
     expiry, files,
     folders::unhurried,
@@ -235,6 +236,12 @@ struct Pause {
     closed: bool,
 }
 
+/// Which package an install is about: it may be another one by then.
+#[derive(Default, Deserialize)]
+struct Meant {
+    sha256: Option<String>,
+}
+
 /// Which release to go back to.
 #[derive(Default, Deserialize)]
 struct Back {
@@ -305,9 +312,12 @@ async fn upload_status(Target(app): Target) -> Result<Response, ApiError> {
     report.map(|report| json(StatusCode::OK, &report)).ok_or(ApiError::NoSession)
 }
 
-async fn install(errand: Errand) -> Result<Response, ApiError> {
+async fn install(errand: Errand, meant: Result<Query<Meant>, QueryRejection>) -> Result<Response, ApiError> {
+    const USE: ApiError = ApiError::Field("query: use ?sha256=DIGEST");
+    let Query(meant) = meant.map_err(|_| USE)?;
+    let expected = meant.sha256.map(|text| Sha256Hex::parse(&text).ok_or(USE)).transpose()?;
     let application_id = errand.app.id.clone();
-    let install = |hub, app| async move { install::install(&hub, &app).await };
+    let install = |hub, app| async move { install::install(&hub, &app, expected).await };
     let told = |app: &App, done: &Installed| done.not_started.clone().unwrap_or_else(|| app.package());
     let installed = errand.run("application.install", install, told).await?;
     let (status, message) = match installed.not_started {

@@ -18,6 +18,7 @@ use tonic::Status;
 
 use crate::{
     applications::{App, Hub},
+    digests::Sha256Hex,
     error::{ApiError, StorageError},
     folders::{blocking, private, remove_all},
     peers::is_refusal,
@@ -53,12 +54,17 @@ enum Plan {
     Unpack(upload::File),
 }
 
-/// Installs the uploaded package. To be done to its end: the caller sees to that.
-pub(crate) async fn install(hub: &Arc<Hub>, app: &Arc<App>) -> Result<Installed, ApiError> {
+/// Installs the uploaded package; no other than the expected one, if the caller says which that is. To be done to its end: the
+/// caller sees to that.
+pub(crate) async fn install(
+    hub: &Arc<Hub>,
+    app: &Arc<App>,
+    expected: Option<Sha256Hex>,
+) -> Result<Installed, ApiError> {
     app.touch();
     let _working = app.work.lock().await;
     app.changeable()?;
-    let installed = match plan(hub, app).await? {
+    let installed = match plan(hub, app, expected).await? {
         Plan::Confirm(release) => confirm(hub, app, release).await,
         Plan::TakeUp(release) => {
             let release = Release { installed_unix_ms: now_ms(), ..release };
@@ -71,12 +77,16 @@ pub(crate) async fn install(hub: &Arc<Hub>, app: &Arc<App>) -> Result<Installed,
     installed
 }
 
-async fn plan(hub: &Hub, app: &App) -> Result<Plan, ApiError> {
+async fn plan(hub: &Hub, app: &App, expected: Option<Sha256Hex>) -> Result<Plan, ApiError> {
     let (record, whole) = {
         let state = app.state();
         (state.record.clone(), state.upload.as_ref().is_none_or(upload::Session::is_complete))
     };
     let file = record.package.filter(|_| whole).ok_or(ApiError::NoPackage)?;
+    if let Some(expected) = expected.filter(|expected| file.sha256.as_ref() != Some(expected)) {
+        let (found, expected) = (file.digest(), expected.to_string());
+        return Err(ApiError::OtherPackage { found, expected });
+    }
     let (folders, id) = (hub.folders.clone(), app.id.clone());
     blocking(move || {
         let there = |release: &Release| {

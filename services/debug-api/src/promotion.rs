@@ -78,7 +78,7 @@ async fn try_to(hub: &Arc<Hub>, app: &Arc<App>, wish: Wish, asker: &Asker) -> Re
                 "its newest release was given up ({why}); bring another, or roll back first"
             )));
         }
-        let installed = install::install(hub, app).await?;
+        let installed = install::install(hub, app, None).await?;
         if let Some(why) = installed.not_started {
             return Err(ApiError::Installation(why));
         }

@@ -175,7 +175,7 @@ async fn resume(hub: Arc<Hub>, Revived { app, whole }: Revived) {
     transfers::finish_all(&hub, &app).await;
     install::prune(&hub, &app).await;
     if record.installing.is_some() {
-        match install::install(&hub, &app).await {
+        match install::install(&hub, &app, None).await {
             Ok(_) => tracing::info!(instance = app.id, "finished an install that was under way"),
             Err(error) => tracing::warn!(
                 instance = app.id,

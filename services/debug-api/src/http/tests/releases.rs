@@ -131,6 +131,31 @@ async fn after_a_rollback_an_install_means_what_was_gone_back_to_until_another_p
 }
 
 #[tokio::test]
+async fn an_install_that_says_what_it_is_about_installs_nothing_else_whatever_others_did_meanwhile() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v1", "v2"] {
+        world.push(&id, &package(version)).await;
+        world.until_healthy(&id).await;
+    }
+    let about = async |digest: &str| {
+        world.call("POST", &format!("/debug/application/{id}/install?sha256={digest}"), "").await
+    };
+    let (new, current) = (package("v3"), told(&world, &id).await[0].0.clone());
+    for somebody in [format!("?release={current}"), String::new()] {
+        world.chunk(&id, (0, 1), &md5(&new), &new).await;
+        assert_eq!(back(&world, &id, &somebody).await.0, OK, "somebody starts it, or rolls it back");
+        let (code, text) = about(&sha256(&new)).await;
+        assert_eq!(code, StatusCode::CONFLICT, "{text}");
+        assert!(text.contains(&sha256(&new)) && text.ends_with("; upload it again\n"), "{text}");
+    }
+    assert_eq!(runs(&world, &id), "v1");
+    world.chunk(&id, (0, 1), &md5(&new), &new).await;
+    assert_eq!((about(&sha256(&new)).await.0, runs(&world, &id)), (OK, "v3".to_owned()));
+    assert_eq!(about("x").await, refused(BAD, "Invalid query: use ?sha256=DIGEST"));
+}
+
+#[tokio::test]
 async fn a_rollback_that_is_undone_leaves_what_was_uploaded_last_what_an_install_means() {
     let world = world();
     let id = world.create("a", "a").await;

@@ -246,11 +246,7 @@ async fn a_file_that_was_about_to_be_the_package_is_it_in_the_next_process() {
         let path = begun(&world, &id, zip.len()).await;
         let folders = &world.hub.folders;
         let name = folders.transfers(&id).join(path.rsplit_once('/').unwrap().1);
-        let file = crate::upload::File {
-            hash: None,
-            sha256: crate::digests::Sha256Hex::parse(&sha256(&zip)),
-            total: 1,
-        };
+        let file = crate::upload::File { hash: None, sha256: Sha256Hex::parse(&sha256(&zip)), total: 1 };
         let about = About::new(Ends::AtLength, Some(zip.len() as u64), None);
         let about = About { stage: Stage::Placing(file), ..about };
         std::fs::write(name.with_extension("json"), serde_json::to_vec(&about).unwrap()).unwrap();
