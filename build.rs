@@ -3,6 +3,11 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
+/// What is told over HTTP as it is, in proto3's own mapping to JSON but for numbers, which stay numbers.
+const TOLD: &str = "nexushub.procmgr.v1.Usage";
+const AS_JSON: &str =
+    "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default, rename_all = \"camelCase\")]";
+
 const PROTOS: [&str; 4] = [
     "nexushub/provider/v1/provider.proto",
     "nexushub/procmgr/v1/procmgr.proto",
@@ -16,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).open_files(PROTOS)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("nexushub.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    let builder = tonic_prost_build::configure().message_attribute(TOLD, AS_JSON);
+    builder.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

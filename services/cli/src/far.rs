@@ -81,7 +81,7 @@ struct Details {
     release: String,
     driver: String,
     not_enforced: Vec<String>,
-    usage: Option<Uses>,
+    usage: Option<Usage>,
 }
 
 #[derive(Deserialize)]
@@ -89,22 +89,6 @@ struct LastExit {
     code: Option<i32>,
     signal: Option<i32>,
     at: String,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Uses {
-    memory_bytes: u64,
-    memory_peak_bytes: u64,
-    memory_limit_bytes: u64,
-    cpu_usec: u64,
-    cpu_limit_percent: u32,
-    throttled_usec: u64,
-    processes: u64,
-    processes_limit: u32,
-    oom_kills: u64,
-    data_bytes: u64,
-    data_limit_bytes: u64,
 }
 
 /// A word of the platform's; what is none is not repeated.
@@ -148,7 +132,7 @@ impl Standing {
             release: one_line(&self.details.release),
             driver: word(self.details.driver),
             not_enforced: self.details.not_enforced,
-            usage: usage.map(uses),
+            usage,
             last_words: last_words.join("\n"),
             pause,
             ..InstanceStatus::default()
@@ -178,22 +162,6 @@ fn exit(said: &LastExit) -> Exit {
         (None, None) => How::Lost(true),
     };
     Exit { how: Some(how), unix_ms: moment(&said.at) }
-}
-
-fn uses(said: Uses) -> Usage {
-    Usage {
-        memory_bytes: said.memory_bytes,
-        memory_peak_bytes: said.memory_peak_bytes,
-        memory_limit_bytes: said.memory_limit_bytes,
-        cpu_usec: said.cpu_usec,
-        cpu_limit_percent: said.cpu_limit_percent,
-        throttled_usec: said.throttled_usec,
-        processes: said.processes,
-        processes_limit: said.processes_limit,
-        oom_kills: said.oom_kills,
-        data_bytes: said.data_bytes,
-        data_limit_bytes: said.data_limit_bytes,
-    }
 }
 
 /// A text as the value of a parameter.

@@ -1,44 +1,41 @@
 //! What an app uses, what it may use, and how it felt its bounds.
 
 use nexushub_proto::procmgr;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::Error};
+use serde_json::{Map, Value, to_value};
 
 use crate::table::bytes;
 
 /// What its processes use, and may use; 0 = not counted, not bounded.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Usage {
-    memory_bytes: u64,
-    memory_peak_bytes: u64,
-    memory_limit_bytes: u64,
-    cpu_usec: u64,
-    cpu_limit_percent: u32,
-    /// How long they had to wait for their bound.
-    throttled_usec: u64,
-    processes: u64,
-    processes_limit: u32,
-    /// Those of them that were killed at the bound on memory.
-    oom_kills: u64,
-    data_bytes: u64,
-    data_limit_bytes: u64,
-}
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Usage(procmgr::Usage);
 
 impl From<&procmgr::Usage> for Usage {
     fn from(usage: &procmgr::Usage) -> Self {
-        Self {
-            memory_bytes: usage.memory_bytes,
-            memory_peak_bytes: usage.memory_peak_bytes,
-            memory_limit_bytes: usage.memory_limit_bytes,
-            cpu_usec: usage.cpu_usec,
-            cpu_limit_percent: usage.cpu_limit_percent,
-            throttled_usec: usage.throttled_usec,
-            processes: usage.processes,
-            processes_limit: usage.processes_limit,
-            oom_kills: usage.oom_kills,
-            data_bytes: usage.data_bytes,
-            data_limit_bytes: usage.data_limit_bytes,
-        }
+        Self(usage.clone())
     }
+}
+
+impl Serialize for Usage {
+    /// Its names are those of the contract, in the manner of the other fields of the answer.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let told = to_value(&self.0).map_err(S::Error::custom)?;
+        let fields = told.as_object().into_iter().flatten();
+        let named: Map<String, Value> = fields.map(|(name, figure)| (snake(name), figure.clone())).collect();
+        named.serialize(serializer)
+    }
+}
+
+/// `memoryBytes` as `memory_bytes`.
+fn snake(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 2);
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
 }
 
 impl Usage {
@@ -49,23 +46,23 @@ impl Usage {
             None => used,
         };
         let bound = |limit: u64, told: fn(u64) -> String| (limit > 0).then(|| told(limit));
-        let mut memory = of(bytes(self.memory_bytes), bound(self.memory_limit_bytes, bytes));
-        if self.memory_peak_bytes > 0 {
-            memory.push_str(&format!(", at most {} so far", bytes(self.memory_peak_bytes)));
+        let mut memory = of(bytes(self.0.memory_bytes), bound(self.0.memory_limit_bytes, bytes));
+        if self.0.memory_peak_bytes > 0 {
+            memory.push_str(&format!(", at most {} so far", bytes(self.0.memory_peak_bytes)));
         }
-        let mut processor = format!("{} used", seconds(self.cpu_usec));
-        if self.cpu_limit_percent > 0 {
-            let (percent, waited) = (self.cpu_limit_percent, seconds(self.throttled_usec));
+        let mut processor = format!("{} used", seconds(self.0.cpu_usec));
+        if self.0.cpu_limit_percent > 0 {
+            let (percent, waited) = (self.0.cpu_limit_percent, seconds(self.0.throttled_usec));
             processor.push_str(&format!(", bound to {percent} % of a core, which held it back for {waited}"));
         }
         let processes =
-            of(self.processes.to_string(), bound(self.processes_limit.into(), |most| most.to_string()));
-        let data = of(bytes(self.data_bytes), bound(self.data_limit_bytes, bytes));
+            of(self.0.processes.to_string(), bound(self.0.processes_limit.into(), |most| most.to_string()));
+        let data = of(bytes(self.0.data_bytes), bound(self.0.data_limit_bytes, bytes));
         let all = [
-            ("memory", memory, self.memory_bytes + self.memory_limit_bytes),
-            ("processor", processor, self.cpu_usec + u64::from(self.cpu_limit_percent)),
-            ("processes", processes, self.processes + u64::from(self.processes_limit)),
-            ("data", data, self.data_bytes + self.data_limit_bytes),
+            ("memory", memory, self.0.memory_bytes | self.0.memory_limit_bytes),
+            ("processor", processor, self.0.cpu_usec | u64::from(self.0.cpu_limit_percent)),
+            ("processes", processes, self.0.processes | u64::from(self.0.processes_limit)),
+            ("data", data, self.0.data_bytes | self.0.data_limit_bytes),
         ];
         let told = all.into_iter().filter(|(.., figures)| *figures > 0);
         told.map(|(what, figure, _)| format!("{what:<9}  {figure}")).collect()
@@ -73,11 +70,11 @@ impl Usage {
 
     /// What of it people should know who did not ask.
     pub(super) fn remark(&self) -> Option<String> {
-        let bound = match self.memory_limit_bytes {
+        let bound = match self.0.memory_limit_bytes {
             0 => String::new(),
             limit => format!(" of {}", bytes(limit)),
         };
-        let count = match self.oom_kills {
+        let count = match self.0.oom_kills {
             0 => return None,
             1 => "1 process of it was killed".to_owned(),
             count => format!("{count} processes of it were killed"),
@@ -96,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_is_used_is_told_beside_its_bound_and_what_nobody_counts_is_not() {
-        let usage = Usage {
+        let usage = Usage(procmgr::Usage {
             memory_bytes: 12 << 20,
             memory_peak_bytes: 50 << 20,
             memory_limit_bytes: 64 << 20,
@@ -105,8 +102,8 @@ mod tests {
             throttled_usec: 3_400_000,
             processes: 3,
             oom_kills: 2,
-            ..Usage::default()
-        };
+            ..procmgr::Usage::default()
+        });
         let expected = [
             "memory     12.0 MiB of 64.0 MiB, at most 50.0 MiB so far",
             "processor  1.2 s used, bound to 10 % of a core, which held it back for 3.4 s",

@@ -35,7 +35,7 @@ pub(crate) struct Details {
     /// Generations that end once their requests have.
     draining: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    usage: Option<procmgr::Usage>,
     /// Changes of state with their reasons, the newest first.
     history: Vec<Moment>,
 }
@@ -59,41 +59,6 @@ struct Next {
     reason: String,
     restarts: u32,
     release: String,
-}
-
-/// What its processes use, and may use; 0 = not counted, not bounded.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Usage {
-    memory_bytes: u64,
-    memory_peak_bytes: u64,
-    memory_limit_bytes: u64,
-    cpu_usec: u64,
-    cpu_limit_percent: u32,
-    throttled_usec: u64,
-    processes: u64,
-    processes_limit: u32,
-    oom_kills: u64,
-    data_bytes: u64,
-    data_limit_bytes: u64,
-}
-
-impl From<procmgr::Usage> for Usage {
-    fn from(usage: procmgr::Usage) -> Self {
-        Self {
-            memory_bytes: usage.memory_bytes,
-            memory_peak_bytes: usage.memory_peak_bytes,
-            memory_limit_bytes: usage.memory_limit_bytes,
-            cpu_usec: usage.cpu_usec,
-            cpu_limit_percent: usage.cpu_limit_percent,
-            throttled_usec: usage.throttled_usec,
-            processes: usage.processes,
-            processes_limit: usage.processes_limit,
-            oom_kills: usage.oom_kills,
-            data_bytes: usage.data_bytes,
-            data_limit_bytes: usage.data_limit_bytes,
-        }
-    }
 }
 
 impl Details {
@@ -127,7 +92,7 @@ impl Details {
     }
 
     pub(crate) fn using(self, usage: Option<procmgr::Usage>) -> Self {
-        Self { usage: usage.map(Usage::from), ..self }
+        Self { usage, ..self }
     }
 }
 
