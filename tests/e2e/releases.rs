@@ -106,6 +106,11 @@ async fn is_given_up(platform: &Platform) -> String {
     let status = developer.status(&id).await;
     assert_eq!(status["status"], "failed", "{status}");
     assert!(status["error"].as_str().unwrap().ends_with("\nno such table"), "{status}");
+    let details = developer.get(&id, "/status?details=true").await.json()["details"].clone();
+    assert!(
+        details["processId"].is_u64() && details["routed"] == true,
+        "what serves is told, too: {details}"
+    );
     id
 }
 

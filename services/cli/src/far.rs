@@ -74,6 +74,10 @@ struct Details {
     state: String,
     reason: String,
     since: String,
+    process_id: Option<u32>,
+    /// Platforms of an earlier release don't tell; so the next.
+    routed: Option<bool>,
+    flagged: Option<bool>,
     generation: u64,
     restarts: u32,
     retry_at: String,
@@ -112,8 +116,11 @@ impl Standing {
         let last_words: Vec<String> = said.by_ref().take(LAST_WORDS).map(one_line).collect();
         let pause = (state == "paused").then(Pause::default);
         let state = named(&state);
-        // Nothing is said to be healthy that the proxy does not reach: it is told of an app by the same stream.
+        // Nothing is said to be healthy that the proxy does not reach: it is told of an app by the same stream. The contract's word is
+        // that of a newer release while an older one runs.
         let healthy = self.health_check.as_deref() == Some("healthy");
+        let routed = state == State::Running && self.status == "running" && healthy;
+        let flagged = state == State::Running && self.health_check.is_some() && !healthy;
         let status = InstanceStatus {
             id: app.id,
             app_id: app.app_id,
@@ -123,9 +130,9 @@ impl Standing {
             reason: one_line(&reason),
             since_unix_ms: moment(&since),
             generation: self.details.generation,
-            pid: self.process_id.unwrap_or(0),
-            routed: state == State::Running && self.status == "running" && healthy,
-            flagged: state == State::Running && self.health_check.is_some() && !healthy,
+            pid: self.details.process_id.or(self.process_id).unwrap_or(0),
+            routed: self.details.routed.unwrap_or(routed),
+            flagged: self.details.flagged.unwrap_or(flagged),
             restarts: self.details.restarts,
             last_exit: last_exit.as_ref().map(exit),
             retry_unix_ms: moment(&self.details.retry_at),

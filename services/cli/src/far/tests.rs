@@ -78,6 +78,18 @@ fn an_app_is_told_as_procmgr_would_tell_it() {
     let flagged = instance(|said| said["healthCheck"] = "unhealthy".into()).unwrap();
     assert!(flagged.flagged && !flagged.routed);
     assert_eq!(instance(|said| said["details"]["since"] = "".into()), None, "nothing of it runs");
+    let given_up = instance(|said| {
+        said["status"] = "failed".into();
+        said["error"] = "exited with code 3\nno such table".into();
+        (said["processId"], said["healthCheck"]) = (Value::Null, Value::Null);
+        for (field, value) in [("processId", json!(7)), ("routed", json!(true)), ("flagged", json!(false))] {
+            said["details"][field] = value;
+        }
+    })
+    .unwrap();
+    let runs = (given_up.state(), given_up.pid, given_up.routed, given_up.flagged);
+    assert_eq!(runs, (State::Running, 7, true, false), "the one before serves");
+    assert_eq!(given_up.last_words, "no such table");
 }
 
 #[test]

@@ -18,6 +18,13 @@ pub(crate) struct Details {
     state: &'static str,
     reason: String,
     since: String,
+    /// Of what runs, also where the contract's fields tell of a newer release that doesn't; so the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process_id: Option<u32>,
+    /// Whether requests are sent to it.
+    routed: bool,
+    /// One health check failed.
+    flagged: bool,
     /// Counts the starts.
     generation: u64,
     /// Starts since the last stable run.
@@ -72,6 +79,9 @@ impl Details {
             state: view::state(live),
             reason: view::reason(live),
             since: moment(live.since_unix_ms).unwrap_or_default(),
+            process_id: Some(live.pid).filter(|pid| *pid != 0),
+            routed: live.routed,
+            flagged: live.flagged,
             generation: live.generation,
             restarts: live.restarts,
             retry_at: moment(live.retry_unix_ms),
@@ -124,6 +134,8 @@ mod tests {
             retry_unix_ms: 3000,
             restarts: 1,
             generation: 2,
+            pid: 42,
+            routed: true,
             release: "/r/old".into(),
             last_exit,
             next: Some(next),
@@ -140,6 +152,7 @@ mod tests {
         assert_eq!((&told["lastExit"], told["release"].as_str()), (&exit, Some("old")));
         assert_eq!((told["next"]["release"].as_str(), told["draining"][0].as_u64()), (Some("new"), Some(1)));
         assert_eq!(told["usage"]["memoryBytes"], 7);
+        assert_eq!((&told["processId"], &told["routed"]), (&serde_json::json!(42), &true.into()));
         let none = serde_json::to_value(Details::of(None, false, Vec::new())).unwrap();
         assert_eq!((none["state"].as_str(), none.get("usage")), (Some("unknown"), None));
     }
