@@ -11,7 +11,7 @@ use std::{
 };
 
 use nexushub_chassis::{audit::Audit, launch::durable, names::Zone, retry::Retry, shutdown::Shutdown};
-use nexushub_proto::provider::ListInstancesResponse;
+use nexushub_proto::{procmgr::InstanceStatus, provider::ListInstancesResponse};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -30,7 +30,7 @@ use crate::{
     peers::Peers,
     places::Places,
     platform::history::Histories,
-    platform::house::House,
+    platform::{house::House, outcome},
     record::{Record, Wanted},
     status::{self, Standing},
     transfer::Transfer,
@@ -112,6 +112,9 @@ pub(crate) struct AppState {
     pub(crate) received: Instant,
     /// Its resumable uploads, those that became the package included until they are forgotten.
     pub(crate) transfers: BTreeMap<String, Arc<Transfer>>,
+    /// The newest generation when the release was asked for that is the current one; in memory, since what procmgr says of earlier
+    /// ones is old news within moments.
+    pub(crate) before: u64,
     /// When somebody last cared.
     pub(crate) active: Instant,
     /// Its end has been announced since.
@@ -135,6 +138,7 @@ impl App {
                 upload,
                 received: now,
                 transfers,
+                before: 0,
                 active: now,
                 warned: false,
                 expired: false,
@@ -462,13 +466,28 @@ impl Hub {
         tokio::time::timeout(patience, ended).await.is_ok_and(|ended| ended.is_ok())
     }
 
+    /// What procmgr says of it, but for what came of an earlier try to replace what runs: the same release may have been asked for
+    /// again since.
+    pub(crate) fn news(&self, app: &App) -> Option<InstanceStatus> {
+        let before = app.state().before;
+        let mut news = self.live.borrow().get(&app.id).cloned()?;
+        news.next.take_if(|next| outcome::is_earlier(next, before));
+        Some(news)
+    }
+
+    /// Something else is asked for: what comes of what is tried already says nothing of it.
+    pub(crate) fn begin_anew(&self, app: &App) {
+        let newest = outcome::newest(self.live.borrow().get(&app.id));
+        app.state().before = newest;
+    }
+
     /// How it stands now.
     pub(crate) fn standing(&self, app: &App) -> Standing {
         let record = app.record();
         let release = record.release.as_ref().map(|release| self.folders.release(&app.id, &release.name));
         let release = release.map(|path| path.display().to_string()).unwrap_or_default();
-        let live = self.live.borrow();
-        let live = live.get(&app.id);
+        let live = self.news(app);
+        let live = live.as_ref();
         // Which package a permanent one runs is the admin app's to say.
         let release =
             live.filter(|_| record.promotion.is_some()).map_or(release, |live| live.release.clone());

@@ -419,8 +419,12 @@ async fn roll_back(errand: Errand, back: Result<Query<Back>, QueryRejection>) ->
     let Query(back) = back.map_err(|_| ApiError::Field("query: use ?release=RELEASE"))?;
     let wanted = back.release.filter(|release| !release.is_empty());
     let (hub, app) = (Arc::clone(&errand.hub), Arc::clone(&errand.app));
+    let what = match releases::is_current(&app.record(), wanted.as_deref()) {
+        true => "application.start",
+        false => "application.rollback",
+    };
     let roll_back = |hub, app| async move { releases::roll_back(&hub, &app, wanted).await };
-    let release = errand.run("application.rollback", roll_back, |_, release| release.clone()).await?;
+    let release = errand.run(what, roll_back, |_, release| release.clone()).await?;
     let (application_id, status) = (app.id.clone(), hub.standing(&app).status);
     let message = "Application rolled back; its status says when it answers";
     Ok(json(StatusCode::OK, &BackReply { application_id, release, status, message }))

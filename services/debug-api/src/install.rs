@@ -168,6 +168,7 @@ async fn take_up(hub: &Arc<Hub>, app: &Arc<App>, release: Release) -> Result<(),
 
 /// Has provider run what the record says since it changed, or takes the change back. The caller holds `work`.
 pub(crate) async fn bring(hub: &Arc<Hub>, app: &Arc<App>) -> Result<(), ApiError> {
+    hub.begin_anew(app);
     if let Err(status) = put(hub, app, Duration::from_millis(hub.config.provider_wait_ms)).await {
         return Err(refused(hub, app, &status).await);
     }

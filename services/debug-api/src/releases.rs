@@ -54,6 +54,12 @@ pub(crate) fn list(record: &Record) -> Vec<Told> {
     current.chain(record.earlier.iter().map(|release| Told::of(release, "earlier"))).collect()
 }
 
+/// Whether it is the current one that is asked for, by whichever name: that is no way back, but a start.
+pub(crate) fn is_current(record: &Record, wanted: Option<&str>) -> bool {
+    let chosen = wanted.and_then(|wanted| record.kept_as(wanted)).map(|release| &release.name);
+    chosen.is_some() && chosen == record.release.as_ref().map(|release| &release.name)
+}
+
 /// Goes back to the release of this name, or to the last that was healthy; says which it is. To be done to its end: the caller
 /// sees to that.
 pub(crate) async fn roll_back(

@@ -1,5 +1,9 @@
 //! A release that never came up is given up while the one before it serves: that is the current one again, so that after a crash or a
 //! reboot it is what starts, and not the broken one alone. Who asks how the application is goes on hearing why.
+//!
+//! Only for what serves. Where nothing does, because the one before slept or had to make way first, the new one was alone with the data
+//! and may have changed it: whether the one before can live with that, nobody but its developer knows. It is tried on, and the way
+//! back is theirs to take. One verdict is acted upon once: a release that is asked for again is judged by its new starts (`Hub::news`).
 
 use std::sync::Arc;
 
@@ -77,9 +81,8 @@ fn lost(hub: &Hub, app: &App) -> Option<Lost> {
         return None;
     }
     let path = hub.folders.release(&app.id, &release.name).display().to_string();
-    let live = hub.live.borrow();
-    let status = live.get(&app.id).filter(|_| live.is_current())?;
-    let why = status::failed_beside(status, &path, hub.config.failed_after)?;
-    let serving = releases::up(status, &hub.folders.releases(&app.id))?;
+    let status = hub.news(app).filter(|_| hub.live.borrow().is_current())?;
+    let why = status::failed_beside(&status, &path, hub.config.failed_after)?;
+    let serving = releases::up(&status, &hub.folders.releases(&app.id))?;
     record.earlier.iter().any(|kept| kept.name == serving).then_some(Lost { serving, why })
 }

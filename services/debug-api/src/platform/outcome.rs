@@ -1,6 +1,6 @@
 //! What became of a release, as procmgr tells it. Pure.
 
-use nexushub_proto::procmgr::{InstanceStatus, State};
+use nexushub_proto::procmgr::{InstanceStatus, NextGeneration, State};
 
 /// Starts that come to nothing until a release counts as failed: the first may be bad luck.
 const TRIES: u32 = 2;
@@ -19,8 +19,8 @@ pub(crate) enum Outcome {
 pub(crate) fn judge(live: Option<&InstanceStatus>, release: &str, before: u64) -> Outcome {
     let Some(live) = live else { return Outcome::Pending };
     if let Some(next) = live.next.as_ref().filter(|next| next.release == release) {
-        if (1..=before).contains(&next.generation) {
-            return Outcome::Pending; // of an earlier try with the same release, about to go
+        if is_earlier(next, before) {
+            return Outcome::Pending; // about to go
         }
         return failure(next.state(), next.restarts, next.retry_unix_ms, &next.reason);
     }
@@ -33,6 +33,11 @@ pub(crate) fn judge(live: Option<&InstanceStatus>, release: &str, before: u64) -
         _ if live.generation <= before && live.state() != State::Failed => Outcome::Pending,
         state => failure(state, live.restarts, live.retry_unix_ms, &live.reason),
     }
+}
+
+/// Whether it is of an earlier try, with whichever release, than what was asked for when the newest generation was `before`.
+pub(crate) fn is_earlier(next: &NextGeneration, before: u64) -> bool {
+    (1..=before).contains(&next.generation)
 }
 
 /// The newest generation of an instance.
@@ -53,8 +58,6 @@ pub(crate) fn lasting(reason: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use nexushub_proto::procmgr::NextGeneration;
-
     use super::*;
 
     fn live(state: State, release: &str, restarts: u32) -> InstanceStatus {

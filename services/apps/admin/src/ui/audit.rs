@@ -135,6 +135,7 @@ fn doing(what: &str) -> &str {
         "application.upload" => "uploaded package",
         "application.install" | "release.install" => "new version",
         "application.rollback" | "release.rollback" => "back to a version",
+        "application.start" => "started",
         "instance.restart" => "restarted",
         "instance.pause" => "paused",
         "instance.resume" => "resumed",

@@ -190,9 +190,10 @@ async fn a_resumable_upload_that_became_a_package_is_no_more_once_another_was_go
     assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v1".to_owned()));
 }
 
-/// procmgr says that the release that should run fails beside the one that serves.
-fn fails_beside(world: &World, id: &str, serving: &str, restarts: u32) {
+/// procmgr says that the release that should run fails beside the one that serves, as this generation.
+fn fails_beside(world: &World, id: &str, serving: &str, (generation, restarts): (u64, u32)) {
     let next = NextGeneration {
+        generation,
         release: world.fakes.instances.lock().unwrap()[id].release.clone(),
         state: State::Failed.into(),
         reason: "exited with code 3".to_owned(),
@@ -221,13 +222,13 @@ async fn a_release_that_never_answers_beside_one_that_does_is_given_up_and_every
     let serving = world.fakes.instances.lock().unwrap()[&id].release.clone();
     *world.fakes.fails.lock().unwrap() = true; // so that it is not seen to be healthy
     world.push(&id, &package("v2")).await;
-    fails_beside(&world, &id, &serving, 2);
+    fails_beside(&world, &id, &serving, (2, 2));
     assert_eq!(runs(&world, &id), "v2", "it may come up yet");
     let broken = told(&world, &id).await[0].0.clone();
     *world.fakes.fails.lock().unwrap() = false;
     let working = world.hub.find(&id).unwrap();
     let working = working.work.lock().await;
-    fails_beside(&world, &id, &serving, 3);
+    fails_beside(&world, &id, &serving, (3, 3));
     world.until(&id, "failed").await;
     assert_eq!(runs(&world, &id), "v2", "somebody is at it");
     drop(working);
@@ -276,4 +277,67 @@ async fn the_way_back_from_what_was_given_up_is_the_one_that_serves() {
     assert_eq!((code, json(&text)["release"].as_str()), (OK, Some(&*serving)), "{text}");
     assert_eq!((runs(&world, &id), app.record().failed), ("v1".to_owned(), None));
     assert_eq!((world.install(&id).await.0, runs(&world, &id)), (OK, "v1".to_owned()), "for good");
+}
+
+#[tokio::test]
+async fn a_release_that_is_brought_again_is_judged_by_its_new_starts() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    world.push(&id, &package("v1")).await;
+    world.until_healthy(&id).await;
+    let serving = world.fakes.instances.lock().unwrap()[&id].release.clone();
+    *world.fakes.fails.lock().unwrap() = true; // so that it is not seen to be healthy
+    world.push(&id, &package("v2")).await;
+    let app = world.hub.find(&id).unwrap();
+    let broken = app.record().release.unwrap();
+    let says = async |generation| {
+        fails_beside(&world, &id, &serving, (generation, 3));
+        let is_it = |next: &NextGeneration| next.generation == generation;
+        let mut live = world.hub.live.clone();
+        let said = live.wait_for(|live| live.get(&id).and_then(|live| live.next.as_ref()).is_some_and(is_it));
+        said.await.unwrap();
+    };
+    let word = async || {
+        let text = world.call("GET", &format!("/debug/application/{id}/status"), "").await.1;
+        json(&text)["status"].as_str().unwrap().to_owned()
+    };
+    let working = app.work.lock().await; // nothing is given up meanwhile
+    says(7).await;
+    assert_eq!(word().await, "failed");
+    let serves = serving.rsplit('/').next().unwrap();
+    world.hub.change(&app, |record| record.give_up(serves, "broken".to_owned())).await.unwrap();
+    drop(working);
+    assert_eq!(back(&world, &id, &format!("?release={}", broken.name)).await.0, OK);
+    let _working = app.work.lock().await;
+    says(7).await;
+    assert_eq!(word().await, "pending", "procmgr has not heard of it yet");
+    assert!(world.hub.news(&app).unwrap().next.is_none());
+    says(8).await;
+    assert_eq!(word().await, "failed");
+}
+
+#[tokio::test]
+async fn a_start_of_what_is_current_is_noted_as_that_and_a_way_back_as_one() {
+    let world = world();
+    let id = world.create("a", "a").await;
+    for version in ["v1", "v2"] {
+        world.push(&id, &package(version)).await;
+        world.until_healthy(&id).await;
+    }
+    let current = told(&world, &id).await[0].0.clone();
+    assert_eq!(back(&world, &id, &format!("?release={current}")).await.0, OK);
+    assert_eq!(back(&world, &id, "").await.0, OK);
+    let folder = nexushub_chassis::audit::folder(world.state.path());
+    let noted = async {
+        loop {
+            let all = nexushub_chassis::audit::tail(&folder, 9).unwrap_or_default();
+            let what: Vec<_> = all.into_iter().map(|entry| entry.what).collect();
+            if what.iter().any(|what| what == "application.rollback") {
+                return what; // it is written after the answer
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let noted = tokio::time::timeout(Duration::from_secs(30), noted).await.unwrap();
+    assert_eq!(noted[noted.len() - 2..], ["application.start", "application.rollback"]);
 }
