@@ -302,4 +302,14 @@ async fn a_status_stream_tells_of_an_apps_death_with_its_reason_and_of_its_next_
     let moments = again["history"].as_array().unwrap();
     assert!(moments.iter().any(|moment| moment["reason"].as_str().unwrap().contains("SIGKILL")), "{again}");
     assert_eq!(again["lastExit"]["signal"], 9);
+    let kept = platform.state().join("debug-api/history.json");
+    let is_kept = async {
+        while !std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("SIGKILL")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("it is kept", is_kept).await;
+    platform.kill("debug-api").await;
+    let details = platform.developer().get(&id, "/status?details=true").await.json()["details"].clone();
+    assert!(details["history"].to_string().contains("SIGKILL"), "whoever is killed: {details}");
 }

@@ -8,6 +8,7 @@
 //! apps/<id>/releases/<digest>-<n>/ immutable; the newest two, and whatever is in use
 //! apps/<id>/db/                   the app's own data; survives releases
 //! packages/<sha256>/              immutable; the admin app's applications run them, as provider says
+//! history.json                    in which states the instances were, see platform/history.rs
 //! tmp/                            whatever isn't finished; emptied at start-up
 //! ```
 //! All of it is on one file system, so that finished things get their place by rename. Every component below the root is
@@ -66,6 +67,10 @@ impl Folders {
 
     pub(crate) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    pub(crate) fn history(&self) -> PathBuf {
+        self.root.join("history.json")
     }
 
     /// A name in `tmp` that nobody else has.

@@ -101,9 +101,10 @@ impl Daemon for DebugApi {
         let max_bytes = config.max_package_bytes;
         let read = folders::blocking(move || {
             let folders = folders::Folders::create(&state)?;
-            recover::read(&folders, max_bytes).map(|found| (folders, found))
+            let histories = platform::history::Histories::load(&folders.history());
+            recover::read(&folders, max_bytes).map(|found| (folders, histories, found))
         });
-        let (folders, found) = read.await.map_err(|error| state_fault(&error))?;
+        let (folders, histories, found) = read.await.map_err(|error| state_fault(&error))?;
         let revived = recover::revive(found);
         let (platforms, token) =
             (chassis.setup.run.join("proxy.http.sock"), chassis.credentials.token_for("proxy"));
@@ -121,8 +122,9 @@ impl Daemon for DebugApi {
         };
         let (shutdown, zone) = (chassis.shutdown.clone(), Zone::from(&chassis.setup.platform));
         let front_ends = front_end::FrontEnds::held(&chassis.setup)?;
-        let histories = platform::history::Histories::default();
-        vital.spawn("history", platform::history::keep(histories.clone(), live.clone(), shutdown.clone()));
+        let history =
+            platform::history::keep(histories.clone(), folders.history(), live.clone(), shutdown.clone());
+        vital.spawn("history", history);
         let (audit, disk) = (chassis.audit.clone(), Arc::new(disk::free));
         let parts = applications::Parts {
             config,

@@ -306,8 +306,8 @@ impl World {
         let peers: Arc<dyn Peers> = fakes.clone();
         tokio::spawn(live::follow(Arc::clone(&peers), sender, shutdown.clone()));
         let zone = Zone::new("yesterday.localhost", 8443);
-        let histories = Histories::default();
-        tokio::spawn(history::keep(histories.clone(), live.clone(), shutdown.clone()));
+        let histories = Histories::load(&folders.history());
+        tokio::spawn(history::keep(histories.clone(), folders.history(), live.clone(), shutdown.clone()));
         let audit = Audit::of(state.path(), "debug-api");
         let front_ends = FrontEnds::of(config.static_ports().unwrap(), Vec::new(), AppPorts::default());
         let house = FakeHouse::new(Arc::clone(&fakes));

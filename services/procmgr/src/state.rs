@@ -312,6 +312,7 @@ impl Machine {
     pub(crate) fn examine(&mut self) {
         self.phase = Phase::Examining;
         self.live = None;
+        self.told_of = None;
         self.next = None;
         self.draining.clear();
     }

@@ -12,14 +12,14 @@ pub(super) struct Usage(procmgr::Usage);
 
 impl From<&procmgr::Usage> for Usage {
     fn from(usage: &procmgr::Usage) -> Self {
-        Self(usage.clone())
+        Self(*usage)
     }
 }
 
 impl Serialize for Usage {
     /// Its names are those of the contract, in the manner of the other fields of the answer.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let told = to_value(&self.0).map_err(S::Error::custom)?;
+        let told = to_value(self.0).map_err(S::Error::custom)?;
         let fields = told.as_object().into_iter().flatten();
         let named: Map<String, Value> = fields.map(|(name, figure)| (snake(name), figure.clone())).collect();
         named.serialize(serializer)

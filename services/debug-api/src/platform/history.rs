@@ -1,41 +1,73 @@
-//! What state each instance was in, since when and why: the newest of it, for as long as this daemon lives.
+//! What state each instance was in, since when and why: the newest of it. It is kept in a file, so a restart of this daemon loses
+//! nothing but the last seconds before a kill; how it stands since procmgr tells again.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
+    fs, io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use nexushub_chassis::shutdown::Shutdown;
+use nexushub_chassis::{launch::durable, shutdown::Shutdown};
 use nexushub_proto::procmgr::InstanceStatus;
-use serde::Serialize;
-use tokio::sync::watch;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::Instant};
 
 use super::view;
 use crate::{
+    folders::blocking,
     live::Live,
     record::{now_ms, rfc3339},
 };
 
 /// Most moments of one instance.
 const MOMENTS: usize = 50;
+/// How often they are written, at most: they are worth little each, and all of them are written.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// One change of state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moment {
     at: String,
-    state: &'static str,
+    state: Cow<'static, str>,
     reason: String,
     generation: u64,
 }
 
-/// The moments of each instance, the newest last; it holds those that are there.
+/// The moments of each instance, the newest last.
+type Moments = HashMap<String, VecDeque<Moment>>;
+
+/// Those of the instances that are there.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Histories {
-    moments: Arc<Mutex<HashMap<String, VecDeque<Moment>>>>,
+    moments: Arc<Mutex<Moments>>,
     noted: Arc<watch::Sender<()>>,
 }
 
 impl Histories {
+    /// As they were kept. What can't be read is no reason not to start: then they begin anew. Blocking.
+    pub(crate) fn load(path: &Path) -> Self {
+        let moments = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Moments::new()),
+            read => read.and_then(|text| Ok(serde_json::from_slice(&text)?)),
+        };
+        let moments = moments.unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "what became of the instances before can't be read");
+            Moments::new()
+        });
+        Self { moments: Arc::new(Mutex::new(moments)), ..Self::default() }
+    }
+
+    async fn save(&self, path: &Path) {
+        let text = serde_json::to_vec(&*self.moments.lock().unwrap_or_else(PoisonError::into_inner));
+        let (path, text) = (path.to_owned(), text.expect("text and numbers are JSON"));
+        if let Err(error) = blocking(move || durable::write(&path, &text, 0o600)).await {
+            tracing::warn!(%error, "could not keep what became of the instances");
+        }
+    }
+
     /// Of one instance, the newest first.
     pub(crate) fn of(&self, id: &str) -> Vec<Moment> {
         let all = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,45 +79,69 @@ impl Histories {
         self.noted.subscribe()
     }
 
-    /// Notes whatever differs from what was noted last.
-    fn note<'a>(&self, now_unix_ms: i64, live: impl Iterator<Item = &'a InstanceStatus>) {
+    /// Notes whatever differs from what was noted last, and says whether anything did. `whole` = what is not told of is gone.
+    fn note<'a>(
+        &self,
+        now_unix_ms: i64,
+        live: impl Iterator<Item = &'a InstanceStatus>,
+        whole: bool,
+    ) -> bool {
         let mut all = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = std::mem::take(&mut *all);
+        let mut news = false;
         for status in live {
             let mut moments = known.remove(&status.id).unwrap_or_default();
             let (state, reason) = (view::state(status), view::reason(status));
-            if moments.back().is_none_or(|last| (last.state, &last.reason) != (state, &reason)) {
+            if moments.back().is_none_or(|last| (&*last.state, &last.reason) != (state, &reason)) {
                 let same = moments.back().is_some_and(|last| last.state == state);
                 let at = if same { now_unix_ms } else { status.since_unix_ms };
                 let (at, generation) = (rfc3339(at), status.generation);
-                moments.push_back(Moment { at, state, reason, generation });
+                moments.push_back(Moment { at, state: state.into(), reason, generation });
+                news = true;
                 moments.drain(..moments.len().saturating_sub(MOMENTS));
             }
             all.insert(status.id.clone(), moments);
         }
+        news |= whole && !known.is_empty();
+        all.extend(known.into_iter().filter(|_| !whole));
         drop(all);
         self.noted.send_replace(());
+        news
     }
 }
 
-/// Notes what procmgr says, until the drain.
-pub(crate) async fn keep(histories: Histories, mut live: watch::Receiver<Live>, shutdown: Shutdown) {
+/// Notes what procmgr says and keeps it in that file, until the drain.
+pub(crate) async fn keep(
+    histories: Histories,
+    path: PathBuf,
+    mut live: watch::Receiver<Live>,
+    shutdown: Shutdown,
+) {
     let noting = async {
+        let (mut unsaved, mut due) = (false, Instant::now());
         loop {
-            histories.note(now_ms(), live.borrow_and_update().all());
-            if live.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            {
+                let live = live.borrow_and_update();
+                unsaved |= histories.note(now_ms(), live.all(), live.is_current());
+            }
+            tokio::select! {
+                changed = live.changed() => if changed.is_err() { std::future::pending().await },
+                () = tokio::time::sleep_until(due), if unsaved => {
+                    histories.save(&path).await;
+                    (unsaved, due) = (false, Instant::now() + SAVE_EVERY);
+                }
             }
         }
     };
     tokio::select! {
         () = noting => {}
-        () = shutdown.draining() => {}
+        () = shutdown.draining() => histories.save(&path).await,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use nexushub_proto::procmgr::State;
 
     use super::*;
@@ -95,7 +151,7 @@ mod tests {
         InstanceStatus { id, state: state.into(), reason, since_unix_ms, ..InstanceStatus::default() }
     }
 
-    fn told(histories: &Histories, id: &str) -> Vec<(&'static str, String)> {
+    fn told(histories: &Histories, id: &str) -> Vec<(Cow<'static, str>, String)> {
         histories.of(id).into_iter().map(|moment| (moment.state, moment.reason)).collect()
     }
 
@@ -103,13 +159,13 @@ mod tests {
     fn each_change_is_noted_once_the_newest_first_and_who_is_gone_is_forgotten() {
         let histories = Histories::default();
         let starting = status("a", State::Starting, "just started", 1);
-        histories.note(1, [&starting, &status("b", State::Running, "", 1)].into_iter());
-        histories.note(2, [&starting].into_iter());
-        histories.note(3, [&status("a", State::Running, "", 3)].into_iter());
-        assert_eq!(
-            told(&histories, "a"),
-            [("running", String::new()), ("starting", "just started".to_owned())]
-        );
+        assert!(histories.note(1, [&starting, &status("b", State::Running, "", 1)].into_iter(), true));
+        assert!(!histories.note(2, [&starting].into_iter(), false), "procmgr is away, or has not looked yet");
+        assert_eq!(told(&histories, "b").len(), 1);
+        assert!(histories.note(2, [&starting].into_iter(), true));
+        assert!(histories.note(3, [&status("a", State::Running, "", 3)].into_iter(), true));
+        let both = [("running".into(), String::new()), ("starting".into(), "just started".to_owned())];
+        assert_eq!(told(&histories, "a"), both);
         assert_eq!(told(&histories, "b"), []);
         assert_eq!(histories.of("a")[0].at, "1970-01-01T00:00:00.003Z");
     }
@@ -118,9 +174,25 @@ mod tests {
     fn an_instance_that_never_rests_is_bounded() {
         let histories = Histories::default();
         for n in 0..200 {
-            histories.note(n, [&status("a", State::Failed, &format!("try {n}"), 0)].into_iter());
+            histories.note(n, [&status("a", State::Failed, &format!("try {n}"), 0)].into_iter(), true);
         }
         let moments = told(&histories, "a");
         assert_eq!((moments.len(), moments[0].1.as_str()), (MOMENTS, "try 199"));
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_is_read_as_it_was_written_and_what_is_torn_keeps_nobody_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.json");
+        assert!(Histories::load(&path).of("a").is_empty());
+        let histories = Histories::default();
+        let failed = status("a", State::Failed, "exited with code 3", 7);
+        histories.note(9, [&failed].into_iter(), true);
+        histories.save(&path).await;
+        let loaded = Histories::load(&path);
+        assert_eq!((loaded.of("a"), loaded.of("a").len()), (histories.of("a"), 1));
+        assert!(!loaded.note(99, [&failed].into_iter(), true), "it is no news after a restart");
+        fs::write(&path, "{\"a\":[").unwrap();
+        assert!(Histories::load(&path).of("a").is_empty());
     }
 }
