@@ -1,5 +1,6 @@
 //! Files that load as the old or the new content after a crash, never as something between: temp, fsync, rename, fsync of
-//! the folder. The temporary file has one name, which its writers lock: what a killed one left there, the next one takes.
+//! the folder. The temporary file has one name, which its writers lock: what a killed one left there, the next one takes. Where it
+//! is another user's, as root's, or no file but a link, a user has one of their own: nobody's that may be in use is removed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -8,13 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{libc, unistd::Uid};
+
 /// Replaces a file's content in one step. `mode` is given to a new file, less the umask.
 ///
 /// # Errors
 /// Any step's error; the old content is then still there.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = beside(path)?;
-    let mut draft = open_alone(&temporary, mode)?;
+    let (temporary, mut draft) = draft(path, mode)?;
     let written = draft.write_all(content).and_then(|()| draft.sync_all());
     let placed = written.and_then(|()| fs::rename(&temporary, path));
     placed.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
@@ -41,10 +43,24 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The temporary file, empty, and nobody else's until it is closed.
+/// The temporary file of a file and where it is: the one that all share, or else the user's own.
+fn draft(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+    let shared = beside(path, "")?;
+    match open_alone(&shared, mode) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::ELOOP)) => {
+            let own = beside(path, &format!(".{}", Uid::effective()))?;
+            open_alone(&own, mode).map(|file| (own, file))
+        }
+        opened => Ok((shared, opened?)),
+    }
+}
+
+/// A temporary file, empty, and nobody else's until it is closed; never what a link leads to.
 fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(mode).custom_flags(libc::O_NOFOLLOW);
     loop {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path)?;
+        let file = options.open(path)?;
         file.lock()?;
         // Who held it until now may have put it in its place: then it is no longer the temporary file, and has to stay whole.
         let ours = file.metadata()?;
@@ -56,11 +72,9 @@ fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
     }
 }
 
-fn beside(path: &Path) -> io::Result<PathBuf> {
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    temporary.push(".tmp");
-    Ok(path.with_file_name(temporary))
+fn beside(path: &Path, whose: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.display();
+    Ok(path.with_file_name(format!(".{name}{whose}.tmp")))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -70,7 +84,12 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::thread;
+    use std::{
+        os::unix::fs::{PermissionsExt, symlink},
+        thread,
+    };
+
+    use nix::unistd::setfsuid;
 
     use super::*;
 
@@ -95,6 +114,41 @@ mod tests {
         write(&folder.join("state.json"), b"new", 0o600).unwrap();
         assert_eq!(fs::read(folder.join("state.json")).unwrap(), b"new");
         assert_eq!(names(&folder), ["state.json"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_link_that_was_planted_is_neither_written_through_nor_in_the_way() {
+        let folder = folder("planted");
+        fs::write(folder.join("victim"), "precious").unwrap();
+        symlink("victim", folder.join(".state.json.tmp")).unwrap();
+        for content in [b"one", b"two"] {
+            write(&folder.join("state.json"), content, 0o600).unwrap();
+            assert_eq!(fs::read(folder.join("state.json")).unwrap(), content);
+        }
+        assert_eq!(fs::read(folder.join("victim")).unwrap(), b"precious");
+        symlink("victim", folder.join(format!(".state.json.{}.tmp", Uid::effective()))).unwrap();
+        write(&folder.join("state.json"), b"three", 0o600).unwrap_err();
+        assert_eq!(fs::read(folder.join("victim")).unwrap(), b"precious");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_another_user_left_or_is_writing_is_not_in_the_way_and_stays_whole() {
+        let folder = folder("anothers");
+        let theirs = folder.join(".state.json.tmp");
+        fs::write(&theirs, "half of it").unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o400)).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let file = folder.join("state.json");
+        // Of this thread alone, and for files alone: root may open whatever it likes.
+        let writing = move || {
+            setfsuid(Uid::from_raw(65534));
+            write(&file, b"whole", 0o644)
+        };
+        thread::spawn(writing).join().unwrap().unwrap();
+        assert_eq!(fs::read(folder.join("state.json")).unwrap(), b"whole");
+        assert_eq!(fs::read(theirs).unwrap(), b"half of it");
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -3,14 +3,11 @@
 use std::{
     env, io,
     os::{
-        fd::{AsRawFd, BorrowedFd},
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
     time::Duration,
 };
-
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 /// Longest message that is read; systemd's own limit is the same order.
 pub const MAX_MESSAGE: usize = 4096;
@@ -60,27 +57,6 @@ impl Notifier {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             sent => sent.map(drop),
         }
-    }
-
-    /// Leaves a descriptor with the parent, to be inherited under this name by the daemon's successor.
-    ///
-    /// # Errors
-    /// When the parent is gone.
-    pub fn store_fd(&self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let text = format!("FDSTORE=1\nFDNAME={name}");
-        let fds = [fd.as_raw_fd()];
-        let control = [ControlMessage::ScmRights(&fds)];
-        let text = [io::IoSlice::new(text.as_bytes())];
-        sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &text, &control, MsgFlags::empty(), None)?;
-        Ok(())
-    }
-
-    /// Forgets a descriptor that was left.
-    ///
-    /// # Errors
-    /// When the parent is gone.
-    pub fn remove_fd(&self, name: &str) -> io::Result<()> {
-        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"))
     }
 }
 

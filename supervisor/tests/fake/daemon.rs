@@ -5,8 +5,11 @@
 
 use std::{
     env, fs,
-    io::{Read, Seek, Write},
-    os::fd::AsFd,
+    io::{self, Read, Seek, Write},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixDatagram,
+    },
     process::ExitCode,
     time::Duration,
 };
@@ -16,6 +19,7 @@ use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::signal::{SigSet, Signal},
     sys::signalfd::{SfdFlags, SignalFd},
+    sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg},
     time::{ClockId, clock_gettime},
 };
 
@@ -37,7 +41,7 @@ impl Fake {
     fn say(&self, msg: &str, fields: impl FnOnce(Object) -> Object) {
         let line =
             Object::new().text("daemon", &self.name).number("pid", std::process::id()).text("msg", msg);
-        std::io::stderr().write_all(format!("{}\n", fields(line).finish()).as_bytes()).unwrap();
+        io::stderr().write_all(format!("{}\n", fields(line).finish()).as_bytes()).unwrap();
     }
 }
 
@@ -84,12 +88,12 @@ fn run(fake: &Fake) -> ExitCode {
                 file.rewind().unwrap();
                 file.read_to_string(&mut text).unwrap();
                 fake.say("found", |line| line.text("text", &text));
-                notifier.remove_fd("kept").unwrap();
+                notifier.send("FDSTOREREMOVE=1\nFDNAME=kept").unwrap();
             }
             None => {
                 let path = fake.handoff.state.clone().unwrap().join("kept");
                 fs::write(&path, "left here").unwrap();
-                notifier.store_fd("kept", fs::File::open(path).unwrap().as_fd()).unwrap();
+                leave(&fs::File::open(path).unwrap());
             }
         }
     }
@@ -97,6 +101,18 @@ fn run(fake: &Fake) -> ExitCode {
         notifier.send("READY=1\nSTATUS=as good as it gets").unwrap();
     }
     serve(fake, &signals, &notifier)
+}
+
+/// Leaves a descriptor with the parent, for the daemon's successor.
+fn leave(file: &fs::File) {
+    let path = env::var("NOTIFY_SOCKET").unwrap();
+    let address = path
+        .strip_prefix('@')
+        .map_or_else(|| UnixAddr::new(&*path), |name| UnixAddr::new_abstract(name.as_bytes()));
+    let (socket, fds) = (UnixDatagram::unbound().unwrap(), [file.as_raw_fd()]);
+    let text = [io::IoSlice::new(b"FDSTORE=1\nFDNAME=kept")];
+    let control = [ControlMessage::ScmRights(&fds)];
+    sendmsg(socket.as_raw_fd(), &text, &control, MsgFlags::empty(), Some(&address.unwrap())).unwrap();
 }
 
 /// Pings until told to stop.
