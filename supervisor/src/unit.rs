@@ -181,9 +181,30 @@ impl Unit {
         self.tell(|g| g.pid == pid, turn.limit(self.daemon.name), &[]);
         let runs_on = self.daemon.overlaps && self.stop_at.is_none();
         let mut current = self.generations.iter_mut().filter(|g| runs_on && g.role == Role::Current);
-        if let Some(g) = current.find(|g| g.pid == pid) {
-            g.role = Role::Old;
-            self.start_at = Some(turn.now + self.restarts.crashed(turn.now - g.started, turn));
+        let Some(g) = current.find(|g| g.pid == pid) else { return };
+        g.role = Role::Old;
+        let (ran, why) = (turn.now - g.started, "it leaves, and was not told to by us");
+        let (level, msg) = self.lost(why, ran, turn);
+        self.log(level, msg, pid, why, ran);
+    }
+
+    /// There is none any more that should run: what is started in its place, and what is said of that.
+    fn lost(&mut self, why: &str, ran: Duration, turn: &Turn<'_>) -> (usize, &'static str) {
+        if self.accepted() && self.generations.iter().all(|g| g.role == Role::Old) {
+            // It was told to make way; or the roll waits for one that drains, and would for ever where they come and go.
+            self.adopt(Some(turn.now));
+            return (log::INFO, "old generation makes way");
+        }
+        why.clone_into(&mut self.reason);
+        if let Some(former) = self.fallback.take() {
+            (self.build, self.start_at) = (former, Some(turn.now));
+            return (log::ERROR, "new build failed, back to the old one");
+        }
+        let failed = self.restarts.failed;
+        self.start_at = Some(turn.now + self.restarts.crashed(ran, turn));
+        match (failed, self.restarts.failed) {
+            (false, true) => (log::ERROR, "daemon keeps crashing: failed, retried slowly"),
+            _ => (log::WARN, "daemon crashed"),
         }
     }
 
@@ -220,23 +241,7 @@ impl Unit {
                 self.candidate = None;
                 (log::ERROR, "new generation failed, the old one stays")
             }
-            Role::Current if self.accepted() && !self.daemon.overlaps => {
-                self.adopt(Some(turn.now));
-                (log::INFO, "old generation is gone")
-            }
-            Role::Current if let Some(former) = self.fallback.take() => {
-                (self.build, self.start_at) = (former, Some(turn.now));
-                (log::ERROR, "new build failed, back to the old one")
-            }
-            Role::Current => {
-                let failed = self.restarts.failed;
-                self.start_at = Some(turn.now + self.restarts.crashed(ran, turn));
-                self.reason.clone_from(&why);
-                match (failed, self.restarts.failed) {
-                    (false, true) => (log::ERROR, "daemon keeps crashing: failed, retried slowly"),
-                    _ => (log::WARN, "daemon crashed"),
-                }
-            }
+            Role::Current => self.lost(&why, ran, turn),
         };
         self.log(level, msg, pid, &why, ran);
     }
@@ -269,8 +274,9 @@ impl Unit {
     fn adopt(&mut self, start_at: Option<Moment>) {
         if let Some((build, _)) = self.candidate.take() {
             let former = std::mem::replace(&mut self.build, build);
-            // One that overlaps has been ready already.
-            (self.fallback, self.start_at) = (start_at.map(|_| former), start_at);
+            // One that overlaps has been ready already; what never was is nothing to fall back to.
+            self.fallback = start_at.map(|_| self.fallback.take().unwrap_or(former));
+            self.start_at = start_at;
             self.restarts.forgive();
         }
     }
@@ -491,6 +497,59 @@ mod tests {
         hand.unit.stop(Duration::from_secs(60), None);
         hand.says(3, "STOPPING=1");
         assert_eq!((hand.start(), hand.unit.current().unwrap().pid.as_raw()), (None, 3));
+    }
+
+    #[test]
+    fn one_that_leaves_over_and_over_is_failed_with_the_reason() {
+        let mut hand = Hand::ready("proxy");
+        for pid in 1.. {
+            hand.says(pid, "STOPPING=1");
+            assert!(hand.unit.reason.contains("it leaves"), "{}", hand.unit.reason);
+            hand.dies(pid);
+            if hand.unit.restarts.failed {
+                break;
+            }
+            hand.now = hand.unit.start_at.unwrap();
+            assert_eq!(hand.start(), Some(Role::Current));
+            hand.says(pid + 1, "READY=1");
+        }
+        assert_eq!(hand.unit.state(), "failed");
+    }
+
+    #[test]
+    fn a_roll_does_not_wait_for_ever_while_generations_come_and_go() {
+        let mut hand = Hand::ready("proxy");
+        hand.says(1, "STOPPING=1");
+        hand.start();
+        hand.says(2, "READY=1");
+        hand.candidate();
+        assert_eq!(hand.start(), None, "the first drains");
+        hand.says(2, "STOPPING=1");
+        assert_eq!(
+            (hand.start(), &*hand.unit.build.mark),
+            (Some(Role::Current), "new"),
+            "nothing to wait for"
+        );
+        assert!(hand.unit.candidate.is_none(), "so the next roll may begin");
+        hand.says(3, "STOPPING=1");
+        assert_eq!(
+            (hand.start(), &*hand.unit.build.mark),
+            (Some(Role::Current), "old"),
+            "it was never ready"
+        );
+    }
+
+    #[test]
+    fn what_was_never_ready_is_nothing_to_fall_back_to() {
+        let mut hand = Hand::ready("procmgr");
+        hand.candidate();
+        hand.dies(1);
+        assert_eq!((hand.start(), &*hand.unit.build.mark), (Some(Role::Current), "new"));
+        hand.unit.candidate = Some((build("newer"), None));
+        hand.dies(2);
+        assert_eq!((hand.start(), &*hand.unit.build.mark), (Some(Role::Current), "newer"));
+        hand.dies(3);
+        assert_eq!((hand.start(), &*hand.unit.build.mark), (Some(Role::Current), "old"));
     }
 
     #[test]
