@@ -5,14 +5,21 @@
 //! in force = listed + held      next list: missing = in force - listed
 //!                               few missing ──▶ they go      many ──▶ they are held ──(confirmed, or listed again)──▶ no more
 //! ```
+//! Invariant: no more is in force than `IN_FORCE_MAX`, whatever is listed how often. What is in force stays; new ones wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nexushub_chassis::names::InstanceId;
 
-use crate::{admin::list::List, instance::Entry};
+use crate::{
+    admin::list::{APPLICATIONS_MAX, List},
+    instance::Entry,
+};
 
 type ById = BTreeMap<InstanceId, Entry>;
+
+/// Most instances in force: a whole list, and as many that are no longer listed and stay.
+const IN_FORCE_MAX: usize = 2 * APPLICATIONS_MAX;
 
 /// When missing instances are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +53,13 @@ fn stay(missing: usize) -> String {
     format!("nothing is removed while an entry has no id that can be read; {missing} are not listed and stay")
 }
 
+/// What they are told of new ones for which there is no room.
+fn wait(new: usize) -> String {
+    format!(
+        "{new} new instances wait: {IN_FORCE_MAX} are in force, with those that are no longer listed and stay"
+    )
+}
+
 impl Listing {
     /// All that is in force.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -76,11 +90,22 @@ impl Listing {
         if nameless {
             refused.insert(0, stay(unlisted.len() + held.len()));
             listed.extend(unlisted);
-            return Self { listed, held, refused };
+            return self.within_bounds(listed, held, refused);
         }
         held.extend(unlisted);
         if !hold.holds(held.len(), self.entries().count()) {
             held.clear();
+        }
+        self.within_bounds(listed, held, refused)
+    }
+
+    /// Of what comes after this: all but those of the new ones that are too many.
+    fn within_bounds(&self, mut listed: ById, held: ById, mut refused: Vec<String>) -> Self {
+        let surplus = (listed.len() + held.len()).saturating_sub(IN_FORCE_MAX);
+        if surplus > 0 {
+            let new: Vec<InstanceId> = listed.keys().filter(|id| !self.has(id)).cloned().collect();
+            new.iter().rev().take(surplus).for_each(|id| drop(listed.remove(id)));
+            refused.insert(0, wait(surplus));
         }
         Self { listed, held, refused }
     }
@@ -170,6 +195,24 @@ mod tests {
         assert_eq!(sizes(&after.after(list([5]), HOLD)), (1, 0), "once every id can be read they go");
         let held = first(10).after(list([]), HOLD).after(nameless(), HOLD);
         assert_eq!(sizes(&held), (1, 9), "what waits to be confirmed waits on");
+    }
+
+    #[test]
+    fn however_often_other_instances_are_listed_what_is_in_force_is_bounded_and_stays() {
+        let most = u32::try_from(APPLICATIONS_MAX).unwrap();
+        let lists = |nameless| (0..4).map(move |n| List { nameless, ..list(n * most..(n + 1) * most) });
+        for nameless in [false, true] {
+            let mut listing = Listing::default();
+            for list in lists(nameless) {
+                listing = listing.after(list, HOLD);
+            }
+            assert_eq!(listing.entries().count(), IN_FORCE_MAX, "{nameless}");
+            assert!((0..2 * most).all(|n| listing.has(&id(n))), "those that came first");
+            let told = listing.refused.iter().filter(|told| told.contains("10000 new instances wait"));
+            assert_eq!(told.count(), 1, "{:?}", listing.refused);
+            let first = listing.after(List { nameless, ..list([0, 4 * most]) }, HOLD);
+            assert!(first.has(&id(0)) && !first.has(&id(4 * most)));
+        }
     }
 
     proptest! {
