@@ -55,4 +55,4 @@ pub mod wellknown;
 
 pub use error::Refusal;
 pub use identity::{Identity, User};
-pub use serve::{Settings, guard, serve, told_to_stop};
+pub use serve::{Settings, guard, serve, serve_then, told_to_stop};

@@ -1,6 +1,13 @@
 //! Listening: `PORT` on the loopback interface, `/api/status` for the health check, and an end that loses no request.
 
-use std::{env, future::Future, io, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    env,
+    future::{Future, ready},
+    io,
+    net::Ipv4Addr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -97,6 +104,20 @@ where
     F: FnOnce(Settings) -> R,
     R: Future<Output = io::Result<Router>>,
 {
+    serve_then(settings, async |settings| Ok((routes(settings).await?, ready(()))))
+}
+
+/// The same for an app that has something to do after its last request, like telling what that led to. It has what is left of the
+/// time that requests in flight may take.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_then<F, R, L>(settings: Settings, routes: F) -> io::Result<()>
+where
+    F: FnOnce(Settings) -> R,
+    R: Future<Output = io::Result<(Router, L)>>,
+    L: Future<Output = ()>,
+{
     // One thread carries every request of an app of this size; what would hold it up has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -118,13 +139,15 @@ pub fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-async fn listen<F, R>(settings: Settings, routes: F) -> io::Result<()>
+async fn listen<F, R, L>(settings: Settings, routes: F) -> io::Result<()>
 where
     F: FnOnce(Settings) -> R,
-    R: Future<Output = io::Result<Router>>,
+    R: Future<Output = io::Result<(Router, L)>>,
+    L: Future<Output = ()>,
 {
     let told_to_stop = told_to_stop()?;
-    let app = guard(routes(settings.clone()).await?, &settings.secret, time::clock());
+    let (routes, last) = routes(settings.clone()).await?;
+    let app = guard(routes, &settings.secret, time::clock());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
     println!("listening on http://{} for {}", listener.local_addr()?, settings.host);
     let (told, stopping) = oneshot::channel();
@@ -140,7 +163,12 @@ where
             std::future::pending::<()>().await;
         }
     };
-    tokio::select! { ended = served => ended, () = patience => Ok(()) }
+    let all = async {
+        let ended = served.await;
+        last.await;
+        ended
+    };
+    tokio::select! { ended = all => ended, () = patience => Ok(()) }
 }
 
 #[cfg(test)]

@@ -75,6 +75,20 @@ pub async fn deliver(db: &Db, entrance: &Entrance, news: &Notify) {
     outbox::deliver("the platform's audit log was not told", news, || round(db, entrance)).await;
 }
 
+/// Tells what is left, when the app ends: until nothing is, or the platform does not take it. Whoever told until now has ended; what
+/// was on its way then may be told twice, which shows by its number.
+pub async fn rest(db: &Db, entrance: &Entrance) {
+    while matches!(round(db, entrance).await, Ok(true)) {}
+}
+
+/// The line that waits longest, if any does.
+///
+/// # Errors
+/// The database's.
+pub fn waiting(tx: &Transaction<'_>) -> Result<Option<i64>, rusqlite::Error> {
+    tx.query_row("SELECT min(id) FROM trail", [], |row| row.get(0))
+}
+
 /// Tells the oldest lines; false when there were none.
 ///
 /// # Errors
@@ -169,6 +183,17 @@ mod tests {
                 "from": "192.0.2.1", "refused": true })
         );
         assert_eq!((&told[2][0]["id"], &told[2][0]["refused"]), (&json!(101), &json!(false)));
+    }
+
+    #[tokio::test]
+    async fn at_the_end_all_is_told_and_nobody_is_waited_for_who_does_not_take_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (db, (entrance, told)) = (database(&folder).await, platform().await);
+        let waits = async || db.run(|tx| Ok::<_, db::Error>(waiting(tx)?)).await.unwrap();
+        rest(&db, &entrance).await;
+        assert_eq!((told.lock().unwrap().len(), waits().await), (1, Some(1)), "it was refused, and is kept");
+        rest(&db, &entrance).await;
+        assert_eq!((told.lock().unwrap().len(), waits().await), (3, None));
     }
 
     #[tokio::test]
