@@ -14,7 +14,7 @@ use nexushub_applib::{
 use serde::Deserialize;
 
 use crate::{
-    Login, clear_pages_cookie, directory, is_foreign, origin,
+    Login, clear_cookies, directory, is_foreign, origin,
     public::locked_out,
     signin::{session, trouble},
     store::{self, Entry, Session},
@@ -145,7 +145,7 @@ pub(crate) async fn end_everywhere(
 
 fn signed_out() -> Response {
     let mut answer = see_other("/signin");
-    clear_pages_cookie(&mut answer);
+    clear_cookies(&mut answer);
     answer
 }
 

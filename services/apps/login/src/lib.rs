@@ -40,7 +40,7 @@ use nexushub_applib::{
     csrf::Csrf,
     db::Db,
     identity::address,
-    page, serve, text,
+    page, serve_then, text,
     time::{self, Clock, Unix},
 };
 use tokio::sync::Notify;
@@ -117,7 +117,8 @@ impl Login {
 
     /// Writes down that something was refused.
     pub(crate) async fn refused(&self, entry: Entry) -> Result<(), Refusal> {
-        let told = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(entry.at);
+        let network = guesses::network(&entry.address);
+        let told = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(network, entry.at);
         let note = if told { store::audit } else { store::note };
         self.db.run(move |tx| Ok::<_, Refusal>(note(tx, &entry)?)).await?;
         self.noted.notify_one();
@@ -171,13 +172,19 @@ pub(crate) fn routes(login: Arc<Login>) -> Router {
 /// # Errors
 /// When its database or its port can't be had.
 pub fn run() -> io::Result<()> {
-    serve(Settings::from_env()?, async |settings| {
+    serve_then(Settings::from_env()?, async |settings| {
         let db = Db::open(&settings.data.join("login.sqlite"), store::STEPS).map_err(io::Error::other)?;
         let (entrance, issuer) = (Entrance::from_env(&settings)?, oidc::from_env(&settings));
         let login = Login::new(db, entrance, issuer, &settings, time::clock());
         login.recall().await.map_err(|refusal| io::Error::other(refusal.text))?;
-        tokio::spawn(outbox::deliver(Arc::clone(&login)));
-        Ok(routes(login))
+        let delivering = tokio::spawn(outbox::deliver(Arc::clone(&login)));
+        let last = Arc::clone(&login);
+        let last = async move {
+            delivering.abort();
+            drop(delivering.await);
+            outbox::rest(&last).await;
+        };
+        Ok((routes(login), last))
     })
 }
 
@@ -218,9 +225,11 @@ pub(crate) fn hand(response: &mut Response, cookie: &str, token: &str) {
     );
 }
 
-/// Has a browser forget it.
-pub(crate) fn clear_pages_cookie(response: &mut Response) {
-    add_cookie(response, &format!("{PAGES}=; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=0"));
+/// Has a browser forget it, under either name: one that these pages gave before they had a name of their own would live on.
+pub(crate) fn clear_cookies(response: &mut Response) {
+    for cookie in [PAGES, CLIENTS] {
+        add_cookie(response, &format!("{cookie}=; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=0"));
+    }
 }
 
 pub(crate) fn add_cookie(response: &mut Response, cookie: &str) {

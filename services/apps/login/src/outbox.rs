@@ -11,11 +11,18 @@ use crate::{Login, store};
 
 /// Sessions told at once.
 const BATCH: i64 = 500;
+
 /// Delivers for ever.
 pub(crate) async fn deliver(login: Arc<Login>) {
     let sessions =
         outbox::deliver("the proxy was not told which sessions ended", &login.news, || round(&login));
     tokio::join!(sessions, trail::deliver(&login.db, &login.directory.0, &login.noted));
+}
+
+/// Delivers what is left, when the app ends and whoever delivered has ended.
+pub(crate) async fn rest(login: &Login) {
+    while matches!(round(login).await, Ok(true)) {}
+    trail::rest(&login.db, &login.directory.0).await;
 }
 
 #[derive(Debug, thiserror::Error)]

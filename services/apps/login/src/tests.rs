@@ -502,6 +502,7 @@ async fn my_account_shows_sessions_and_ends_one_or_all() {
     assert_eq!(world.refresh(&elsewhere, APP).await.status, StatusCode::UNAUTHORIZED);
     let out = world.form("/everywhere", &cookies, &[("csrf", &csrf)]).await;
     assert_eq!((out.location(), out.cookie("__Host-YRT").unwrap().as_str()), ("/signin", ""));
+    assert_eq!(out.cookie("YRT").unwrap(), "", "nor does one of before these pages had a name of their own");
     assert_eq!(world.get("/", &cookies).await.location(), "/signin");
 }
 
@@ -629,13 +630,18 @@ async fn a_lock_out_is_written_down_once_each_time_and_not_for_every_attempt() {
 #[tokio::test]
 async fn of_a_flood_of_refusals_the_platform_is_told_the_beginning() {
     let world = world().await;
-    for _ in 0..130 {
+    let refuse = async |from: String| {
         let (at, what, name) = (world.login.now(), "refusal".to_owned(), "zoe".to_owned());
-        world.login.refused(Entry { at, what, name, ..Entry::default() }).await.unwrap();
+        world.login.refused(Entry { at, what, name, address: from, ..Entry::default() }).await.unwrap();
+    };
+    for number in 0..130 {
+        refuse(format!("2001:db8::{number:x}")).await; // one household
     }
-    assert_eq!((world.told().await.len(), world.trail().await.len()), (100, 99), "it shows 99 of 130");
+    assert_eq!((world.told().await.len(), world.trail().await.len()), (20, 99), "it shows 99 of 130");
+    refuse("192.0.2.9".into()).await;
+    assert_eq!(world.told().await.last().unwrap(), "login by  from 192.0.2.9, refused", "others are heard");
     world.token().await;
-    assert_eq!(world.told().await.len(), 101, "who signs in is told in any case");
+    assert_eq!(world.told().await.len(), 22, "who signs in is told in any case");
 }
 
 #[tokio::test]

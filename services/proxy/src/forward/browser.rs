@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    cookies::{self, HOST_YAT, HOST_YRT, HOST_YSS},
+    cookies::{self, HOST_YAT, HOST_YRT, HOST_YSS, YRT},
     decide::{cross_site, is_same_origin, only},
     identity::percent,
     paths::decode_bytes,
@@ -144,7 +144,8 @@ impl Exchange {
         if let Some(shown) = self.refresh_token() {
             self.end_sessions(&shown.token, authority).await?;
         }
-        let forgotten = forget_all(HeaderMap::new(), &[HOST_YRT, HOST_YAT, HOST_YSS]);
+        // Of either name: what an earlier version left in a browser would outlive this once.
+        let forgotten = forget_all(HeaderMap::new(), &[HOST_YRT, YRT, HOST_YAT, HOST_YSS]);
         Ok(see_other(&format!("{}/", self.url_of_login(authority)), forgotten))
     }
 
