@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use nexushub_applib::{Identity, Refusal};
+use nexushub_applib::{Identity, Refusal, trail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -23,7 +23,7 @@ use crate::{
 const HELD: Duration = Duration::from_secs(50);
 /// Polls held at once; one more is answered at once.
 pub(crate) const POLLS: usize = 256;
-/// How often it is looked for what another process of this app recorded, as there is one while a new version takes over.
+/// How often it is looked for what another process of this app recorded.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// `GET /api/applications`: for whoever the platform let in, the provider first.
@@ -42,15 +42,22 @@ pub(crate) struct Poll {
     e: String,
 }
 
-/// Tells the polls that are held of events that another process of this app recorded, for ever.
+/// Looks for ever at what another process of this app recorded, as there is one while a new version takes over: polls that are held
+/// hear of it, and what that process has not told the platform and login by the next look, as it may have ended over it, is told here.
 pub(crate) async fn overhear(admin: Arc<Admin>) {
+    let mut waited = (None, None);
     loop {
         sleep(LOOK).await;
-        if admin.last.receiver_count() > 0
-            && let Ok(last) = admin.db.run(|tx| Ok::<_, Refusal>(store::last_event(tx)?)).await
-        {
-            admin.heard_of(last);
+        let look = |tx: &rusqlite::Transaction<'_>| {
+            Ok::<_, Refusal>((store::last_event(tx)?, (trail::waiting(tx)?, store::next_revocation(tx)?)))
+        };
+        let Ok((last, waits)) = admin.db.run(look).await else { continue };
+        admin.heard_of(last);
+        if waits == waited && waits != (None, None) {
+            admin.changed.notify_one();
+            admin.ended.notify_one();
         }
+        waited = waits;
     }
 }
 

@@ -39,7 +39,7 @@ use nexushub_applib::{
     csrf::Csrf,
     db::Db,
     identity::address,
-    serve, text,
+    serve_then, text,
     time::{self, Clock, Unix},
     told_to_stop,
 };
@@ -238,20 +238,26 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
 /// When its database or its port can't be had.
 pub fn run() -> io::Result<()> {
     let [first, reset] = ["ADMIN_PASSWORD_HASH", "ADMIN_PASSWORD_RESET"].map(|name| env::var(name).ok());
-    serve(Settings::from_env()?, async |settings| {
+    serve_then(Settings::from_env()?, async |settings| {
         let db = Db::open(&settings.data.join("admin.sqlite"), store::STEPS).map_err(io::Error::other)?;
         let entrance = Entrance::from_env(&settings)?;
         let admin = Admin::new(db, entrance, &settings, time::clock()).await.map_err(io::Error::other)?;
         admin.first_administrator(first).await.map_err(io::Error::other)?;
         admin.reset_administrator(reset).await.map_err(io::Error::other)?;
-        tokio::spawn(outbox::deliver(Arc::clone(&admin)));
+        let delivering = tokio::spawn(outbox::deliver(Arc::clone(&admin)));
         tokio::spawn(api::overhear(Arc::clone(&admin)));
         let (told, leaving) = (told_to_stop()?, Arc::clone(&admin));
         tokio::spawn(async move {
             told.await;
             leaving.leaving.send_replace(true);
         });
-        Ok(routes(admin))
+        let last = Arc::clone(&admin);
+        let last = async move {
+            delivering.abort();
+            drop(delivering.await);
+            outbox::rest(&last).await;
+        };
+        Ok((routes(admin), last))
     })
 }
 

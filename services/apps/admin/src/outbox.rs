@@ -18,6 +18,12 @@ pub(crate) async fn deliver(admin: Arc<Admin>) {
     tokio::join!(sessions, trail::deliver(&admin.db, &admin.platform.0, &admin.changed));
 }
 
+/// Delivers what is left, when the app ends and whoever delivered has ended.
+pub(crate) async fn rest(admin: &Admin) {
+    while matches!(end_one(admin).await, Ok(true)) {}
+    trail::rest(&admin.db, &admin.platform.0).await;
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]

@@ -56,8 +56,8 @@ DROP TABLE told;
 /// Lines of the record; with one more the oldest goes, and a client's id that was in it counts as new. Besides these stays the last
 /// reset of the administrator, which would be carried out again.
 const EVENTS: i64 = 100_000;
-/// How many later ones a user's end of sessions may wait through while login is away; what was asked before is forgotten. There are
-/// fewer users than that, and what the rules refuse is refused in any case.
+/// Users whose end of sessions may wait while login is away, counted as users however often it was asked for; of more the one who
+/// waited longest is forgotten. There are fewer users than that, and what the rules refuse is refused in any case.
 const REVOCATIONS: i64 = 100_000;
 
 /// An application instance that should run.
@@ -101,8 +101,9 @@ pub(crate) struct Event {
 /// what is asked while login is being told is told again.
 pub(crate) fn revoke(tx: &Transaction<'_>, user: i64) -> Result<()> {
     tx.prepare_cached("INSERT OR REPLACE INTO revocation (user_id) VALUES (?1)")?.execute([user])?;
-    let surplus = "DELETE FROM revocation WHERE id <= ?1";
-    tx.prepare_cached(surplus)?.execute([tx.last_insert_rowid() - REVOCATIONS]).map(drop)
+    let surplus =
+        "DELETE FROM revocation WHERE id IN (SELECT id FROM revocation ORDER BY id DESC LIMIT -1 OFFSET ?1)";
+    tx.prepare_cached(surplus)?.execute([REVOCATIONS]).map(drop)
 }
 
 /// The user who has waited longest for that, and under which number.
@@ -347,10 +348,19 @@ mod tests {
         revoke(tx, 2).unwrap();
         revoked(tx, 2).unwrap();
         assert_eq!(count(tx, "revocation"), 2, "asked again while login was told of it");
-        for user in 10..REVOCATIONS + 20 {
-            revoke(tx, user).unwrap();
-        }
+        tx.execute("UPDATE sqlite_sequence SET seq = seq + ?1 WHERE name = 'revocation'", [REVOCATIONS])
+            .unwrap();
+        revoke(tx, 3).unwrap();
+        assert_eq!(
+            next_revocation(tx).unwrap().unwrap().1,
+            1,
+            "asked for ever so often, they are three users"
+        );
+        let many = "INSERT INTO revocation (user_id) WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n LIMIT ?1) SELECT i FROM n";
+        tx.execute(many, [REVOCATIONS - 2]).unwrap();
+        revoke(tx, 4).unwrap();
         assert_eq!(count(tx, "revocation"), REVOCATIONS);
+        assert_eq!(next_revocation(tx).unwrap().unwrap().1, 3, "who waited longest is forgotten");
     }
 
     #[test]

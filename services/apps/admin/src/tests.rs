@@ -247,6 +247,36 @@ async fn a_poll_hears_what_another_process_of_the_app_records_and_ends_when_its_
 }
 
 #[tokio::test]
+async fn what_a_process_of_the_version_before_left_untold_is_told_by_its_successor() {
+    let world = world().await;
+    let other = Db::open(&world.folder.path().join("admin.sqlite"), store::STEPS).unwrap();
+    world.deliver();
+    tokio::spawn(api::overhear(Arc::clone(&world.admin)));
+    let shop = json!({ "type": "CreateApplication", "appId": "shop", "hostName": "shop" });
+    world.publish("own", shop).await;
+    world.facade.changes(1).await; // from now on it waits for news of its own
+    let recorded = other.run(|tx| {
+        store::revoke(tx, 7)?;
+        let event = Event { id: 0, what: "AddUser".into(), at: 0, by: "zoe".into(), said: "{}".into() };
+        Ok::<_, Refusal>(store::record(tx, "elsewhere", &event, "")?)
+    });
+    recorded.await.unwrap();
+    assert_eq!(world.facade.changes(2).await[1]["by"], "zoe");
+    assert_eq!(world.facade.revoked_next(7).await, 7);
+}
+
+#[tokio::test]
+async fn what_was_recorded_last_is_told_before_the_process_ends() {
+    let world = world().await;
+    let shop = json!({ "type": "CreateApplication", "appId": "shop", "hostName": "shop" });
+    world.publish("last", shop).await;
+    world.admin.sign_out(1, &Asker::default()).await.unwrap();
+    outbox::rest(&world.admin).await;
+    assert_eq!(world.facade.changes(2).await.len(), 2);
+    assert_eq!(world.facade.revoked().await, 1);
+}
+
+#[tokio::test]
 async fn an_event_is_carried_out_once_however_often_it_is_sent() {
     let world = world().await;
     let event = json!({ "type": "CreateApplication", "timestamp": 1, "appId": "shop", "displayName": "", "hostName": "Shop" });
