@@ -94,7 +94,11 @@ async fn who_signs_in_and_who_is_refused_is_in_the_platforms_log() {
     let accounts = Accounts::start("").await;
     accounts.log_in("admin", "a guess", "").await;
     let refused = noted(&accounts.platform, "session.begin", 1).await;
-    assert_eq!((&refused["result"], &refused["object"]), (&"refused".into(), &"admin".into()), "{refused}");
+    assert_eq!(
+        (&refused["result"], &refused["object"]),
+        (&"refused".into(), &"\"admin\"".into()),
+        "{refused}"
+    );
     let bearer = accounts.bearer().await;
     let signed_in = noted(&accounts.platform, "session.begin", 2).await;
     assert_eq!(

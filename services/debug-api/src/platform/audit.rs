@@ -2,7 +2,10 @@
 
 use std::{io, path::Path};
 
-use nexushub_chassis::audit::{Audit, Event, Outcome, tail};
+use nexushub_chassis::{
+    audit::{Audit, Event, Outcome, tail},
+    names::InstanceId,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::Status;
@@ -101,11 +104,12 @@ fn kind(teller: Teller, what: &str) -> &'static str {
     }
 }
 
-/// What a change was made to.
+/// What a change was made to: an id as it is, and in quotes what somebody typed, so that it can't be read as an id.
 fn object(said: &Value) -> String {
     let named = |field: &&str| match &said[*field] {
-        Value::String(id) => Some(id.clone()),
-        Value::Number(id) => Some(format!("user {id}")),
+        Value::String(id) if *field != "name" && InstanceId::parse(id).is_ok() => Some(id.clone()),
+        Value::String(typed) => Some(format!("\"{typed}\"")),
+        Value::Number(id) if *field == "userId" => Some(format!("user {id}")),
         _ => None,
     };
     ["instanceId", "applicationId", "userId", "name"].iter().find_map(named).unwrap_or_default()
@@ -153,6 +157,23 @@ pub(super) fn read(folder: &Path, number: usize) -> io::Result<Vec<Value>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_somebody_typed_is_never_an_id() {
+        for (said, told) in [
+            (json!({ "userId": 1, "name": "zoe" }), "user 1"),
+            (json!({ "userId": null, "name": "user 1" }), "\"user 1\""),
+            (json!({ "name": "shop" }), "\"shop\""),
+            (json!({ "name": 1 }), ""),
+            (json!({ "instanceId": "shop" }), "shop"),
+            (json!({ "instanceId": "user 1" }), "\"user 1\""),
+            (json!({ "applicationId": "\"shop" }), "\"\"shop\""),
+            (json!({ "instanceId": 1 }), ""),
+            (json!("user 1"), ""),
+        ] {
+            assert_eq!(object(&said), told, "{said}");
+        }
+    }
 
     #[test]
     fn what_was_done_is_told_with_the_newest_first() {

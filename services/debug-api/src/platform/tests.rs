@@ -503,10 +503,10 @@ async fn the_login_app_tells_the_trail_and_nothing_else_and_not_in_the_words_of_
     assert_eq!(
         serde_json::json!(told),
         serde_json::json!([
-            ["zoe", "session.begin", "zoe", "192.0.2.1", "ok"],
-            ["login", "session.begin", "zoe", "2001:db8::1", "refused"],
-            ["login", "session.lock_out", "zoe", "login app", "refused"],
-            ["zoe", "login.note", "zoe", "login app", "ok"],
+            ["zoe", "session.begin", "\"zoe\"", "192.0.2.1", "ok"],
+            ["login", "session.begin", "\"zoe\"", "2001:db8::1", "refused"],
+            ["login", "session.lock_out", "\"zoe\"", "login app", "refused"],
+            ["zoe", "login.note", "\"zoe\"", "login app", "ok"],
         ])
     );
 }
