@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! follow.rs ── when, by course.rs (pure) ──▶ ask.rs ── the proxy's own entrance ──▶ admin app
-//!     └──▶ list.rs (pure): text ▶ entries ──▶ listing.rs (pure): what stays, what is held ──▶ the owner (desired.rs)
+//!     └──▶ list.rs, application.rs (pure): text ▶ entries ──▶ listing.rs (pure): what stays, what is held ──▶ the owner (desired.rs)
 //! ```
 //! Invariant: whatever the admin app does or says, what runs goes on. A list that isn't one changes nothing, a bad entry is left
 //! out and told, and too many instances that are missing at once are kept until somebody confirms that they go.
 
+pub mod application;
 pub mod ask;
 pub mod course;
 pub mod follow;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use crate::{
-    admin::listing::Listing,
+    admin::{application::Application, listing::Listing},
     error::Error,
     instance::Entry,
     kept::{File, Read},
@@ -47,19 +47,6 @@ pub struct Disk {
     debug: Store,
     listing: File,
     releases: File,
-}
-
-/// An application as it is written down: by the contract's names, so that it is judged again when it is read.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Application {
-    instance_id: String,
-    app_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    display_name: Option<String>,
-    host_name: String,
-    #[serde(default)]
-    sign_in: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,20 +123,6 @@ fn read<T: for<'de> Deserialize<'de>>(file: &File) -> Result<(u64, Option<T>), F
     }
 }
 
-impl From<&Entry> for Application {
-    fn from(entry: &Entry) -> Self {
-        let fields = &entry.fields;
-        let id = entry.id.to_string();
-        Self {
-            app_id: fields.app_id.clone().unwrap_or_else(|| id.clone()),
-            instance_id: id,
-            display_name: fields.display_name.clone(),
-            host_name: fields.host_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-            sign_in: fields.route.as_ref().is_some_and(|route| route.sign_in),
-        }
-    }
-}
-
 impl From<&Listing> for Applications {
     fn from(listing: &Listing) -> Self {
         let written =
@@ -163,7 +136,7 @@ impl Applications {
     fn judged(self, judge: &Judge) -> Listing {
         let judged = |one: Application| {
             let id = one.instance_id.clone();
-            match judge.application(&id, one.app_id, one.display_name, (&one.host_name, one.sign_in)) {
+            match one.judged(judge) {
                 Ok(entry) => Some((entry.id.clone(), entry)),
                 Err(bad) => {
                     error!(instance = id, error = %bad, "an application of the admin app is left out");
@@ -195,7 +168,8 @@ mod tests {
 
     fn listed(ids: &[&str]) -> list::List {
         let rows = ids.iter().map(|id| {
-            serde_json::json!({"instanceId": id, "appId": "shop", "displayName": "Ä", "hostName": format!("{id}.x")})
+            serde_json::json!({"instanceId": id, "appId": "shop", "displayName": "Ä", "hostName": format!("{id}.x"),
+                "callers": ["other"], "limits": {"memoryBytes": 16 << 20}})
         });
         let text = serde_json::json!({"applications": rows.collect::<Vec<_>>()}).to_string();
         list::read(text.as_bytes(), &judge()).unwrap()

@@ -160,30 +160,6 @@ impl Judge {
         Ok(Entry { id, fields, pins: BTreeSet::from_iter(typed.pin), source })
     }
 
-    /// An application as the admin app lists it.
-    ///
-    /// # Errors
-    /// The first value that can't be.
-    pub fn application(
-        &self,
-        id: &str,
-        app_id: String,
-        display_name: Option<String>,
-        (host_name, sign_in): (&str, bool),
-    ) -> Result<Entry, BadField> {
-        let bad = |key| move |why| BadField { key, why };
-        let id = InstanceId::parse(id).map_err(|e| bad("instanceId")(e.to_string()))?;
-        let host_name = HostName::parse(host_name, &self.zone).map_err(|e| bad("hostName")(e.to_string()))?;
-        let fields = Fields {
-            app_id: Some(name(app_id).map_err(bad("appId"))?),
-            display_name: display_name.map(name).transpose().map_err(bad("displayName"))?,
-            host_name: Some(host_name),
-            route: sign_in.then(|| Route { sign_in, ..Route::default() }),
-            ..Fields::default()
-        };
-        Ok(Entry { id, fields, pins: BTreeSet::new(), source: Source::Dynamic })
-    }
-
     pub(crate) fn path(&self, typed: &str) -> Result<PathBuf, String> {
         if typed.is_empty() || typed.len() > PATH_MAX || typed.contains('\0') {
             return Err(format!("{} is not a path", shown(typed)));
@@ -284,7 +260,7 @@ fn health(typed: Health) -> Result<Health, String> {
     Ok(typed)
 }
 
-fn limits(typed: Limits) -> Result<Limits, String> {
+pub(crate) fn limits(typed: Limits) -> Result<Limits, String> {
     let within = |what: &str, value: Option<u64>, least: u64, most: u64| match value {
         Some(value) if !(least..=most).contains(&value) => {
             Err(format!("limit {what} {value} is not within {least} and {most}"))

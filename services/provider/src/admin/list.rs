@@ -9,7 +9,7 @@ use serde::{
     de::{Error, IgnoredAny, SeqAccess, Visitor},
 };
 
-use crate::{instance::Entry, typed::Judge};
+use crate::{admin::application::Application, instance::Entry, typed::Judge};
 
 /// Most applications in a list.
 pub const APPLICATIONS_MAX: usize = 10_000;
@@ -44,19 +44,6 @@ enum Row {
     Other(IgnoredAny),
 }
 
-/// As the contract has it; what else is said is ignored.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Application {
-    instance_id: String,
-    app_id: String,
-    #[serde(default)]
-    display_name: Option<String>,
-    host_name: String,
-    #[serde(default)]
-    sign_in: bool,
-}
-
 /// Enough to tell which instance is meant.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,16 +69,19 @@ impl List {
         match row {
             Row::Whole(application) => {
                 let id = application.instance_id.clone();
-                match entry(application, judge) {
+                match application.judged(judge) {
                     Ok(entry) if self.entries.contains_key(&entry.id) => {
                         self.refuse(&id, "the same id is listed twice");
                     }
                     Ok(entry) => drop(self.entries.insert(entry.id.clone(), entry)),
-                    Err(why) => self.refuse(&id, &why),
+                    Err(bad) => self.refuse(&id, &bad.to_string()),
                 }
             }
             Row::Named(Named { instance_id }) => {
-                self.refuse(&instance_id, "its appId or hostName is missing or is no text");
+                self.refuse(
+                    &instance_id,
+                    "its appId or hostName is missing, or something of it is not of its kind",
+                );
             }
             Row::Other(IgnoredAny) => self.refuse("", "it is no application"),
         }
@@ -106,14 +96,6 @@ impl List {
             self.refused.push(format!("entry {}: {why}", shown(id)));
         }
     }
-}
-
-fn entry(application: Application, judge: &Judge) -> Result<Entry, String> {
-    let Application { instance_id, app_id, display_name, host_name, sign_in } = application;
-    let display_name = display_name.filter(|name| !name.is_empty());
-    judge
-        .application(&instance_id, app_id, display_name, (&host_name, sign_in))
-        .map_err(|bad| bad.to_string())
 }
 
 fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Row>, D::Error> {
@@ -200,14 +182,16 @@ mod tests {
                 {"instanceId":"c","appId":"a","hostName":"no name"},
                 {"instanceId":"d","appId":7,"hostName":"h"},
                 {"instanceId":"good","appId":"a","hostName":"twin"},
+                {"instanceId":"f","appId":"a","hostName":"f","callers":"good"},
+                {"instanceId":"g","appId":"a","hostName":"g","limits":{"memoryBytes":1}},
                 {"instanceId":"e"}, {"instanceId":9}, 7, null, [], "x"]}"#,
         );
         let list = list.unwrap();
         assert_eq!(list.entries.keys().map(InstanceId::as_str).collect::<Vec<_>>(), ["good"]);
-        assert_eq!(list.refused.len(), 11, "{:?}", list.refused);
+        assert_eq!(list.refused.len(), 13, "{:?}", list.refused);
         assert!(list.refused[2].contains("host name"), "{:?}", list.refused);
         let garbled: Vec<_> = list.garbled.iter().map(InstanceId::as_str).collect();
-        assert_eq!(garbled, ["b", "c", "d", "good", "e"]);
+        assert_eq!(garbled, ["b", "c", "d", "good", "f", "g", "e"]);
     }
 
     #[test]
