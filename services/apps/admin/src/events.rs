@@ -16,6 +16,7 @@ use crate::{
     Admin, Asker, names, password,
     rules::{RuleType, SubjectType, admitted},
     store::{self, Application, Event},
+    terms::{ALL_MAX, Terms, Wished},
 };
 
 /// Most of each kind.
@@ -37,6 +38,8 @@ pub(crate) struct Written {
     pub host_name: String,
     /// Whether it is for people who are signed in; not said = as it is, and of a new one no.
     pub sign_in: Option<bool>,
+    #[serde(flatten)]
+    pub terms: Wished,
 }
 
 /// A change, as it is asked for.
@@ -316,20 +319,35 @@ fn taken(error: rusqlite::Error, why: impl FnOnce() -> String) -> Refusal {
     }
 }
 
-/// What is kept of it, once it was judged.
-fn judged(id: &str, written: &Written, base: &str, before: bool) -> Result<Application, Refusal> {
+/// What is kept of it, once it was judged, in place of what was there.
+fn judged(
+    id: &str,
+    written: &Written,
+    base: &str,
+    before: Option<&Application>,
+) -> Result<Application, Refusal> {
     let app_id = names::app_id(&written.app_id)?;
     let display_name = names::display_name(&written.display_name, &app_id)?;
     let host_name = names::host_name(&written.host_name, base)?;
-    let sign_in = written.sign_in.unwrap_or(before);
-    Ok(Application { instance_id: id.to_owned(), app_id, display_name, host_name, sign_in })
+    let sign_in = written.sign_in.unwrap_or(before.is_some_and(|before| before.sign_in));
+    let terms = written.terms.judged(before.map_or(&Terms::default(), |before| &before.terms))?;
+    Ok(Application { instance_id: id.to_owned(), app_id, display_name, host_name, sign_in, terms })
+}
+
+/// Keeps an application; what is written down of that, where its terms are told only if they changed.
+fn kept(tx: &Transaction<'_>, app: Application, before: Option<&Application>) -> Result<Applied, Refusal> {
+    store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
+    if store::terms_bytes(tx)? > ALL_MAX {
+        return Err(Refusal::bad("callers, origins and limits of all apps together are too much to keep"));
+    }
+    let same = before.is_some_and(|before| before.terms == app.terms);
+    let told = if same { Application { terms: Terms::default(), ..app } } else { app };
+    Ok((json!(told), told.instance_id))
 }
 
 fn create_application(tx: &Transaction<'_>, written: &Written, base: &str) -> Result<Applied, Refusal> {
     bounded(tx, "application", APPLICATIONS)?;
-    let app = judged(&uuid::Uuid::new_v4().to_string(), written, base, false)?;
-    store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
-    Ok((json!(app), app.instance_id))
+    kept(tx, judged(&uuid::Uuid::new_v4().to_string(), written, base, None)?, None)
 }
 
 fn update_application(
@@ -342,9 +360,7 @@ fn update_application(
     if there.is_own() {
         return Err(Refusal::bad("login and admin belong to the platform and can't be changed"));
     }
-    let app = judged(id, written, base, there.sign_in)?;
-    store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
-    Ok((json!(app), app.instance_id))
+    kept(tx, judged(id, written, base, Some(&there))?, Some(&there))
 }
 
 /// Under the id that it has. What is this app's already stays as it is.
@@ -354,19 +370,17 @@ fn adopt_application(
     written: &Written,
     base: &str,
 ) -> Result<Applied, Refusal> {
-    let adopted = |app: Application| (json!(app), app.instance_id);
     match store::application_of(tx, id)? {
-        Some(there) if there.app_id == written.app_id => return Ok(adopted(there)),
+        Some(there) if there.app_id == written.app_id => return Ok((json!(there), there.instance_id)),
         Some(there) => return Err(conflict(format!("the instance `{id}` is of `{}`", there.app_id))),
         None => bounded(tx, "application", APPLICATIONS)?,
     }
-    let app = judged(&names::instance_id(id)?, written, base, false)?;
+    let app = judged(&names::instance_id(id)?, written, base, None)?;
     if store::applications(tx)?.iter().any(|other| other.app_id == app.app_id) {
         let why = format!("there is an application `{}` already; upload the package to that one", app.app_id);
         return Err(conflict(why));
     }
-    store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
-    Ok(adopted(app))
+    kept(tx, app, None)
 }
 
 fn conflict(why: String) -> Refusal {

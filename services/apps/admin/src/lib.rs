@@ -18,6 +18,7 @@ mod password;
 mod platform;
 mod rules;
 mod store;
+mod terms;
 mod ui;
 
 use std::{

@@ -41,13 +41,7 @@ pub(crate) fn host_name(text: &str, base: &str) -> Result<String, Refusal> {
     let name = text.trim().to_ascii_lowercase();
     let name = name.split(':').next().unwrap_or_default().trim_end_matches('.');
     let name = name.strip_suffix(base).and_then(|rest| rest.strip_suffix('.')).unwrap_or(name);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if !name.split('.').all(label) || name.len() + base.len() > 250 {
+    if !name.split('.').all(is_label) || name.len() + base.len() > 250 {
         let why = format!("`{}` is no host name: letters, digits and hyphens, joined by dots", shown(text));
         return Err(Refusal::bad(why));
     }
@@ -57,6 +51,14 @@ pub(crate) fn host_name(text: &str, base: &str) -> Result<String, Refusal> {
         )));
     }
     Ok(name.to_owned())
+}
+
+/// Whether it is a part of a host name, in small letters.
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// A user's name.
@@ -69,7 +71,8 @@ pub(crate) fn user_name(text: &str) -> Result<String, Refusal> {
         .ok_or_else(|| Refusal::bad("a user name is 1 to 64 letters, digits and the signs . _ - @ +"))
 }
 
-fn shown(text: &str) -> String {
+/// The beginning of what somebody wrote, on one line.
+pub(crate) fn shown(text: &str) -> String {
     text.chars().filter(|char| !char.is_control()).take(64).collect()
 }
 

@@ -9,7 +9,10 @@ use nexushub_applib::{
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::rules::{Rule, RuleType, SubjectType, admitted, granted};
+use crate::{
+    rules::{Rule, RuleType, SubjectType, admitted, granted},
+    terms::Terms,
+};
 
 pub(crate) type Result<T> = std::result::Result<T, rusqlite::Error>;
 
@@ -51,6 +54,8 @@ INSERT INTO trail (id, at, by, what, said, address, refused)
 DELETE FROM sqlite_sequence WHERE name = 'trail';
 INSERT INTO sqlite_sequence (name, seq) SELECT 'trail', max(id) FROM event;
 DROP TABLE told;
+", "
+ALTER TABLE application ADD COLUMN terms TEXT NOT NULL DEFAULT '{}';
 "];
 
 /// Lines of the record; with one more the oldest goes, and a client's id that was in it counts as new. Besides these stays the last
@@ -70,6 +75,8 @@ pub(crate) struct Application {
     pub host_name: String,
     /// It is for people who are signed in and may open it.
     pub sign_in: bool,
+    #[serde(flatten)]
+    pub terms: Terms,
 }
 
 impl Application {
@@ -118,8 +125,11 @@ pub(crate) fn revoked(tx: &Transaction<'_>, number: i64) -> Result<()> {
 }
 
 fn word<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T> {
-    let text = serde_json::Value::String(row.get(at)?);
-    serde_json::from_value(text)
+    parsed(at, &serde_json::Value::String(row.get(at)?).to_string())
+}
+
+fn parsed<T: DeserializeOwned>(at: usize, json: &str) -> Result<T> {
+    serde_json::from_str(json)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, error.into()))
 }
 
@@ -131,7 +141,7 @@ pub(crate) fn kept(word: impl Serialize) -> String {
 /// Every application, by instance id.
 pub(crate) fn applications(tx: &Transaction<'_>) -> Result<Vec<Application>> {
     let mut query = tx.prepare_cached(
-        "SELECT instance_id, app_id, display_name, host_name, sign_in FROM application ORDER BY 1",
+        "SELECT instance_id, app_id, display_name, host_name, sign_in, terms FROM application ORDER BY 1",
     )?;
     query.query_map([], application)?.collect()
 }
@@ -143,21 +153,28 @@ fn application(row: &Row<'_>) -> Result<Application> {
         display_name: row.get(2)?,
         host_name: row.get(3)?,
         sign_in: row.get(4)?,
+        terms: parsed(5, &row.get::<_, String>(5)?)?,
     })
 }
 
 /// One application.
 pub(crate) fn application_of(tx: &Transaction<'_>, id: &str) -> Result<Option<Application>> {
-    let query = "SELECT instance_id, app_id, display_name, host_name, sign_in FROM application WHERE instance_id = ?1";
+    let query = "SELECT instance_id, app_id, display_name, host_name, sign_in, terms FROM application WHERE instance_id = ?1";
     tx.query_row(query, [id], application).optional()
 }
 
 /// Keeps an application, a new one or one that there is.
 pub(crate) fn put_application(tx: &Transaction<'_>, app: &Application) -> Result<()> {
-    let put = "INSERT INTO application (instance_id, app_id, display_name, host_name, sign_in) VALUES (?1, ?2, ?3, ?4, ?5) \
-               ON CONFLICT (instance_id) DO UPDATE SET app_id = ?2, display_name = ?3, host_name = ?4, sign_in = ?5";
-    let Application { instance_id, app_id, display_name, host_name, sign_in } = app;
-    tx.execute(put, params![instance_id, app_id, display_name, host_name, sign_in]).map(drop)
+    let put = "INSERT INTO application (instance_id, app_id, display_name, host_name, sign_in, terms) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+               ON CONFLICT (instance_id) DO UPDATE SET app_id = ?2, display_name = ?3, host_name = ?4, sign_in = ?5, terms = ?6";
+    let Application { instance_id, app_id, display_name, host_name, sign_in, terms } = app;
+    let terms = serde_json::json!(terms).to_string();
+    tx.execute(put, params![instance_id, app_id, display_name, host_name, sign_in, terms]).map(drop)
+}
+
+/// Bytes of the terms of all applications.
+pub(crate) fn terms_bytes(tx: &Transaction<'_>) -> Result<i64> {
+    tx.query_row("SELECT coalesce(sum(octet_length(terms)), 0) FROM application", [], |row| row.get(0))
 }
 
 /// Every user, by name.

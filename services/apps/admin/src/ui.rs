@@ -6,6 +6,7 @@ mod apps;
 mod audit;
 mod package;
 mod people;
+mod terms;
 mod words;
 
 use std::{collections::HashMap, sync::Arc};
@@ -95,7 +96,12 @@ pub(crate) struct Sent {
 impl Sent {
     /// A field's value; empty if it was not sent.
     pub(crate) fn field(&self, name: &str) -> &str {
-        self.fields.get(name).map_or("", String::as_str)
+        self.given(name).unwrap_or_default()
+    }
+
+    /// The same; none if it was not sent.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
     }
 }
 

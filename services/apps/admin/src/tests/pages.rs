@@ -263,3 +263,69 @@ async fn an_app_is_open_to_everybody_until_somebody_says_that_it_is_not_and_its_
     world.form(&path, &fields).await;
     assert!(!listed().await.contains("\"signIn\":true"));
 }
+
+#[tokio::test]
+async fn who_may_call_an_app_and_what_it_may_use_is_said_on_its_page_and_listed_for_the_provider() {
+    let world = world().await;
+    let till = [("displayName", "Till"), ("appId", "till"), ("hostName", "till")];
+    let till = world.form("/apps", &till).await.location().split('?').next().unwrap().to_owned();
+    let till = till.rsplit('/').next().unwrap();
+    let shop = [("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")];
+    let path = world.form("/apps", &shop).await.location().split('?').next().unwrap().to_owned();
+    let listed = async || {
+        let list = world.get(&caller("@provider"), "/api/applications").await.json();
+        list["applications"].as_array().unwrap().iter().find(|app| app["hostName"] == "shop").unwrap().clone()
+    };
+    assert!(listed().await.get("callers").is_none() && listed().await.get("limits").is_none());
+    let terms = [
+        ("callers", "till\r\nconfigured-1"),
+        ("internalCallers", ""),
+        ("cors", "https://Shop.example, http://localhost:5173"),
+        ("memory", "64"),
+        ("cpu", ""),
+        ("processes", "32"),
+        ("files", ""),
+        ("data", "2 GiB"),
+        ("tmp", ""),
+    ];
+    let said = world.form(&path, &[&shop[..], &terms].concat()).await;
+    assert!(said.location().ends_with("done=updated"), "{}", said.text);
+    let (limits, app) =
+        (json!({ "memoryBytes": 64 << 20, "processes": 32, "dataBytes": 2_u64 << 30 }), listed().await);
+    assert_eq!((&app["callers"], &app["limits"]), (&json!([till, "configured-1"]), &limits));
+    assert_eq!(app["cors"], json!(["https://shop.example", "http://localhost:5173"]));
+    let page = world.get(&user(1, "admin"), &path).await.text;
+    for shown in ["<details open>", ">till\nconfigured-1</textarea>", "value=\"64 MiB\"", "value=\"2 GiB\""] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    for (field, nonsense) in
+        [("memory", "much"), ("memory", "1 MiB"), ("cpu", "-1"), ("callers", "a/b"), ("cors", "*")]
+    {
+        let fields: Vec<_> = terms
+            .iter()
+            .map(|(name, value)| (*name, if *name == field { nonsense } else { value }))
+            .collect();
+        let refused = world.form(&path, &[&shop[..], &fields].concat()).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{field}: {nonsense}");
+    }
+    world.form(&path, &shop).await;
+    let id = path.rsplit('/').next().unwrap();
+    let event = json!({ "type": "UpdateApplication", "instanceId": id, "appId": "shop", "hostName": "shop", "callers": [] });
+    assert_eq!(world.publish("u", event).await.status, StatusCode::OK);
+    let after = listed().await;
+    assert_eq!((after.get("callers"), &after["limits"]), (None, &limits), "what was not said stays");
+}
+
+#[tokio::test]
+async fn what_all_apps_say_of_their_callers_is_bounded() {
+    let world = world().await;
+    let path = "UPDATE application SET terms = json_object('callers', json_array(?1)) WHERE app_id = 'login'";
+    let filled = world.admin.db.run(move |tx| {
+        Ok::<_, Refusal>(tx.execute(path, ["x".repeat(usize::try_from(terms::ALL_MAX).unwrap())])?)
+    });
+    filled.await.unwrap();
+    let event = json!({ "type": "CreateApplication", "appId": "shop", "hostName": "shop", "callers": ["a"] });
+    let refused = world.publish("c", event).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.text.contains("too much"), "{}", refused.text);
+}

@@ -18,11 +18,12 @@ use super::{
     Sent, Tab, Visitor, again,
     apps::{away, for_people, state, written},
     package, people,
+    terms::{self, Callers},
     words::{Live, when},
 };
 use crate::{
     Admin, Asker,
-    events::Change,
+    events::{Change, Written},
     platform::{Instance, Release},
     rules::Rule,
     store::{self, Application, User},
@@ -41,6 +42,7 @@ struct Sight {
     releases: Vec<Release>,
     rules: Vec<Rule>,
     users: Vec<User>,
+    callers: Callers,
     away: Option<String>,
     now: i64,
 }
@@ -70,18 +72,19 @@ async fn sight(admin: &Admin, id: &str, by: &Asker) -> Result<Sight, Refusal> {
     let wanted = id.to_owned();
     let table = admin.db.run(move |tx| {
         let ours = store::application_of(tx, &wanted)?;
-        Ok::<_, Refusal>((ours, store::rules(tx, Some(&wanted))?, store::users(tx)?))
+        let callers = Callers::of(&store::applications(tx)?);
+        Ok::<_, Refusal>((ours, store::rules(tx, Some(&wanted))?, store::users(tx)?, callers))
     });
     let (table, seen, releases) =
         tokio::join!(table, admin.platform.instance(id, by), admin.platform.releases(id, by));
-    let (ours, rules, users) = table?;
+    let (ours, rules, users, callers) = table?;
     let away = seen.as_ref().err().map(nexushub_applib::calls::Error::said);
     let seen = seen.ok().flatten();
     if ours.is_none() && seen.is_none() && away.is_none() {
         return Err(Refusal::missing("there is no such app"));
     }
     let releases = releases.unwrap_or_default();
-    Ok(Sight { id: id.to_owned(), ours, seen, releases, rules, users, away, now: admin.now() })
+    Ok(Sight { id: id.to_owned(), ours, seen, releases, rules, users, callers, away, now: admin.now() })
 }
 
 /// What was just done, for the page after it.
@@ -233,6 +236,7 @@ fn configuration(sight: &Sight, visitor: &Visitor, path: &str, admin: &Admin) ->
                 label for="host" { "Host name " small { "." (admin.base) } }
                 input #host name="hostName" value=(app.host_name) required autocapitalize="none" spellcheck="false";
                 (for_people(app.sign_in))
+                (terms::fields(&app.terms, &sight.callers))
                 p.hint { "Instance " code { (sight.id) } }
                 button.primary.wide { "Save" }
             }
@@ -308,9 +312,16 @@ pub(crate) async fn update(
     Path(id): Path<String>,
     sent: Sent,
 ) -> Result<Response, Response> {
-    let change = Change::UpdateApplication { instance_id: id.clone(), written: written(&sent) };
-    let done = admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await;
-    answer(&admin, &sent, &id, done.map(|_| "updated")).await
+    let done = save(&admin, &id, &sent).await;
+    answer(&admin, &sent, &id, done.map(|()| "updated")).await
+}
+
+async fn save(admin: &Admin, id: &str, sent: &Sent) -> Result<(), Refusal> {
+    let apps = admin.db.run(|tx| Ok::<_, Refusal>(store::applications(tx)?)).await?;
+    let terms = terms::wished(sent, &Callers::of(&apps))?;
+    let written = Written { terms, ..written(sent) };
+    let change = Change::UpdateApplication { instance_id: id.to_owned(), written };
+    admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await.map(drop)
 }
 
 /// `POST /apps/{id}/delete`

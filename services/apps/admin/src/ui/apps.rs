@@ -23,6 +23,7 @@ use crate::{
     events::{Change, Written},
     platform::{Held, Instance, Instances},
     store::{self, Application},
+    terms::Wished,
 };
 
 /// An app as the list shows it.
@@ -230,9 +231,10 @@ pub(crate) fn for_people(sign_in: bool) -> Markup {
     }
 }
 
-/// An application, as a form says it.
+/// An application, as a form says it that says nothing of its terms.
 pub(crate) fn written(sent: &Sent) -> Written {
     Written {
+        terms: Wished::default(),
         app_id: sent.field("appId").to_owned(),
         display_name: sent.field("displayName").to_owned(),
         host_name: sent.field("hostName").to_owned(),
