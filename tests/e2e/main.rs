@@ -27,6 +27,7 @@ mod hangs;
 mod hostile;
 mod journal;
 mod kills;
+mod lies;
 mod logs;
 mod long_upload;
 mod metrics;

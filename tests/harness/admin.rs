@@ -1,12 +1,19 @@
 //! The admin app as provider hears it, and as debug-api hears it: a list of applications that a story writes, at the place where the
 //! proxy lets the platform's daemons in, and calls to debug-api as the proxy passes on the admin app's.
 
-use std::fs;
+use std::{
+    fs, io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{
+    body::{Body, Frame, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use nexushub_proto::provider::{
     ListInstancesRequest, ListInstancesResponse, provider_service_client::ProviderServiceClient,
@@ -39,6 +46,52 @@ driver = \"process\"
 struct Says {
     event: u64,
     list: String,
+    manner: Manner,
+}
+
+/// How far the text of a list comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manner {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Then the connection is cut.
+    Half,
+    /// Then nothing more comes, and it goes on as if there were.
+    Never,
+    /// Then blanks come, without end.
+    Endless,
+}
+
+/// A text in its manner.
+struct Told {
+    text: Option<Bytes>,
+    manner: Manner,
+}
+
+impl From<String> for Told {
+    fn from(text: String) -> Self {
+        Self { text: Some(text.into()), manner: Manner::Whole }
+    }
+}
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        const BLANKS: &[u8] = &[b' '; 64 * 1024];
+        match (self.text.take(), self.manner) {
+            (Some(text), _) => Poll::Ready(Some(Ok(Frame::data(text)))),
+            (None, Manner::Whole) => Poll::Ready(None),
+            (None, Manner::Half) => Poll::Ready(Some(Err(io::Error::other("cut")))),
+            (None, Manner::Never) => Poll::Pending,
+            (None, Manner::Endless) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(BLANKS))))),
+        }
+    }
 }
 
 /// An admin app that says what the story says.
@@ -85,7 +138,7 @@ impl Admin {
         let path = platform.run().join("proxy.http.sock");
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
-        let (says, heard) = watch::channel(Says { event: 1, list: r#"{"applications":[]}"#.to_owned() });
+        let (says, heard) = watch::channel(Says { event: 1, list: list(&[]), ..Says::default() });
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let heard = heard.clone();
@@ -99,14 +152,17 @@ impl Admin {
 
     /// From now on it lists these: id, application, host name.
     pub fn lists(&self, applications: &[(&str, &str, &str)]) {
-        let row = |(id, app_id, host): &(&str, &str, &str)| json!({"instanceId": id, "appId": app_id, "displayName": app_id, "hostName": host});
-        let rows: Vec<Value> = applications.iter().map(row).collect();
-        self.says(json!({ "applications": rows }).to_string());
+        self.says(list(applications));
     }
 
     /// From now on its list is this text.
     pub fn says(&self, list: String) {
-        self.says.send_modify(|says| *says = Says { event: says.event + 1, list });
+        self.says_in(list, Manner::Whole);
+    }
+
+    /// From now on its list is this text, as far as it comes.
+    pub fn says_in(&self, list: String, manner: Manner) {
+        self.says.send_modify(|says| *says = Says { event: says.event + 1, list, manner });
     }
 }
 
@@ -120,20 +176,23 @@ pub fn list(applications: &[(&str, &str, &str)]) -> String {
 async fn answer(
     request: Request<Incoming>,
     mut heard: watch::Receiver<Says>,
-) -> Result<Response<Full<Bytes>>, hyper::Error> {
+) -> Result<Response<Told>, hyper::Error> {
     let known = request.headers().get("x-application-id").is_some_and(|id| id == ADMIN)
         && request.headers().contains_key("authorization");
     let event = request.uri().query().and_then(|query| query.strip_prefix("e=")?.parse::<u64>().ok());
+    if known && (request.uri().path(), event) == ("/api/applications", None) {
+        let Says { list, manner, .. } = heard.borrow().clone();
+        return Ok(Response::new(Told { text: Some(list.into()), manner }));
+    }
     let (status, body) = match (request.uri().path(), event) {
         _ if !known => (StatusCode::UNAUTHORIZED, String::new()),
-        ("/api/applications", None) => (StatusCode::OK, heard.borrow().list.clone()),
         ("/api/poll", Some(event)) => match heard.wait_for(|says| says.event >= event).await {
             Ok(says) => (StatusCode::OK, json!({"id": says.event, "version": "1"}).to_string()),
             Err(_) => (StatusCode::NOT_MODIFIED, String::new()),
         },
         _ => (StatusCode::BAD_REQUEST, String::new()),
     };
-    Ok(Response::builder().status(status).body(Full::from(body)).unwrap())
+    Ok(Response::builder().status(status).body(Told::from(body)).unwrap())
 }
 
 impl Platform {

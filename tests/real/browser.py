@@ -13,6 +13,7 @@ import tempfile
 import time
 import zipfile
 
+import keyboard
 from playwright.sync_api import expect, sync_playwright
 
 DOMAIN = "yesterday.localhost"
@@ -174,6 +175,11 @@ class Walk:
         expect(zoe.get_by_role("heading", name="Apps")).to_be_visible()
         self.story.seen("who has a rule is let in, on a phone in the dark", zoe)
 
+    def by_keys(self):
+        page = self.visitor(viewport=keyboard.PHONE, has_touch=True)
+        keyboard.walk(page, self.story, self.at("admin"), self.password, package(APP))
+        page.context.close()
+
     def leave(self):
         self.page.goto(self.at("admin") + "audit")
         expect(self.page.locator("body")).to_contain_text("back to a version")
@@ -191,7 +197,8 @@ class Walk:
         self.story.seen("who logs out everywhere is out in the other browser, too", other)
 
     def whole(self):
-        for step in [self.first_login, self.create, self.push, self.watch, self.break_it, self.go_back, self.let_in, self.leave]:
+        for step in [self.first_login, self.create, self.push, self.watch, self.break_it, self.go_back, self.let_in, self.by_keys,
+                     self.leave]:
             step()
 
 
