@@ -334,15 +334,20 @@ fn judged(
     Ok(Application { instance_id: id.to_owned(), app_id, display_name, host_name, sign_in, terms })
 }
 
-/// Keeps an application; what is written down of that, where its terms are told only if they changed.
+/// Keeps an application; what is written down of that tells its terms where they changed.
 fn kept(tx: &Transaction<'_>, app: Application, before: Option<&Application>) -> Result<Applied, Refusal> {
     store::put_application(tx, &app).map_err(|error| host_taken(error, &app))?;
     if store::terms_bytes(tx)? > ALL_MAX {
         return Err(Refusal::bad("callers, origins and limits of all apps together are too much to keep"));
     }
-    let same = before.is_some_and(|before| before.terms == app.terms);
-    let told = if same { Application { terms: Terms::default(), ..app } } else { app };
-    Ok((json!(told), told.instance_id))
+    let Application { terms, .. } = app.clone();
+    let mut said = json!(Application { terms: Terms::default(), ..app });
+    if terms != before.map(|before| before.terms.clone()).unwrap_or_default() {
+        let Terms { callers, internal_callers, cors, limits } = terms;
+        said["terms"] = json!({ "callers": callers, "internalCallers": internal_callers, "cors": cors, "limits": limits });
+    }
+    let id = said["instanceId"].as_str().unwrap_or_default().to_owned();
+    Ok((said, id))
 }
 
 fn create_application(tx: &Transaction<'_>, written: &Written, base: &str) -> Result<Applied, Refusal> {

@@ -123,7 +123,7 @@ where
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    let ended = runtime.block_on(listen(settings, routes));
+    let ended = runtime.block_on(async { listen(settings, routes, told_to_stop()?).await });
     runtime.shutdown_background();
     ended
 }
@@ -139,13 +139,16 @@ pub fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-async fn listen<F, R, L>(settings: Settings, routes: F) -> io::Result<()>
+async fn listen<F, R, L>(
+    settings: Settings,
+    routes: F,
+    told_to_stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()>
 where
     F: FnOnce(Settings) -> R,
     R: Future<Output = io::Result<(Router, L)>>,
     L: Future<Output = ()>,
 {
-    let told_to_stop = told_to_stop()?;
     let (routes, last) = routes(settings.clone()).await?;
     let app = guard(routes, &settings.secret, time::clock());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
@@ -202,6 +205,22 @@ mod tests {
         let proof = Key::of("s").prove(&who, 1000);
         assert_eq!(ask("s", Some(proof), "/who").await, (StatusCode::OK, "one".into()));
         assert_eq!(ask("s", None, "/who").await.0, StatusCode::UNAUTHORIZED);
+    }
+
+    /// How long an app lives that has this to do at its end.
+    async fn end(last: impl Future<Output = ()>) -> Duration {
+        let begun = tokio::time::Instant::now();
+        let settings = Settings { port: 0, host: "h".into(), secret: "s".into(), data: ".".into() };
+        listen(settings, async |_| Ok((Router::new(), last)), ready(())).await.unwrap();
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_to_do_is_done_at_the_end_and_not_waited_for_longer_than_for_requests() {
+        let (done, seen) = oneshot::channel();
+        end(async { drop(done.send(())) }).await;
+        assert_eq!(seen.await, Ok(()));
+        assert_eq!(end(std::future::pending()).await, PATIENCE);
     }
 
     #[tokio::test]

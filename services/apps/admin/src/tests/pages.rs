@@ -264,36 +264,47 @@ async fn an_app_is_open_to_everybody_until_somebody_says_that_it_is_not_and_its_
     assert!(!listed().await.contains("\"signIn\":true"));
 }
 
+const SHOP: [(&str, &str); 3] = [("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")];
+const TERMS: [(&str, &str); 9] = [
+    ("callers", "till\r\nconfigured-1"),
+    ("internalCallers", ""),
+    ("cors", "https://Shop.example, http://localhost:5173"),
+    ("memory", "64"),
+    ("cpu", ""),
+    ("processes", "32"),
+    ("files", ""),
+    ("data", "2 GiB"),
+    ("tmp", ""),
+];
+
+impl World {
+    /// A till, and a shop that it may call: the till's id, and the path of the shop's page.
+    async fn shop_with_terms(&self) -> (String, String) {
+        let path = |made: Answer| made.location().split('?').next().unwrap().to_owned();
+        let till =
+            self.form("/apps", &[("displayName", "Till"), ("appId", "till"), ("hostName", "till")]).await;
+        let shop = path(self.form("/apps", &SHOP).await);
+        let said = self.form(&shop, &[&SHOP[..], &TERMS].concat()).await;
+        assert!(said.location().ends_with("done=updated"), "{}", said.text);
+        (path(till).rsplit('/').next().unwrap().to_owned(), shop)
+    }
+
+    /// The shop as the provider reads it.
+    async fn shop_listed(&self) -> Value {
+        let list = self.get(&caller("@provider"), "/api/applications").await.json();
+        list["applications"].as_array().unwrap().iter().find(|app| app["hostName"] == "shop").unwrap().clone()
+    }
+}
+
 #[tokio::test]
 async fn who_may_call_an_app_and_what_it_may_use_is_said_on_its_page_and_listed_for_the_provider() {
     let world = world().await;
-    let till = [("displayName", "Till"), ("appId", "till"), ("hostName", "till")];
-    let till = world.form("/apps", &till).await.location().split('?').next().unwrap().to_owned();
-    let till = till.rsplit('/').next().unwrap();
-    let shop = [("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")];
-    let path = world.form("/apps", &shop).await.location().split('?').next().unwrap().to_owned();
-    let listed = async || {
-        let list = world.get(&caller("@provider"), "/api/applications").await.json();
-        list["applications"].as_array().unwrap().iter().find(|app| app["hostName"] == "shop").unwrap().clone()
-    };
-    assert!(listed().await.get("callers").is_none() && listed().await.get("limits").is_none());
-    let terms = [
-        ("callers", "till\r\nconfigured-1"),
-        ("internalCallers", ""),
-        ("cors", "https://Shop.example, http://localhost:5173"),
-        ("memory", "64"),
-        ("cpu", ""),
-        ("processes", "32"),
-        ("files", ""),
-        ("data", "2 GiB"),
-        ("tmp", ""),
-    ];
-    let said = world.form(&path, &[&shop[..], &terms].concat()).await;
-    assert!(said.location().ends_with("done=updated"), "{}", said.text);
-    let (limits, app) =
-        (json!({ "memoryBytes": 64 << 20, "processes": 32, "dataBytes": 2_u64 << 30 }), listed().await);
+    let (till, path) = world.shop_with_terms().await;
+    let app = world.shop_listed().await;
+    let limits = json!({ "memoryBytes": 64 << 20, "processes": 32, "dataBytes": 2_u64 << 30 });
     assert_eq!((&app["callers"], &app["limits"]), (&json!([till, "configured-1"]), &limits));
     assert_eq!(app["cors"], json!(["https://shop.example", "http://localhost:5173"]));
+    assert!(app.get("internalCallers").is_none(), "only what is said is listed");
     let page = world.get(&user(1, "admin"), &path).await.text;
     for shown in ["<details open>", ">till\nconfigured-1</textarea>", "value=\"64 MiB\"", "value=\"2 GiB\""] {
         assert!(page.contains(shown), "{shown}: {page}");
@@ -301,19 +312,28 @@ async fn who_may_call_an_app_and_what_it_may_use_is_said_on_its_page_and_listed_
     for (field, nonsense) in
         [("memory", "much"), ("memory", "1 MiB"), ("cpu", "-1"), ("callers", "a/b"), ("cors", "*")]
     {
-        let fields: Vec<_> = terms
-            .iter()
-            .map(|(name, value)| (*name, if *name == field { nonsense } else { value }))
-            .collect();
-        let refused = world.form(&path, &[&shop[..], &fields].concat()).await;
+        let fields = TERMS.map(|(name, value)| (name, if name == field { nonsense } else { value }));
+        let refused = world.form(&path, &[&SHOP[..], &fields].concat()).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{field}: {nonsense}");
     }
-    world.form(&path, &shop).await;
+}
+
+#[tokio::test]
+async fn what_a_client_does_not_say_of_callers_and_limits_stays_and_changes_are_on_record() {
+    let world = world().await;
+    let (till, path) = world.shop_with_terms().await;
+    let before = world.shop_listed().await;
+    world.form(&path, &SHOP).await;
+    assert_eq!(world.shop_listed().await, before);
     let id = path.rsplit('/').next().unwrap();
     let event = json!({ "type": "UpdateApplication", "instanceId": id, "appId": "shop", "hostName": "shop", "callers": [] });
     assert_eq!(world.publish("u", event).await.status, StatusCode::OK);
-    let after = listed().await;
-    assert_eq!((after.get("callers"), &after["limits"]), (None, &limits), "what was not said stays");
+    let after = world.shop_listed().await;
+    assert_eq!((after.get("callers"), &after["limits"]), (None, &before["limits"]));
+    let events = world.admin.db.run(|tx| Ok::<_, Refusal>(store::events(tx, 4)?)).await.unwrap();
+    let said = |at: usize| serde_json::from_str::<Value>(&events[at].said).unwrap()["terms"].clone();
+    assert_eq!((&said(0)["callers"], &said(0)["limits"]), (&json!([]), &before["limits"]));
+    assert_eq!((said(1), &said(2)["callers"]), (Value::Null, &json!([till, "configured-1"])));
 }
 
 #[tokio::test]

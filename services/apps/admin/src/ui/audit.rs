@@ -101,7 +101,9 @@ fn details(event: &Event, names: &Names) -> String {
     };
     match event.what.as_str() {
         "CreateApplication" | "AdoptApplication" | "UpdateApplication" => {
-            format!("{} at {}, package {}", text("displayName"), text("hostName"), text("appId"))
+            let terms =
+                if said["terms"].is_object() { ", and who may call it or what it may use" } else { "" };
+            format!("{} at {}, package {}{terms}", text("displayName"), text("hostName"), text("appId"))
         }
         "DeleteApplication" => text("displayName").to_owned(),
         "AddUser" | "UpdateUser" | "DeleteUser" => text("username").to_owned(),
@@ -223,6 +225,10 @@ mod tests {
             (
                 r#"change 6 of 2026-01-02T03:04:05Z, login {"name":"bob","detail":"wrong name or password"}"#,
                 "wrong name or password",
+            ),
+            (
+                r#"change 8 of 2026-01-02T03:04:05Z, UpdateApplication {"displayName":"Shop","hostName":"s","appId":"p","terms":{}}"#,
+                "Shop at s, package p, and who may call it or what it may use",
             ),
             (
                 r#"change 7 of 2026-01-02T03:04:05Z, AddUser {"username":"…"#,
