@@ -122,7 +122,7 @@ def deploy(thumb, package):
     chooser.value.set_files(package)
     thumb.press("Deploy")
     expect(page.locator("[data-f=state]")).to_have_text("running")
-    expect(page.get_by_text("has taken over").or_(page.get_by_text("is running")).first).to_be_visible()
+    expect(page.locator("#outcome .good")).to_be_visible()
     thumb.everything("the page of an app by keys alone")
     thumb.press("Hold")
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
