@@ -93,6 +93,21 @@ pub struct Limits {
     pub tmp_bytes: Option<u64>,
 }
 
+impl Limits {
+    /// Itself where it says something, else what is below.
+    #[must_use]
+    pub fn over(&self, lower: &Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.or(lower.memory_bytes),
+            cpu_percent: self.cpu_percent.or(lower.cpu_percent),
+            processes: self.processes.or(lower.processes),
+            open_files: self.open_files.or(lower.open_files),
+            data_bytes: self.data_bytes.or(lower.data_bytes),
+            tmp_bytes: self.tmp_bytes.or(lower.tmp_bytes),
+        }
+    }
+}
+
 /// What a static entry may pin against dynamic overrides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -170,6 +185,18 @@ impl Fields {
         fn pick<T: Clone>(upper: &Option<T>, lower: &Option<T>, pinned: bool) -> Option<T> {
             if pinned { lower.clone() } else { upper.clone().or_else(|| lower.clone()) }
         }
+        /// The same for what is a table of its own: within it each value goes by itself.
+        fn laid<T: Clone>(
+            upper: &Option<T>,
+            lower: &Option<T>,
+            pinned: bool,
+            over: fn(&T, &T) -> T,
+        ) -> Option<T> {
+            match (upper, lower) {
+                (Some(upper), Some(lower)) if !pinned => Some(over(upper, lower)),
+                _ => pick(upper, lower, pinned),
+            }
+        }
         let pinned = |field| pins.contains(&field);
         Self {
             app_id: pick(&self.app_id, &lower.app_id, pinned(Field::AppId)),
@@ -183,8 +210,8 @@ impl Fields {
             idle_stop_ms: pick(&self.idle_stop_ms, &lower.idle_stop_ms, pinned(Field::IdleStopMs)),
             env: pick(&self.env, &lower.env, pinned(Field::Env)),
             health: pick(&self.health, &lower.health, pinned(Field::Health)),
-            limits: pick(&self.limits, &lower.limits, pinned(Field::Limits)),
-            route: pick(&self.route, &lower.route, pinned(Field::Route)),
+            limits: laid(&self.limits, &lower.limits, pinned(Field::Limits), Limits::over),
+            route: laid(&self.route, &lower.route, pinned(Field::Route), Route::over),
             debug_port: pick(&self.debug_port, &lower.debug_port, pinned(Field::DebugPort)),
             static_service_url: pick(
                 &self.static_service_url,
@@ -272,6 +299,29 @@ pub struct Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_a_route_or_of_limits_leaves_what_is_not_said_as_it_is_below() {
+        let list = |one: &str| vec![one.to_owned()];
+        let guarded = Route {
+            client_ca: Some("/ca".into()),
+            hosts: list("www"),
+            callers: list("till"),
+            cors: list("https://a"),
+            sign_in: true,
+            ..Route::default()
+        };
+        let below = Limits { memory_bytes: Some(1), processes: Some(2), ..Limits::default() };
+        let lower = Fields { route: Some(guarded.clone()), limits: Some(below), ..Fields::default() };
+        let said = Route { callers: list("kiosk"), internal_callers: list("till"), ..Route::default() };
+        let limits = Limits { memory_bytes: Some(9), ..Limits::default() };
+        let upper = Fields { route: Some(said.clone()), limits: Some(limits), ..Fields::default() };
+        let laid = upper.over(&lower, &BTreeSet::new());
+        let all = Route { callers: said.callers, internal_callers: said.internal_callers, ..guarded };
+        assert_eq!((laid.route, laid.limits), (Some(all), Some(Limits { memory_bytes: Some(9), ..below })));
+        let pinned = upper.over(&lower, &BTreeSet::from([Field::Route, Field::Limits]));
+        assert_eq!((pinned.route, pinned.limits), (lower.route, lower.limits));
+    }
 
     #[test]
     fn gaps_are_filled_with_defaults_but_for_host_name_and_release() {

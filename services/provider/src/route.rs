@@ -72,6 +72,27 @@ pub struct Route {
     pub cors: Vec<String>,
 }
 
+impl Route {
+    /// Itself where it says something, else what is below: nobody who names a caller takes away a guard that he does not know of.
+    #[must_use]
+    pub fn over(&self, lower: &Self) -> Self {
+        let list = |upper: &[String], lower: &[String]| if upper.is_empty() { lower } else { upper }.to_vec();
+        Self {
+            protocol: self.protocol.or(lower.protocol),
+            hosts: list(&self.hosts, &lower.hosts),
+            path_prefix: self.path_prefix.clone().or_else(|| lower.path_prefix.clone()),
+            strip_prefix: self.strip_prefix || lower.strip_prefix,
+            balance: self.balance.clone().or_else(|| lower.balance.clone()),
+            max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
+            client_ca: self.client_ca.clone().or_else(|| lower.client_ca.clone()),
+            callers: list(&self.callers, &lower.callers),
+            internal_callers: list(&self.internal_callers, &lower.internal_callers),
+            sign_in: self.sign_in || lower.sign_in,
+            cors: list(&self.cors, &lower.cors),
+        }
+    }
+}
+
 impl Judge {
     /// A route as it is kept: names relative, paths absolute.
     pub(crate) fn route(&self, typed: Route) -> Result<Route, BadField> {
