@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     claims,
     config::Config,
-    disk::Gauge,
+    disk::{Gauge, Held},
     error::{ApiError, StorageError},
     folders::{Folders, blocking, remove_all},
     front_end::FrontEnds,
@@ -238,8 +238,10 @@ pub(crate) struct Hub {
     pub(crate) expiry: Notify,
     /// The same of an upload.
     pub(crate) sweep: Notify,
-    /// One resumable upload begins at a time: their number and their share of the disk are counted.
+    /// One resumable upload begins at a time, or one package to be unpacked: their number and their share of the disk are counted.
     pub(crate) opening: tokio::sync::Mutex<()>,
+    /// What the packages have that are being unpacked.
+    pub(crate) unpacking: Mutex<Held>,
     apps: Mutex<HashMap<String, Arc<App>>>,
     /// One create at a time: two of the same appId must not both stay.
     creating: tokio::sync::Mutex<()>,
@@ -270,6 +272,7 @@ impl Hub {
             expiry: Notify::new(),
             sweep: Notify::new(),
             opening: tokio::sync::Mutex::new(()),
+            unpacking: Mutex::default(),
             apps: Mutex::new(apps.into_iter().map(|app| (app.id.clone(), app)).collect()),
             creating: tokio::sync::Mutex::new(()),
             config: parts.config,

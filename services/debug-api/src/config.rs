@@ -165,13 +165,12 @@ impl Config {
         })
     }
 
-    /// What packages are held to where the disk has so much room for them.
-    pub(crate) fn rules(&self, room: u64) -> unpack::Rules {
+    /// What packages are held to.
+    pub(crate) fn rules(&self) -> unpack::Rules {
         let limits = unpack::Limits {
             entries: self.max_entries,
             bytes: self.max_unpacked_bytes,
             ratio: self.max_ratio,
-            room,
         };
         unpack::Rules { limits, grants: self.grants() }
     }

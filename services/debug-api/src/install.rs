@@ -23,7 +23,7 @@ use crate::{
     folders::{blocking, private, remove_all},
     peers::is_refusal,
     record::{Record, Release, Wanted, millis, now_ms},
-    transfers,
+    room::Aside,
     unpack::{self, UnpackError, Unpacked},
     upload,
 };
@@ -179,12 +179,14 @@ pub(crate) async fn bring(hub: &Arc<Hub>, app: &Arc<App>) -> Result<(), ApiError
 }
 
 /// Unpacks into `tmp`, and by one rename it is a release; without a `bin/app` it is thrown away.
-async fn unpack_release(hub: &Hub, app: &App, name: &str) -> Result<Unpacked, ApiError> {
+async fn unpack_release(hub: &Arc<Hub>, app: &App, name: &str) -> Result<Unpacked, ApiError> {
     let (folders, id, gone) = (hub.folders.clone(), app.id.clone(), app.gone.clone());
-    let (rules, name) = (hub.config.rules(transfers::room_left(hub).await?), name.to_owned());
+    let (rules, mut room, name) = (hub.config.rules(), Aside::new(hub), name.to_owned());
     blocking(move || {
         let (scratch, release) = (folders.scratch(), folders.release(&id, &name));
-        let unpacked = unpack::unpack(&folders.package(&id), &scratch, &rules, &|| gone.is_cancelled());
+        let archive = folders.package(&id);
+        let unpacked = unpack::unpack(&archive, &scratch, &rules, &mut room, &|| gone.is_cancelled());
+        drop(room); // before the bytes are gone, so that they never count as free and as written, too
         let placed = match unpacked {
             Ok(unpacked) if unpacked.has_app => {
                 place(&scratch, &release, &folders.data(&id)).map(|()| unpacked).map_err(ApiError::Storage)

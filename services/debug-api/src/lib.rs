@@ -54,6 +54,7 @@ mod recover;
 mod register;
 mod releases;
 mod retreat;
+mod room;
 mod serve;
 mod service;
 mod status;

@@ -27,7 +27,7 @@ use crate::{
     disk::{self, Held},
     error::{ApiError, StorageError},
     folders::{blocking, private, unhurried},
-    receive,
+    receive, room,
     transfer::{self, About, Piece, Sheet, Transfer, Turn, Unkept},
     upload::{File, Session},
 };
@@ -76,25 +76,21 @@ pub(crate) async fn room(hub: &Hub, more: u64) -> Result<(), ApiError> {
     if disk::admits(free, held(hub), more, percent) { Ok(()) } else { Err(ApiError::NoRoom(percent)) }
 }
 
-/// How many bytes more of the disk may be taken.
-pub(crate) async fn room_left(hub: &Hub) -> Result<u64, StorageError> {
-    Ok(disk::room(free(hub).await?, held(hub), hub.config.max_upload_disk_percent))
-}
-
 async fn free(hub: &Hub) -> Result<u64, StorageError> {
     let (folder, gauge) = (hub.folders.uploads(), Arc::clone(&hub.disk));
     blocking(move || gauge(&folder).map_err(StorageError::of("measure", &folder))).await
 }
 
-/// What all uploads under way have. Chunks are copied when they are assembled, so they need their bytes twice.
-fn held(hub: &Hub) -> Held {
+/// What all uploads under way have, and packages that are being unpacked. Chunks are copied when they are assembled, so they need
+/// their bytes twice.
+pub(crate) fn held(hub: &Hub) -> Held {
     let of = |app: &Arc<App>| {
         let state = app.state();
         let chunks = state.upload.as_ref().map_or(0, Session::bytes);
         let chunks = Held { written: chunks, promised: chunks.saturating_mul(2) };
         state.transfers.values().map(|transfer| transfer.held()).fold(chunks, Held::and)
     };
-    hub.list().iter().map(of).fold(Held::default(), Held::and)
+    hub.list().iter().map(of).fold(room::unpacking(hub), Held::and)
 }
 
 /// Begins an upload.

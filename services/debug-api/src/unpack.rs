@@ -15,6 +15,7 @@ pub(crate) mod tarred;
 pub(crate) mod zipped;
 
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, BufReader, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
@@ -23,7 +24,10 @@ use std::{
 
 use nexushub_chassis::launch::durable;
 
-use crate::manifest::{Grants, Manifest, ManifestError};
+use crate::{
+    error::StorageError,
+    manifest::{Grants, Manifest, ManifestError},
+};
 pub(crate) use judge::place;
 use judge::{Found, Judge, shown};
 
@@ -43,8 +47,6 @@ pub(crate) struct Limits {
     pub(crate) entries: u32,
     pub(crate) bytes: u64,
     pub(crate) ratio: u64,
-    /// Bytes of the disk that may be taken.
-    pub(crate) room: u64,
 }
 
 /// What packages are held to.
@@ -78,10 +80,12 @@ pub(crate) enum UnpackError {
     Size(u64),
     #[error("archive swells to more than {0} times its size")]
     Ratio(u64),
-    #[error("not enough disk space: it unpacks to {needs} bytes, and {room} may be taken; free some")]
-    Room { needs: u64, room: u64 },
-    #[error("not enough disk space: it unpacks to more than the {0} bytes that may be taken; free some")]
-    Full(u64),
+    #[error("not enough disk space: it unpacks to {needs} bytes, and {room}")]
+    Room { needs: u64, room: Left },
+    #[error("not enough disk space: it unpacks to more than {0}")]
+    Full(Left),
+    #[error(transparent)]
+    Disk(StorageError),
     #[error("{APP} {0}")]
     Program(String),
     #[error(transparent)]
@@ -92,6 +96,29 @@ pub(crate) enum UnpackError {
     Write { path: String, source: io::Error },
     #[error("cancelled: the application was deleted")]
     Cancelled,
+}
+
+/// What the disk has for a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Bytes that it may take.
+    pub(crate) bytes: u64,
+    /// Bytes that others have set aside, which are being unpacked.
+    pub(crate) others: u64,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, others } = self;
+        match others {
+            0 => write!(f, "{bytes} may be taken; free some"),
+            others => write!(
+                f,
+                "{bytes} may be taken beside the {others} of other packages that are being unpacked; \
+                 try again once they are, or free some"
+            ),
+        }
+    }
 }
 
 impl UnpackError {
@@ -110,6 +137,7 @@ pub(crate) fn unpack(
     archive: &Path,
     into: &Path,
     rules: &Rules,
+    room: &mut dyn Room,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Unpacked, UnpackError> {
     let unreadable = |source| UnpackError::Read { entry: archive.display().to_string(), source };
@@ -119,7 +147,7 @@ pub(crate) fn unpack(
     let known = file.read_at(&mut magic, 0).map_err(unreadable)?;
     file.rewind().map_err(unreadable)?;
     let mut tree = Tree::new(into)?;
-    let mut unpacking = Unpacking::new(Judge::new(rules.limits, size), &mut tree, cancelled);
+    let mut unpacking = Unpacking::new(Judge::new(rules.limits, size), room, &mut tree, cancelled);
     if known < magic.len() || !(zipped::MAGIC.contains(&magic) || magic == tarred::MAGIC) {
         return Err(UnpackError::Archive("zip or tar.zst", "it begins like neither".to_owned()));
     }
@@ -141,8 +169,17 @@ pub(crate) fn unpack(
 /// Entries on their way from an archive to where they are kept, each past the judge.
 pub(crate) struct Unpacking<'a> {
     judge: Judge,
+    room: &'a mut dyn Room,
     store: &'a mut dyn Store,
     cancelled: &'a dyn Fn() -> bool,
+}
+
+/// The disk's room for what comes of an archive.
+pub(crate) trait Room {
+    /// Sets so many bytes aside for it, all in all.
+    fn set_aside(&mut self, bytes: u64) -> Result<(), UnpackError>;
+    /// So many bytes more of it are written next.
+    fn take(&mut self, more: u64) -> Result<(), UnpackError>;
 }
 
 /// Where entries are kept.
@@ -152,8 +189,13 @@ pub(crate) trait Store {
 }
 
 impl<'a> Unpacking<'a> {
-    pub(crate) fn new(judge: Judge, store: &'a mut dyn Store, cancelled: &'a dyn Fn() -> bool) -> Self {
-        Self { judge, store, cancelled }
+    pub(crate) fn new(
+        judge: Judge,
+        room: &'a mut dyn Room,
+        store: &'a mut dyn Store,
+        cancelled: &'a dyn Fn() -> bool,
+    ) -> Self {
+        Self { judge, room, store, cancelled }
     }
 
     /// Bounds of this package.
@@ -168,9 +210,8 @@ impl<'a> Unpacking<'a> {
 
     /// Refuses what the disk has no room for, by what the archive says that it unpacks to; what it does unpack to is judged as it
     /// comes.
-    fn ask_for_room(&self, bytes: u64) -> Result<(), UnpackError> {
-        let (needs, room) = (bytes.min(self.most()), self.limits().room);
-        if needs > room { Err(UnpackError::Room { needs, room }) } else { Ok(()) }
+    fn ask_for_room(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        self.room.set_aside(bytes.min(self.most()))
     }
 
     /// Keeps one entry, and says how many bytes of content it had.
@@ -180,7 +221,8 @@ impl<'a> Unpacking<'a> {
             self.store.folder(folder)?;
         }
         let Some((path, mode)) = placed.file else { return Ok(0) };
-        let mut metered = Metered { content, judge: &mut self.judge, cancelled: self.cancelled, read: 0 };
+        let Self { judge, room, cancelled, .. } = self;
+        let mut metered = Metered { content, judge, room: &mut **room, cancelled: *cancelled, read: 0 };
         self.store.file(&path, mode, &mut metered)?;
         Ok(metered.read)
     }
@@ -190,6 +232,7 @@ impl<'a> Unpacking<'a> {
 struct Metered<'a> {
     content: &'a mut dyn Read,
     judge: &'a mut Judge,
+    room: &'a mut dyn Room,
     cancelled: &'a dyn Fn() -> bool,
     read: u64,
 }
@@ -200,7 +243,8 @@ impl Read for Metered<'_> {
             return Err(io::Error::other(UnpackError::Cancelled));
         }
         let read = self.content.read(buffer)?;
-        self.judge.bytes(read as u64).map_err(io::Error::other)?;
+        let judged = self.judge.bytes(read as u64).and_then(|()| self.room.take(read as u64));
+        judged.map_err(io::Error::other)?;
         self.read += read as u64;
         Ok(read)
     }

@@ -50,7 +50,7 @@ use crate::{
     folders::{blocking, private, remove_all, unhurried},
     manifest::{Manifest, ManifestError},
     peers::{Call, is_refusal},
-    transfers,
+    room::Aside,
     unpack::{self, UnpackError, Unpacked},
 };
 
@@ -225,7 +225,7 @@ impl Facade {
 
     /// The folder of an archive, and the version that it says it is; by one rename it is there, or it was already.
     async fn unpack(&self, archive: Scratch, digest: &str) -> Result<(String, Option<String>), Refused> {
-        let rules = self.hub.config.rules(transfers::room_left(&self.hub).await?);
+        let (rules, mut room) = (self.hub.config.rules(), Aside::new(&self.hub));
         let (folders, shutdown) = (self.hub.folders.clone(), self.hub.shutdown.clone());
         let place = folders.packages().join(digest);
         blocking(move || {
@@ -233,7 +233,9 @@ impl Facade {
                 true => Manifest::of_package(&place, rules.grants).map_err(UnpackError::Manifest)?,
                 false => {
                     let scratch = folders.scratch();
-                    let unpacked = unpack::unpack(&archive.0, &scratch, &rules, &|| shutdown.is_draining());
+                    let stop = || shutdown.is_draining();
+                    let unpacked = unpack::unpack(&archive.0, &scratch, &rules, &mut room, &stop);
+                    drop(room);
                     let placed = unpacked.map_err(unusable).and_then(|unpacked| {
                         usable(&unpacked)?;
                         put(&scratch, &place)?;

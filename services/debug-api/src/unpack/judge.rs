@@ -135,9 +135,6 @@ impl Judge {
         if self.bytes > self.swollen {
             return Err(UnpackError::Ratio(self.limits.ratio));
         }
-        if self.bytes > self.limits.room {
-            return Err(UnpackError::Full(self.limits.room));
-        }
         Ok(())
     }
 
@@ -212,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { entries: 4, bytes: 1 << 30, ratio: 10, room: u64::MAX };
+    const LIMITS: Limits = Limits { entries: 4, bytes: 1 << 30, ratio: 10 };
 
     fn found(name: &str, sort: Sort) -> Found<'_> {
         Found { name: name.as_bytes(), sort, mode: None }
@@ -279,9 +276,6 @@ mod tests {
         assert!(judge.bytes(3 << 20).is_ok());
         assert!(matches!(judge.bytes(1 << 20), Err(UnpackError::Ratio(10))));
         assert!(matches!(judge.bytes(u64::MAX), Err(UnpackError::Size(_))));
-        let mut judge = Judge::new(Limits { room: 1000, ..LIMITS }, 100);
-        assert!(judge.bytes(1000).is_ok());
-        assert!(matches!(judge.bytes(1), Err(UnpackError::Full(1000))));
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Installs, restarts, removals.
 
 use super::*;
+use crate::{
+    disk::Held,
+    folders::blocking,
+    room::{self, Aside},
+    unpack::Room,
+};
 
 #[tokio::test]
 async fn an_install_runs_the_app_once_however_often_it_is_asked_for() {
@@ -357,4 +363,25 @@ async fn a_package_that_the_disk_has_no_room_for_is_refused_with_both_figures_be
     );
     assert!(names(&world.hub.folders.tmp()).is_empty() && world.releases(&id).is_empty());
     assert_eq!(world.push(&id, &with(512 << 10)).await.0, OK);
+}
+
+#[tokio::test]
+async fn a_package_is_refused_while_others_that_are_being_unpacked_have_its_room_and_gives_its_own_back() {
+    let config = Config { max_upload_disk_percent: 50, ..Config::default() };
+    let world = World::on_disk(config, 1 << 20);
+    let id = world.create("a", "a").await;
+    let mut other = Aside::new(&world.hub);
+    let other = blocking(move || other.set_aside(500 << 10).map(|()| other)).await.unwrap();
+    let package = zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), ("static/large", &vec![0; 100 << 10], 0o644)]);
+    let (status, said) = world.push(&id, &package).await;
+    assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE);
+    assert!(
+        said.to_string().contains("beside the 512000 of other packages that are being unpacked"),
+        "{said}"
+    );
+    drop(other);
+    assert_eq!(room::unpacking(&world.hub), Held::default());
+    assert_eq!(world.push(&id, &package).await.0, OK);
+    assert_eq!(world.push(&id, b"PK\x03\x04 and no more").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(room::unpacking(&world.hub), Held::default());
 }
