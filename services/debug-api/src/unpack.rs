@@ -12,6 +12,7 @@
 pub(crate) mod judge;
 pub(crate) mod program;
 pub(crate) mod tarred;
+mod zip64;
 pub(crate) mod zipped;
 
 use std::{

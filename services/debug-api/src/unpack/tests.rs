@@ -13,7 +13,7 @@ use crate::manifest::tests::grants;
 const LIMITS: Limits = Limits { entries: 100, bytes: 8 << 20, ratio: 50 };
 
 /// A disk that has room for so many bytes.
-struct Disk(u64);
+pub(super) struct Disk(pub(super) u64);
 
 impl Room for Disk {
     fn set_aside(&mut self, needs: u64) -> Result<(), UnpackError> {
@@ -78,7 +78,7 @@ fn zst(tar: &[u8]) -> Vec<u8> {
     zstd::encode_all(tar, 3).unwrap()
 }
 
-fn try_unpack(archive: &[u8]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
+pub(super) fn try_unpack(archive: &[u8]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
     try_within(u64::MAX, archive)
 }
 
@@ -91,7 +91,7 @@ fn try_within(room: u64, archive: &[u8]) -> (tempfile::TempDir, Result<Unpacked,
     (folder, result)
 }
 
-fn refusal(archive: &[u8]) -> String {
+pub(super) fn refusal(archive: &[u8]) -> String {
     let (folder, result) = try_unpack(archive);
     let names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

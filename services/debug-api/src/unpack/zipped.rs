@@ -1,5 +1,5 @@
-//! A package that is a zip archive. Strict on purpose: no data before or behind, no zip64, no name twice, so that nobody can read it
-//! in two ways.
+//! A package that is a zip archive, of any size (`zip64.rs`). Strict on purpose: no data before or behind, no name twice, no entries
+//! that overlap or that the directory doesn't list, no number that is told in two ways, so that nobody can read it in two ways.
 
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
@@ -8,12 +8,12 @@ use zip::{ZipArchive, read::ZipFile, result::ZipError};
 use super::{
     UnpackError, Unpacking,
     judge::{Found, Sort},
+    zip64::{self, Directory, bad, long, short},
 };
 
 /// What a zip archive begins with: its first entry, or the end record of one without entries.
 pub(crate) const MAGIC: [[u8; 4]; 2] = [*b"PK\x03\x04", END_SIGNATURE];
 const END_SIGNATURE: [u8; 4] = *b"PK\x05\x06";
-const ZIP64_LOCATOR: [u8; 4] = *b"PK\x06\x07";
 const END_SIZE: u64 = 22;
 const MAX_COMMENT: u64 = u16::MAX as u64;
 /// A directory record is 46 bytes and its name; this is generous for names and extra fields.
@@ -25,12 +25,14 @@ pub(crate) fn read<R: Read + Seek>(
     size: u64,
     unpacking: &mut Unpacking<'_>,
 ) -> Result<(), UnpackError> {
-    let entries = judge_end(&mut file, size, unpacking.limits().entries)?;
-    let mut zip = ZipArchive::new(BufReader::new(file))
-        .map_err(|error| UnpackError::Archive("zip", error.to_string()))?;
-    if zip.has_duplicate_names() || zip.len() as u64 != entries {
+    let directory = judge_end(&mut file, size, unpacking.limits().entries)?;
+    zip64::judge(&mut file, &directory)?;
+    let whole = |error| broken("the archive", error);
+    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(whole)?;
+    if zip.has_duplicate_names() || zip.len() as u64 != directory.entries {
         return Err(UnpackError::Duplicate("a name occurs twice in the archive's directory".to_owned()));
     }
+    zip.validate_header_consistency().map_err(whole)?;
     let mut said = 0_u64;
     for index in 0..zip.len() {
         let entry = zip.by_index_raw(index).map_err(|error| broken(&format!("entry {index}"), error))?;
@@ -61,9 +63,8 @@ fn mode<R: Read>(entry: &ZipFile<'_, R>) -> Option<u32> {
 }
 
 /// The end record, read by ourselves first: the directory's size bounds the memory that reading it takes.
-fn judge_end<R: Read + Seek>(file: &mut R, size: u64, max_entries: u32) -> Result<u64, UnpackError> {
-    let bad = |why: &str| UnpackError::Archive("zip", why.to_owned());
-    let tail_at = size.saturating_sub(END_SIZE + MAX_COMMENT);
+fn judge_end<R: Read + Seek>(file: &mut R, size: u64, max_entries: u32) -> Result<Directory, UnpackError> {
+    let tail_at = size.saturating_sub(END_SIZE + MAX_COMMENT + zip64::ENDS);
     let mut tail = Vec::new();
     file.seek(SeekFrom::Start(tail_at))
         .and_then(|_| file.read_to_end(&mut tail))
@@ -73,32 +74,28 @@ fn judge_end<R: Read + Seek>(file: &mut R, size: u64, max_entries: u32) -> Resul
         .rposition(|window| window == END_SIGNATURE)
         .ok_or_else(|| bad("it has no end record; was it cut off?"))?;
     let record = tail[at..].first_chunk::<22>().ok_or_else(|| bad("its end record is cut off"))?;
-    let short = |at: usize| u64::from(u16::from_le_bytes([record[at], record[at + 1]]));
-    let long = |at: usize| {
-        u64::from(u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]))
-    };
-    let (entries, directory, offset, comment) = (short(10), long(12), long(16), short(20));
+    let plain = Directory { entries: short(record, 10), bytes: long(record, 12), at: long(record, 16) };
+    let unfit = || bad("its end record doesn't fit the file");
     let end_at = tail_at + at as u64;
-    if entries > u64::from(max_entries) {
-        return Err(UnpackError::Entries { found: entries, limit: max_entries });
-    }
-    let zip64 =
-        at.checked_sub(20).and_then(|locator| tail.get(locator..locator + 4)) == Some(&ZIP64_LOCATOR[..]);
-    if zip64 || directory == u64::from(u32::MAX) || offset == u64::from(u32::MAX) {
-        return Err(bad("zip64 archives are not accepted"));
-    }
-    if end_at + END_SIZE + comment != size
-        || offset + directory != end_at
-        || short(4) != 0
-        || short(8) != entries
+    if end_at + END_SIZE + short(record, 20) != size
+        || (short(record, 4), short(record, 6), short(record, 8)) != (0, 0, plain.entries)
     {
-        return Err(bad("its end record doesn't fit the file"));
+        return Err(unfit());
     }
-    if directory > entries.saturating_mul(MAX_RECORD) {
+    let (directory, ends_at) = match zip64::end(&tail[..at], tail_at, &plain)? {
+        Some(directory) => (directory, end_at - zip64::ENDS),
+        None => (plain, end_at),
+    };
+    if directory.entries > u64::from(max_entries) {
+        return Err(UnpackError::Entries { found: directory.entries, limit: max_entries });
+    }
+    if directory.place().is_none_or(|place| place.end != ends_at) {
+        return Err(unfit());
+    }
+    if directory.bytes > directory.entries.saturating_mul(MAX_RECORD) {
         return Err(bad("its directory is oversized"));
     }
-    file.rewind().map_err(|source| UnpackError::Read { entry: "the archive".to_owned(), source })?;
-    Ok(entries)
+    Ok(directory)
 }
 
 fn broken(entry: &str, error: ZipError) -> UnpackError {
