@@ -2,12 +2,13 @@
 //! costs while nothing happens. Measures the programs in `NEXUSHUB_BIN_DIR` and prints one table; asserts nothing.
 //!
 //! `--help` says what there is to ask for. `admin`: what following the admin app costs; `sign-in`: what that costs; `floods`: how a healthy client fares beside
-//! each flood; `uploads`: how fast a package goes up, beside a copy; `proxy` is another matter: it measures others, too (`proxy.rs`).
+//! each flood; `uploads`: how fast a package goes up, beside a copy; `develop`: from a key press to the changed app; `proxy` is another matter: it measures others, too (`proxy.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a figure that can't be had ends the program, and the message says which
 
 mod admin;
 mod boxes;
+mod develop;
 mod floods;
 mod krun;
 mod logs;
@@ -27,7 +28,7 @@ use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, processes, workshop};
 /// What there is to ask for.
 const USAGE: &str = "\
 nexushub-bench [KILLS] [--long] [PART...]   KILLS of each daemon (50); --long: everything at full size
-    PART: platform, logs, krun, boxes (start, reach, neighbour, again, idle), admin, sign-in, floods, uploads
+    PART: platform, logs, krun, boxes (start, reach, neighbour, again, idle), admin, sign-in, floods, uploads, develop
 nexushub-bench proxy [--rows NAME,...] [--runs N] [--seconds S]   beside nginx, HAProxy and Caddy
 Measures the programs in NEXUSHUB_BIN_DIR.
 ";
@@ -80,6 +81,9 @@ fn main() {
     }
     if named("uploads") {
         runtime.block_on(uploads::measure());
+    }
+    if named("develop") {
+        runtime.block_on(develop::measure());
     }
     if named("krun") {
         runtime.block_on(krun::measure(if long { 100 } else { 20 }));
