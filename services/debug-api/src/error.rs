@@ -112,10 +112,6 @@ pub(crate) enum ApiError {
     Permanent,
     #[error("Admin app can't take the application over: {0}; try again")]
     AdminAway(String),
-    #[error(
-        "Application can't become permanent: its nexushub.toml says `{0}`, and the admin app's applications are given this by the configuration; leave it out, and push again"
-    )]
-    Asks(&'static str),
     #[error("Admin app refuses the application: {0}")]
     AdminRefused(String),
     #[error("Application is not running")]
@@ -200,7 +196,6 @@ impl ApiError {
             | Self::Taken(_)
             | Self::Permanent
             | Self::AdminRefused(_)
-            | Self::Asks(_)
             | Self::OtherPackage { .. }
             | Self::Offset { .. }
             | Self::TakenOver => StatusCode::CONFLICT,

@@ -148,10 +148,11 @@ impl Daemon for DebugApi {
         vital.spawn("sweep", transfers::sweep(Arc::clone(&hub)));
         vital.spawn("releases", releases::watch(Arc::clone(&hub)));
         vital.spawn("retreats", retreat::watch(Arc::clone(&hub)));
+        let facade = platform::Facade::new(Arc::clone(&hub), house, &chassis.setup.state);
+        vital.spawn("asks", platform::asking::retell(Arc::clone(&facade)));
         let service = service::Service(Arc::clone(&hub));
         let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
         chassis.ready.ready("takes uploads");
-        let facade = platform::Facade::new(Arc::clone(&hub), house, &chassis.setup.state);
         let router = http::router(hub, platform::router(facade), chassis.credentials.clone());
         let http = tokio::spawn(serve::serve(socket, router, bounds, shutdown.clone()));
         duties::Duties { http, grpc, vital }.done(&shutdown).await

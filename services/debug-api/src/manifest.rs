@@ -107,6 +107,17 @@ pub(crate) struct Grants {
 }
 
 impl Grants {
+    /// For what was judged before.
+    pub(crate) const EVERYTHING: Self = Self {
+        driver: provider::Driver::Process,
+        memory_bytes: u64::MAX,
+        cpu_percent: u32::MAX,
+        processes: u32::MAX,
+        open_files: u32::MAX,
+        data_bytes: u64::MAX,
+        tmp_bytes: u64::MAX,
+    };
+
     /// Whether apps run without one.
     pub(crate) fn without_a_box(self) -> bool {
         self.driver == provider::Driver::Process
@@ -231,27 +242,27 @@ impl Manifest {
         self.folder.as_deref()
     }
 
-    /// What it asks for besides being served, if anything: its first such key.
-    pub(crate) fn asks(&self) -> Option<&'static str> {
-        let asked = [
-            ("driver", self.driver.is_some()),
-            ("limits", self.limits != Limits::default()),
-            ("health", self.health != Health::default()),
-            ("env", !self.env.is_empty()),
-        ];
-        asked.into_iter().find_map(|(key, asked)| asked.then_some(key))
-    }
-
     /// What an instance of the package is given where nobody else said.
     /// What was granted when it was installed and no longer is, it does without.
     pub(crate) fn apply(&self, instance: &mut provider::Instance, grants: Grants) {
+        let provider::Asks { env, health, limits, .. } = self.asks(grants).unwrap_or_default();
         let granted = |driver: &Driver| *driver != Driver::Auto && grants.driver(*driver).is_ok();
         if let Some(driver) = self.driver.filter(granted) {
             instance.driver = provider::Driver::from(driver).into();
         }
-        instance.env = self.env.clone().into_iter().collect();
-        instance.limits = Some(self.limits.within(grants).told());
-        instance.health = Some(self.health.told());
+        (instance.env, instance.health, instance.limits) = (env, health, limits);
+    }
+
+    /// What it asks for, if anything, as far as it is granted. Which box an application of the admin app may have is provider's to say.
+    pub(crate) fn asks(&self, grants: Grants) -> Option<provider::Asks> {
+        let (health, limits) = (self.health.told(), self.limits.within(grants).told());
+        let asks = provider::Asks {
+            driver: self.driver.map_or(provider::Driver::Unspecified, Into::into).into(),
+            env: self.env.clone().into_iter().collect(),
+            health: Some(health).filter(|health| *health != provider::Health::default()),
+            limits: Some(limits).filter(|limits| *limits != provider::Limits::default()),
+        };
+        Some(asks).filter(|asks| *asks != provider::Asks::default())
     }
 }
 

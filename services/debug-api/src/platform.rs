@@ -4,6 +4,7 @@
 //! ```text
 //! admin app ──▶ proxy ──▶ here ─┬─▶ view.rs (pure)    provider's word + procmgr's + the proxy's counts ▶ JSON
 //!                               ├─▶ package.rs        zip ▶ packages/<sha256> ▶ provider ▶ outcome.rs (pure) ▶ keep or take back
+//!                               ├─▶ asking.rs         what a package asks for, as far as it is granted
 //!                               ├─▶ logs.rs (above)   procmgr's log as events
 //!                               ├─▶ history.rs        what state each instance was in, and why
 //!                               └─▶ audit.rs          the platform's trail
@@ -12,6 +13,7 @@
 //! with one of them away the answer says so.
 
 mod acting;
+pub(crate) mod asking;
 mod audit;
 mod error;
 pub(crate) mod history;

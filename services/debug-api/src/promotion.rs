@@ -155,9 +155,6 @@ async fn resume(hub: &Arc<Hub>, app: &Arc<App>) -> bool {
 
 async fn begin(hub: &Hub, app: &App, wish: Wish, asker: &Asker) -> Result<Promotion, ApiError> {
     let record = app.record();
-    if let Some(key) = record.release.as_ref().and_then(|release| release.manifest.asks()) {
-        return Err(ApiError::Asks(key)); // no later package of it would be taken
-    }
     let description =
         record.description.permanent(wish, &hub.zone, &hub.config.reserved_hosts, &hub.front_ends);
     let (description, by, from) =
@@ -331,7 +328,8 @@ async fn shelve(hub: &Hub, app: &App, promotion: &Promotion) -> Result<(), Statu
     let Some(kept) = app.record().release else { return Ok(()) };
     let path = hub.folders.release(&app.id, &kept.name).display().to_string();
     let version = kept.file.digest().chars().take(DIGITS).collect();
-    let release = provider::Release { path, version, by: promotion.by.clone(), ..Default::default() };
+    let (by, asks) = (promotion.by.clone(), kept.manifest.asks(hub.config.grants()));
+    let release = provider::Release { path, version, by, asks, ..Default::default() };
     hub.house.set_release(promotion.description.app_id.to_string(), release).await
 }
 

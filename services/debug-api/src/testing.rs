@@ -294,6 +294,16 @@ impl World {
         Self::with(self.state, self.fakes, config, disk)
     }
 
+    /// The same, configured otherwise; provider knows what it knew.
+    pub(crate) fn restarted_with(self, change: impl FnOnce(&mut Config)) -> Self {
+        self.drain.send_replace(true);
+        let (mut config, disk) = (self.hub.config.clone(), Arc::clone(&self.hub.disk));
+        change(&mut config);
+        let next = Self::with(self.state, self.fakes, config, disk);
+        next.house.remember(&self.house);
+        next
+    }
+
     fn with(state: TempDir, fakes: Arc<Fakes>, config: Config, disk: Gauge) -> Self {
         let run = tempfile::tempdir().unwrap();
         let secret = Secret::generate().unwrap();

@@ -91,7 +91,12 @@ impl Book {
     /// What should run, with these debug instances.
     #[must_use]
     pub fn merged(&self, debug: &Entries) -> Merged {
-        let dynamic: Vec<Entry> = self.listing.entries().map(|entry| self.equipped(entry, debug)).collect();
+        self.merged_with(debug, &self.releases)
+    }
+
+    fn merged_with(&self, debug: &Entries, releases: &Releases) -> Merged {
+        let equipped = |entry| self.equipped(entry, debug, releases);
+        let dynamic: Vec<Entry> = self.listing.entries().map(equipped).collect();
         let alone = |entry: &&Entry| entry.source == Source::Debug && !self.listing.has(&entry.id);
         let debug: Vec<Entry> = debug.values().filter(alone).cloned().collect();
         merge(&self.statics, &dynamic, &debug, &self.rules.ground)
@@ -99,18 +104,34 @@ impl Book {
 
     /// A dynamic entry with the package of its application. Where there is a static one below, that one says how it is boxed. One
     /// that was a debug instance keeps its data, and its release until there is another.
-    fn equipped(&self, entry: &Entry, debug: &Entries) -> Entry {
+    fn equipped(&self, entry: &Entry, debug: &Entries, releases: &Releases) -> Entry {
         let below = debug.get(&entry.id);
-        let package = entry.fields.app_id.as_ref().and_then(|app_id| self.releases.current(app_id)).cloned();
-        let release = package.filter(|_| below.is_none_or(|below| below.source == Source::Promoted));
-        let alone = !self.statics.iter().any(|fixed| fixed.id == entry.id);
-        let (driver, egress) = self.rules.dynamic;
-        let (driver, egress) = (alone.then_some(driver), alone.then_some(egress));
-        let fields = Fields { release, driver, egress, ..entry.fields.clone() };
-        let ground =
-            below.map(|below| Fields { debug_port: None, static_service_url: None, ..below.fields.clone() });
+        let package = entry.fields.app_id.as_ref().and_then(|app_id| releases.current(app_id));
+        let package = package.filter(|_| below.is_none_or(|below| below.source == Source::Promoted));
+        let fixed = self.statics.iter().find(|fixed| fixed.id == entry.id).map(|fixed| &fixed.fields);
+        let release = package.map(|package| package.path.clone());
+        let fields = Fields { release, ..entry.fields.over(&self.given(package, fixed), &BTreeSet::new()) };
+        let ground = below.map(|below| ground(&below.fields, package));
         let fields = ground.map_or(fields.clone(), |ground| fields.over(&ground, &BTreeSet::new()));
         Entry { fields, ..entry.clone() }
+    }
+
+    /// What an instance is given of what its package asks for, and of what the configuration has for all of the admin app. What a
+    /// static entry of it says goes before both.
+    fn given(&self, package: Option<&Release>, fixed: Option<&Fields>) -> Fields {
+        let (driver, egress) = self.rules.dynamic;
+        let boxed = fixed.map_or(driver, |fixed| fixed.driver.unwrap_or_default());
+        let asked = package.map(|package| package.asks.fields(boxed)).unwrap_or_default();
+        let Some(fixed) = fixed else {
+            return Fields { driver: asked.driver.or(Some(driver)), egress: Some(egress), ..asked };
+        };
+        Fields {
+            driver: asked.driver.filter(|_| fixed.driver.is_none()),
+            env: asked.env.filter(|_| fixed.env.is_none()),
+            health: asked.health.filter(|_| fixed.health.is_none()),
+            limits: asked.limits.filter(|_| fixed.limits.is_none()),
+            ..Fields::default()
+        }
     }
 
     /// The applications of the configuration and of the admin app.
@@ -168,6 +189,16 @@ impl Book {
             None => Ok(None),
         }
     }
+}
+
+/// What stays of a debug instance that the admin app has: not what was its developer's alone, nor, where another package is meant, what the
+/// last one asked for.
+fn ground(below: &Fields, package: Option<&Release>) -> Fields {
+    let mut ground = Fields { debug_port: None, static_service_url: None, ..below.clone() };
+    if package.is_some() {
+        (ground.env, ground.health, ground.limits) = (None, None, None);
+    }
+    ground
 }
 
 /// How many debug instances these are, without those that were made permanent: the admin app has those.
@@ -377,6 +408,10 @@ impl Owner {
         let mut used = self.book.applications();
         used.insert(app_id);
         let next = next.pruned(&used);
+        match snapshot_len(&self.book.merged_with(&self.book.debug, &next)) {
+            bytes if bytes > SNAPSHOT_MAX => return Err(Error::TooLarge(bytes)),
+            _ => {}
+        }
         let revision = self.commit(Part::Releases(next)).await?;
         info!(app_id, version, revision, "package of an application set");
         Ok(revision)

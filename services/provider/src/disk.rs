@@ -159,7 +159,8 @@ mod tests {
     use super::*;
     use crate::{
         admin::{list, listing::Hold},
-        releases::Release,
+        instance::Driver,
+        releases::{Asks, Release},
     };
 
     fn judge() -> Judge {
@@ -185,7 +186,9 @@ mod tests {
         assert_eq!(listing.held.len(), 2);
         disk.save(5, Part::Listing(listing.clone())).await.unwrap();
         let (version, by) = ("1".to_owned(), "me".to_owned());
-        let release = Release { path: "/r".into(), version, by, set_unix_ms: 4, failed: Some("no".into()) };
+        let asks = Asks { driver: Some(Driver::Sandbox), ..Asks::default() };
+        let release =
+            Release { path: "/r".into(), version, by, set_unix_ms: 4, failed: Some("no".into()), asks };
         let releases = Releases::default().set("shop", release, 3).unwrap();
         disk.save(6, Part::Releases(releases.clone())).await.unwrap();
         let found = Disk::open(folder.path()).unwrap().load(&judge()).unwrap();

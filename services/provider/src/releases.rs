@@ -14,10 +14,46 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::instance::{Driver, Fields, Health, Limits};
+
 /// Most applications that have packages though no instance belongs to them.
 pub const ORPHANS_MAX: usize = 100;
 /// Longest reason of a failure, in bytes.
 const REASON_MAX: usize = 4096;
+
+/// What a package asks for, by its own manifest. Judged as any entry is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asks {
+    /// Its box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// Further environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<BTreeMap<String, String>>,
+    /// Overrides of the health check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// Bounds on what it uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+impl Asks {
+    /// What an instance is given of it that has this box by configuration. Another one it may name where that takes the best, and never
+    /// less than it takes.
+    #[must_use]
+    pub fn fields(&self, configured: Driver) -> Fields {
+        let driver = self.driver.filter(|asked| match configured {
+            _ if *asked == Driver::Auto => false,
+            Driver::Process => true,
+            Driver::Auto => *asked != Driver::Process,
+            configured => *asked == configured,
+        });
+        let Self { env, health, limits, .. } = self.clone();
+        Fields { driver, env, health, limits, ..Fields::default() }
+    }
+}
 
 /// One package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +69,9 @@ pub struct Release {
     /// Why it did not come up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// What it asks for.
+    #[serde(default)]
+    pub asks: Asks,
 }
 
 /// The packages of one application.
@@ -77,17 +116,21 @@ pub struct Releases {
 impl Releases {
     /// The package that an application's instances run.
     #[must_use]
-    pub fn current(&self, app_id: &str) -> Option<&PathBuf> {
-        self.applications.get(app_id)?.current.as_ref()
+    pub fn current(&self, app_id: &str) -> Option<&Release> {
+        let shelf = self.applications.get(app_id)?;
+        let current = shelf.current.as_ref()?;
+        shelf.releases.iter().find(|release| release.path == *current)
     }
 
     /// With this package as the current one; none when it is already.
     #[must_use]
     pub fn set(&self, app_id: &str, release: Release, keep: usize) -> Option<Self> {
         let shelf = self.applications.get(app_id);
-        let same = |found: &Release| found.path == release.path && found.failed.is_none();
+        let same = |found: &Release| {
+            found.path == release.path && found.failed.is_none() && found.asks == release.asks
+        };
         let known = shelf.is_some_and(|shelf| shelf.releases.first().is_some_and(same));
-        if known && self.current(app_id) == Some(&release.path) {
+        if known && self.current(app_id).is_some_and(same) {
             return None;
         }
         let mut next = self.clone();
@@ -133,7 +176,7 @@ mod tests {
 
     fn release(path: &str, unix_ms: i64) -> Release {
         let (version, by) = ("1".to_owned(), "admin".to_owned());
-        Release { path: path.into(), version, by, set_unix_ms: unix_ms, failed: None }
+        Release { path: path.into(), version, by, set_unix_ms: unix_ms, failed: None, asks: Asks::default() }
     }
 
     fn with(paths: &[&str]) -> Releases {
@@ -146,7 +189,7 @@ mod tests {
     }
 
     fn current(releases: &Releases) -> Option<&str> {
-        releases.current("shop").map(|path| path.to_str().unwrap())
+        releases.current("shop").map(|release| release.path.to_str().unwrap())
     }
 
     #[test]
@@ -157,6 +200,38 @@ mod tests {
         let back = releases.set("shop", release("/b", 9), 2).unwrap();
         assert_eq!((current(&back), paths(&back)), (Some("/b"), vec!["/b", "/d", "/c"]));
         assert_eq!(back.current("another"), None);
+    }
+
+    #[test]
+    fn what_was_written_down_before_packages_could_ask_is_read() {
+        let old = r#"{"current":"/r","releases":[{"path":"/r","version":"1","by":"me","set_unix_ms":4}]}"#;
+        let shelf: Shelf = serde_json::from_str(old).unwrap();
+        assert_eq!(shelf.releases[0].asks, Asks::default());
+    }
+
+    #[test]
+    fn a_package_that_asks_for_something_else_is_another() {
+        let releases = with(&["/a"]);
+        let asks = Asks { env: Some(BTreeMap::from([("A".into(), "b".into())])), ..Asks::default() };
+        let asking = Release { asks, ..release("/a", 9) };
+        let again = releases.set("shop", asking.clone(), 2).unwrap();
+        assert_eq!((paths(&again), again.current("shop")), (vec!["/a"], Some(&asking)));
+        assert!(again.set("shop", asking, 2).is_none());
+    }
+
+    #[test]
+    fn a_box_is_granted_by_name_where_the_best_is_taken_and_never_a_lesser_one() {
+        use Driver::{Auto, Krun, Process, Sandbox};
+        let given =
+            |configured, driver| Asks { driver: Some(driver), ..Asks::default() }.fields(configured).driver;
+        for (configured, driver) in [(Auto, Krun), (Auto, Sandbox), (Sandbox, Sandbox), (Process, Krun)] {
+            assert_eq!(given(configured, driver), Some(driver), "{configured:?} {driver:?}");
+        }
+        for (configured, driver) in
+            [(Auto, Process), (Krun, Sandbox), (Krun, Process), (Sandbox, Krun), (Krun, Auto)]
+        {
+            assert_eq!(given(configured, driver), None, "{configured:?} {driver:?}");
+        }
     }
 
     #[test]

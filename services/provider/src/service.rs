@@ -127,7 +127,8 @@ impl ProviderService for Service {
         let detail = [path.as_str(), &reason].join(": ");
         let reverted = self.handle.revert_release(app_id.clone(), path.as_ref(), reason).await;
         let revision = self.audit.noted(asker, ("release.revert", &app_id), reverted, |_| detail)?;
-        let current = self.state().releases.current(&app_id).map(|path| path.to_string_lossy().into_owned());
+        let current =
+            self.state().releases.current(&app_id).map(|release| release.path.to_string_lossy().into_owned());
         Ok(Response::new(RevertReleaseResponse { revision, current: current.unwrap_or_default() }))
     }
 

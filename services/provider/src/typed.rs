@@ -213,7 +213,7 @@ fn url(typed: String) -> Result<String, String> {
     Ok(typed)
 }
 
-fn env(typed: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
+pub(crate) fn env(typed: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
     if typed.len() > ENV_MAX {
         return Err(format!("an app may have at most {ENV_MAX} variables of its own, not {}", typed.len()));
     }
@@ -238,7 +238,7 @@ fn env(typed: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Stri
     Ok(typed)
 }
 
-fn health(typed: Health) -> Result<Health, String> {
+pub(crate) fn health(typed: Health) -> Result<Health, String> {
     if let Some(path) = &typed.path {
         let fits = path.starts_with('/')
             && path.len() <= HEALTH_PATH_MAX

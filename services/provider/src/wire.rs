@@ -1,6 +1,9 @@
 //! Between the messages of the contract and our own types. An empty field of a message means: not said.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use nexushub_proto::provider as proto;
 use prost::Message;
@@ -11,7 +14,7 @@ use crate::{
     desired::State,
     instance::{Deploy, Driver, Egress, Health, Instance, Limits, Source},
     merge::{Conflict, Desired, Merged, Origin},
-    releases::{Release, Shelf},
+    releases::{Asks, Release, Shelf},
     route::{Protocol, Route},
     typed::{self, BadField, Judge, Typed},
 };
@@ -35,34 +38,11 @@ pub fn source(sent: &proto::Instance) -> Result<Source, BadField> {
 /// # Errors
 /// A value that our types can't even write down.
 pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
-    let driver = match proto::Driver::try_from(sent.driver) {
-        Ok(proto::Driver::Unspecified) => None,
-        Ok(proto::Driver::Auto) => Some(Driver::Auto),
-        Ok(proto::Driver::Krun) => Some(Driver::Krun),
-        Ok(proto::Driver::Sandbox) => Some(Driver::Sandbox),
-        Ok(proto::Driver::Process) => Some(Driver::Process),
-        Err(_) => return Err(BadField { key: "driver", why: format!("there is no driver {}", sent.driver) }),
-    };
+    let driver = driver(sent.driver)?;
     let debug_port = u16::try_from(sent.debug_port)
         .map_err(|_| BadField { key: "debug_port", why: format!("{} is not a port", sent.debug_port) })?;
     let said = |text: String| Some(text).filter(|text| !text.is_empty());
     let number = |value: u32| Some(value).filter(|value| *value != 0);
-    let health = sent.health.map(|health| Health {
-        path: said(health.path),
-        interval_ms: number(health.interval_ms),
-        timeout_ms: number(health.timeout_ms),
-        failures: number(health.failures),
-        start_deadline_ms: number(health.start_deadline_ms),
-    });
-    let bytes = |value: u64| Some(value).filter(|value| *value != 0);
-    let limits = sent.limits.map(|limits| Limits {
-        memory_bytes: bytes(limits.memory_bytes),
-        cpu_percent: number(limits.cpu_percent),
-        processes: number(limits.processes),
-        open_files: number(limits.open_files),
-        data_bytes: bytes(limits.data_bytes),
-        tmp_bytes: bytes(limits.tmp_bytes),
-    });
     Ok(Typed {
         id: sent.id,
         app_id: said(sent.app_id),
@@ -74,15 +54,55 @@ pub fn typed(sent: proto::Instance) -> Result<Typed, BadField> {
         egress: egress(sent.egress)?,
         deploy: deploy(sent.deploy)?,
         idle_stop_ms: number(sent.idle_stop_ms),
-        env: Some(sent.env.into_iter().collect())
-            .filter(|env: &std::collections::BTreeMap<_, _>| !env.is_empty()),
-        health: health.filter(|health| *health != Health::default()),
-        limits: limits.filter(|limits| *limits != Limits::default()),
+        env: env(sent.env),
+        health: health(sent.health),
+        limits: limits(sent.limits),
         route: sent.route.map(route).transpose()?.filter(|route| *route != Route::default()),
         debug_port: Some(debug_port).filter(|port| *port != 0),
         static_service_url: said(sent.static_service_url),
         pin: Vec::new(),
     })
+}
+
+fn driver(sent: i32) -> Result<Option<Driver>, BadField> {
+    match proto::Driver::try_from(sent) {
+        Ok(proto::Driver::Unspecified) => Ok(None),
+        Ok(proto::Driver::Auto) => Ok(Some(Driver::Auto)),
+        Ok(proto::Driver::Krun) => Ok(Some(Driver::Krun)),
+        Ok(proto::Driver::Sandbox) => Ok(Some(Driver::Sandbox)),
+        Ok(proto::Driver::Process) => Ok(Some(Driver::Process)),
+        Err(_) => Err(BadField { key: "driver", why: format!("there is no driver {sent}") }),
+    }
+}
+
+fn env(sent: HashMap<String, String>) -> Option<BTreeMap<String, String>> {
+    Some(sent.into_iter().collect()).filter(|env: &BTreeMap<_, _>| !env.is_empty())
+}
+
+fn health(sent: Option<proto::Health>) -> Option<Health> {
+    let number = |value: u32| Some(value).filter(|value| *value != 0);
+    let health = sent.map(|health| Health {
+        path: Some(health.path).filter(|path| !path.is_empty()),
+        interval_ms: number(health.interval_ms),
+        timeout_ms: number(health.timeout_ms),
+        failures: number(health.failures),
+        start_deadline_ms: number(health.start_deadline_ms),
+    });
+    health.filter(|health| *health != Health::default())
+}
+
+fn limits(sent: Option<proto::Limits>) -> Option<Limits> {
+    let number = |value: u32| Some(value).filter(|value| *value != 0);
+    let bytes = |value: u64| Some(value).filter(|value| *value != 0);
+    let limits = sent.map(|limits| Limits {
+        memory_bytes: bytes(limits.memory_bytes),
+        cpu_percent: number(limits.cpu_percent),
+        processes: number(limits.processes),
+        open_files: number(limits.open_files),
+        data_bytes: bytes(limits.data_bytes),
+        tmp_bytes: bytes(limits.tmp_bytes),
+    });
+    limits.filter(|limits| *limits != Limits::default())
 }
 
 fn egress(sent: i32) -> Result<Option<Egress>, BadField> {
@@ -155,12 +175,6 @@ pub fn instance(desired: &Desired) -> proto::Instance {
     let Instance { id, app_id, display_name, host_name, release, data, driver, env, health, limits, .. } =
         &desired.instance;
     let text = |path: &Path| path.to_string_lossy().into_owned(); // paths were text when they were judged
-    let driver = match driver {
-        Driver::Auto => proto::Driver::Auto,
-        Driver::Krun => proto::Driver::Krun,
-        Driver::Sandbox => proto::Driver::Sandbox,
-        Driver::Process => proto::Driver::Process,
-    };
     let egress = match desired.instance.egress {
         Egress::None => proto::Egress::None,
         Egress::Internet => proto::Egress::Internet,
@@ -181,30 +195,47 @@ pub fn instance(desired: &Desired) -> proto::Instance {
         host_name: host_name.to_string(),
         release: text(release),
         data: text(data),
-        driver: driver.into(),
+        driver: sent_driver(*driver).into(),
         egress: egress.into(),
         deploy: deploy.into(),
         idle_stop_ms: desired.instance.idle_stop_ms,
         env: env.clone().into_iter().collect(),
-        health: health.as_ref().map(|health| proto::Health {
-            path: health.path.clone().unwrap_or_default(),
-            interval_ms: health.interval_ms.unwrap_or(0),
-            timeout_ms: health.timeout_ms.unwrap_or(0),
-            failures: health.failures.unwrap_or(0),
-            start_deadline_ms: health.start_deadline_ms.unwrap_or(0),
-        }),
-        limits: limits.map(|limits| proto::Limits {
-            memory_bytes: limits.memory_bytes.unwrap_or(0),
-            cpu_percent: limits.cpu_percent.unwrap_or(0),
-            processes: limits.processes.unwrap_or(0),
-            open_files: limits.open_files.unwrap_or(0),
-            data_bytes: limits.data_bytes.unwrap_or(0),
-            tmp_bytes: limits.tmp_bytes.unwrap_or(0),
-        }),
+        health: health.as_ref().map(sent_health),
+        limits: limits.as_ref().map(sent_limits),
         origin: origin.into(),
         static_service_url: desired.instance.static_service_url.clone(),
         debug_port: desired.instance.debug_port.into(),
         route: desired.instance.route.as_ref().map(sent_route),
+    }
+}
+
+fn sent_driver(driver: Driver) -> proto::Driver {
+    match driver {
+        Driver::Auto => proto::Driver::Auto,
+        Driver::Krun => proto::Driver::Krun,
+        Driver::Sandbox => proto::Driver::Sandbox,
+        Driver::Process => proto::Driver::Process,
+    }
+}
+
+fn sent_health(health: &Health) -> proto::Health {
+    proto::Health {
+        path: health.path.clone().unwrap_or_default(),
+        interval_ms: health.interval_ms.unwrap_or(0),
+        timeout_ms: health.timeout_ms.unwrap_or(0),
+        failures: health.failures.unwrap_or(0),
+        start_deadline_ms: health.start_deadline_ms.unwrap_or(0),
+    }
+}
+
+fn sent_limits(limits: &Limits) -> proto::Limits {
+    proto::Limits {
+        memory_bytes: limits.memory_bytes.unwrap_or(0),
+        cpu_percent: limits.cpu_percent.unwrap_or(0),
+        processes: limits.processes.unwrap_or(0),
+        open_files: limits.open_files.unwrap_or(0),
+        data_bytes: limits.data_bytes.unwrap_or(0),
+        tmp_bytes: limits.tmp_bytes.unwrap_or(0),
     }
 }
 
@@ -267,7 +298,27 @@ pub fn release(app_id: String, sent: proto::Release, judge: &Judge) -> Result<(S
         _ => typed::name(text).map_err(bad(key)),
     };
     let (version, by) = (text("version", sent.version)?, text("by", sent.by)?);
-    Ok((app_id, Release { path, version, by, set_unix_ms: 0, failed: None }))
+    let asks = asks(sent.asks.unwrap_or_default())?;
+    Ok((app_id, Release { path, version, by, set_unix_ms: 0, failed: None, asks }))
+}
+
+fn asks(sent: proto::Asks) -> Result<Asks, BadField> {
+    let bad = |key| move |why| BadField { key, why };
+    Ok(Asks {
+        driver: driver(sent.driver)?,
+        env: env(sent.env).map(typed::env).transpose().map_err(bad("env"))?,
+        health: health(sent.health).map(typed::health).transpose().map_err(bad("health"))?,
+        limits: limits(sent.limits).map(typed::limits).transpose().map_err(bad("limits"))?,
+    })
+}
+
+fn sent_asks(asks: &Asks) -> proto::Asks {
+    proto::Asks {
+        driver: asks.driver.map_or(proto::Driver::Unspecified, sent_driver).into(),
+        env: asks.env.clone().unwrap_or_default().into_iter().collect(),
+        health: asks.health.as_ref().map(sent_health),
+        limits: asks.limits.as_ref().map(sent_limits),
+    }
 }
 
 /// The packages of an application as a message.
@@ -280,6 +331,7 @@ pub fn shelf(app_id: &str, shelf: &Shelf) -> proto::Application {
         set_unix_ms: release.set_unix_ms,
         current: shelf.current.as_ref() == Some(&release.path),
         failed: release.failed.clone().unwrap_or_default(),
+        asks: (release.asks != Asks::default()).then(|| sent_asks(&release.asks)),
     };
     proto::Application { app_id: app_id.to_owned(), releases: shelf.releases.iter().map(release).collect() }
 }
@@ -336,6 +388,35 @@ mod tests {
         let entry = judge.entry(typed(sent.clone()).unwrap(), Source::Debug).unwrap();
         let whole = entry.fields.complete(&entry.id, Path::new("/x")).unwrap();
         assert_eq!(instance(&Desired { instance: whole, origin: Origin::Debug }), sent);
+    }
+
+    #[test]
+    fn what_a_package_asks_for_comes_back_as_it_was_sent_and_what_cannot_be_is_refused() {
+        let asks = proto::Asks {
+            driver: proto::Driver::Krun.into(),
+            env: [("A".to_owned(), "b".to_owned())].into(),
+            health: Some(proto::Health { path: "/up".into(), ..Default::default() }),
+            limits: Some(proto::Limits { processes: 9, ..Default::default() }),
+        };
+        let judge = Judge { zone: Zone::new("b", 1), root: None };
+        let judged = |asks| {
+            let sent = proto::Release { path: "/r".into(), asks: Some(asks), ..Default::default() };
+            release("shop".to_owned(), sent, &judge).map(|(_, release)| release)
+        };
+        let kept = Shelf { current: None, releases: vec![judged(asks.clone()).unwrap()] };
+        assert_eq!(shelf("shop", &kept).releases[0].asks, Some(asks.clone()));
+        let nothing = Shelf { releases: vec![judged(proto::Asks::default()).unwrap()], ..kept };
+        assert_eq!(shelf("shop", &nothing).releases[0].asks, None);
+        let key = |asks| judged(asks).unwrap_err().key;
+        assert_eq!(key(proto::Asks { driver: 99, ..Default::default() }), "driver");
+        assert_eq!(
+            key(proto::Asks { env: [("PATH".to_owned(), String::new())].into(), ..Default::default() }),
+            "env"
+        );
+        let health = Some(proto::Health { path: "x".into(), ..Default::default() });
+        assert_eq!(key(proto::Asks { health, ..Default::default() }), "health");
+        let limits = Some(proto::Limits { processes: 1, ..Default::default() });
+        assert_eq!(key(proto::Asks { limits, ..Default::default() }), "limits");
     }
 
     #[test]

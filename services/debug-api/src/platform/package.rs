@@ -39,7 +39,7 @@ use tonic::Status;
 use super::{
     Facade, Target,
     acting::Acting,
-    audit,
+    asking, audit,
     error::Refused,
     json,
     outcome::{self, Outcome},
@@ -48,10 +48,10 @@ use super::{
 use crate::{
     error::StorageError,
     folders::{blocking, private, remove_all, unhurried},
-    manifest::{Manifest, ManifestError},
+    manifest::Manifest,
     peers::{Call, is_refusal},
     room::Aside,
-    unpack::{self, UnpackError, Unpacked},
+    unpack::{self, UnpackError},
 };
 
 /// How long a release may take to come up, its second try included.
@@ -106,9 +106,10 @@ pub(super) async fn push(
     unhurried(async move {
         let _turn = turn;
         let shelving = facade.shelving.lock().await;
-        let (path, own) = facade.unpack(archive, &digest).await?;
-        let version = version.or(own).unwrap_or_else(|| digest.chars().take(12).collect());
-        let release = provider::Release { path, version, by: acting.who.clone(), ..Default::default() };
+        let (path, manifest) = facade.unpack(archive, &digest).await?;
+        let asks = manifest.asks(facade.hub.config.grants());
+        let version = version.or(manifest.version).unwrap_or_else(|| digest.chars().take(12).collect());
+        let release = provider::Release { path, version, by: acting.who.clone(), asks, ..Default::default() };
         let before = facade.set(&wanted, &release).await?;
         drop((shelving, place));
         facade.await_outcome(&acting, "release.install", &wanted, (release.path, before)).await
@@ -136,7 +137,8 @@ pub(super) async fn roll_back(
         let shelves = facade.house.releases(wanted.app_id.clone()).await?;
         let all: Vec<_> = shelves.into_iter().flat_map(|shelf| shelf.releases).collect();
         let chosen = releases::chosen(&all, back.release.as_deref()).ok_or(Refused::NoRelease)?;
-        let release = provider::Release { by: acting.who.clone(), ..chosen.clone() };
+        let asks = asking::asks(&facade.hub, &chosen.path).await;
+        let release = provider::Release { by: acting.who.clone(), asks, ..chosen.clone() };
         let before = facade.set(&wanted, &release).await?;
         drop(shelving);
         facade.await_outcome(&acting, "release.rollback", &wanted, (release.path, before)).await
@@ -223,8 +225,8 @@ impl Facade {
         Ok((scratch, hex(&sha256.finalize())))
     }
 
-    /// The folder of an archive, and the version that it says it is; by one rename it is there, or it was already.
-    async fn unpack(&self, archive: Scratch, digest: &str) -> Result<(String, Option<String>), Refused> {
+    /// The folder of an archive, and what it says of itself; by one rename it is there, or it was already.
+    async fn unpack(&self, archive: Scratch, digest: &str) -> Result<(String, Manifest), Refused> {
         let (rules, mut room) = (self.hub.config.rules(), Aside::new(&self.hub));
         let (folders, shutdown) = (self.hub.folders.clone(), self.hub.shutdown.clone());
         let place = folders.packages().join(digest);
@@ -237,7 +239,9 @@ impl Facade {
                     let unpacked = unpack::unpack(&archive.0, &scratch, &rules, &mut room, &stop);
                     drop(room);
                     let placed = unpacked.map_err(unusable).and_then(|unpacked| {
-                        usable(&unpacked)?;
+                        if !unpacked.has_app {
+                            return Err(Refused::NoApp);
+                        }
                         put(&scratch, &place)?;
                         Ok(unpacked.manifest)
                     });
@@ -247,7 +251,7 @@ impl Facade {
                     placed?
                 }
             };
-            Ok((place.display().to_string(), manifest.version))
+            Ok((place.display().to_string(), manifest))
         })
         .await
     }
@@ -349,16 +353,6 @@ impl Facade {
             tracing::warn!(error = nexushub_chassis::chain(&error), "could not remove old packages");
         }
     }
-}
-
-/// What the admin app's applications may use, and which boxes they have, is said where they are given.
-fn usable(unpacked: &Unpacked) -> Result<(), Refused> {
-    if !unpacked.has_app {
-        return Err(Refused::NoApp);
-    }
-    let Some(key) = unpacked.manifest.asks() else { return Ok(()) };
-    let why = "an application of the admin app is given this by the configuration; leave it out".to_owned();
-    Err(Refused::Package(UnpackError::Manifest(ManifestError::of_key(key, why))))
 }
 
 fn unusable(error: UnpackError) -> Refused {

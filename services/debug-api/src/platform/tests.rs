@@ -33,7 +33,7 @@ use crate::{
 pub(crate) struct FakeHouse {
     fakes: Arc<Fakes>,
     pub(crate) wanted: Mutex<ListInstancesResponse>,
-    shelf: Mutex<Vec<provider::Release>>,
+    pub(crate) shelf: Mutex<Vec<provider::Release>>,
     /// Whether what is released comes up.
     breaks: Mutex<bool>,
     /// What was ordered.
@@ -49,6 +49,12 @@ impl FakeHouse {
             breaks: Mutex::default(),
             orders: Mutex::default(),
         })
+    }
+
+    /// What another one was told.
+    pub(crate) fn remember(&self, other: &Self) {
+        *self.wanted.lock().unwrap() = other.wanted.lock().unwrap().clone();
+        *self.shelf.lock().unwrap() = other.shelf.lock().unwrap().clone();
     }
 
     fn order(&self, order: String) -> Call<'_, ()> {
@@ -118,8 +124,8 @@ impl House for FakeHouse {
         Box::pin(async { Ok(line.to_owned()) })
     }
 
-    fn releases(&self, app_id: String) -> Call<'_, Vec<Application>> {
-        let releases = self.shelf.lock().unwrap().clone();
+    fn releases(&self, _: String) -> Call<'_, Vec<Application>> {
+        let (app_id, releases) = ("shop-app".to_owned(), self.shelf.lock().unwrap().clone());
         Box::pin(async { Ok(vec![Application { app_id, releases }]) })
     }
 
@@ -239,7 +245,7 @@ async fn only_the_admin_app_is_served_and_only_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_package_says_its_version_and_may_not_say_what_the_configuration_does() {
+async fn a_package_says_its_version_and_what_it_asks_for_which_may_be_no_more_than_is_granted() {
     let world = world();
     let with = |manifest: &str| {
         let own = ("nexushub.toml", manifest.as_bytes(), 0o644);
@@ -251,20 +257,44 @@ async fn a_package_says_its_version_and_may_not_say_what_the_configuration_does(
         let (_, told) = get(&world, "instances/shop/releases").await;
         assert_eq!(told["releases"][0]["version"], "1.4.0", "{time}");
     }
+    let manifest =
+        "driver = \"sandbox\"\nlimits = { cpu_percent = 5 }\nhealth = { failures = 1 }\nenv = { A = \"b\" }";
+    assert_eq!(post(&world, "instances/shop/package", with(manifest)).await.0, 200);
+    let asks = world.house.shelf.lock().unwrap()[0].asks.clone().unwrap();
+    assert_eq!((asks.driver(), asks.env["A"].as_str()), (provider::Driver::Sandbox, "b"));
+    assert_eq!((asks.limits.unwrap().cpu_percent, asks.health.unwrap().failures), (5, 1));
     for (key, manifest) in [
-        ("driver", "driver = \"sandbox\""),
-        ("limits", "limits = { cpu_percent = 5 }"),
-        ("health", "health = { failures = 1 }"),
-        ("env", "env = { A = \"b\" }"),
+        ("driver", "driver = \"process\""),
+        ("limits.memory_bytes", "limits = { memory_bytes = 9223372036854775807 }"),
     ] {
         let (status, said) = post(&world, "instances/shop/package", with(manifest)).await;
         let why = said["error"].as_str().unwrap();
-        assert!(
-            status == 422 && why.contains(&format!("key `{key}`: an application of the admin app")),
-            "{why}"
-        );
+        assert!(status == 422 && why.contains(&format!("key `{key}`: packages may")), "{why}");
     }
     assert_eq!(crate::testing::names(&world.hub.folders.tmp()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_granted_no_more_is_taken_back_when_the_daemon_starts_and_when_a_package_comes_again() {
+    let world = world();
+    let asking = |version: &str| {
+        let manifest = format!("version = \"{version}\"\nlimits = {{ processes = 100 }}");
+        zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), ("nexushub.toml", manifest.as_bytes(), 0o644)])
+    };
+    for version in ["1", "2"] {
+        assert_eq!(post(&world, "instances/shop/package", asking(version)).await.0, 200);
+    }
+    let given = |world: &World| {
+        let shelf = world.house.shelf.lock().unwrap();
+        shelf.iter().map(|one| one.asks.as_ref().unwrap().limits.unwrap().processes).collect::<Vec<_>>()
+    };
+    assert_eq!(given(&world), [100, 100]);
+    let strict = world.restarted_with(|config| config.max_app_processes = 9);
+    let facade = Facade::new(Arc::clone(&strict.hub), strict.house.clone(), strict.state.path());
+    asking::retell(facade).await;
+    assert_eq!(given(&strict), [9, 100], "the current one");
+    assert_eq!(post(&strict, "instances/shop/rollback", Vec::new()).await.0, 200);
+    assert_eq!(given(&strict), [9, 9]);
 }
 
 #[tokio::test]

@@ -7,7 +7,12 @@ use std::collections::BTreeSet;
 use nexushub_chassis::names::{HostName, Zone};
 
 use super::*;
-use crate::{admin::list, instance::Source, typed::Judge};
+use crate::{
+    admin::list,
+    instance::{Health, Limits, Source},
+    releases::Asks,
+    typed::Judge,
+};
 
 fn zone() -> Zone {
     Zone::new("b.localhost", 8443)
@@ -71,7 +76,7 @@ fn listed(rows: &[(&str, &str)]) -> List {
 
 fn shop(path: &str) -> Release {
     let (version, by) = ("1".to_owned(), "me".to_owned());
-    Release { path: path.into(), version, by, set_unix_ms: 0, failed: None }
+    Release { path: path.into(), version, by, set_unix_ms: 0, failed: None, asks: Asks::default() }
 }
 
 /// What is desired: id, host name, release.
@@ -213,6 +218,76 @@ async fn an_application_waits_for_its_package_and_runs_it_under_whatever_name_it
     assert_eq!(desired(&handle)[0], row("a", "store", "/v1"));
     let unknown = handle.revert_release("shop".to_owned(), "/v9".as_ref(), String::new()).await;
     assert!(matches!(unknown, Err(Error::NoRelease { .. })));
+}
+
+/// An application whose current package asks for all that one can.
+fn asking(listing: &[(&str, &str)], book: Book) -> Book {
+    let asks = Asks {
+        driver: Some(Driver::Sandbox),
+        env: Some([("MODE".to_owned(), "asked".to_owned())].into()),
+        health: Some(Health { failures: Some(9), ..Health::default() }),
+        limits: Some(Limits { processes: Some(7), ..Limits::default() }),
+    };
+    let releases = Releases::default().set("shop", Release { asks, ..shop("/v1") }, 2).unwrap().into();
+    let listing = Listing::default().after(listed(listing), rules().hold).into();
+    Book { listing, releases, ..book }
+}
+
+/// What an instance is given: its box, a variable, failures of its health check, processes.
+fn given(book: &Book, name: &str) -> (Driver, Option<String>, Option<u32>, Option<u32>) {
+    let one = &book.merged(&book.debug).desired[&id(name)].instance;
+    let failures = one.health.as_ref().and_then(|health| health.failures);
+    (one.driver, one.env.get("MODE").cloned(), failures, one.limits.and_then(|limits| limits.processes))
+}
+
+#[test]
+fn a_package_of_the_admin_app_is_given_what_it_asks_for_where_the_configuration_is_silent() {
+    let said = |text: &str| Some(text.to_owned());
+    let boxes = |driver| Book { rules: Rules { dynamic: (driver, Egress::None), ..rules() }, ..book() };
+    let own = asking(&[("own", "own")], boxes(Driver::Auto));
+    assert_eq!(given(&own, "own"), (Driver::Sandbox, said("asked"), Some(9), Some(7)));
+    let strict = asking(&[("own", "own")], boxes(Driver::Krun));
+    assert_eq!(given(&strict, "own"), (Driver::Krun, said("asked"), Some(9), Some(7)), "never a lesser box");
+    let fixed = |fields: Fields| {
+        let mut book = boxes(Driver::Auto);
+        book.statics[0].fields = fields.over(&book.statics[0].fields, &BTreeSet::new());
+        given(&asking(&[("fixed", "login")], book), "fixed")
+    };
+    assert_eq!(fixed(Fields::default()), (Driver::Sandbox, said("asked"), Some(9), Some(7)));
+    let whole = Fields {
+        driver: Some(Driver::Auto),
+        env: Some([("MODE".to_owned(), "mine".to_owned())].into()),
+        health: Some(Health { failures: Some(2), ..Health::default() }),
+        limits: Some(Limits { processes: Some(5), ..Limits::default() }),
+        ..Fields::default()
+    };
+    assert_eq!(fixed(whole), (Driver::Auto, said("mine"), Some(2), Some(5)), "the owner's word");
+}
+
+#[test]
+fn a_package_that_asks_for_nothing_ends_what_the_one_before_it_asked_for() {
+    let mut promoted = entry("mine", "shop.debug", Source::Promoted);
+    promoted.fields.env = Some([("MODE".to_owned(), "earlier".to_owned())].into());
+    let debug = Entries::from([(promoted.id.clone(), promoted)]);
+    let listing: Arc<Listing> = Listing::default().after(listed(&[("mine", "shop")]), rules().hold).into();
+    let alone = Book { listing: Arc::clone(&listing), debug: debug.clone(), ..book() };
+    assert_eq!(given(&alone, "mine").1.as_deref(), Some("earlier"), "until there is another");
+    let releases = Releases::default().set("shop", shop("/v2"), 2).unwrap().into();
+    assert_eq!(given(&Book { listing, releases, debug, ..book() }, "mine").1, None);
+}
+
+#[tokio::test]
+async fn what_packages_ask_for_has_to_fit_into_one_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    let rows: Vec<_> = (0..9_000).map(|n| (format!("i{n}"), format!("h{n}"))).collect();
+    let rows: Vec<_> = rows.iter().map(|(id, host)| (id.as_str(), host.as_str())).collect();
+    handle.list(listed(&rows)).await.unwrap();
+    let env = (0..4).map(|n| (format!("A{n}"), "x".repeat(8000))).collect();
+    let asks = Asks { env: Some(env), ..Asks::default() };
+    let refused = handle.set_release("shop".to_owned(), Release { asks, ..shop("/v1") }).await;
+    assert!(matches!(refused, Err(Error::TooLarge(_))), "{refused:?}");
+    assert_eq!(desired(&handle), []);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use nexushub_proto::{
     procmgr::{InstanceStatus, State},
-    provider::{self, Origin},
+    provider::{self, Driver, Origin},
 };
 
 use super::*;
@@ -270,27 +270,17 @@ async fn what_provider_does_not_let_go_of_keeps_its_files() {
 }
 
 #[tokio::test]
-async fn a_package_that_the_admin_apps_applications_may_not_have_is_not_made_permanent() {
+async fn what_a_package_asks_for_goes_with_it_when_it_is_made_permanent_as_far_as_it_is_granted() {
     let (world, id) = with_app().await;
-    for (key, manifest) in [
-        ("limits", "[limits]\nmemory_bytes = 33554432\n"),
-        ("env", "[env]\nMODE = \"demo\"\n"),
-        ("health", "[health]\npath = \"/well\"\n"),
-        ("driver", "driver = \"sandbox\"\n"),
-    ] {
-        let own = ("nexushub.toml", manifest.as_bytes(), 0o644);
-        assert_eq!(world.push(&id, &zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), own])).await.0, OK, "{key}");
-        let (code, text) = promote(&world, &id, "").await;
-        assert_eq!(code, StatusCode::CONFLICT, "{text}");
-        assert!(
-            text.contains(&format!("its nexushub.toml says `{key}`")) && text.contains("leave it out"),
-            "{text}"
-        );
-        assert!(
-            !world.hub.find(&id).unwrap().is_promoted() && world.fakes.adopted.lock().unwrap().is_empty()
-        );
-    }
-    let name = ("nexushub.toml", &b"version = \"7\"\n"[..], 0o644);
-    assert_eq!(world.push(&id, &zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), name])).await.0, OK);
-    assert_eq!(promote(&world, &id, "").await.0, OK, "what it is called is no matter");
+    let manifest = b"driver = \"sandbox\"\nlimits = { memory_bytes = 33554432 }\nhealth = { path = \"/well\" }\nenv = { MODE = \"demo\" }\n";
+    let own = ("nexushub.toml", &manifest[..], 0o644);
+    assert_eq!(world.push(&id, &zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), own])).await.0, OK);
+    assert_eq!(promote(&world, &id, "").await.0, OK);
+    let told = world.house.shelf.lock().unwrap().remove(0);
+    let asks = told.asks.unwrap();
+    assert_eq!((asks.driver(), asks.env["MODE"].as_str()), (Driver::Sandbox, "demo"));
+    assert_eq!(
+        (asks.limits.unwrap().memory_bytes, asks.health.unwrap().path),
+        (32 << 20, "/well".to_owned())
+    );
 }
