@@ -4,12 +4,13 @@
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use nexushub_e2e::{
-    App, FORGIVING, HANG, Options, Platform, Signal, grpc::Credentialed, noise, rounds, soon,
+    App, FORGIVING, HANG, Options, Platform, Signal, grpc::Credentialed, noise, rounds, soon, until,
 };
 use nexushub_proto::procmgr::{
     LogEntry, LogStream, ReadLogRequest, State, procmgr_service_client::ProcmgrServiceClient,
     read_log_response::Event,
 };
+use nexushub_proto::provider::{Instance, Limits};
 use nexushub_shim::frame::PAYLOAD_MAX;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -217,4 +218,24 @@ async fn a_flood_waits_for_no_reader_stays_within_its_bound_and_every_lost_line_
     soon("the last line", read).await;
     assert!(lost > 0, "the bound was reached");
     assert_eq!(heard + lost, pieces.sum::<u64>(), "{heard} heard, {lost} counted as lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apps_own_bound_on_its_log_goes_before_the_platforms() {
+    let (own, count) = (512 << 10, 20_001);
+    let platform = Platform::start_with(&Options::with("[procmgr]\nlog_budget_bytes = 67108864\n"));
+    let limits = Limits { log_bytes: own, ..Limits::default() };
+    platform.hand_over();
+    platform
+        .put(Instance { limits: Some(limits), ..platform.instance(&App::named(&name(0))) })
+        .await
+        .unwrap();
+    platform.put(platform.instance(&App::named(&name(1)))).await.unwrap();
+    for app in 0..2 {
+        platform.running(&name(app)).await;
+        say(&platform, app, 0, count).await;
+    }
+    let log = |app| kept(&platform.state().join("instances").join(name(app)).join("log"));
+    until("all that the second said is on disk", || (log(1) > 2 * own).then_some(())).await;
+    assert!(log(0) <= own, "{} bytes", log(0));
 }

@@ -21,6 +21,7 @@ const SMALL: Limits = Limits {
     open_files: 128,
     data_bytes: 0,
     tmp_bytes: 1 << 20,
+    log_bytes: 0,
 };
 
 /// One that gives the trial of a microVM the time that it takes in an emulated machine.

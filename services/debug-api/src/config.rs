@@ -63,6 +63,8 @@ pub struct Config {
     pub max_app_data_bytes: u64,
     /// Its `/tmp`.
     pub max_app_tmp_bytes: u64,
+    /// Disk for its log.
+    pub max_app_log_bytes: u64,
     /// Releases that are kept of an application besides the current one.
     pub keep_releases: usize,
     /// How long provider may be away during an install before the client is told.
@@ -119,6 +121,7 @@ impl Default for Config {
             max_app_open_files: 1024,
             max_app_data_bytes: 1 << 30,
             max_app_tmp_bytes: 64 << 20,
+            max_app_log_bytes: 16 << 20,
             keep_releases: 3,
             provider_wait_ms: 20_000,
             stop_wait_ms: 15_000,
@@ -185,6 +188,7 @@ impl Config {
             open_files: self.max_app_open_files,
             data_bytes: self.max_app_data_bytes,
             tmp_bytes: self.max_app_tmp_bytes,
+            log_bytes: self.max_app_log_bytes,
         }
     }
 
@@ -232,6 +236,7 @@ impl Config {
             ("max_app_open_files", self.max_app_open_files.into()),
             ("max_app_data_bytes", self.max_app_data_bytes),
             ("max_app_tmp_bytes", self.max_app_tmp_bytes),
+            ("max_app_log_bytes", self.max_app_log_bytes),
             ("keep_releases", self.keep_releases as u64),
             ("max_log_streams", self.max_log_streams as u64),
             ("max_status_streams", self.max_status_streams as u64),

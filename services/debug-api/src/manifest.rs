@@ -8,7 +8,7 @@
 //! driver = "sandbox"        # auto, krun or sandbox
 //! static = "dist"           # the folder whose files are served; it becomes static/
 //! spa = true                # pages that aren't there are answered with static/index.html
-//! [limits]                  # memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes
+//! [limits]                  # memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes
 //! [health]                  # path, interval_ms, timeout_ms, failures, start_deadline_ms
 //! [env]                     # further variables
 //! ```
@@ -65,6 +65,7 @@ pub(crate) struct Limits {
     open_files: Option<u32>,
     data_bytes: Option<u64>,
     tmp_bytes: Option<u64>,
+    log_bytes: Option<u64>,
 }
 
 /// How the app is asked whether it is well.
@@ -104,6 +105,7 @@ pub(crate) struct Grants {
     pub(crate) open_files: u32,
     pub(crate) data_bytes: u64,
     pub(crate) tmp_bytes: u64,
+    pub(crate) log_bytes: u64,
 }
 
 impl Grants {
@@ -275,6 +277,7 @@ impl Limits {
             ("open_files", self.open_files.map(u64::from), grants.open_files.into()),
             ("data_bytes", self.data_bytes, grants.data_bytes),
             ("tmp_bytes", self.tmp_bytes, grants.tmp_bytes),
+            ("log_bytes", self.log_bytes, grants.log_bytes),
         ];
         for (key, value, most) in asked {
             if value.is_some_and(|value| !(1..=most).contains(&value)) {
@@ -295,6 +298,7 @@ impl Limits {
             open_files: self.open_files.map(|asked| asked.min(grants.open_files)),
             data_bytes: self.data_bytes.map(|asked| asked.min(grants.data_bytes)),
             tmp_bytes: self.tmp_bytes.map(|asked| asked.min(grants.tmp_bytes)),
+            log_bytes: self.log_bytes.map(|asked| asked.min(grants.log_bytes)),
         }
     }
 
@@ -306,6 +310,7 @@ impl Limits {
             open_files: self.open_files.unwrap_or(0),
             data_bytes: self.data_bytes.unwrap_or(0),
             tmp_bytes: self.tmp_bytes.unwrap_or(0),
+            log_bytes: self.log_bytes.unwrap_or(0),
         }
     }
 }
@@ -418,6 +423,7 @@ pub(crate) mod tests {
             ("open_files", granted.open_files.into()),
             ("data_bytes", granted.data_bytes),
             ("tmp_bytes", granted.tmp_bytes),
+            ("log_bytes", granted.log_bytes),
         ] {
             let asks = |value: u64| format!("[limits]\n{key} = {value}\n");
             assert!(Manifest::parse(asks(most).as_bytes(), granted).is_ok(), "{key}");

@@ -53,7 +53,7 @@ pub struct Config {
     pub stop_deadline_ms: u32,
     /// Longest time that a generation whose place was taken has for the requests and connections that it has in hand.
     pub drain_ms: u32,
-    /// Disk space for the log of one instance.
+    /// Disk space for the log of an instance without a bound of its own.
     pub log_budget_bytes: u64,
     /// Size of one log segment.
     pub log_segment_bytes: u64,
@@ -218,7 +218,7 @@ impl Config {
         usize::try_from(self.max_concurrent_starts).unwrap_or(usize::MAX)
     }
 
-    /// Bounds on a boxed instance without bounds of its own.
+    /// Bounds on an instance without bounds of its own; without a box only that on its log is held.
     pub(crate) fn app_limits(&self) -> Limits {
         Limits {
             memory_bytes: self.app_memory_bytes,
@@ -227,6 +227,7 @@ impl Config {
             open_files: self.app_open_files,
             data_bytes: self.app_data_bytes,
             tmp_bytes: self.app_tmp_bytes,
+            log_bytes: self.log_budget_bytes,
         }
     }
 

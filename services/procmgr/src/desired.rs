@@ -184,6 +184,7 @@ impl Desired {
                 open_files: limits.open_files,
                 data_bytes: limits.data_bytes,
                 tmp_bytes: limits.tmp_bytes,
+                log_bytes: limits.log_bytes,
             },
             static_service_url: proto.static_service_url,
             debug_port: 0,
@@ -226,6 +227,7 @@ impl Desired {
             open_files: pick_short(self.limits.open_files, default.open_files),
             data_bytes: pick(self.limits.data_bytes, default.data_bytes),
             tmp_bytes: pick(self.limits.tmp_bytes, default.tmp_bytes),
+            log_bytes: pick(self.limits.log_bytes, default.log_bytes),
         }
     }
 
@@ -298,6 +300,10 @@ pub(crate) mod tests {
         let limits = provider::Limits { memory_bytes: 1 << 20, ..Default::default() };
         assert_ne!(base, desired(|i| i.limits = Some(limits)).digest);
         assert_eq!(base, desired(|i| i.limits = Some(provider::Limits::default())).digest);
+        let as_before =
+            r#"{"memory_bytes":1,"cpu_percent":0,"processes":0,"open_files":0,"data_bytes":0,"tmp_bytes":0}"#;
+        let told = serde_json::to_string(&Limits { memory_bytes: 1, ..Limits::default() }).unwrap();
+        assert_eq!(told, as_before, "a bound that is newer than an app's start is no reason to restart it");
         assert_ne!(base, desired(|i| i.egress = provider::Egress::Internet.into()).digest);
         assert_eq!(base, desired(|i| i.egress = provider::Egress::None.into()).digest);
         assert_eq!(base, desired(|i| i.deploy = provider::Deploy::Replace.into()).digest);

@@ -98,7 +98,7 @@ pub(crate) trait Effects: Send + 'static {
 pub(crate) struct Terms {
     /// What every app is told.
     pub around: Surroundings,
-    /// The bounds of boxes without bounds of their own.
+    /// The bounds of instances without bounds of their own.
     pub limits: Limits,
     /// The health check of instances without one of their own.
     pub check: Check,
@@ -106,8 +106,6 @@ pub(crate) struct Terms {
     pub stop_ms: Ms,
     /// From which the apps' secrets are derived.
     pub key: AppKey,
-    /// Disk space of a log.
-    pub log_budget_bytes: u64,
     /// Size of a segment.
     pub log_segment_bytes: u64,
     /// Where orders are kept.
@@ -174,10 +172,11 @@ impl Os {
     ) -> Result<Order, String> {
         judge_release(desired)?;
         let terms = &self.terms;
+        let bounds = desired.limits_in_force(&terms.limits);
         let (limits, uid) = if driver.boxes() {
-            (desired.limits_in_force(&terms.limits), self.first_uid(&desired.id)?)
+            (bounds, self.first_uid(&desired.id)?)
         } else {
-            (Limits::default(), None)
+            (Limits { log_bytes: bounds.log_bytes, ..Limits::default() }, None)
         };
         let way_out = self.way_out(desired, driver, uid)?;
         let check = desired.health.apply(&terms.check);
@@ -198,7 +197,7 @@ impl Os {
             nonce: String::new(),
             dir: PathBuf::new(),
             log_dir: PathBuf::new(),
-            log_budget_bytes: terms.log_budget_bytes,
+            log_budget_bytes: limits.log_bytes,
             segment_bytes: terms.log_segment_bytes,
             program: program.path,
             args: program.args,
@@ -503,7 +502,6 @@ mod tests {
                 std::path::Path::new("/nonexistent"),
             ),
             key: AppKey::from_hex(&"ab".repeat(32)).unwrap(),
-            log_budget_bytes: config.log_budget_bytes,
             log_segment_bytes: config.log_segment_bytes,
             orders: state.join("orders.json"),
             keep_removed: 1,
@@ -527,7 +525,12 @@ mod tests {
         std::fs::create_dir_all(app.parent().unwrap()).unwrap();
         std::fs::copy("/bin/true", &app).unwrap();
         let release = dir.path().join("r").display().to_string();
-        let limits = Some(nexushub_proto::provider::Limits { memory_bytes: 1 << 20, ..Default::default() });
+        let limits = nexushub_proto::provider::Limits {
+            memory_bytes: 1 << 20,
+            log_bytes: 1 << 19,
+            ..Default::default()
+        };
+        let limits = Some(limits);
         let instance = nexushub_proto::provider::Instance { release, limits, ..proto("a") };
         let desired = Desired::from_proto(instance, 1_000).unwrap();
         let drivers = with_sandbox(&["landlock: no"]);
@@ -537,7 +540,8 @@ mod tests {
         };
         let boxed = order(Isolation::Sandbox, Some(Slots::default()), None);
         assert!(boxed.spec.boxed && boxed.port.is_none() && boxed.driver == "sandbox");
-        assert_eq!(boxed.note.limits, Limits { memory_bytes: 1 << 20, ..Config::default().app_limits() });
+        let own = Limits { memory_bytes: 1 << 20, log_bytes: 1 << 19, ..Config::default().app_limits() };
+        assert_eq!(boxed.note.limits, own);
         assert_eq!(boxed.note.not_enforced[0], "landlock: no");
         let uid: std::ffi::OsString = slots::FIRST.to_string().into();
         assert!(boxed.spec.args.contains(&uid));
@@ -546,7 +550,9 @@ mod tests {
         let fd = std::fs::File::open("/dev/null").unwrap().into();
         let process = order(Isolation::Process, Some(Slots::default()), Some((10_000, fd)));
         assert_eq!((process.spec.boxed, process.spec.program), (false, app));
-        assert_eq!((process.note.limits, process.note.not_enforced.len()), (Limits::default(), 0));
+        let only_its_log = Limits { log_bytes: 1 << 19, ..Limits::default() };
+        assert_eq!((process.note.limits, process.note.not_enforced.len()), (only_its_log, 0));
+        assert_eq!((process.spec.log_budget_bytes, boxed.spec.log_budget_bytes), (1 << 19, 1 << 19));
         assert!(process.spec.env.contains(&("PORT".into(), "10000".into())));
     }
 

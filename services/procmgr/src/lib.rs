@@ -271,7 +271,6 @@ fn terms(chassis: &Chassis<Config>) -> Result<Terms, Fault> {
         stop_ms: config.stop_ms(),
         around: Surroundings::new(config, &platform.base_domain, platform.listen.port(), &ca_file),
         key,
-        log_budget_bytes: config.log_budget_bytes,
         log_segment_bytes: config.log_segment_bytes,
         orders: orders_path(&chassis.setup.state),
         keep_removed: usize::try_from(config.keep_removed).unwrap_or(usize::MAX),

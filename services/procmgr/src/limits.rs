@@ -17,4 +17,13 @@ pub(crate) struct Limits {
     pub data_bytes: u64,
     /// Its `/tmp`.
     pub tmp_bytes: u64,
+    /// Disk for its log. Not written where there is none: what is known of an app from before there was one stays the same.
+    #[serde(default, skip_serializing_if = "none")]
+    pub log_bytes: u64,
+}
+
+/// Whether a bound is none; by reference, as serde asks.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn none(bound: &u64) -> bool {
+    *bound == 0
 }

@@ -91,6 +91,9 @@ pub struct Limits {
     /// Its `/tmp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmp_bytes: Option<u64>,
+    /// Disk for its log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
 }
 
 impl Limits {

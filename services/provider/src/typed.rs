@@ -34,6 +34,8 @@ const LIMIT_FILES_MIN: u64 = 16;
 const LIMIT_COUNT_MAX: u64 = 1 << 20;
 /// The least room for files.
 const LIMIT_DISK_MIN: u64 = 64 << 10;
+/// A log is dropped by the segment, of which it has two at least.
+const LIMIT_LOG_MIN: u64 = 256 << 10;
 /// Longest health path, in bytes: what procmgr takes (`config.rs` there).
 const HEALTH_PATH_MAX: usize = 1024;
 /// Most variables of an app's further environment.
@@ -273,6 +275,7 @@ pub(crate) fn limits(typed: Limits) -> Result<Limits, String> {
     within("open_files", typed.open_files.map(Into::into), LIMIT_FILES_MIN, LIMIT_COUNT_MAX)?;
     within("data_bytes", typed.data_bytes, LIMIT_DISK_MIN, LIMIT_BYTES_MAX)?;
     within("tmp_bytes", typed.tmp_bytes, LIMIT_DISK_MIN, LIMIT_BYTES_MAX)?;
+    within("log_bytes", typed.log_bytes, LIMIT_LOG_MIN, LIMIT_BYTES_MAX)?;
     Ok(typed)
 }
 
@@ -335,6 +338,7 @@ mod tests {
             Limits { open_files: Some(u32::MAX), ..Limits::default() },
             Limits { data_bytes: Some(1), ..Limits::default() },
             Limits { tmp_bytes: Some(u64::MAX), ..Limits::default() },
+            Limits { log_bytes: Some(LIMIT_LOG_MIN - 1), ..Limits::default() },
         ] {
             assert_eq!(limits(less), "limits", "{less:?}");
         }
