@@ -143,6 +143,22 @@ fn metadata() -> Metadata {
         .unwrap()
 }
 
+/// Every package without which some can't be built, by name.
+fn all_needed(by: BTreeSet<String>) -> BTreeSet<String> {
+    let lock: Table = read("Cargo.lock").parse().unwrap();
+    let packages: Vec<&Table> =
+        lock["package"].as_array().unwrap().iter().map(|package| package.as_table().unwrap()).collect();
+    let (mut needed, mut left): (_, Vec<String>) = (by.clone(), by.into_iter().collect());
+    while let Some(name) = left.pop() {
+        let of_that_name = packages.iter().filter(|package| package["name"].as_str() == Some(&name));
+        let lines = of_that_name.filter_map(|package| package.get("dependencies")?.as_array()).flatten();
+        // One of which there are several versions is told with its version.
+        let names = lines.filter_map(|line| Some(line.as_str()?.split(' ').next()?.to_owned()));
+        left.extend(names.filter(|name| needed.insert(name.clone())));
+    }
+    needed
+}
+
 fn imports(package: &Package) -> BTreeSet<&str> {
     let used =
         package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
@@ -198,6 +214,18 @@ fn code(path: &str) -> (Vec<String>, Vec<String>) {
         }
     }
     if is_test_file(path) { (Vec::new(), [program, tests].concat()) } else { (program, tests) }
+}
+
+#[test]
+fn a_bare_build_needs_nothing_of_what_runs_microvms() {
+    let (metadata, krun) = (metadata(), "nexushub-krun".to_owned());
+    let members = metadata.workspace_default_packages().into_iter().map(|package| package.name.to_string());
+    let members: BTreeSet<_> = members.collect();
+    assert!(members.contains("nexushub-procmgr") && !members.contains(&krun));
+    let theirs = |name: &String| name == "libkrun" || name.starts_with("krun-") || name.starts_with("kvm-");
+    let (bare, with) = (all_needed(members), all_needed([krun].into()));
+    assert_eq!(bare.iter().find(|name| theirs(name)), None, "cargo would have to fetch it");
+    assert!(with.iter().any(theirs), "and that is what they are called");
 }
 
 #[test]

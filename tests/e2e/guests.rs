@@ -65,6 +65,30 @@ fn the_agent_is_small_and_needs_no_library() {
 }
 
 #[test]
+fn a_machine_program_that_cannot_be_built_is_none_and_all_else_is_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tools, target) = (folder.path().join("tools"), folder.path().join("target"));
+    let static_ones = "mkdir -p $CARGO_TARGET_DIR/x/release; for program in shim sandbox agent hello login admin; do \
+                       : >$CARGO_TARGET_DIR/x/release/nexushub-$program; done";
+    put(
+        &tools,
+        "cargo",
+        &format!("case $* in *nexushub-krun*) exit 101 ;; esac; {static_ones}; echo \"$*\""),
+    );
+    put(&tools, "rustc", "echo 'host: x'");
+    put(&tools, "uname", "echo x86_64");
+    put(&tools, "cc", "exit 1");
+    put(&target.join("release"), "nexushub", "exit 1");
+    put(&target.join("release"), "nexushub-krun", "exit 1"); // of an earlier build
+    let (build, said) = dist("build", &tools, &[], &[("CARGO_TARGET_DIR", &target)]);
+    assert!(build.status.success() && said.contains("nexushub-krun could not be built"), "{said}");
+    let built = String::from_utf8_lossy(&build.stdout).into_owned();
+    assert!(built.contains("-p nexushub-procmgr") && built.contains("-p nexushub-shim"), "{built}");
+    assert!(!target.join("release/nexushub-krun").exists());
+    assert!(target.join("release/nexushub-agent").exists());
+}
+
+#[test]
 fn an_agent_that_cannot_be_linked_statically_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let (tools, target) = (folder.path().join("tools"), folder.path().join("target"));
