@@ -1,26 +1,30 @@
 //! The agent's side of the control connection: what it says, from several threads, and the orders that it hears.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, fs::File, thread, time::Duration};
 
 use nexushub_agent::word::{MAX_BYTES, Order, Word};
+
+use crate::kills::Kills;
 
 const BEAT: Duration = Duration::from_secs(1);
 
 /// The connection, for saying something.
 #[derive(Clone)]
-pub(crate) struct Control(Arc<Mutex<File>>);
+pub(crate) struct Control {
+    host: Arc<Mutex<File>>,
+    kills: Arc<Mutex<Kills>>,
+}
 
 impl Control {
     pub(crate) fn new(socket: File) -> Self {
-        Self(Arc::new(Mutex::new(socket)))
+        Self { host: Arc::new(Mutex::new(socket)), kills: Arc::default() }
     }
 
     /// Says one thing. Nobody hears it when the host's side is gone, and then this guest soon is too.
     pub(crate) fn say(&self, word: &Word) {
-        let _ =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{word}\n").as_bytes());
+        let _ = held(&self.host).write_all(format!("{word}\n").as_bytes());
     }
 
     /// Says once a second that this guest lives. Never ends.
@@ -30,7 +34,7 @@ impl Control {
             thread::sleep(BEAT);
             let (memory_bytes, processes) = usage().unwrap_or_default();
             self.say(&Word::Alive { memory_bytes, processes });
-            let kills = oom_kills();
+            let kills = held(&self.kills).count();
             if kills != told {
                 self.say(&Word::OomKills(kills));
                 told = kills;
@@ -40,7 +44,7 @@ impl Control {
 
     /// Says the last word, and before it what may be its reason.
     pub(crate) fn say_last(&self, last: &Word) {
-        match oom_kills() {
+        match held(&self.kills).count() {
             0 => {}
             kills => self.say(&Word::OomKills(kills)),
         }
@@ -60,11 +64,8 @@ pub(crate) fn orders(socket: File, mut obey: impl FnMut(Order)) {
     }
 }
 
-/// Processes that this guest's kernel has killed for want of memory.
-fn oom_kills() -> u64 {
-    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.and_then(|count| count.parse().ok()).unwrap_or_default()
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn usage() -> io::Result<(u64, u64)> {

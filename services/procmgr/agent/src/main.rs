@@ -3,6 +3,7 @@
 mod app;
 mod control;
 mod ground;
+mod kills;
 mod life;
 mod wire;
 
