@@ -18,7 +18,7 @@ use crate::jail::{APP_SOCKET, CONTROL_SOCKET, INWARD_SOCKET, KERNEL};
 pub(crate) struct Machine {
     pub(crate) memory_mib: u32,
     pub(crate) vcpus: u8,
-    pub(crate) agent: Vec<u8>,
+    pub(crate) agent: &'static [u8],
     pub(crate) config: Vec<u8>,
     pub(crate) shares: bool,
     pub(crate) base: bool,
@@ -49,7 +49,7 @@ fn build(machine: Machine) -> io::Result<u32> {
             call("add a mount point", added)?;
         }
         overlay(context, INIT, machine.agent, 0o755)?;
-        overlay(context, CONFIG, machine.config, 0o400)?;
+        overlay(context, CONFIG, machine.config.leak(), 0o400)?;
         for (wanted, tag, path, read_only) in [
             (machine.shares, RELEASE_TAG, c"/app", true),
             (machine.shares, DATA_TAG, c"/db", false),
@@ -97,8 +97,7 @@ fn kernel() -> io::Result<()> {
 ///
 /// # Safety
 /// None of its own: the bytes are never freed, as libkrun demands.
-unsafe fn overlay(context: u32, name: &str, bytes: Vec<u8>, mode: u32) -> io::Result<()> {
-    let bytes: &'static [u8] = bytes.leak();
+unsafe fn overlay(context: u32, name: &str, bytes: &'static [u8], mode: u32) -> io::Result<()> {
     let name = text(name);
     let root = c"/dev/root";
     // SAFETY: as in `build`, and the bytes live for ever.
