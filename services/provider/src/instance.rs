@@ -107,6 +107,7 @@ impl Limits {
             open_files: self.open_files.or(lower.open_files),
             data_bytes: self.data_bytes.or(lower.data_bytes),
             tmp_bytes: self.tmp_bytes.or(lower.tmp_bytes),
+            log_bytes: self.log_bytes.or(lower.log_bytes),
         }
     }
 }

@@ -101,6 +101,7 @@ fn limits(sent: Option<proto::Limits>) -> Option<Limits> {
         open_files: number(limits.open_files),
         data_bytes: bytes(limits.data_bytes),
         tmp_bytes: bytes(limits.tmp_bytes),
+        log_bytes: bytes(limits.log_bytes),
     });
     limits.filter(|limits| *limits != Limits::default())
 }
@@ -236,6 +237,7 @@ fn sent_limits(limits: &Limits) -> proto::Limits {
         open_files: limits.open_files.unwrap_or(0),
         data_bytes: limits.data_bytes.unwrap_or(0),
         tmp_bytes: limits.tmp_bytes.unwrap_or(0),
+        log_bytes: limits.log_bytes.unwrap_or(0),
     }
 }
 

@@ -19,6 +19,7 @@ const KIB: u64 = 1 << 10;
 /// What each bound in bytes may be, and what each number; the least is what a program starts with.
 const MEMORY: (u64, u64) = (8 << 20, 1 << 40);
 const DISK: (u64, u64) = (64 * KIB, 1 << 40);
+const LOG: (u64, u64) = (256 * KIB, 1 << 40);
 const CPU: (u64, u64) = (1, 102_400);
 const PROCESSES: (u64, u64) = (4, 1 << 20);
 const FILES: (u64, u64) = (16, 1 << 20);
@@ -39,6 +40,8 @@ pub(crate) struct Limits {
     pub data_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmp_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
 }
 
 impl Limits {
@@ -128,10 +131,13 @@ fn origin(said: &str) -> Result<String, Refusal> {
 }
 
 fn limits(said: Limits) -> Result<Limits, Refusal> {
-    let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes } = said;
-    for (what, bound, (least, most)) in
-        [("memory", memory_bytes, MEMORY), ("data", data_bytes, DISK), ("/tmp", tmp_bytes, DISK)]
-    {
+    let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes } = said;
+    for (what, bound, (least, most)) in [
+        ("memory", memory_bytes, MEMORY),
+        ("data", data_bytes, DISK),
+        ("/tmp", tmp_bytes, DISK),
+        ("log", log_bytes, LOG),
+    ] {
         if bound.is_some_and(|bound| !(least..=most).contains(&bound)) {
             let (least, most) = (size(least), size(most));
             return Err(Refusal::bad(format!("the bound on its {what} is not within {least} and {most}")));
@@ -231,6 +237,7 @@ mod tests {
             json!({ "limits": { "openFiles": 15 } }),
             json!({ "limits": { "dataBytes": 1 } }),
             json!({ "limits": { "tmpBytes": u64::MAX } }),
+            json!({ "limits": { "logBytes": 65_536 } }),
         ] {
             assert!(judged(&said).is_err(), "{said}");
         }

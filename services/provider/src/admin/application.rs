@@ -59,20 +59,30 @@ pub struct Limits {
     pub data_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmp_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
 }
 
 impl From<Limits> for instance::Limits {
     fn from(said: Limits) -> Self {
-        let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes } = said;
-        Self { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes }
+        let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes } =
+            said;
+        Self { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes }
     }
 }
 
 impl From<instance::Limits> for Limits {
     fn from(judged: instance::Limits) -> Self {
-        let instance::Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes } =
-            judged;
-        Self { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes }
+        let instance::Limits {
+            memory_bytes,
+            cpu_percent,
+            processes,
+            open_files,
+            data_bytes,
+            tmp_bytes,
+            log_bytes,
+        } = judged;
+        Self { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes }
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn what_it_says_of_its_callers_and_limits_is_in_force_and_kept_as_it_was_said() {
         let limits = json!({ "memoryBytes": 64 << 20, "cpuPercent": 50, "processes": 64, "openFiles": 128, "dataBytes": 1 << 20,
-            "tmpBytes": 1 << 20, "later": 1 });
+            "tmpBytes": 1 << 20, "logBytes": 1 << 19, "later": 1 });
         let more = json!({ "callers": ["a"], "internalCallers": ["b"], "cors": ["https://A.example"], "limits": limits });
         let entry = judged(&more).unwrap();
         let (route, limits) = (entry.fields.route.clone().unwrap(), entry.fields.limits.unwrap());

@@ -41,7 +41,8 @@ pub(crate) fn fields(terms: &Terms, callers: &Callers) -> Markup {
             textarea id=(id) name=(name) rows="2" autocapitalize="none" spellcheck="false" { (text) }
         }
     };
-    let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes } = terms.limits;
+    let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes } =
+        terms.limits;
     let bound = |id: &str, name: &str, label: &str, value: Option<String>| {
         html! {
             div {
@@ -66,6 +67,7 @@ pub(crate) fn fields(terms: &Terms, callers: &Callers) -> Markup {
                 (bound("files", "files", "Open files", count(open_files)))
                 (bound("data", "data", "Data", data_bytes.map(size)))
                 (bound("tmp", "tmp", "/tmp", tmp_bytes.map(size)))
+                (bound("log", "log", "Log", log_bytes.map(size)))
             }
             p.hint { "What is left empty is as the platform has it for every app. Another limit starts the app anew beside the old one." }
         }
@@ -88,6 +90,7 @@ pub(crate) fn wished(sent: &Sent, callers: &Callers) -> Result<Wished, Refusal> 
             open_files: number(sent.field("files"))?,
             data_bytes: bytes(sent.field("data"))?,
             tmp_bytes: bytes(sent.field("tmp"))?,
+            log_bytes: bytes(sent.field("log"))?,
         })
     };
     Ok(Wished {
