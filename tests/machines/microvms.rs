@@ -153,6 +153,9 @@ const DEEDS: &[&str] = &[
     "poweroff -f",
     "cat /dev/mem",
     "cat /proc/1/mem",
+    "trace 1",
+    "trace $MANAGER",
+    "kill -9 $MANAGER",
     "unshare -m true",
     "unshare -n true",
     "nsenter -t 1 -m true",
@@ -171,10 +174,11 @@ async fn whatever_a_hostile_app_tries_in_its_microvm_fails_and_its_neighbour_nev
     let hostile = machine(&platform, "hostile").await;
     platform.says("other", "echo private > /db/secret").await;
     let told = format!(
-        "STATE={} OTHER={} PORT_OUT={}; export STATE OTHER PORT_OUT; ",
+        "STATE={} OTHER={} PORT_OUT={} MANAGER={}; export STATE OTHER PORT_OUT MANAGER; ",
         platform.state().display(),
         platform.data_of("other").display(),
-        platform.address.port()
+        platform.address.port(),
+        platform.daemon("procmgr").await.pid
     );
     for deed in DEEDS {
         let (well, said) = platform.sh("hostile", &format!("{told}{deed}")).await;
@@ -182,14 +186,56 @@ async fn whatever_a_hostile_app_tries_in_its_microvm_fails_and_its_neighbour_nev
         assert!(!said.contains("not found"), "{deed} could not be tried: {said}");
     }
     assert_eq!(platform.running("hostile").await.generation, hostile.generation);
-    // More memory than the guest has: its kernel ends the app, and the machine says so.
-    platform.https().post("hostile", "/sh", "dd if=/dev/zero of=/dev/null bs=400M count=1").await;
     let bomb = fork_bomb(100);
     platform.https().post("hostile", "/sh", bomb).await;
     platform.running("hostile").await;
     let now = platform.running("other").await;
     assert_eq!((now.pid, now.restarts), (other.pid, other.restarts));
     assert_eq!(platform.says("other", "cat /db/secret").await, "private");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_ate_more_than_its_guest_has_is_told_to_have() {
+    let platform = platform();
+    machine(&platform, "hungry").await;
+    platform.https().get("hungry", "/eat?mib=400").await;
+    let told = |status: &InstanceStatus| status.reason.contains("out of memory: its bound is 128 MiB");
+    platform.instance_until("hungry", "says why", told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_floods_its_log_waits_for_nobody_and_fills_no_more_than_its_bound() {
+    let platform = platform();
+    let other = platform.run_boxed("other", Driver::Sandbox, Limits::default()).await;
+    let bound = 256 << 10;
+    let limits = Limits { log_bytes: bound, ..SMALL };
+    let flooding = platform.run_boxed("flooding", Driver::Krun, limits).await;
+    let answer = platform.https().get("flooding", "/flood?mib=4&line=200").await;
+    assert_eq!(answer.status, 200, "it has said all that it wanted to");
+    let log = platform.state().join("instances/flooding/log");
+    let kept = || {
+        let files = log.read_dir().unwrap().flatten();
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).sum::<u64>() // the oldest go while it is looked
+    };
+    // It arrives behind the answer: until as much is there as there may be, and is.
+    until("the log is full", || (kept() > bound / 2).then_some(())).await;
+    assert!(kept() <= bound, "{} bytes", kept());
+    assert_eq!(platform.running("flooding").await.generation, flooding.generation);
+    let now = platform.running("other").await;
+    assert_eq!((now.pid, now.restarts), (other.pid, other.restarts));
+    assert_eq!(platform.https().get("other", "/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_app_in_a_microvm_keeps_is_bounded_by_a_disk_of_its_own() {
+    let platform = platform();
+    let limits = Limits { data_bytes: 16 << 20, ..SMALL };
+    let app = platform.run_boxed("shop", Driver::Krun, limits).await;
+    assert!(!app.not_enforced.iter().any(|line| line.starts_with("data")), "{:?}", app.not_enforced);
+    let (well, said) = platform.sh("shop", "dd if=/dev/zero of=/db/full bs=1M count=20").await;
+    assert!(!well && said.contains("No space left on device"), "{said}");
+    assert_eq!(platform.says("shop", "rm /db/full; echo kept > /db/mine; cat /db/mine").await, "kept");
+    assert!(!platform.data_of("shop").join("mine").exists(), "it is on a disk that only the box sees");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,9 @@
  *   app                the app in the microVM: HTTP on port 80, one answer per connection
  *   get SOCKET PATH    a client of its: prints the answer's body; exit code 0 only for status 200
  *   verdict CODE       ends the outer machine: QEMU exits with 33 for 0, else with 35
+ *   trace PROCESS      holds another process as a debugger does: exit code 0 if it may
+ *   init.krun          the first process of a guest, which says that its app runs and, told to stop, goes without a word:
+ *                      by a power-off, a reboot, or by ending, as which its kernel panics; its app's variable DEED says how
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -12,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/io.h>
+#include <sys/ptrace.h>
+#include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -66,6 +71,19 @@ static size_t answer(const char *path, char *to, size_t most) {
     close(fd);
     return got < 0 ? (size_t)sprintf(to, "errno %d", errno) : (size_t)got;
   }
+  if (!strcmp(path, "/listen")) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    host.sin_port = htons(7777);
+    host.sin_addr.s_addr = htonl(INADDR_ANY);
+    return tried(bind(fd, (struct sockaddr *)&host, sizeof host) || listen(fd, 1) ? -1 : 0, to);
+  }
+  if (!strcmp(path, "/eat"))
+    for (;;) {
+      char *more = malloc(1 << 20);
+      if (!more) _exit(4);
+      memset(more, 'x', 1 << 20);
+      __asm__ volatile("" : : "r"(more) : "memory");
+    }
   if (!strcmp(path, "/crash")) { raise(SIGSEGV); abort(); }
   if (!strcmp(path, "/exit")) _exit(42);
   if (!strcmp(path, "/flood")) {
@@ -125,10 +143,25 @@ static int get(const char *socket_path, const char *path) {
   return fwrite(body + 4, 1, length - (size_t)(body + 4 - all), stdout) ? 0 : 4;
 }
 
+static int another_init(void) {
+  static char config[65536];
+  char order[16];
+  struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = 1024};
+  size_t length = slurp("/config", config, sizeof config);
+  int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+  /* Who is told to stop was heard. */
+  if (connect(fd, (struct sockaddr *)&host, sizeof host) || write(fd, "hello\nstarted\n", 14) != 14 || read(fd, order, sizeof order) <= 0) return 1;
+  if (memmem(config, length, "DEED=poweroff", 13)) reboot(RB_POWER_OFF);
+  if (memmem(config, length, "DEED=reboot", 11)) reboot(RB_AUTOBOOT);
+  return 0;
+}
+
 int main(int count, char **words) {
   const char *name = strrchr(words[0], '/') ? strrchr(words[0], '/') + 1 : words[0];
   if (!strcmp(name, "app")) return app();
   if (!strcmp(name, "get") && count == 3) return get(words[1], words[2]);
   if (!strcmp(name, "verdict") && count == 2 && !iopl(3)) outb(atoi(words[1]) ? 17 : 16, 0xf4);
+  if (!strcmp(name, "trace") && count == 2) return ptrace(PTRACE_SEIZE, atoi(words[1]), NULL, NULL) ? (perror("trace"), 1) : 0;
+  if (!strcmp(name, "init.krun")) return another_init();
   return 64;
 }
