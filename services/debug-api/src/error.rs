@@ -235,7 +235,7 @@ impl ApiError {
             Self::Checksum => checksum_mismatch(),
             Self::Digest { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Preparation(error) if error.is_of_room() => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Preparation(error) => unusable(error),
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -245,9 +245,7 @@ impl ApiError {
             | Self::Unheard(_)
             | Self::TooManyStreams { .. }
             | Self::Crowded(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Chunk(_) | Self::Preparation(_) | Self::Installation(_) | Self::Storage(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::Chunk(_) | Self::Installation(_) | Self::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -270,6 +268,11 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// What a package that can't be unpacked is: there may only be no room for it.
+fn unusable(error: &UnpackError) -> StatusCode {
+    if error.is_of_room() { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::INTERNAL_SERVER_ERROR }
 }
 
 /// The status that tus has for it.

@@ -123,9 +123,7 @@ impl Daemon for DebugApi {
         };
         let (shutdown, zone) = (chassis.shutdown.clone(), Zone::from(&chassis.setup.platform));
         let front_ends = front_end::FrontEnds::held(&chassis.setup)?;
-        let history =
-            platform::history::keep(histories.clone(), folders.history(), live.clone(), shutdown.clone());
-        vital.spawn("history", history);
+        vital.spawn("history", histories.clone().keep(live.clone(), shutdown.clone()));
         let (audit, disk) = (chassis.audit.clone(), Arc::new(disk::free));
         let parts = applications::Parts {
             config,

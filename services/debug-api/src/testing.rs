@@ -49,11 +49,7 @@ use crate::{
     http::router,
     live,
     peers::{Call, Flow, Peers},
-    platform::{
-        self, Facade,
-        history::{self, Histories},
-        tests::FakeHouse,
-    },
+    platform::{self, Facade, history::Histories, tests::FakeHouse},
     recover,
     register::Registration,
     releases, transfers,
@@ -317,7 +313,7 @@ impl World {
         tokio::spawn(live::follow(Arc::clone(&peers), sender, shutdown.clone()));
         let zone = Zone::new("yesterday.localhost", 8443);
         let histories = Histories::load(&folders.history());
-        tokio::spawn(history::keep(histories.clone(), folders.history(), live.clone(), shutdown.clone()));
+        tokio::spawn(histories.clone().keep(live.clone(), shutdown.clone()));
         let audit = Audit::of(state.path(), "debug-api");
         let front_ends = FrontEnds::of(config.static_ports().unwrap(), Vec::new(), AppPorts::default());
         let house = FakeHouse::new(Arc::clone(&fakes));

@@ -43,6 +43,8 @@ type Moments = HashMap<String, VecDeque<Moment>>;
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Histories {
     moments: Arc<Mutex<Moments>>,
+    /// Where they are kept.
+    path: PathBuf,
     noted: Arc<watch::Sender<()>>,
 }
 
@@ -57,12 +59,12 @@ impl Histories {
             tracing::warn!(path = %path.display(), %error, "what became of the instances before can't be read");
             Moments::new()
         });
-        Self { moments: Arc::new(Mutex::new(moments)), ..Self::default() }
+        Self { moments: Arc::new(Mutex::new(moments)), path: path.to_owned(), ..Self::default() }
     }
 
-    async fn save(&self, path: &Path) {
+    async fn save(&self) {
         let text = serde_json::to_vec(&*self.moments.lock().unwrap_or_else(PoisonError::into_inner));
-        let (path, text) = (path.to_owned(), text.expect("text and numbers are JSON"));
+        let (path, text) = (self.path.clone(), text.expect("text and numbers are JSON"));
         if let Err(error) = blocking(move || durable::write(&path, &text, 0o600)).await {
             tracing::warn!(%error, "could not keep what became of the instances");
         }
@@ -108,34 +110,29 @@ impl Histories {
         self.noted.send_replace(());
         news
     }
-}
 
-/// Notes what procmgr says and keeps it in that file, until the drain.
-pub(crate) async fn keep(
-    histories: Histories,
-    path: PathBuf,
-    mut live: watch::Receiver<Live>,
-    shutdown: Shutdown,
-) {
-    let noting = async {
-        let (mut unsaved, mut due) = (false, Instant::now());
-        loop {
-            {
-                let live = live.borrow_and_update();
-                unsaved |= histories.note(now_ms(), live.all(), live.is_current());
-            }
-            tokio::select! {
-                changed = live.changed() => if changed.is_err() { std::future::pending().await },
-                () = tokio::time::sleep_until(due), if unsaved => {
-                    histories.save(&path).await;
-                    (unsaved, due) = (false, Instant::now() + SAVE_EVERY);
+    /// Notes what procmgr says and keeps it, until the drain.
+    pub(crate) async fn keep(self, mut live: watch::Receiver<Live>, shutdown: Shutdown) {
+        let noting = async {
+            let (mut unsaved, mut due) = (false, Instant::now());
+            loop {
+                {
+                    let live = live.borrow_and_update();
+                    unsaved |= self.note(now_ms(), live.all(), live.is_current());
+                }
+                tokio::select! {
+                    changed = live.changed() => if changed.is_err() { std::future::pending().await },
+                    () = tokio::time::sleep_until(due), if unsaved => {
+                        self.save().await;
+                        (unsaved, due) = (false, Instant::now() + SAVE_EVERY);
+                    }
                 }
             }
+        };
+        tokio::select! {
+            () = noting => {}
+            () = shutdown.draining() => self.save().await,
         }
-    };
-    tokio::select! {
-        () = noting => {}
-        () = shutdown.draining() => histories.save(&path).await,
     }
 }
 
@@ -185,10 +182,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.json");
         assert!(Histories::load(&path).of("a").is_empty());
-        let histories = Histories::default();
+        let histories = Histories::load(&path);
         let failed = status("a", State::Failed, "exited with code 3", 7);
         histories.note(9, [&failed].into_iter(), true);
-        histories.save(&path).await;
+        histories.save().await;
         let loaded = Histories::load(&path);
         assert_eq!((loaded.of("a"), loaded.of("a").len()), (histories.of("a"), 1));
         assert!(!loaded.note(99, [&failed].into_iter(), true), "it is no news after a restart");
