@@ -89,13 +89,13 @@ class Thumb:
         self.story.seen(what, self.page)
 
 
-def walk(page, story, admin, password, package):
-    """From signing in to signing out, with an app in between."""
+def walk(page, story, admin, who, package):
+    """From signing in to signing out, with an app in between; `who` administers, by this name and password."""
     thumb = Thumb(page, story)
     page.goto(admin)
     thumb.everything("the sign-in by keys alone")
-    thumb.fill("Name", "admin")
-    thumb.fill("Password", password)
+    thumb.fill("Name", who[0])
+    thumb.fill("Password", who[1])
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Apps")).to_be_visible()
     page.keyboard.press("Tab")
@@ -109,7 +109,7 @@ def walk(page, story, admin, password, package):
     deploy(thumb, package)
     settings(thumb)
     orders(thumb)
-    people(thumb, admin)
+    people(thumb, admin, who[0])
     thumb.press("Sign out")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     story.seen("out again by keys alone", page)
@@ -146,6 +146,8 @@ def settings(thumb):
     thumb.story.seen("who may call an app and what it may use, by keys alone", page)
     thumb.reach("select", "Who")
     page.keyboard.type("zoe")
+    thumb.reach("select", "May they?")
+    page.keyboard.type("may not")  # who loses access is signed out, and that would be she
     thumb.press("Add the rule")
     expect(page.get_by_label("Remove the rule for zoe")).to_be_visible()
     thumb.press("Remove the rule for zoe")
@@ -165,7 +167,7 @@ def orders(thumb):
     expect(page.get_by_text("The app is removed").first).to_be_visible()
 
 
-def people(thumb, admin):
+def people(thumb, admin, name):
     page = thumb.page
     thumb.press("Users", kind="a")
     expect(page.get_by_role("heading", name="Users")).to_be_visible()
@@ -173,7 +175,7 @@ def people(thumb, admin):
     thumb.press("Audit", kind="a")
     expect(page.get_by_role("heading", name="Audit")).to_be_visible()
     thumb.everything("the audit log by keys alone")
-    thumb.press("admin", kind="a")
+    thumb.press(name, kind="a")
     expect(page.get_by_role("heading", name="Sessions").or_(page.get_by_text("Log out everywhere")).first).to_be_visible()
     thumb.everything("an account by keys alone")
     page.goto(admin)
