@@ -39,7 +39,7 @@ struct Page {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Row {
-    Whole(Application),
+    Whole(Box<Application>),
     Named(Named),
     Other(IgnoredAny),
 }
