@@ -193,6 +193,7 @@ async fn unpack_release(hub: &Arc<Hub>, app: &App, name: &str) -> Result<Unpacke
             }
             Ok(unpacked) => Ok(unpacked),
             Err(UnpackError::Cancelled) => Err(ApiError::NoApplication),
+            Err(UnpackError::Disk(error)) => Err(ApiError::Storage(error)),
             Err(error) => Err(ApiError::Preparation(error)),
         };
         if !placed.as_ref().is_ok_and(|unpacked| unpacked.has_app) {

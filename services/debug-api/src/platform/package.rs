@@ -358,6 +358,7 @@ impl Facade {
 fn unusable(error: UnpackError) -> Refused {
     match error {
         UnpackError::Cancelled => Refused::Unknown("debug-api is stopping".into()),
+        UnpackError::Disk(error) => Refused::Storage(error),
         error => Refused::Package(error),
     }
 }
