@@ -7,7 +7,7 @@ use zip::{ZipArchive, read::ZipFile, result::ZipError};
 
 use super::{
     UnpackError, Unpacking,
-    judge::{Found, Sort},
+    judge::{Found, Sort, shown},
     zip64::{self, Directory, bad, long, short},
 };
 
@@ -42,7 +42,12 @@ pub(crate) fn read<R: Read + Seek>(
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(|error| broken(&format!("entry {index}"), error))?;
         let (name, sort, mode) = (entry.name_raw().to_vec(), sort(&entry), mode(&entry));
-        unpacking.take(&Found { name: &name, sort, mode }, &mut entry)?;
+        let said = entry.size();
+        let had = unpacking.take(&Found { name: &name, sort, mode }, &mut entry)?;
+        if had != said {
+            let why = format!("{} has {had} bytes, and says that it has {said}", shown(&name));
+            return Err(UnpackError::Archive("zip", why));
+        }
     }
     Ok(())
 }

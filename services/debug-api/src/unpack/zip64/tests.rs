@@ -183,7 +183,11 @@ fn sizes_and_places_of_64_bits_are_believed_and_those_that_are_told_in_two_ways_
         (plain, ([5, 5, ONES], &[most - 29]), "not where it is said to be"),
         (([ONES, ONES, 0], &[5, most]), ([5, ONES, 0], &[most]), "overflows"),
         (([ONES, ONES, 0], &[5, 6]), ([5, ONES, 0], &[6]), "overlapping"),
-        (([ONES, ONES, 0], &[most, 5]), ([ONES, 5, 0], &[most]), ""),
+        (
+            ([ONES, ONES, 0], &[most, 5]),
+            ([ONES, 5, 0], &[most]),
+            "has 5 bytes, and says that it has 18446744073709551615",
+        ),
     ] {
         let said = refusal(&archive(local, listed));
         assert!(said.contains(why), "{local:?} {listed:?}: {said}");
