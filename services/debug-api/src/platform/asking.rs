@@ -22,15 +22,15 @@ pub(super) async fn asks(hub: &Hub, path: &str) -> Option<provider::Asks> {
     manifest.ok()?.asks(hub.config.grants())
 }
 
-/// Tells provider of the current packages anew that are granted something else than it knows. Ends when it is done, or at the drain.
+/// Tells provider of the current packages anew that are granted something else than it knows. Ends at the drain.
 pub(crate) async fn retell(facade: Arc<Facade>) {
     let (shutdown, mut retry) = (facade.hub.shutdown.clone(), Retry::default());
     while !shutdown.is_draining() {
         match facade.retell().await {
-            Ok(()) => return,
+            Ok(()) => break,
             Err(status) if is_refusal(&status) => {
                 tracing::warn!(error = status.message(), "provider did not take what packages ask for");
-                return;
+                break;
             }
             Err(_) => {}
         }
@@ -39,6 +39,7 @@ pub(crate) async fn retell(facade: Arc<Facade>) {
             () = shutdown.draining() => {}
         }
     }
+    shutdown.draining().await;
 }
 
 impl Facade {
