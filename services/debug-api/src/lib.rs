@@ -124,7 +124,6 @@ impl Daemon for DebugApi {
         let (shutdown, zone) = (chassis.shutdown.clone(), Zone::from(&chassis.setup.platform));
         let front_ends = front_end::FrontEnds::held(&chassis.setup)?;
         vital.spawn("history", histories.clone().keep(live.clone(), shutdown.clone()));
-        let (audit, disk) = (chassis.audit.clone(), Arc::new(disk::free));
         let parts = applications::Parts {
             config,
             zone,
@@ -134,8 +133,8 @@ impl Daemon for DebugApi {
             house: Arc::clone(&house),
             live,
             histories,
-            audit,
-            disk,
+            audit: chassis.audit.clone(),
+            disk: Arc::new(disk::free),
             shutdown: shutdown.clone(),
         };
         let hub = applications::Hub::new(parts, recover::present(&revived));
@@ -148,8 +147,8 @@ impl Daemon for DebugApi {
         vital.spawn("retreats", retreat::watch(Arc::clone(&hub)));
         let facade = platform::Facade::new(Arc::clone(&hub), house, &chassis.setup.state);
         vital.spawn("asks", platform::asking::retell(Arc::clone(&facade)));
-        let service = service::Service(Arc::clone(&hub));
-        let grpc = tokio::spawn(chassis.grpc(DebugApiServiceServer::new(service)));
+        let service = DebugApiServiceServer::new(service::Service(Arc::clone(&hub)));
+        let grpc = tokio::spawn(chassis.grpc(service));
         chassis.ready.ready("takes uploads");
         let router = http::router(hub, platform::router(facade), chassis.credentials.clone());
         let http = tokio::spawn(serve::serve(socket, router, bounds, shutdown.clone()));
