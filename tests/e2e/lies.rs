@@ -144,12 +144,7 @@ async fn who_may_call_an_app_and_what_it_may_use_is_as_the_admin_app_says() {
 
     admin.says(row(json!({ "limits": { "memoryBytes": 64 << 20, "openFiles": 77, "later": true } })));
     let limits = |asked: &ListInstancesResponse| {
-        asked
-            .instances
-            .iter()
-            .find(|one| one.id == "shop")
-            .and_then(|one| one.limits.clone())
-            .unwrap_or_default()
+        asked.instances.iter().find(|one| one.id == "shop").and_then(|one| one.limits).unwrap_or_default()
     };
     let asked = platform.asked_until("its limits are known", |asked| limits(asked).open_files == 77).await;
     assert_eq!((limits(&asked).memory_bytes, limits(&asked).processes), (64 << 20, 0));

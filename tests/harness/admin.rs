@@ -25,7 +25,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Options, Platform, soon};
+use crate::{FORGIVING, Options, Platform, soon};
 
 /// The admin app's id.
 pub const ADMIN: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
@@ -107,12 +107,12 @@ impl Drop for Admin {
 }
 
 impl Admin {
-    /// A platform whose provider follows an admin app, which has no applications yet.
+    /// A platform whose provider follows an admin app, which has no applications yet, and may be killed as often as a story likes.
     ///
     /// # Panics
     /// When it does not become ready.
     pub async fn followed() -> (Platform, Self) {
-        let mut platform = Platform::prepare(&Options::with(FOLLOWED));
+        let mut platform = Platform::prepare(&Options::with(&format!("{FORGIVING}{FOLLOWED}")));
         let _ = platform.release("admin");
         platform.start_supervisor();
         let admin = Self::of(&platform).await;
