@@ -17,6 +17,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rustls::HandshakeKind;
 use tokio::{
     net::{TcpListener, TcpStream},
+    task::yield_now,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_rustls::server::TlsStream;
@@ -39,6 +40,8 @@ use crate::{
 
 /// How long a connection that was told to close may take over it.
 const CLOSING: Duration = Duration::from_secs(5);
+/// So many connections are accepted in a row.
+const IN_A_ROW: usize = 4;
 /// Pause after an accept that failed for want of descriptors or memory: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -94,9 +97,15 @@ impl Front {
 
     /// Accepts by a door until it drains. The listener is closed when this returns; whoever handed it over and other
     /// generations hold it too.
+    ///
+    /// Between a few new ones everybody else has a turn: what a new connection costs most, its handshake, is worked off there.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, door: Arc<Door>, manner: Manner) {
-        let mut troubled = false;
+        let (mut troubled, mut in_a_row) = (false, 0);
         loop {
+            if in_a_row == IN_A_ROW {
+                in_a_row = 0;
+                yield_now().await;
+            }
             let accepted = tokio::select! {
                 biased;
                 () = door.drain.cancelled() => return,
@@ -104,7 +113,7 @@ impl Front {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    troubled = false;
+                    (troubled, in_a_row) = (false, in_a_row + 1);
                     if let Some(place) = door.admit() {
                         self.proxy.tasks.spawn(Arc::clone(&self).receive(stream, peer, place, manner));
                     }

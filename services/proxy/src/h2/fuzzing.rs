@@ -57,7 +57,7 @@ pub(crate) fn hear(pieces: &[&[u8]], limits: Limits) -> Heard {
     {
         bytes.extend_from_slice(piece);
         ended = loop {
-            let heard = session.receive(&mut bytes);
+            let heard = session.receive(&mut bytes, &mut { usize::MAX });
             let full = session.is_full();
             write(&mut session, &mut said);
             match heard {

@@ -3,14 +3,14 @@
 use std::{
     future::{Future, poll_fn},
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use http::{Method, Request, Response, header::EXPECT};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, task::yield_now};
 
 use super::{
     Fatal, Incoming, Terms,
@@ -27,6 +27,10 @@ use crate::{
 
 /// So much is read before what was asked in it is looked at.
 const AT_ONCE: usize = 64 * 1024;
+
+/// So much is taken of a client before everybody else has a turn who is ready, and the kernel is asked who has become so meanwhile:
+/// else a few that pour were all that the others of their worker wait for.
+const TURN: usize = 64 * 1024;
 
 /// How a conversation ends.
 enum End {
@@ -104,9 +108,9 @@ impl<S: Duplex> Driver<S> {
         mut work: impl FnMut(&mut Context<'_>, &Shared),
     ) -> Poll<End> {
         self.session.lock().driven_by(cx);
-        let mut progress = false;
+        let (mut progress, mut turn) = (false, TURN);
         loop {
-            let received = match self.receive(cx) {
+            let received = match self.receive(cx, &mut turn) {
                 Ok(received) => received,
                 Err(end) => return Poll::Ready(end),
             };
@@ -118,6 +122,12 @@ impl<S: Duplex> Driver<S> {
                 Ok(written) => progress |= written,
                 Err(error) => return Poll::Ready(End::Io(error)),
             }
+            if turn == 0 {
+                let _ = pin!(yield_now()).poll(cx); // it wakes this again
+                self.note(link, progress);
+                link.reading(false); // it owes nothing: what is there is to be taken
+                return Poll::Pending;
+            }
             let mut session = self.session.lock();
             if !session.call() && (!received || session.is_full()) {
                 drop(session);
@@ -128,12 +138,11 @@ impl<S: Duplex> Driver<S> {
 
     /// Nothing is left to be done now.
     fn pause(&mut self, link: &Link, progress: bool) -> Poll<End> {
+        let blocked = self.note(link, progress);
         let mut session = self.session.lock();
-        let blocked = self.unflushed || !session.outbox().is_empty();
         if session.is_over() && !blocked || self.ended {
             return Poll::Ready(End::Over);
         }
-        link.blocked(blocked, progress);
         link.reading(session.is_amid(&self.input));
         if !session.is_busy() {
             session.outbox().rest();
@@ -142,13 +151,20 @@ impl<S: Duplex> Driver<S> {
         Poll::Pending
     }
 
-    /// Reads and takes what there is; whether there may be more.
-    fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    /// Tells the connection's clock whether the client has yet to take something, and returns it.
+    fn note(&self, link: &Link, progress: bool) -> bool {
+        let blocked = self.unflushed || !self.session.lock().outbox().is_empty();
+        link.blocked(blocked, progress);
+        blocked
+    }
+
+    /// Reads and takes what there is, within its turn; whether there may be more.
+    fn receive(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Result<bool, End> {
         let mut read = 0;
         while read < AT_ONCE && !self.ended {
             let mut session = self.session.lock();
-            session.receive(&mut self.input).map_err(End::Fatal)?;
-            if session.is_full() {
+            session.receive(&mut self.input, turn).map_err(End::Fatal)?;
+            if session.is_full() || *turn == 0 {
                 break; // it is written first
             }
             match self.room.poll_fill(Pin::new(&mut self.stream), &mut self.input, cx) {
@@ -214,5 +230,51 @@ impl<S: Duplex> Driver<S> {
                 Err(io::Error::other(fatal))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{cell::Cell, time::Duration};
+
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::{
+        super::frame::{self, PREFACE},
+        *,
+    };
+    use crate::{door::Place, h1::Limits};
+
+    #[tokio::test]
+    async fn who_pours_has_one_turn_after_the_other() {
+        const FRAMES: usize = 2_000;
+        let (mut client, server) = duplex(1 << 20);
+        let mut said = BytesMut::from(PREFACE);
+        frame::put(&mut said, frame::SETTINGS, 0, 0, &[]);
+        (0..FRAMES).for_each(|_| frame::put(&mut said, frame::WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()));
+        frame::put(&mut said, frame::PING, 0, 0, b"all that");
+        client.write_all(&said).await.unwrap();
+
+        let head = Limits { head_bytes: 1_000, fields: 10, target_bytes: 100 };
+        let terms = Terms { head, streams: 1, taking: Duration::MAX, counters: Default::default() };
+        let link = Link::new("192.0.2.7:1".parse().unwrap(), None, true, Place::single());
+        let answer = async |_| unreachable!("nothing is asked");
+        let (turns, mut heard) = (Cell::new(0), Vec::new());
+        let mut serving = Box::pin(serve(server, &link, terms, answer));
+        let turn_by_turn = poll_fn(|cx| {
+            turns.set(turns.get() + 1);
+            serving.as_mut().poll(cx)
+        });
+        let reading = async {
+            while !heard.windows(8).any(|bytes| bytes == b"all that") {
+                client.read_buf(&mut heard).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = turn_by_turn => unreachable!("the client is there"),
+            () = reading => {}
+        }
+        assert!(turns.get() > FRAMES * 1024 / TURN, "{} turns", turns.get());
     }
 }

@@ -203,3 +203,19 @@ async fn a_body_that_grows_past_its_apps_bound_is_cut_off() {
     client.write(&post("/public/a", "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n")).await;
     assert_eq!(client.message().await.status(), 413);
 }
+
+#[tokio::test]
+async fn many_that_come_at_once_are_let_in_a_few_at_a_time() {
+    let hub = Hub::start(Config::default()).await;
+    let clients: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(hub.address).unwrap()).collect();
+    let mut accepted = vec![0];
+    let all = async {
+        while accepted.last() != Some(&64) {
+            tokio::task::yield_now().await;
+            accepted.push(hub.proxy.counters.connections_accepted.get());
+        }
+    };
+    patient(all).await;
+    assert!(accepted.windows(2).all(|two| two[1] - two[0] <= 4), "{accepted:?}");
+    drop(clients);
+}

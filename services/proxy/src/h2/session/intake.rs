@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{clock, counters::Calmed};
 
+/// So many bytes of a turn the smallest frame is worth: it is not its bytes that cost.
+const LEAST: usize = 1024;
 /// So many frames may continue a header section.
 const CONTINUATIONS: usize = 64;
 /// A section may have so many times the bytes that it may have at most, for it to be refused and not its connection.
@@ -37,14 +39,16 @@ fn protocol(why: &'static str) -> Fatal {
 }
 
 impl Session {
-    /// Takes what is whole of these bytes, while there is room for what it wants.
-    pub(in super::super) fn receive(&mut self, bytes: &mut BytesMut) -> Taken {
+    /// Takes what is whole of these bytes, while there is room for what it wants and something left of the turn.
+    pub(in super::super) fn receive(&mut self, bytes: &mut BytesMut, turn: &mut usize) -> Taken {
         if !self.begun && !self.begin(bytes)? {
             return Ok(());
         }
         while self.has_room()
+            && *turn > 0
             && let Some(frame) = frame::next(bytes)?
         {
+            *turn = turn.saturating_sub(frame.payload.len().max(LEAST));
             self.take(frame)?;
         }
         Ok(())

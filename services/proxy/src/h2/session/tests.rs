@@ -134,7 +134,7 @@ fn frames(bytes: &[u8]) -> Vec<frame::Frame> {
 fn begun() -> Session {
     let mut session = session();
     let first = [PREFACE, &of(SETTINGS, 0, 0, &[])].concat();
-    session.receive(&mut BytesMut::from(&first[..])).unwrap();
+    session.receive(&mut BytesMut::from(&first[..]), &mut { usize::MAX }).unwrap();
     written(&mut session);
     session
 }
@@ -143,7 +143,7 @@ fn begun() -> Session {
 fn end_of(session: &mut Session, pieces: &[&[u8]]) -> End {
     for piece in pieces {
         let mut bytes = BytesMut::from(*piece);
-        if let Err(fatal) = session.receive(&mut bytes) {
+        if let Err(fatal) = session.receive(&mut bytes, &mut { usize::MAX }) {
             return Connection(fatal.reason);
         }
         while session.arrival().is_some() {}
@@ -193,7 +193,7 @@ fn what_is_granted_is_said_first_and_settings_are_acknowledged() {
 }
 
 fn end_of_bytes(session: &mut Session, bytes: &[u8]) {
-    session.receive(&mut BytesMut::from(bytes)).unwrap();
+    session.receive(&mut BytesMut::from(bytes), &mut { usize::MAX }).unwrap();
 }
 
 #[test]
@@ -609,7 +609,7 @@ fn a_client_that_has_a_body_sent_byte_by_byte_is_sent_away() {
     let mut session = begun();
     end_of_bytes(&mut session, &[setting(frame::INITIAL_WINDOW_SIZE, 0), get(1)].concat());
     let taken = (0..50_000).map_while(|_| {
-        let taken = session.receive(&mut BytesMut::from(&window(1, 1)[..]));
+        let taken = session.receive(&mut BytesMut::from(&window(1, 1)[..]), &mut { usize::MAX });
         session.put_data(1, Bytes::from_static(b"x"), false);
         written(&mut session);
         taken.ok()
@@ -732,7 +732,7 @@ proptest! {
     #[test]
     fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let mut session = begun();
-        let _ = session.receive(&mut BytesMut::from(&bytes[..]));
+        let _ = session.receive(&mut BytesMut::from(&bytes[..]), &mut { usize::MAX });
     }
 
     /// Frames of all kinds, of few streams, with what looks like their payloads.
@@ -751,12 +751,12 @@ proptest! {
             })
             .collect();
         let (mut one, mut many) = (begun(), begun());
-        let at_once = one.receive(&mut BytesMut::from(&bytes[..])).map_err(|fatal| fatal.reason);
+        let at_once = one.receive(&mut BytesMut::from(&bytes[..]), &mut { usize::MAX }).map_err(|fatal| fatal.reason);
         let mut left = BytesMut::new();
         let mut in_parts = Ok(());
         for part in bytes.chunks(cut) {
             left.extend_from_slice(part);
-            in_parts = in_parts.and_then(|()| many.receive(&mut left));
+            in_parts = in_parts.and_then(|()| many.receive(&mut left, &mut { usize::MAX }));
         }
         prop_assert_eq!(at_once, in_parts.map_err(|fatal| fatal.reason));
         prop_assert_eq!(written(&mut one), written(&mut many));
