@@ -186,7 +186,7 @@ pub(crate) struct Sheet {
 /// What is written next.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    Bytes(Vec<Bytes>),
+    Bytes(Bytes),
     /// That was all of the request.
     End,
 }
@@ -328,15 +328,15 @@ impl Sheet {
         let data = Arc::clone(self.data()?);
         let mut beside = Beside::start(std::mem::take(&mut self.running), self.length, data);
         let came = loop {
-            let parts = match pieces.blocking_recv() {
-                Some(Piece::Bytes(parts)) => parts,
+            let bytes = match pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => bytes,
                 last => break Ok(last.is_some()),
             };
             if let Some(check) = &mut check {
-                parts.iter().for_each(|part| check.update(part));
+                check.update(&bytes);
             }
-            match parts.iter().try_for_each(|part| self.write(part)) {
-                Ok(()) => beside.wrote(parts),
+            match self.write(&bytes) {
+                Ok(()) => beside.wrote(bytes),
                 Err(error) => break Err(error),
             }
         };

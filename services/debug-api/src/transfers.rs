@@ -12,7 +12,7 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream};
 use futures_util::StreamExt;
 use nexushub_chassis::chain;
 use tokio::{
@@ -32,12 +32,8 @@ use crate::{
     upload::{File, Session},
 };
 
-/// Bytes that are handed on together, and how long they wait for each other: each time two threads are woken, which costs more than the
-/// copying of a few bytes.
-const PIECE: usize = 256 << 10;
-const LINGER: Duration = Duration::from_millis(5);
-/// Pieces on their way to the disk; with what one has at most, a bound on memory.
-const PIECES: usize = 4;
+/// Pieces on their way to the disk; with what one read of the connection brings at most, a bound on memory.
+const PIECES: usize = 16;
 /// Where nobody said how much there will be, the disk's share is judged again each time so much has come.
 const ROOM_EVERY: u64 = 8 << 20;
 /// When nothing is there to be swept; what begins wakes the watch earlier.
@@ -309,9 +305,7 @@ impl Inflow<'_> {
         let (sender, pieces) = mpsc::channel(PIECES);
         let writing = on(sheet, move |sheet| sheet.take_down(pieces, checksum));
         let reading = async move {
-            let mut gathered = Gathered::default();
-            let came = self.read(body.into_data_stream(), &sender, &mut gathered, (there, length)).await;
-            let _ = sender.send(gathered.take()).await; // what came is kept, however it ended
+            let came = self.read(body.into_data_stream(), &sender, (there, length)).await;
             if came.is_ok() {
                 let _ = sender.send(Piece::End).await; // a thread that has ended says why
             }
@@ -332,23 +326,21 @@ impl Inflow<'_> {
         &self,
         mut body: BodyDataStream,
         pieces: &mpsc::Sender<Piece>,
-        gathered: &mut Gathered,
         (mut at, length): (u64, Option<u64>),
     ) -> Result<(), ApiError> {
-        let (config, mut judged) = (&self.hub.config, at);
+        let config = &self.hub.config;
+        let idle = Duration::from_millis(config.upload_idle_ms);
+        let mut judged = at;
         loop {
             let next = tokio::select! {
                 biased;
                 () = self.claim.cancelled() => return Err(ApiError::TakenOver),
                 () = self.app.gone.cancelled() => return Err(ApiError::NoApplication),
-                next = self.next(&mut body, gathered.is_empty()) => next?,
+                next = timeout(idle, body.next()) => next,
             };
-            let bytes = match next {
-                Next::Bytes(bytes) => bytes,
-                Next::End => return Ok(()),
-                Next::Later if pieces.send(gathered.take()).await.is_err() => return Ok(()), // the thread says why
-                Next::Later => continue,
-            };
+            let next = next.map_err(|_| ApiError::Stalled(config.upload_idle_ms))?;
+            let Some(bytes) = next else { return Ok(()) };
+            let bytes = bytes.map_err(|_| ApiError::BrokeOff)?;
             at = at.saturating_add(bytes.len() as u64);
             match length {
                 Some(length) if at > length => return Err(ApiError::Longer(length)),
@@ -362,54 +354,10 @@ impl Inflow<'_> {
                 }
                 _ => {}
             }
-            gathered.add(bytes);
-            if gathered.bytes >= PIECE && pieces.send(gathered.take()).await.is_err() {
+            if pieces.send(Piece::Bytes(bytes)).await.is_err() {
                 return Ok(()); // the thread has ended, and says why
             }
         }
-    }
-
-    /// What comes next of a body; whoever has something to hand on does not wait for long.
-    async fn next(&self, body: &mut BodyDataStream, patient: bool) -> Result<Next, ApiError> {
-        let idle = self.hub.config.upload_idle_ms;
-        let wait = if patient { Duration::from_millis(idle) } else { LINGER };
-        match timeout(wait, body.next()).await {
-            Ok(None) => Ok(Next::End),
-            Ok(Some(bytes)) => bytes.map(Next::Bytes).map_err(|_| ApiError::BrokeOff),
-            Err(_) if patient => Err(ApiError::Stalled(idle)),
-            Err(_) => Ok(Next::Later),
-        }
-    }
-}
-
-/// What comes of a body.
-enum Next {
-    Bytes(Bytes),
-    /// Nothing for now.
-    Later,
-    End,
-}
-
-/// What is handed on together.
-#[derive(Default)]
-struct Gathered {
-    parts: Vec<Bytes>,
-    bytes: usize,
-}
-
-impl Gathered {
-    fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    fn add(&mut self, part: Bytes) {
-        self.bytes += part.len();
-        self.parts.push(part);
-    }
-
-    fn take(&mut self) -> Piece {
-        self.bytes = 0;
-        Piece::Bytes(std::mem::take(&mut self.parts))
     }
 }
 

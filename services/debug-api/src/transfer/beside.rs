@@ -17,8 +17,8 @@ use axum::body::Bytes;
 
 use crate::digests::Running;
 
-/// Pieces that wait for their digest; with what one has at most, a bound on memory.
-const PIECES: usize = 4;
+/// Pieces that wait for their digest; with what one read of the connection brings at most, a bound on memory.
+const PIECES: usize = 16;
 /// So many bytes later the disk is asked for again.
 const EVERY: u64 = 32 << 20;
 
@@ -32,7 +32,7 @@ pub(super) struct Beside {
 
 /// Who takes the digest.
 enum Digesting {
-    Thread(SyncSender<Vec<Bytes>>, JoinHandle<Running>),
+    Thread(SyncSender<Bytes>, JoinHandle<Running>),
     /// Nobody: it is behind already, or there is no thread.
     Later(Running),
 }
@@ -48,8 +48,8 @@ impl Beside {
     }
 
     /// These were written.
-    pub(super) fn wrote(&mut self, parts: Vec<Bytes>) {
-        self.unsynced += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+    pub(super) fn wrote(&mut self, bytes: Bytes) {
+        self.unsynced += bytes.len() as u64;
         if self.unsynced >= EVERY
             && let Some((wakes, _)) = &self.syncing
         {
@@ -57,7 +57,7 @@ impl Beside {
             self.unsynced = 0;
         }
         if let Digesting::Thread(pieces, _) = &self.digesting {
-            let _ = pieces.send(parts); // if the thread has ended, the digest is taken later
+            let _ = pieces.send(bytes); // if the thread has ended, the digest is taken later
         }
     }
 
@@ -77,10 +77,10 @@ impl Beside {
 }
 
 fn digesting(running: Running) -> Digesting {
-    let (sender, pieces) = sync_channel::<Vec<Bytes>>(PIECES);
+    let (sender, pieces) = sync_channel::<Bytes>(PIECES);
     let mut digest = running.clone();
     let thread = Builder::new().name("digest".into()).spawn(move || {
-        pieces.iter().flatten().for_each(|part| digest.update(&part));
+        pieces.iter().for_each(|piece| digest.update(&piece));
         digest
     });
     thread.map_or(Digesting::Later(running), |thread| Digesting::Thread(sender, thread))

@@ -19,7 +19,7 @@ fn again(folder: &Path) -> Sheet {
 fn pieces(all: &[&str], end: bool) -> mpsc::Receiver<Piece> {
     let (sender, receiver) = mpsc::channel(16);
     for piece in all {
-        sender.try_send(Piece::Bytes(vec![Bytes::copy_from_slice(piece.as_bytes())])).unwrap();
+        sender.try_send(Piece::Bytes(Bytes::copy_from_slice(piece.as_bytes()))).unwrap();
     }
     if end {
         sender.try_send(Piece::End).unwrap();
@@ -70,7 +70,7 @@ fn of_a_long_request_the_digest_is_there_with_its_last_byte() {
     let piece = Bytes::from(vec![7; 1 << 20]);
     let sent = piece.clone();
     let sending = std::thread::spawn(move || {
-        (0..70).for_each(|_| sender.blocking_send(Piece::Bytes(vec![sent.clone()])).unwrap());
+        (0..70).for_each(|_| sender.blocking_send(Piece::Bytes(sent.clone())).unwrap());
         sender.blocking_send(Piece::End).unwrap();
     });
     sheet.take_down(receiver, None).unwrap();
