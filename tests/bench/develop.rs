@@ -24,7 +24,7 @@ pub(crate) async fn measure() {
     let platform = Platform::start();
     let folder = project(platform.home.path());
     let mut terminal = Terminal::start(platform.home.path(), &folder, &["dev", "--build", BUILD]);
-    terminal.shows("answers: build");
+    terminal.shows("ms, push");
     let (mut whole, mut beside) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         fs::write(folder.join("page"), round.to_string()).unwrap();
