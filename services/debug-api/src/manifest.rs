@@ -65,6 +65,7 @@ pub(crate) struct Limits {
     open_files: Option<u32>,
     data_bytes: Option<u64>,
     tmp_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     log_bytes: Option<u64>,
 }
 
@@ -118,6 +119,7 @@ impl Grants {
         open_files: u32::MAX,
         data_bytes: u64::MAX,
         tmp_bytes: u64::MAX,
+        log_bytes: u64::MAX,
     };
 
     /// Whether apps run without one.
