@@ -16,6 +16,8 @@ use crate::{clock, counters::Calmed};
 
 /// So many bytes of a turn the smallest frame is worth: it is not its bytes that cost.
 const LEAST: usize = 1024;
+/// So many bytes of a turn a byte of a header section is worth: each may be a field.
+const OF_FIELDS: usize = 4;
 /// So many frames may continue a header section.
 const CONTINUATIONS: usize = 64;
 /// A section may have so many times the bytes that it may have at most, for it to be refused and not its connection.
@@ -38,6 +40,12 @@ fn protocol(why: &'static str) -> Fatal {
     Fatal::new(Reason::Protocol, why)
 }
 
+/// What a frame takes of its client's turn.
+fn worth(frame: &Frame) -> usize {
+    let byte = if matches!(frame.kind, frame::HEADERS | frame::CONTINUATION) { OF_FIELDS } else { 1 };
+    (byte * frame.payload.len()).max(LEAST)
+}
+
 impl Session {
     /// Takes what is whole of these bytes, while there is room for what it wants and something left of the turn.
     pub(in super::super) fn receive(&mut self, bytes: &mut BytesMut, turn: &mut usize) -> Taken {
@@ -48,7 +56,7 @@ impl Session {
             && *turn > 0
             && let Some(frame) = frame::next(bytes)?
         {
-            *turn = turn.saturating_sub(frame.payload.len().max(LEAST));
+            *turn = turn.saturating_sub(worth(&frame));
             self.take(frame)?;
         }
         Ok(())
