@@ -80,8 +80,10 @@ pub(crate) struct Survivor {
 }
 
 impl Machine {
-    /// The start of the next generation begins, beside this one.
+    /// The start of the next generation begins, beside this one. Of another digest it is another machine: it may fail before it
+    /// has a number, and that of the one tried before it would be told as its own.
     pub(crate) fn start_beside(&mut self, desired: &Arc<Desired>, now: Now) {
+        self.next.take_if(|next| next.tried.as_ref() != Some(&desired.digest));
         let next = self.next.get_or_insert_with(|| Box::new(Machine::new(now)));
         next.desired = Some(Arc::clone(desired));
         next.launch(desired.digest.clone(), now);
@@ -260,6 +262,18 @@ mod tests {
             told,
             "runs as it was; the next generation: exited with code 3 after 0.2 s; next start in 2 s"
         );
+    }
+
+    #[test]
+    fn what_was_tried_before_it_is_not_said_of_a_next_generation_that_has_no_number_yet() {
+        let mut m = overlapping();
+        m.of(2).unwrap().exited(exit(3), &rules(), 0.0, at(220));
+        for (digest, told) in [("e", (2, 2)), ("f", (0, 1)), ("f", (0, 2))] {
+            m.start_beside(&wanted(digest), at(230));
+            m.launching().unwrap().launch_failed(0, "no port is free", &rules(), 0.0, at(240));
+            let next = m.next.as_ref().unwrap();
+            assert_eq!((next.generation, next.restarts), told, "{digest}");
+        }
     }
 
     #[test]

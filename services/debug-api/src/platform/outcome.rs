@@ -113,6 +113,9 @@ mod tests {
     fn what_an_earlier_life_of_the_same_release_came_to_is_no_news() {
         assert_eq!(judge(Some(&live(State::Starting, "/new", 9)), "/new", 5), Outcome::Pending);
         assert_eq!(judge(Some(&beside(State::Failed, 2, 7)), "/new", 6), Outcome::Pending);
+        let mut unnumbered = beside(State::Failed, 2, 7);
+        unnumbered.next.iter_mut().for_each(|next| next.generation = 0);
+        assert_eq!(judge(Some(&unnumbered), "/new", 6), failed(), "no start of it got as far as a number");
         assert_eq!(newest(Some(&beside(State::Starting, 0, 0))), 6);
         assert_eq!(newest(None), 0);
     }
