@@ -440,6 +440,19 @@ pub(crate) mod tests {
         }
     }
 
+    /// The version before refuses keys that it doesn't know.
+    #[test]
+    fn of_a_bound_on_the_log_nothing_is_written_where_there_is_none() {
+        let written = |text: &str| {
+            let manifest = Manifest::parse(text.as_bytes(), grants()).unwrap();
+            let written = serde_json::to_value(&manifest).unwrap();
+            assert_eq!(serde_json::from_value::<Manifest>(written.clone()).unwrap(), manifest);
+            written["limits"].get("log_bytes").cloned()
+        };
+        assert_eq!(written("limits = { memory_bytes = 16777216 }"), None);
+        assert_eq!(written("limits = { log_bytes = 1048576 }"), Some(1_048_576.into()));
+    }
+
     #[test]
     fn a_box_can_be_chosen_and_never_left() {
         let may = |driver, asked: &str| {
