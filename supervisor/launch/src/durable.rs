@@ -45,10 +45,10 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
 
 /// The temporary file of a file and where it is: the one that all share, or else the user's own.
 fn draft(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
-    let shared = beside(path, "")?;
+    let shared = beside(path, ".tmp")?;
     match open_alone(&shared, mode) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::ELOOP)) => {
-            let own = beside(path, &format!(".{}", Uid::effective()))?;
+            let own = beside(path, &format!(".{}.tmp", Uid::effective()))?;
             open_alone(&own, mode).map(|file| (own, file))
         }
         opened => Ok((shared, opened?)),
@@ -72,9 +72,9 @@ fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
     }
 }
 
-fn beside(path: &Path, whose: &str) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.display();
-    Ok(path.with_file_name(format!(".{name}{whose}.tmp")))
+fn beside(path: &Path, end: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(path.with_file_name(std::ffi::OsString::from_iter([".".as_ref(), name, end.as_ref()])))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -85,7 +85,11 @@ fn parent(path: &Path) -> &Path {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::{
-        os::unix::fs::{PermissionsExt, symlink},
+        ffi::{OsStr, OsString},
+        os::unix::{
+            ffi::OsStrExt,
+            fs::{PermissionsExt, symlink},
+        },
         thread,
     };
 
@@ -93,18 +97,16 @@ mod tests {
 
     use super::*;
 
-    /// An empty folder of a test's own.
+    /// An empty folder of a test's own; not below `TMPDIR`, where another user may reach nothing.
     fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("nexushub-durable-{name}-{}", std::process::id()));
+        let folder = Path::new("/tmp").join(format!("nexushub-durable-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         folder
     }
 
     /// What lies there.
-    fn names(folder: &Path) -> Vec<String> {
-        let names =
-            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.collect()
+    fn names(folder: &Path) -> Vec<OsString> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
     #[test]
@@ -114,6 +116,20 @@ mod tests {
         write(&folder.join("state.json"), b"new", 0o600).unwrap();
         assert_eq!(fs::read(folder.join("state.json")).unwrap(), b"new");
         assert_eq!(names(&folder), ["state.json"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_has_a_temporary_file_of_its_own() {
+        let folder = folder("bytes");
+        let names_of = [b"\xfe.json", b"\xff.json"].map(|name| OsStr::from_bytes(name).to_owned());
+        fs::write(folder.join(OsStr::from_bytes(b".\xff.json.tmp")), "left").unwrap();
+        for name in &names_of {
+            write(&folder.join(name), name.as_bytes(), 0o600).unwrap();
+        }
+        let mut there = names(&folder);
+        there.sort();
+        assert_eq!(there, names_of, "what was left is the draft of the one that it is named after");
         fs::remove_dir_all(folder).unwrap();
     }
 
