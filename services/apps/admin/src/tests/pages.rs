@@ -319,6 +319,30 @@ async fn who_may_call_an_app_and_what_it_may_use_is_said_on_its_page_and_listed_
 }
 
 #[tokio::test]
+async fn a_caller_whose_id_is_the_host_name_of_another_app_stays_who_it_is_when_the_page_is_saved() {
+    let world = world().await;
+    let (till, path) = world.shop_with_terms().await;
+    let twin = [("displayName", "Twin"), ("appId", "twin"), ("hostName", "configured-1")];
+    let twin = world.form("/apps", &twin).await.location().split('?').next().unwrap().to_owned();
+    let twin = twin.rsplit('/').next().unwrap();
+    let save = async |callers: &str, internal: &str| {
+        let said = [("callers", callers), ("internalCallers", internal)];
+        assert_eq!(world.form(&path, &[&SHOP[..], &said].concat()).await.status, StatusCode::SEE_OTHER);
+        let app = world.shop_listed().await;
+        (app["callers"].clone(), app["internalCallers"].clone())
+    };
+    let kept = json!([till, "configured-1"]);
+    assert_eq!(save("till\nconfigured-1", "configured-1").await, (kept.clone(), json!(["configured-1"])));
+    let both = (kept, json!(["configured-1", twin]));
+    assert_eq!(save("till\nconfigured-1", &format!("configured-1\n{twin}")).await, both);
+    let page = world.get(&user(1, "admin"), &path).await.text;
+    let shown = format!(">configured-1\n{twin}</textarea>");
+    assert!(page.contains(&shown), "a name that would mean another is not shown: {page}");
+    assert_eq!(save("till", "").await.0, json!([till]));
+    assert_eq!(save("configured-1", "").await.0, json!([twin]), "where no id is kept it is a host name");
+}
+
+#[tokio::test]
 async fn what_a_client_does_not_say_of_callers_and_limits_stays_and_changes_are_on_record() {
     let world = world().await;
     let (till, path) = world.shop_with_terms().await;

@@ -72,7 +72,7 @@ async fn sight(admin: &Admin, id: &str, by: &Asker) -> Result<Sight, Refusal> {
     let wanted = id.to_owned();
     let table = admin.db.run(move |tx| {
         let ours = store::application_of(tx, &wanted)?;
-        let callers = Callers::of(&store::applications(tx)?);
+        let callers = Callers::of(&store::applications(tx)?, &wanted);
         Ok::<_, Refusal>((ours, store::rules(tx, Some(&wanted))?, store::users(tx)?, callers))
     });
     let (table, seen, releases) =
@@ -318,7 +318,7 @@ pub(crate) async fn update(
 
 async fn save(admin: &Admin, id: &str, sent: &Sent) -> Result<(), Refusal> {
     let apps = admin.db.run(|tx| Ok::<_, Refusal>(store::applications(tx)?)).await?;
-    let terms = terms::wished(sent, &Callers::of(&apps))?;
+    let terms = terms::wished(sent, &Callers::of(&apps, id))?;
     let written = Written { terms, ..written(sent) };
     let change = Change::UpdateApplication { instance_id: id.to_owned(), written };
     admin.publish(uuid::Uuid::new_v4().to_string(), &sent.by.asker, change).await.map(drop)

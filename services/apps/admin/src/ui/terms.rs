@@ -1,6 +1,6 @@
 //! The part of an app's configuration that says who may call it and what it may use: as a form, and as a form says it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use maud::{Markup, html};
 use nexushub_applib::Refusal;
@@ -11,22 +11,33 @@ use crate::{
     terms::{Limits, Terms, Wished, bytes, number, size},
 };
 
-/// The apps of the table: people name a caller by its host name, who keeps it by its id.
-pub(crate) struct Callers(HashMap<String, String>);
+/// Who may call an app: people name a caller by its host name, who is kept by its id.
+pub(crate) struct Callers {
+    /// The ids of the table's apps, by host name.
+    ids: HashMap<String, String>,
+    /// The ids that are kept with the app.
+    kept: HashSet<String>,
+}
 
 impl Callers {
-    pub(crate) fn of(apps: &[Application]) -> Self {
-        Self(apps.iter().map(|app| (app.host_name.clone(), app.instance_id.clone())).collect())
+    /// Those of the app with this id.
+    pub(crate) fn of(apps: &[Application], id: &str) -> Self {
+        let ids = apps.iter().map(|app| (app.host_name.clone(), app.instance_id.clone())).collect();
+        let terms = apps.iter().filter(|app| app.instance_id == id).map(|app| &app.terms);
+        let kept = terms.flat_map(|terms| terms.callers.iter().chain(&terms.internal_callers));
+        Self { ids, kept: kept.cloned().collect() }
     }
 
-    fn id<'a>(&'a self, name: &'a str) -> &'a str {
-        self.0.get(&name.to_ascii_lowercase()).map_or(name, String::as_str)
+    /// An id that is kept stays one: it may be another app's host name, which is not let in because somebody saved the page.
+    fn id<'a>(&'a self, word: &'a str) -> &'a str {
+        let named = self.ids.get(&word.to_ascii_lowercase()).filter(|_| !self.kept.contains(word));
+        named.map_or(word, String::as_str)
     }
 
     /// A line each, as they are read again.
     fn lines(&self, ids: &[String]) -> String {
         let name = |id: &String| {
-            let named = self.0.iter().find(|(_, named)| *named == id);
+            let named = self.ids.iter().find(|(host, named)| *named == id && !self.kept.contains(*host));
             named.map_or_else(|| id.clone(), |(host, _)| host.clone())
         };
         ids.iter().map(name).collect::<Vec<_>>().join("\n")
@@ -81,7 +92,7 @@ pub(crate) fn wished(sent: &Sent, callers: &Callers) -> Result<Wished, Refusal> 
         Some(words.filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>())
     };
     let ids =
-        |name: &str| list(name).map(|names| names.iter().map(|name| callers.id(name).to_owned()).collect());
+        |name: &str| list(name).map(|words| words.iter().map(|word| callers.id(word).to_owned()).collect());
     let limits = || {
         Ok::<_, Refusal>(Limits {
             memory_bytes: bytes(sent.field("memory"))?,
