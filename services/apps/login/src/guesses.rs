@@ -158,8 +158,17 @@ fn keys(name: &str, address: &str) -> Vec<Key> {
 
 /// An address as it is counted: of IPv6 the network of a household.
 pub(crate) fn network(address: &str) -> String {
+    first(address, 4)
+}
+
+/// The same for what somebody may do who has as many such networks as a provider gives to one customer.
+pub(crate) fn site(address: &str) -> String {
+    first(address, 3)
+}
+
+fn first(address: &str, segments: usize) -> String {
     match address.parse() {
-        Ok(IpAddr::V6(v6)) => format!("{:x?}", &v6.segments()[..4]),
+        Ok(IpAddr::V6(v6)) => format!("{:x?}", &v6.segments()[..segments]),
         _ => address.to_owned(),
     }
 }

@@ -117,8 +117,8 @@ impl Login {
 
     /// Writes down that something was refused.
     pub(crate) async fn refused(&self, entry: Entry) -> Result<(), Refusal> {
-        let network = guesses::network(&entry.address);
-        let told = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(network, entry.at);
+        let site = guesses::site(&entry.address);
+        let told = self.room.lock().unwrap_or_else(PoisonError::into_inner).take(site, entry.at);
         let note = if told { store::audit } else { store::note };
         self.db.run(move |tx| Ok::<_, Refusal>(note(tx, &entry)?)).await?;
         self.noted.notify_one();

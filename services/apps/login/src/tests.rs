@@ -635,7 +635,7 @@ async fn of_a_flood_of_refusals_the_platform_is_told_the_beginning() {
         world.login.refused(Entry { at, what, name, address: from, ..Entry::default() }).await.unwrap();
     };
     for number in 0..130 {
-        refuse(format!("2001:db8::{number:x}")).await; // one household
+        refuse(format!("2001:db8:0:{number:x}::1")).await; // one customer's networks
     }
     assert_eq!((world.told().await.len(), world.trail().await.len()), (20, 99), "it shows 99 of 130");
     refuse("192.0.2.9".into()).await;
