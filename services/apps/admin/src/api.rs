@@ -25,6 +25,8 @@ const HELD: Duration = Duration::from_secs(50);
 pub(crate) const POLLS: usize = 256;
 /// How often it is looked for what another process of this app recorded.
 const LOOK: Duration = Duration::from_secs(1);
+/// In so many looks, one after the other, the same has to wait to be told until it counts as left.
+const LOOKS: u32 = 5;
 
 /// `GET /api/applications`: for whoever the platform let in, the provider first.
 pub(crate) async fn applications(
@@ -42,22 +44,39 @@ pub(crate) struct Poll {
     e: String,
 }
 
+/// What has waited longest to be told, look after look.
+#[derive(Default)]
+struct Waiting<T> {
+    seen: Option<T>,
+    looks: u32,
+}
+
+impl<T: PartialEq> Waiting<T> {
+    /// Whether this, if it is anything, has waited for so long that whoever was to tell it has ended over it: telling may take a while.
+    fn is_left(&mut self, seen: Option<T>) -> bool {
+        self.looks = if self.seen == seen { self.looks.saturating_add(1) } else { 1 };
+        self.seen = seen;
+        self.seen.is_some() && self.looks >= LOOKS
+    }
+}
+
 /// Looks for ever at what another process of this app recorded, as there is one while a new version takes over: polls that are held
-/// hear of it, and what that process has not told the platform and login by the next look, as it may have ended over it, is told here.
+/// hear of it, and what that process does not tell the platform and login for several looks, as it may have ended over it, is told here.
 pub(crate) async fn overhear(admin: Arc<Admin>) {
-    let mut waited = (None, None);
+    let (mut changes, mut ends) = (Waiting::default(), Waiting::default());
     loop {
         sleep(LOOK).await;
         let look = |tx: &rusqlite::Transaction<'_>| {
-            Ok::<_, Refusal>((store::last_event(tx)?, (trail::waiting(tx)?, store::next_revocation(tx)?)))
+            Ok::<_, Refusal>((store::last_event(tx)?, trail::waiting(tx)?, store::next_revocation(tx)?))
         };
-        let Ok((last, waits)) = admin.db.run(look).await else { continue };
+        let Ok((last, change, end)) = admin.db.run(look).await else { continue };
         admin.heard_of(last);
-        if waits == waited && waits != (None, None) {
+        if changes.is_left(change) {
             admin.changed.notify_one();
+        }
+        if ends.is_left(end) {
             admin.ended.notify_one();
         }
-        waited = waits;
     }
 }
 
@@ -131,4 +150,19 @@ pub(crate) async fn rules(
     let of = of.application_id.filter(|id| !id.is_empty());
     let rules = admin.db.run(move |tx| Ok::<_, Refusal>(store::rules(tx, of.as_deref())?)).await?;
     Ok(Json(json!({ "rules": rules })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_being_told_is_not_left_and_what_stays_is() {
+        let mut waiting = Waiting::default();
+        let mut looks = |seen: &[Option<u8>]| seen.iter().filter(|one| waiting.is_left(**one)).count();
+        assert_eq!(looks(&[Some(1); 4]), 0);
+        assert_eq!(looks(&[Some(2); 4]), 0, "the one before was told meanwhile");
+        assert_eq!(looks(&[None; 9]), 0);
+        assert_eq!(looks(&[Some(3); 6]), 2, "with the fifth look");
+    }
 }

@@ -18,10 +18,11 @@ pub(crate) async fn deliver(admin: Arc<Admin>) {
     tokio::join!(sessions, trail::deliver(&admin.db, &admin.platform.0, &admin.changed));
 }
 
-/// Delivers what is left, when the app ends and whoever delivered has ended.
+/// Delivers what is left, when the app ends and whoever delivered has ended: to both at once, as there is little time, and who does not
+/// answer is not to take it from the other.
 pub(crate) async fn rest(admin: &Admin) {
-    while matches!(end_one(admin).await, Ok(true)) {}
-    trail::rest(&admin.db, &admin.platform.0).await;
+    let sessions = async { while matches!(end_one(admin).await, Ok(true)) {} };
+    tokio::join!(sessions, trail::rest(&admin.db, &admin.platform.0));
 }
 
 #[derive(Debug, thiserror::Error)]

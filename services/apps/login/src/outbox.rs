@@ -19,10 +19,11 @@ pub(crate) async fn deliver(login: Arc<Login>) {
     tokio::join!(sessions, trail::deliver(&login.db, &login.directory.0, &login.noted));
 }
 
-/// Delivers what is left, when the app ends and whoever delivered has ended.
+/// Delivers what is left, when the app ends and whoever delivered has ended: to both at once, as there is little time, and who does not
+/// answer is not to take it from the other.
 pub(crate) async fn rest(login: &Login) {
-    while matches!(round(login).await, Ok(true)) {}
-    trail::rest(&login.db, &login.directory.0).await;
+    let sessions = async { while matches!(round(login).await, Ok(true)) {} };
+    tokio::join!(sessions, trail::rest(&login.db, &login.directory.0));
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -94,6 +94,11 @@ async fn played(revoked: Arc<Mutex<Vec<Value>>>) -> u16 {
         .route("/internal/checkAccess", may)
         .route("/internal/setPassword", set)
         .route("/internal/platform/revocations", take);
+    served(routes).await
+}
+
+/// Where it is answered like this.
+async fn served(routes: Router) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async { axum::serve(listener, routes).await });
@@ -378,6 +383,28 @@ async fn what_the_proxy_could_not_be_told_is_kept_for_later() {
     assert!(outbox::round(&world.login).await.is_err());
     let (_, kept) = world.login.db.run(|tx| Ok::<_, outbox::Error>(store::pending(tx, 9)?)).await.unwrap();
     assert_eq!(kept.len(), 1);
+}
+
+#[tokio::test]
+async fn at_the_end_the_platform_is_not_kept_waiting_by_the_proxy() {
+    let told = Arc::new(Notify::new());
+    let waits = Arc::clone(&told);
+    let routes = Router::new()
+        .route("/internal/platform/revocations", post(async move || waits.notified().await))
+        .route("/internal/platform/audit", post(async move || told.notify_one()));
+    let port = served(routes).await;
+    let folder = tempfile::tempdir().unwrap();
+    let world = world_with(Entrance::played_by(port, SECRET), None, Arc::default(), folder, clock());
+    let person = store::Person { id: 7, name: "zoe".into() };
+    let ended = world.login.db.run(move |tx| {
+        let granted = store::begin(tx, &person, &Origin::default(), 1000)?;
+        Ok::<_, outbox::Error>(store::end(tx, &granted.session)?)
+    });
+    assert!(ended.await.unwrap());
+    world.login.refused(Entry { what: "refusal".into(), ..Entry::default() }).await.unwrap();
+    outbox::rest(&world.login).await;
+    let (_, kept) = world.login.db.run(|tx| Ok::<_, outbox::Error>(store::pending(tx, 9)?)).await.unwrap();
+    assert_eq!((kept.len(), world.told().await.len()), (0, 0));
 }
 
 #[tokio::test]

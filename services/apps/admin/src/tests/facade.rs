@@ -26,6 +26,14 @@ pub(super) struct Heard {
     pub changes: Vec<Value>,
     /// Ids of instances that run.
     pub running: Vec<String>,
+    /// Login does not answer before a change was told.
+    pub login_waits: bool,
+}
+
+impl Heard {
+    fn keeps_waiting(&self) -> bool {
+        self.login_waits && self.changes.is_empty()
+    }
 }
 
 pub(super) struct Facade {
@@ -125,7 +133,10 @@ impl Facade {
         let (told, revoked) = watch::channel(0);
         let refusals = Arc::new(AtomicU32::new(0));
         let left = Arc::clone(&refusals);
-        let revoke = post(async move |Json(asked): Json<Value>| {
+        let revoke = post(async move |State(heard): State<Shared>, Json(asked): Json<Value>| {
+            while heard.lock().unwrap().keeps_waiting() {
+                tokio::task::yield_now().await;
+            }
             if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return StatusCode::SERVICE_UNAVAILABLE;
             }
