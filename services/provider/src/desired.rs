@@ -117,16 +117,14 @@ impl Book {
     }
 
     /// What an instance is given of what its package asks for, and of what the configuration has for all of the admin app. What a
-    /// static entry of it says goes before both.
+    /// static entry of it says goes before both, and its box is the one it says, or `auto` where it is silent.
     fn given(&self, package: Option<&Release>, fixed: Option<&Fields>) -> Fields {
         let (driver, egress) = self.rules.dynamic;
-        let boxed = fixed.map_or(driver, |fixed| fixed.driver.unwrap_or_default());
-        let asked = package.map(|package| package.asks.fields(boxed)).unwrap_or_default();
+        let asked = package.map(|package| package.asks.fields(driver)).unwrap_or_default();
         let Some(fixed) = fixed else {
             return Fields { driver: asked.driver.or(Some(driver)), egress: Some(egress), ..asked };
         };
         Fields {
-            driver: asked.driver.filter(|_| fixed.driver.is_none()),
             env: asked.env.filter(|_| fixed.env.is_none()),
             health: asked.health.filter(|_| fixed.health.is_none()),
             limits: asked.limits.filter(|_| fixed.limits.is_none()),

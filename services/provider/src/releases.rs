@@ -40,14 +40,14 @@ pub struct Asks {
 }
 
 impl Asks {
-    /// What an instance is given of it that has this box by configuration. Another one it may name where that takes the best, and never
-    /// less than it takes.
+    /// What an instance is given of it that has this box by configuration. Another one it may name only where that one is no less than
+    /// what the configuration may come to: `auto` may be a microVM.
     #[must_use]
     pub fn fields(&self, configured: Driver) -> Fields {
         let driver = self.driver.filter(|asked| match configured {
             _ if *asked == Driver::Auto => false,
             Driver::Process => true,
-            Driver::Auto => *asked != Driver::Process,
+            Driver::Auto => *asked == Driver::Krun,
             configured => *asked == configured,
         });
         let Self { env, health, limits, .. } = self.clone();
@@ -220,16 +220,22 @@ mod tests {
     }
 
     #[test]
-    fn a_box_is_granted_by_name_where_the_best_is_taken_and_never_a_lesser_one() {
+    fn a_box_is_granted_by_name_where_it_is_the_best_and_never_a_lesser_one() {
         use Driver::{Auto, Krun, Process, Sandbox};
         let given =
             |configured, driver| Asks { driver: Some(driver), ..Asks::default() }.fields(configured).driver;
-        for (configured, driver) in [(Auto, Krun), (Auto, Sandbox), (Sandbox, Sandbox), (Process, Krun)] {
+        for (configured, driver) in [(Auto, Krun), (Krun, Krun), (Sandbox, Sandbox), (Process, Krun)] {
             assert_eq!(given(configured, driver), Some(driver), "{configured:?} {driver:?}");
         }
-        for (configured, driver) in
-            [(Auto, Process), (Krun, Sandbox), (Krun, Process), (Sandbox, Krun), (Krun, Auto)]
-        {
+        for (configured, driver) in [
+            (Auto, Sandbox),
+            (Auto, Process),
+            (Auto, Auto),
+            (Krun, Sandbox),
+            (Krun, Process),
+            (Sandbox, Krun),
+            (Krun, Auto),
+        ] {
             assert_eq!(given(configured, driver), None, "{configured:?} {driver:?}");
         }
     }
