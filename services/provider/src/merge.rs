@@ -8,7 +8,7 @@
 //!
 //! 1. static instances, the names they were configured with
 //! 2. names given by dynamic entries, to static instances or to their own
-//! 3. a static instance that lost in 2 falls back to its configured name, if that is still free
+//! 3. a static instance that lost in 2 falls back to its configured name and route, if they are still free
 //! 4. debug instances
 //!
 //! Whoever finds one of its names taken is not desired, and a conflict names both. What is reserved (the instances that people log
@@ -80,6 +80,8 @@ pub enum Clash {
     Host(String, InstanceId, Source),
     /// Clients of the name need certificates of another authority there.
     ClientCa(String, InstanceId, Source),
+    /// What it says of its route can't be together with what is said below it.
+    Route(String),
     /// It says no host name or no release, and nobody else does.
     Incomplete,
     /// Its id is the configuration's alone.
@@ -114,6 +116,12 @@ impl fmt::Display for Conflict {
                 write!(
                     f,
                     "host name `{host}` of instance `{id}` ({source}) has another client_ca at instance `{other}` ({holder})"
+                )
+            }
+            Clash::Route(why) => {
+                write!(
+                    f,
+                    "the route of instance `{id}` ({source}) can't be laid over what is below it: {why}"
                 )
             }
             Clash::Incomplete => write!(f, "instance `{id}` ({source}) has no host name or no release"),
@@ -265,6 +273,10 @@ impl Table<'_> {
             self.lost(entry, Clash::Incomplete);
             return false;
         };
+        if let Some(why) = route::discord(&instance) {
+            self.lost(entry, Clash::Route(why));
+            return false;
+        }
         let (hosts, below) = route::claims(&instance);
         let given = !matches!(entry.source, Source::File(..));
         if let Some(host) = hosts.iter().find(|host| given && self.ground.reserved_hosts.contains(*host)) {

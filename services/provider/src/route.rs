@@ -91,6 +91,17 @@ impl Route {
             cors: list(&self.cors, &lower.cors),
         }
     }
+
+    /// What stands between values that each can be: also where they come from two sources.
+    pub(crate) fn discord(&self) -> Option<BadField> {
+        let below = self.path_prefix.is_some();
+        if self.strip_prefix && !below {
+            let why = "there is no path prefix that could be stripped".to_owned();
+            return Some(BadField { key: "strip_prefix", why });
+        }
+        let why = "a host has one sign-in, so not below a path prefix".to_owned();
+        (self.sign_in && below).then_some(BadField { key: "sign_in", why })
+    }
 }
 
 impl Judge {
@@ -105,19 +116,13 @@ impl Judge {
         let hosts = hosts.collect::<Result<Vec<_>, _>>().map_err(|why| bad("hosts")(why.to_string()))?;
         if let Some(path) = &typed.path_prefix {
             prefix(path).map_err(bad("path_prefix"))?;
-        } else if typed.strip_prefix {
-            let why = "there is no path prefix that could be stripped".to_owned();
-            return Err(BadField { key: "strip_prefix", why });
         }
+        typed.discord().map_or(Ok(()), Err)?;
         if let Some(group) = &typed.balance {
             balance(group).map_err(bad("balance"))?;
         }
         let ca = typed.client_ca.map(|path| self.path(&path)).transpose().map_err(bad("client_ca"))?;
         let ca = ca.map(|path| path.to_string_lossy().into_owned()); // it was text when it was judged
-        if typed.sign_in && typed.path_prefix.is_some() {
-            let why = "a host has one sign-in, so not below a path prefix".to_owned();
-            return Err(BadField { key: "sign_in", why });
-        }
         callers(&typed.callers).map_err(bad("callers"))?;
         callers(&typed.internal_callers).map_err(bad("internal_callers"))?;
         let cors = origins(&typed.cors).map_err(bad("cors"))?;
@@ -207,6 +212,11 @@ pub(crate) fn claims(instance: &Instance) -> (BTreeSet<String>, String) {
 /// Who issues the certificates that the clients of an instance need.
 pub(crate) fn client_ca(instance: &Instance) -> Option<PathBuf> {
     instance.route.as_ref()?.client_ca.as_ref().map(PathBuf::from)
+}
+
+/// What stands between the values of an instance's route.
+pub(crate) fn discord(instance: &Instance) -> Option<String> {
+    instance.route.as_ref()?.discord().map(|bad| bad.to_string())
 }
 
 /// The group that an instance takes its requests with.

@@ -219,6 +219,20 @@ fn whoever_shares_a_name_asks_its_clients_for_the_same_certificates() {
     assert!(conflicts[0].contains("`shop` of instance `c`") && conflicts[0].contains("another client_ca"));
 }
 
+#[test]
+fn routes_that_can_not_be_together_leave_the_lower_one_and_are_told() {
+    let below = routed("a", "shop", |route| route.path_prefix = Some("/a".into()));
+    let mut above = entry("a", "given", Source::Dynamic);
+    above.fields.route = Some(Route { sign_in: true, ..Route::default() });
+    let merged = merged(std::slice::from_ref(&below), &[above], &[]);
+    let a = &merged.desired.values().next().unwrap().instance;
+    assert_eq!((a.host_name.as_str(), &a.route), ("shop", &below.fields.route));
+    assert_eq!(
+        merged.conflicts[0].to_string(),
+        "the route of instance `a` (dynamic, from the admin app) can't be laid over what is below it: a host has one sign-in, so not below a path prefix (key `sign_in`)"
+    );
+}
+
 fn any_entry(source: fn(u8) -> Source) -> impl Strategy<Value = Entry> {
     let pins =
         prop::collection::btree_set(prop_oneof![Just(Field::HostName), Just(Field::DisplayName)], 0..2);
