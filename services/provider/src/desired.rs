@@ -31,7 +31,7 @@ use crate::{
 
 /// Commands that may wait for the owner.
 const QUEUE: usize = 32;
-/// Largest snapshot that a debug instance may lead to: half of what procmgr takes.
+/// Largest snapshot that a change may lead to: half of what procmgr takes.
 const SNAPSHOT_MAX: usize = 32 << 20;
 
 /// What should run, at one revision.
@@ -91,15 +91,27 @@ impl Book {
     /// What should run, with these debug instances.
     #[must_use]
     pub fn merged(&self, debug: &Entries) -> Merged {
-        self.merged_with(debug, &self.releases)
+        self.merged_with(debug, &self.listing, &self.releases)
     }
 
-    fn merged_with(&self, debug: &Entries, releases: &Releases) -> Merged {
+    fn merged_with(&self, debug: &Entries, listing: &Listing, releases: &Releases) -> Merged {
         let equipped = |entry| self.equipped(entry, debug, releases);
-        let dynamic: Vec<Entry> = self.listing.entries().map(equipped).collect();
-        let alone = |entry: &&Entry| entry.source == Source::Debug && !self.listing.has(&entry.id);
+        let dynamic: Vec<Entry> = listing.entries().map(equipped).collect();
+        let alone = |entry: &&Entry| entry.source == Source::Debug && !listing.has(&entry.id);
         let debug: Vec<Entry> = debug.values().filter(alone).cloned().collect();
         merge(&self.statics, &dynamic, &debug, &self.rules.ground)
+    }
+
+    /// How large the snapshot with these is. What the packages ask for is summed up first: where that alone is too much, nothing is
+    /// merged, since each instance would have its own copy.
+    fn bytes_with(&self, listing: &Listing, releases: &Releases) -> usize {
+        let app_ids = listing.entries().filter_map(|entry| entry.fields.app_id.as_ref());
+        let asked: usize =
+            app_ids.filter_map(|app_id| releases.current(app_id)).map(|one| one.asks.env_len()).sum();
+        if asked > SNAPSHOT_MAX {
+            return asked;
+        }
+        snapshot_len(&self.merged_with(&self.debug, listing, releases).desired)
     }
 
     /// A dynamic entry with the package of its application. Where there is a static one below, that one says how it is boxed. One
@@ -166,7 +178,7 @@ impl Book {
         {
             return Err(Error::Taken(Box::new(conflict)));
         }
-        match snapshot_len(&merged) {
+        match snapshot_len(&merged.desired) {
             bytes if bytes > SNAPSHOT_MAX => Err(Error::TooLarge(bytes)),
             _ => Ok(Some(debug)),
         }
@@ -258,7 +270,7 @@ impl Handle {
     /// Takes over a list of the admin app; the revision that holds it.
     ///
     /// # Errors
-    /// When it could not be made durable.
+    /// When no message would hold what it leads to, or it could not be made durable.
     pub async fn list(&self, list: List) -> Result<u64, Error> {
         self.ask(|reply| Command::List(list, reply)).await
     }
@@ -266,7 +278,7 @@ impl Handle {
     /// Lets go of held instances; the revision without them, and which they were.
     ///
     /// # Errors
-    /// When it could not be made durable.
+    /// When no message would hold what it leads to, or it could not be made durable.
     pub async fn confirm(&self, ids: BTreeSet<InstanceId>) -> Result<(u64, Vec<InstanceId>), Error> {
         self.ask(|reply| Command::Confirm(ids, reply)).await
     }
@@ -274,7 +286,7 @@ impl Handle {
     /// Makes a package the current one of an application; the revision in which it is. When it is set is filled in.
     ///
     /// # Errors
-    /// When it could not be made durable.
+    /// When no message would hold what it leads to, or it could not be made durable.
     pub async fn set_release(&self, app_id: String, release: Release) -> Result<u64, Error> {
         self.ask(|reply| Command::SetRelease(app_id, Box::new(release), reply)).await
     }
@@ -282,7 +294,7 @@ impl Handle {
     /// Takes a package of an application back; the revision in which it is no longer current.
     ///
     /// # Errors
-    /// When there is no such, or it could not be made durable.
+    /// When there is no such, no message would hold what it leads to, or it could not be made durable.
     pub async fn revert_release(&self, app_id: String, path: &Path, reason: String) -> Result<u64, Error> {
         let path = path.into();
         self.ask(|reply| Command::RevertRelease(app_id, path, reason, reply)).await
@@ -372,10 +384,14 @@ impl Owner {
     }
 
     async fn list(&mut self, list: List) -> Result<u64, Error> {
-        let next = self.book.listing.after(list, self.book.rules.hold);
+        let mut next = self.book.listing.after(list, self.book.rules.hold);
+        if next != *self.book.listing && self.fits(&next, &self.book.releases).is_err() {
+            next = next.without_news(&self.book.listing);
+        }
         if next == *self.book.listing {
             return Ok(self.revision());
         }
+        self.fits(&next, &self.book.releases)?;
         let (before, held, refused) = (self.book.listing.held.len(), next.held.len(), next.refused.len());
         let instances = next.listed.len();
         let revision = self.commit(Part::Listing(next)).await?;
@@ -393,6 +409,7 @@ impl Owner {
         let Some((next, removed)) = self.book.listing.confirmed(ids) else {
             return Ok((self.revision(), Vec::new()));
         };
+        self.fits(&next, &self.book.releases)?;
         let revision = self.commit(Part::Listing(next)).await?;
         info!(revision, removed = removed.len(), "held instances were let go");
         Ok((revision, removed))
@@ -406,10 +423,7 @@ impl Owner {
         let mut used = self.book.applications();
         used.insert(app_id);
         let next = next.pruned(&used);
-        match snapshot_len(&self.book.merged_with(&self.book.debug, &next)) {
-            bytes if bytes > SNAPSHOT_MAX => return Err(Error::TooLarge(bytes)),
-            _ => {}
-        }
+        self.fits(&self.book.listing, &next)?;
         let revision = self.commit(Part::Releases(next)).await?;
         info!(app_id, version, revision, "package of an application set");
         Ok(revision)
@@ -421,9 +435,19 @@ impl Owner {
         if next == *self.book.releases {
             return Ok(self.revision());
         }
+        self.fits(&self.book.listing, &next)?;
         let revision = self.commit(Part::Releases(next)).await?;
         warn!(app_id, revision, error = reason, "package of an application taken back");
         Ok(revision)
+    }
+
+    /// Refuses what no message holds, unless it is no more than there is already.
+    fn fits(&self, listing: &Listing, releases: &Releases) -> Result<(), Error> {
+        let present = || snapshot_len(&self.state.borrow().desired);
+        match self.book.bytes_with(listing, releases) {
+            bytes if bytes > SNAPSHOT_MAX && bytes > present() => Err(Error::TooLarge(bytes)),
+            _ => Ok(()),
+        }
     }
 
     /// On disk first, then for all to see.

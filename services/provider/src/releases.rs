@@ -53,6 +53,12 @@ impl Asks {
         let Self { env, health, limits, .. } = self.clone();
         Fields { driver, env, health, limits, ..Fields::default() }
     }
+
+    /// Bytes of the environment it asks for.
+    #[must_use]
+    pub fn env_len(&self) -> usize {
+        self.env.iter().flatten().map(|(name, value)| name.len() + value.len()).sum()
+    }
 }
 
 /// One package.

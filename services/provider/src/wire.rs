@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use nexushub_chassis::names::InstanceId;
 use nexushub_proto::provider as proto;
 use prost::Message;
 
@@ -13,7 +14,7 @@ use crate::{
     changes::Change,
     desired::State,
     instance::{Deploy, Driver, Egress, Health, Instance, Limits, Source},
-    merge::{Conflict, Desired, Merged, Origin},
+    merge::{Conflict, Desired, Origin},
     releases::{Asks, Release, Shelf},
     route::{Protocol, Route},
     typed::{self, BadField, Judge, Typed},
@@ -338,11 +339,11 @@ pub fn shelf(app_id: &str, shelf: &Shelf) -> proto::Application {
     proto::Application { app_id: app_id.to_owned(), releases: shelf.releases.iter().map(release).collect() }
 }
 
-/// How large the snapshot of a state is, in bytes.
+/// How large the snapshot of a state is in which this is desired, in bytes.
 #[must_use]
-pub fn snapshot_len(merged: &Merged) -> usize {
+pub fn snapshot_len(desired: &BTreeMap<InstanceId, Desired>) -> usize {
     const FRAMING: usize = 8; // tag and length of one entry of a list
-    merged.desired.values().map(|desired| instance(desired).encoded_len() + FRAMING).sum()
+    desired.values().map(|desired| instance(desired).encoded_len() + FRAMING).sum()
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! in force = listed + held      next list: missing = in force - listed
 //!                               few missing ──▶ they go      many ──▶ they are held ──(confirmed, or listed again)──▶ no more
 //! ```
-//! Invariant: no more is in force than `IN_FORCE_MAX`, whatever is listed how often. What is in force stays; new ones wait.
+//! Invariant: no more is in force than `IN_FORCE_MAX`, whatever is listed how often. What is in force stays; new ones wait, and so they
+//! do, with what is new of the others, where no message would hold what they lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,6 +61,11 @@ fn wait(new: usize) -> String {
     )
 }
 
+/// What they are told of new ones that would make what is desired too large.
+fn wait_for_room(new: usize) -> String {
+    format!("{new} new instances and all changes wait: no message would hold what would then be desired")
+}
+
 impl Listing {
     /// All that is in force.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -108,6 +114,17 @@ impl Listing {
             refused.insert(0, wait(surplus));
         }
         Self { listed, held, refused }
+    }
+
+    /// Of what comes after `before`: what goes, and nothing that comes or changes.
+    #[must_use]
+    pub fn without_news(&self, before: &Self) -> Self {
+        let known = |id| before.listed.get(id).or_else(|| before.held.get(id));
+        let listed: ById =
+            self.listed.keys().filter_map(|id| known(id).map(|entry| (id.clone(), entry.clone()))).collect();
+        let told = wait_for_room(self.listed.len() - listed.len());
+        let refused = [told].into_iter().chain(self.refused.iter().cloned()).collect();
+        Self { listed, held: self.held.clone(), refused }
     }
 
     /// Without those of these that are held, and which they were; none when there is none.
@@ -175,6 +192,17 @@ mod tests {
             "what is listed is not confirmed away"
         );
         assert_eq!(confirmed.entries().count(), 6);
+    }
+
+    #[test]
+    fn where_there_is_no_room_what_goes_goes_and_the_others_stay_as_they_were() {
+        let before = first(10).after(list(0..3), HOLD);
+        let mut next = before.after(list([0, 1, 5, 77]), Hold { share_percent: 100, least: 1 });
+        next.listed.get_mut(&id(1)).unwrap().fields.app_id = Some("another".to_owned());
+        let after = next.without_news(&before);
+        assert_eq!(sizes(&after), (3, 0));
+        assert!(after.listed[&id(1)] == before.listed[&id(1)] && after.has(&id(5)) && !after.has(&id(77)));
+        assert!(after.refused[0].starts_with("1 new instances and all changes wait"), "{:?}", after.refused);
     }
 
     #[test]

@@ -278,18 +278,79 @@ fn a_package_that_asks_for_nothing_ends_what_the_one_before_it_asked_for() {
     assert_eq!(given(&Book { listing, releases, debug, ..book() }, "mine").1, None);
 }
 
+/// These instances of one application, all of the same size.
+fn many(numbers: std::ops::Range<usize>) -> List {
+    let rows: Vec<_> = numbers.map(|n| (format!("i{n:04}"), format!("h{n:04}"))).collect();
+    listed(&rows.iter().map(|(id, host)| (id.as_str(), host.as_str())).collect::<Vec<_>>())
+}
+
+/// A package that asks for as much of an environment as there may be.
+fn greedy(path: &str) -> Release {
+    let env = (0..4).map(|n| (format!("A{n}"), "x".repeat(8000))).collect();
+    Release { asks: Asks { env: Some(env), ..Asks::default() }, ..shop(path) }
+}
+
+/// Instances whose greedy package no message holds.
+const TOO_MANY: usize = SNAPSHOT_MAX / 32_000 + 1;
+
 #[tokio::test]
 async fn what_packages_ask_for_has_to_fit_into_one_message() {
     let folder = tempfile::tempdir().unwrap();
     let handle = started(&folder);
-    let rows: Vec<_> = (0..9_000).map(|n| (format!("i{n}"), format!("h{n}"))).collect();
-    let rows: Vec<_> = rows.iter().map(|(id, host)| (id.as_str(), host.as_str())).collect();
-    handle.list(listed(&rows)).await.unwrap();
-    let env = (0..4).map(|n| (format!("A{n}"), "x".repeat(8000))).collect();
-    let asks = Asks { env: Some(env), ..Asks::default() };
-    let refused = handle.set_release("shop".to_owned(), Release { asks, ..shop("/v1") }).await;
+    handle.list(many(0..TOO_MANY)).await.unwrap();
+    let refused = handle.set_release("shop".to_owned(), greedy("/v1")).await;
     assert!(matches!(refused, Err(Error::TooLarge(_))), "{refused:?}");
     assert_eq!(desired(&handle), []);
+}
+
+#[tokio::test]
+async fn new_instances_of_what_no_message_holds_wait_and_what_goes_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    handle.list(listed(&[("a", "a"), ("i0000", "h0000")])).await.unwrap();
+    handle.set_release("shop".to_owned(), greedy("/v1")).await.unwrap();
+    let revision = handle.list(many(0..TOO_MANY)).await.unwrap();
+    assert_eq!(desired(&handle), [row("i0000", "h0000", "/v1")]);
+    assert!(handle.watch().borrow().listing.refused[0].contains("new instances and all changes wait"));
+    assert_eq!(handle.list(many(0..TOO_MANY)).await.unwrap(), revision, "the same list again");
+    handle.list(many(0..3)).await.unwrap();
+    assert_eq!((desired(&handle).len(), handle.watch().borrow().listing.refused.len()), (3, 0));
+}
+
+#[tokio::test]
+async fn nothing_is_let_go_in_whose_place_something_comes_that_no_message_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    let bytes = || snapshot_len(&handle.watch().borrow().desired);
+    let empty = bytes();
+    handle.set_release("shop".to_owned(), greedy("/v1")).await.unwrap();
+    let mut mine = debug("mine", "h0000");
+    mine.fields.env = Some([("A".to_owned(), "x".repeat(80_000))].into());
+    handle.put(mine).await.unwrap();
+    handle.list(many(0..4)).await.unwrap();
+    let each = (bytes() - empty) / 4;
+    let room = (SNAPSHOT_MAX - empty) / each;
+    handle.list(many(4..room)).await.unwrap();
+    assert_eq!(
+        desired(&handle).len(),
+        room,
+        "the first four are held, and one of them has the name of `mine`"
+    );
+    let refused = handle.confirm([id("i0000")].into()).await;
+    assert!(matches!(refused, Err(Error::TooLarge(_))), "{refused:?}");
+    assert_eq!(handle.confirm([id("i0001")].into()).await.unwrap().1, [id("i0001")]);
+}
+
+#[tokio::test]
+async fn there_is_no_way_back_to_what_no_message_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = started(&folder);
+    handle.set_release("shop".to_owned(), greedy("/v1")).await.unwrap();
+    handle.set_release("shop".to_owned(), shop("/v2")).await.unwrap();
+    handle.list(many(0..TOO_MANY)).await.unwrap();
+    let refused = handle.revert_release("shop".to_owned(), "/v2".as_ref(), "broken".to_owned()).await;
+    assert!(matches!(refused, Err(Error::TooLarge(_))), "{refused:?}");
+    assert_eq!(desired(&handle)[0], row("i0000", "h0000", "/v2"));
 }
 
 #[tokio::test]
