@@ -80,6 +80,14 @@ pub struct Release {
     pub asks: Asks,
 }
 
+impl Release {
+    /// Whether nothing but what it asks for tells it from this one, which asks for something else.
+    fn is_but_for_asks(&self, other: &Self) -> bool {
+        let said = |one: &Self| Self { set_unix_ms: 0, asks: Asks::default(), ..one.clone() };
+        said(self) == said(other) && self.asks != other.asks
+    }
+}
+
 /// The packages of one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shelf {
@@ -91,7 +99,14 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// The current one that only asks for something else now is no news: it keeps its place, and when it was set.
     fn set(&mut self, release: Release, keep: usize) {
+        let current = self.current.as_deref() == Some(&*release.path);
+        let known = self.releases.iter_mut().find(|known| current && known.is_but_for_asks(&release));
+        if let Some(known) = known {
+            known.asks = release.asks;
+            return;
+        }
         self.releases.retain(|other| other.path != release.path);
         self.current = Some(release.path.clone());
         self.releases.insert(0, release);
@@ -221,8 +236,14 @@ mod tests {
         let asks = Asks { env: Some(BTreeMap::from([("A".into(), "b".into())])), ..Asks::default() };
         let asking = Release { asks, ..release("/a", 9) };
         let again = releases.set("shop", asking.clone(), 2).unwrap();
-        assert_eq!((paths(&again), again.current("shop")), (vec!["/a"], Some(&asking)));
-        assert!(again.set("shop", asking, 2).is_none());
+        let kept = Release { set_unix_ms: 1, ..asking.clone() };
+        assert_eq!((paths(&again), again.current("shop")), (vec!["/a"], Some(&kept)));
+        assert!(again.set("shop", asking.clone(), 2).is_none());
+        let back = with(&["/a", "/b"]).revert("shop", "/b".as_ref(), "broken").unwrap();
+        let told = back.set("shop", asking.clone(), 2).unwrap();
+        assert_eq!((paths(&told), told.current("shop")), (vec!["/b", "/a"], Some(&kept)), "its place");
+        let anew = told.set("shop", Release { by: "ada".to_owned(), ..asking }, 2).unwrap();
+        assert_eq!((paths(&anew), anew.current("shop").unwrap().set_unix_ms), (vec!["/a", "/b"], 9));
     }
 
     #[test]
