@@ -248,6 +248,7 @@ impl Config {
         if let Some((key, _)) = bounds.iter().find(|(_, value)| *value == 0) {
             return Err(wrong(key, format!("`{key}` is 0"), "a bound must be at least 1"));
         }
+        self.judge_least()?;
         let most = [
             ("max_entries", self.max_entries.into(), 65_000),
             ("upload_life_s", self.upload_life_s, MAX_LIFE_S),
@@ -256,6 +257,23 @@ impl Config {
         ];
         if let Some((key, value, most)) = most.iter().find(|(_, value, most)| value > most) {
             return Err(wrong(key, format!("{value} is more than {most}"), &format!("use at most {most}")));
+        }
+        Ok(())
+    }
+
+    /// Whether what packages may ask for is what an instance can have.
+    fn judge_least(&self) -> Result<(), Fault> {
+        let least = [
+            ("max_app_memory_bytes", self.max_app_memory_bytes, 8 << 20),
+            ("max_app_processes", self.max_app_processes.into(), 4),
+            ("max_app_open_files", self.max_app_open_files.into(), 16),
+            ("max_app_data_bytes", self.max_app_data_bytes, 64 << 10),
+            ("max_app_tmp_bytes", self.max_app_tmp_bytes, 64 << 10),
+            ("max_app_log_bytes", self.max_app_log_bytes, 256 << 10),
+        ]; // what provider takes (`typed.rs` there)
+        if let Some((key, value, least)) = least.iter().find(|(_, value, least)| value < least) {
+            let msg = format!("{value} is less than an instance can have, {least}");
+            return Err(wrong(key, msg, &format!("use at least {least}")));
         }
         Ok(())
     }
@@ -289,6 +307,12 @@ mod tests {
             Config { keep_releases: 0, ..Config::default() },
             Config { keep_releases: 101, ..Config::default() },
             Config { max_app_memory_bytes: 0, ..Config::default() },
+            Config { max_app_memory_bytes: (8 << 20) - 1, ..Config::default() },
+            Config { max_app_processes: 3, ..Config::default() },
+            Config { max_app_open_files: 15, ..Config::default() },
+            Config { max_app_data_bytes: (64 << 10) - 1, ..Config::default() },
+            Config { max_app_tmp_bytes: (64 << 10) - 1, ..Config::default() },
+            Config { max_app_log_bytes: (256 << 10) - 1, ..Config::default() },
             Config { max_status_streams: 0, ..Config::default() },
         ] {
             assert!(config.judge().is_err());

@@ -16,7 +16,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -190,6 +191,21 @@ impl Manifest {
     pub(crate) fn of_package(folder: &Path, grants: Grants) -> Result<Self, ManifestError> {
         let path = folder.join(NAME);
         if path.is_file() { Self::read(&path, grants) } else { Ok(Self::default()) }
+    }
+
+    /// What an unpacked package says of itself that was judged when it came. One that can't be understood any more says nothing; one that
+    /// can't be read now may have much to say.
+    pub(crate) fn of_judged(folder: &Path) -> io::Result<Self> {
+        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+        let mut text = Vec::new();
+        let read = File::open(folder.join(NAME)).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
+        match read {
+            Ok(_) => Ok(Self::parse(&text, Grants::EVERYTHING).unwrap_or_default()),
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => {
+                Ok(Self::default())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn read(path: &Path, grants: Grants) -> Result<Self, ManifestError> {

@@ -1,25 +1,20 @@
 //! What the packages of the admin app's applications ask for, as far as the configuration grants it today: told to provider with a
 //! package, and once more when the daemon starts, since it may grant less by now, or more.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use nexushub_chassis::retry::Retry;
 use nexushub_proto::provider;
 use tonic::Status;
 
 use super::Facade;
-use crate::{
-    applications::Hub,
-    folders::blocking,
-    manifest::{Grants, Manifest},
-    peers::is_refusal,
-};
+use crate::{applications::Hub, folders::blocking, manifest::Manifest, peers::is_refusal};
 
-/// What the package in this folder asks for. It was judged when it came; one that can't be read any more asks for nothing.
-pub(super) async fn asks(hub: &Hub, path: &str) -> Option<provider::Asks> {
+/// What the package in this folder asks for.
+pub(super) async fn asks(hub: &Hub, path: &str) -> io::Result<Option<provider::Asks>> {
     let path = PathBuf::from(path);
-    let manifest = blocking(move || Manifest::of_package(&path, Grants::EVERYTHING)).await;
-    manifest.ok()?.asks(hub.config.grants())
+    let manifest = blocking(move || Manifest::of_judged(&path)).await?;
+    Ok(manifest.asks(hub.config.grants()))
 }
 
 /// Tells provider of the current packages anew that are granted something else than it knows. Ends at the drain.
@@ -29,7 +24,7 @@ pub(crate) async fn retell(facade: Arc<Facade>) {
         match facade.retell().await {
             Ok(()) => break,
             Err(status) if is_refusal(&status) => {
-                tracing::warn!(error = status.message(), "provider did not take what packages ask for");
+                tracing::warn!(error = status.message(), "provider does not say what packages ask for");
                 break;
             }
             Err(_) => {}
@@ -43,18 +38,36 @@ pub(crate) async fn retell(facade: Arc<Facade>) {
 }
 
 impl Facade {
-    async fn retell(&self) -> Result<(), Status> {
+    /// An application of which provider doesn't take it keeps what it was granted, and one whose package can't be read keeps it until the
+    /// next try; neither stands in the way of the others.
+    pub(super) async fn retell(&self) -> Result<(), Status> {
         let _shelving = self.shelving.lock().await;
+        let mut done = Ok(());
         for application in self.house.releases(String::new()).await? {
             let Some(current) = application.releases.into_iter().find(|release| release.current) else {
                 continue;
             };
-            let asks = asks(&self.hub, &current.path).await;
-            if asks != current.asks {
-                let release = provider::Release { asks, ..current };
-                self.house.set_release(application.app_id, release).await?;
+            let app_id = application.app_id;
+            let asks = match asks(&self.hub, &current.path).await {
+                Ok(asks) => asks,
+                Err(error) => {
+                    tracing::warn!(app_id, %error, "what a package asks for can't be read now");
+                    done = Err(Status::unavailable("a package can't be read now"));
+                    continue;
+                }
+            };
+            if asks == current.asks {
+                continue;
+            }
+            let release = provider::Release { asks, ..current };
+            match self.house.set_release(app_id.clone(), release).await {
+                Err(status) if is_refusal(&status) => {
+                    let error = status.message();
+                    tracing::warn!(app_id, error, "provider did not take what a package asks for");
+                }
+                told => told?,
             }
         }
-        Ok(())
+        done
     }
 }

@@ -51,6 +51,8 @@ pub(crate) enum Refused {
     Trail(io::Error),
     #[error("the audit log can't be written now; see the log of debug-api")]
     Unwritten,
+    #[error("the package can't be read now: {0}")]
+    Unread(io::Error),
     #[error("the package could not be stored; see the log of debug-api")]
     Storage(#[from] StorageError),
 }
@@ -91,7 +93,7 @@ impl Refused {
             },
             Self::Api(ApiError::NoLog) => StatusCode::NOT_FOUND,
             Self::Api(_) | Self::Unwritten => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Storage(_) | Self::Trail(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Storage(_) | Self::Trail(_) | Self::Unread(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -137,7 +137,7 @@ pub(super) async fn roll_back(
         let shelves = facade.house.releases(wanted.app_id.clone()).await?;
         let all: Vec<_> = shelves.into_iter().flat_map(|shelf| shelf.releases).collect();
         let chosen = releases::chosen(&all, back.release.as_deref()).ok_or(Refused::NoRelease)?;
-        let asks = asking::asks(&facade.hub, &chosen.path).await;
+        let asks = asking::asks(&facade.hub, &chosen.path).await.map_err(Refused::Unread)?;
         let release = provider::Release { by: acting.who.clone(), asks, ..chosen.clone() };
         let before = facade.set(&wanted, &release).await?;
         drop(shelving);

@@ -34,6 +34,8 @@ pub(crate) struct FakeHouse {
     fakes: Arc<Fakes>,
     pub(crate) wanted: Mutex<ListInstancesResponse>,
     pub(crate) shelf: Mutex<Vec<provider::Release>>,
+    /// An application of which nothing is taken, told of before the other.
+    refused: Mutex<Option<Application>>,
     /// Whether what is released comes up.
     breaks: Mutex<bool>,
     /// What was ordered.
@@ -46,6 +48,7 @@ impl FakeHouse {
             fakes,
             wanted: Mutex::default(),
             shelf: Mutex::default(),
+            refused: Mutex::default(),
             breaks: Mutex::default(),
             orders: Mutex::default(),
         })
@@ -124,12 +127,16 @@ impl House for FakeHouse {
         Box::pin(async { Ok(line.to_owned()) })
     }
 
-    fn releases(&self, _: String) -> Call<'_, Vec<Application>> {
+    fn releases(&self, asked: String) -> Call<'_, Vec<Application>> {
         let (app_id, releases) = ("shop-app".to_owned(), self.shelf.lock().unwrap().clone());
-        Box::pin(async { Ok(vec![Application { app_id, releases }]) })
+        let refused = self.refused.lock().unwrap().clone().filter(|_| asked.is_empty());
+        Box::pin(async { Ok(refused.into_iter().chain([Application { app_id, releases }]).collect()) })
     }
 
     fn set_release(&self, app_id: String, release: provider::Release) -> Call<'_, ()> {
+        if self.refused.lock().unwrap().as_ref().is_some_and(|refused| refused.app_id == app_id) {
+            return Box::pin(async { Err(Status::invalid_argument("no")) });
+        }
         assert_eq!(app_id, "shop-app");
         let status = self.becomes(&release.path);
         let mut shelf = self.shelf.lock().unwrap();
@@ -291,6 +298,10 @@ async fn what_is_granted_no_more_is_taken_back_when_the_daemon_starts_and_when_a
     assert_eq!(given(&world), [100, 100]);
     let strict = world.restarted_with(|config| config.max_app_processes = 9);
     let facade = Facade::new(Arc::clone(&strict.hub), strict.house.clone(), strict.state.path());
+    let asks = Some(provider::Asks { env: [("A".into(), "b".into())].into(), ..Default::default() });
+    let release = provider::Release { path: "/nowhere".into(), current: true, asks, ..Default::default() };
+    let other = Application { app_id: "other-app".into(), releases: vec![release] };
+    *strict.house.refused.lock().unwrap() = Some(other);
     let telling = tokio::spawn(asking::retell(facade));
     while given(&strict) != [9, 100] {
         tokio::task::yield_now().await; // the current one
@@ -301,6 +312,27 @@ async fn what_is_granted_no_more_is_taken_back_when_the_daemon_starts_and_when_a
     assert!(!telling.is_finished(), "the daemon ends with it");
     assert_eq!(post(&strict, "instances/shop/rollback", Vec::new()).await.0, 200);
     assert_eq!(given(&strict), [9, 9]);
+}
+
+#[tokio::test]
+async fn a_package_that_can_not_be_read_now_keeps_what_it_was_granted_until_it_can() {
+    let world = world();
+    let own = ("nexushub.toml", &b"limits = { processes = 100 }"[..], 0o644);
+    let asking = zip_of(&[("bin/app", b"#!/bin/sh\n", 0o755), own]);
+    assert_eq!(post(&world, "instances/shop/package", asking).await.0, 200);
+    let given =
+        |world: &World| world.house.shelf.lock().unwrap()[0].asks.as_ref().unwrap().limits.unwrap().processes;
+    let path = std::path::PathBuf::from(world.house.shelf.lock().unwrap()[0].path.clone());
+    let (manifest, aside) = (path.join("nexushub.toml"), path.join("aside"));
+    std::fs::rename(&manifest, &aside).unwrap();
+    std::os::unix::fs::symlink("nexushub.toml", &manifest).unwrap(); // can't be opened: it leads to itself
+    let strict = world.restarted_with(|config| config.max_app_processes = 9);
+    let facade = Facade::new(Arc::clone(&strict.hub), strict.house.clone(), strict.state.path());
+    assert!(facade.retell().await.is_err(), "it is tried again");
+    assert_eq!(given(&strict), 100);
+    std::fs::rename(&aside, &manifest).unwrap();
+    facade.retell().await.unwrap();
+    assert_eq!(given(&strict), 9);
 }
 
 #[tokio::test]
