@@ -294,6 +294,31 @@ async fn an_app_that_must_not_run_twice_is_replaced_and_its_requests_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_must_not_run_twice_finishes_what_it_has_in_hand_first() {
+    let patient = format!(
+        "[procmgr]\nreplace_drain_ms = 600000\ndrain_ms = 600000\n{FORGIVING}[proxy]\nhold_ms = 600000\n"
+    );
+    let platform = Platform::start_with(&Options::with(&patient));
+    let alone = |version: &str| {
+        let app = App::named(SHOP).env("VERSION", version);
+        Instance { deploy: Deploy::Replace.into(), ..platform.instance(&app) }
+    };
+    platform.put(alone("1")).await.unwrap();
+    let old = Process::open(platform.running(SHOP).await.pid).unwrap();
+    let https = platform.https();
+    let halfway = Halfway::open(&https, SHOP).await;
+    platform.put(alone("2")).await.unwrap();
+    platform.instance_until(SHOP, "finishes", |now| !now.routed && now.draining.len() == 1).await;
+    let waits = tokio::spawn({
+        let https = https.clone();
+        async move { https.get(SHOP, "/").await.status }
+    });
+    halfway.ends_well().await;
+    assert_eq!(waits.await.unwrap(), 200);
+    assert!(old.has_ended());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upgrades_of_the_proxy_under_load_lose_no_request_and_cut_nothing_that_is_open() {
     let programs = tempfile::Builder::new().prefix("nhbin").tempdir_in("/tmp").unwrap();
     workshop::copy_programs(programs.path());

@@ -53,6 +53,8 @@ pub struct Config {
     pub stop_deadline_ms: u32,
     /// Longest time that a generation whose place was taken has for the requests and connections that it has in hand.
     pub drain_ms: u32,
+    /// The same where it has to end before the next one is started.
+    pub replace_drain_ms: u32,
     /// Disk space for the log of an instance without a bound of its own.
     pub log_budget_bytes: u64,
     /// Size of one log segment.
@@ -113,6 +115,7 @@ impl Default for Config {
             stable_ms: 60_000,
             stop_deadline_ms: 5_000,
             drain_ms: 30_000,
+            replace_drain_ms: 2_000,
             log_budget_bytes: 16 << 20,
             log_segment_bytes: 1 << 20,
             keep_generations: 3,

@@ -418,6 +418,7 @@ impl<E: Effects> Manager<E> {
                 machine.of(run.number).into_iter().for_each(|one| one.stop(cause, &rules, now));
                 self.effects.stop(&run, stop_patience(&rules));
             }
+            Action::GiveWay(cause) => machine.give_way(cause, &rules, now),
             Action::Retire(run) => {
                 tracing::info!(instance = %id, generation = run.number, "a generation has drained");
                 machine.retire(run.number, &rules, now);
@@ -537,6 +538,7 @@ fn rules_of(config: &Config, check: &Check, machine: Option<&Machine>) -> Rules 
         check: own.map_or_else(|| check.clone(), |own| own.apply(check)),
         stop_ms: config.stop_ms(),
         drain_ms: config.drain_ms.into(),
+        replace_drain_ms: config.replace_drain_ms.into(),
         grace_ms: GRACE_MS,
     }
 }

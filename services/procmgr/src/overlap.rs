@@ -59,6 +59,12 @@ impl Drain {
         self.kill_at.is_some()
     }
 
+    /// Its time is over by then, if it was to have more.
+    fn shorten(&mut self, limit: Ms, now: Now) {
+        self.until = self.until.min(now.mono + limit);
+        self.until_unix = self.until_unix.min(now.unix + limit);
+    }
+
     /// When something is to be done with it: told to end, or killed.
     pub(crate) fn due(&self) -> Ms {
         self.kill_at.unwrap_or(if self.released { self.not_before.min(self.until) } else { self.until })
@@ -117,6 +123,25 @@ impl Machine {
         let old = self.live.take();
         self.succeed();
         self.draining.extend(old.map(|run| Drain::new(run, rules.drain_ms, 0, now)));
+    }
+
+    /// What lives drains, and nothing takes its place yet.
+    pub(crate) fn let_go(&mut self, limit: Ms, now: Now) {
+        self.draining.extend(self.live.take().map(|run| Drain::new(run, limit, 0, now)));
+        self.phase = Phase::Idle;
+        self.flagged = false;
+        self.probing = false;
+        self.unprobed = false;
+    }
+
+    /// The next generation can't live beside this one: it has a short time for what it has in hand, since requests wait
+    /// meanwhile, and the start waits for its end.
+    pub(crate) fn give_way(&mut self, cause: Cause, rules: &Rules, now: Now) {
+        let limit = rules.drain_ms.min(rules.replace_drain_ms);
+        self.let_go(limit, now);
+        self.draining.iter_mut().for_each(|drain| drain.shorten(limit, now));
+        self.gives_way = true;
+        self.announce_start(&format!("{cause}; the generation before finishes what it has in hand"), now);
     }
 
     /// This generation is gone: the next one, if there is one, counts from now on, however far it is.
@@ -245,6 +270,17 @@ mod tests {
         assert_eq!(m.draining[0].due(), limit, "q may still hold it");
         m.judge_drains(&holders(&["p"]));
         assert_eq!(m.draining[0].due(), 30, "q has gone away");
+    }
+
+    #[test]
+    fn what_gives_way_has_less_time_and_so_has_what_drains_already() {
+        let mut m = switched();
+        m.give_way(Cause::Restart, &rules(), at(100));
+        let until = 100 + rules().replace_drain_ms;
+        assert!(until < 30 + rules().drain_ms);
+        assert_eq!(m.draining.iter().map(Drain::due).collect::<Vec<_>>(), [until, until]);
+        assert_eq!((m.state, m.routed(), m.start_at), (State::Starting, false, Some(100)));
+        assert!(m.reason.starts_with("a restart was asked for;"), "{}", m.reason);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(crate) enum Action {
     Probe(Arc<Generation>),
     /// Tell a live generation to end.
     Stop(Cause, Arc<Generation>),
+    /// Have the routed generation finish what it has in hand and end: the next one can't live beside it.
+    GiveWay(Cause),
     /// Tell a generation whose place was taken to end.
     Retire(Arc<Generation>),
     /// Kill the shim that doesn't do what it is told.
@@ -124,8 +126,8 @@ fn step(m: &Machine, want: Want<'_>, drivers: &Drivers, now: Ms) -> Step {
 
 /// Those whose place was taken.
 fn drains(m: &Machine, want: Want<'_>, now: Ms) -> Step {
-    // What sleeps and must be alone is in the way of its own next start, once that is asked for.
-    let in_the_way = m.alone && m.phase == Phase::Idle && m.asleep.is_none();
+    // What sleeps and must be alone is in the way of its own next start, once that is asked for. What gives way is about to end.
+    let in_the_way = m.alone && m.phase == Phase::Idle && m.asleep.is_none() && !m.gives_way;
     let hurry = in_the_way || matches!(want, Want::Absent | Want::Stopped);
     let Some(first) = m.draining.iter().min_by_key(|drain| drain.due()) else { return Step::Wait(None) };
     let ending = m.draining.iter().find(|drain| hurry && !drain.is_ending()).unwrap_or(first);
@@ -235,6 +237,7 @@ fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, drivers: &Drivers, now
                 return Step::Do(Action::StartBeside(Arc::clone(desired)));
             }
         }
+        (Some(cause), _) if gives_way(m, cause) => return Step::Do(Action::GiveWay(cause)),
         (Some(cause), _) => return Step::Do(Action::Stop(cause, Arc::clone(run))),
         (None, _) => {}
     }
@@ -244,6 +247,12 @@ fn up(m: &Machine, run: &Arc<Generation>, want: Want<'_>, drivers: &Drivers, now
     let probe = (!m.probing).then_some(m.probe_at);
     let deadline = (m.state == State::Starting && m.deadline_at > now).then_some(m.deadline_at);
     Step::Wait(probe.into_iter().chain(deadline).min())
+}
+
+/// Whether it is let finish what it has in hand before it ends for the next one, which can't live beside it.
+fn gives_way(m: &Machine, cause: Cause) -> bool {
+    let alone = m.alone && m.next.is_none() && m.draining.len() < MOST_DRAINING;
+    is_change(cause) && alone && m.routed()
 }
 
 /// Only what could be started again is ended for being sick: of anything else, a sick one is better than none.
@@ -402,6 +411,10 @@ mod tests {
                     assert!(!gap, "{id} is ended before the next answers");
                     one.stop(cause, &rules(), now);
                     self.ending.push((id.clone(), run.number));
+                }
+                Action::GiveWay(cause) => {
+                    assert!(self.apart && m.routed(), "{id} need not end before the next answers");
+                    m.give_way(cause, &rules(), now);
                 }
                 Action::Retire(run) => {
                     m.retire(run.number, &rules(), now);
@@ -756,11 +769,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_release_that_must_be_alone_ends_the_old_generation_first() {
+    fn a_new_release_that_must_be_alone_is_started_when_the_old_generation_has_done_its_work_and_ended() {
         let mut world = World { apart: true, ..world_running("a") };
         world.desired = Some([(id("a"), want("a", 1, false))].into());
-        assert_eq!(world.ends(), [Cause::Changed]);
         world.settle();
+        let m = world.machines.get_mut(&id("a")).unwrap();
+        assert_eq!((m.state, m.draining.len(), world.ending.len()), (State::Starting, 1, 0), "it has work");
+        m.released(1, "p");
+        m.judge_drains(&["p".to_owned()].into());
+        world.settle();
+        assert_eq!(world.ending, [(id("a"), 1)], "its work is done");
         assert!(world.launching.is_empty());
         world.end(&id("a"));
         world.settle();

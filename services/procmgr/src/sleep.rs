@@ -7,11 +7,11 @@
 //! A request that comes just then loses nothing: the generation is stopped only when every proxy has let go of it. That an
 //! instance sleeps is kept, with what of it sleeps (`orders.rs`).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use crate::{
     clock::{Ms, Now},
-    overlap::{Drain, MOST_DRAINING},
+    overlap::MOST_DRAINING,
     state::{Machine, Phase, Rules, State},
 };
 
@@ -42,13 +42,9 @@ impl Machine {
 
     /// It falls asleep: what lives of it drains.
     pub(crate) fn fall_asleep(&mut self, rules: &Rules, now: Now) {
-        let Some(run) = self.live.take() else { return };
+        let Some(run) = &self.live else { return };
         self.asleep = Some(run.digest.clone());
-        self.draining.push(Drain::new(Arc::clone(&run), rules.drain_ms, 0, now));
-        self.phase = Phase::Idle;
-        self.flagged = false;
-        self.probing = false;
-        self.unprobed = false;
+        self.let_go(rules.drain_ms, now);
         self.hold(State::Asleep, ASLEEP, now);
     }
 
@@ -63,6 +59,8 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         desired::{Desired, tests::proto},

@@ -149,6 +149,8 @@ pub(crate) struct Rules {
     pub stop_ms: Ms,
     /// Longest time that a generation whose place was taken has for what it has in hand.
     pub drain_ms: Ms,
+    /// The same where the next one can't be started before it has ended.
+    pub replace_drain_ms: Ms,
     /// Extra time for a shim to report before it is killed itself.
     pub grace_ms: Ms,
 }
@@ -212,6 +214,8 @@ pub(crate) struct Machine {
     pub draining: Vec<Drain>,
     /// What is wanted now can't live beside what lives.
     pub alone: bool,
+    /// Idle: what lived is finishing what it has in hand, the start waits for its end.
+    pub gives_way: bool,
     /// Idle: nobody asked for it; the digest of what sleeps.
     pub asleep: Option<String>,
     /// Up: who has had no request for it for a while, and when that was said.
@@ -257,6 +261,7 @@ impl Machine {
             next: None,
             draining: Vec::new(),
             alone: false,
+            gives_way: false,
             asleep: None,
             idle: BTreeMap::new(),
             cause: None,
@@ -315,6 +320,7 @@ impl Machine {
         self.told_of = None;
         self.next = None;
         self.draining.clear();
+        self.gives_way = false;
     }
 
     /// An examination ended. `newest` is the highest generation number found.
@@ -364,6 +370,7 @@ impl Machine {
         self.restart_done();
         self.held_back = None;
         self.asleep = None;
+        self.gives_way = false;
         self.start_at = None;
         self.enter(State::Starting, "being started", now);
     }
@@ -470,6 +477,12 @@ impl Machine {
         if matches!(cause, Cause::Changed | Cause::Restart) {
             self.retry_unix = now.unix; // requests may wait: the next generation follows at once
         }
+    }
+
+    /// A start follows as soon as it can.
+    pub(crate) fn announce_start(&mut self, reason: &str, now: Now) {
+        self.start_at = Some(now.mono);
+        self.enter(State::Starting, reason, now);
     }
 
     /// Its shim is killed because it doesn't do what it is told; done again, should that fail.
@@ -579,6 +592,7 @@ pub(crate) mod tests {
             check: config.check(),
             stop_ms: 5_000,
             drain_ms: 30_000,
+            replace_drain_ms: 2_000,
             grace_ms: 2_000,
         }
     }

@@ -386,7 +386,8 @@ fn a_change_to_a_box_leaves_the_running_one_alone_until_it_is_known_that_there_a
     let set: DesiredSet = [(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into();
     assert_eq!(stage.event(Event::Desired(set)), Vec::<String>::new());
     assert!(stage.table.get(&id()).unwrap().reason.contains(LOOKING));
-    assert_eq!(stage.event(Event::Drivers(with_sandbox(&[]))), ["stop 1 5000"]);
+    assert_eq!(stage.event(Event::Drivers(with_sandbox(&[]))), Vec::<String>::new(), "it has work");
+    assert_eq!(stage.wait(2_000), ["stop 1 5000"]);
 }
 
 #[test]
