@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Admin, Asker, names, password,
-    rules::{RuleType, SubjectType, admitted},
+    rules::{RuleType, SubjectType},
     store::{self, Application, Event},
     terms::{ALL_MAX, Terms, Wished},
 };
@@ -149,14 +149,14 @@ impl Admin {
                 return Ok(Published { id, duplicate: true, made: String::new() });
             }
             let app = changed_rules(tx, &change)?;
-            let before = app.as_deref().map_or(Ok(BTreeSet::new()), |app| who_may(tx, app))?;
+            let before = app.as_deref().map_or(Ok(BTreeSet::new()), |app| store::who_may(tx, app))?;
             let (said, made) = apply(tx, &change, hash.as_deref(), &base, now)?;
-            if takes_access(&change) && !store::has_administrator(tx)? {
+            if takes_access(&change) && store::administrators(tx)?.is_empty() {
                 let why =
                     "then nobody could open this app any more; give somebody else access to Admin first";
                 return Err(Refusal::bad(why));
             }
-            let after = app.as_deref().map_or(Ok(BTreeSet::new()), |app| who_may(tx, app))?;
+            let after = app.as_deref().map_or(Ok(BTreeSet::new()), |app| store::who_may(tx, app))?;
             for user in before.difference(&after).copied().chain(whose_sessions_end(&change)) {
                 store::revoke(tx, user)?;
             }
@@ -254,12 +254,6 @@ fn changed_rules(tx: &Transaction<'_>, change: &Change) -> store::Result<Option<
         Change::DeleteUserAccessRule { rule_id } => store::application_ruled(tx, *rule_id),
         _ => Ok(None),
     }
-}
-
-/// Everybody who may open an application.
-fn who_may(tx: &Transaction<'_>, app: &str) -> store::Result<BTreeSet<i64>> {
-    let users = store::users(tx)?;
-    Ok(admitted(store::rules(tx, Some(app))?.iter(), users.iter().map(|user| user.id)))
 }
 
 /// What is written down of a change, and the id of what was made.

@@ -1,5 +1,5 @@
 //! Who may open what: a rule for the user goes before one for everybody, a refusal before a grant of the same kind, and
-//! without any rule the answer is no.
+//! without any rule the answer is no, but for administrators and an app that is not kept here.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -35,21 +35,23 @@ pub(crate) struct Rule {
     pub created_at: String,
 }
 
-/// Whether the rules about an application let a user in.
-pub(crate) fn granted<'a>(rules: &(impl Iterator<Item = &'a Rule> + Clone), user: i64) -> bool {
+/// Whether the rules about an application let a user in, if they say anything of them.
+pub(crate) fn granted<'a>(rules: &(impl Iterator<Item = &'a Rule> + Clone), user: i64) -> Option<bool> {
     let say = |subject: SubjectType| {
         let mut said = rules.clone().filter(move |rule| {
             rule.subject_type == subject && (subject == SubjectType::Group || rule.subject_id == user)
         });
         said.clone().next().map(|_| said.all(|rule| rule.rule_type == RuleType::Accept))
     };
-    say(SubjectType::User).or_else(|| say(SubjectType::Group)).unwrap_or(false)
+    say(SubjectType::User).or_else(|| say(SubjectType::Group))
 }
 
-/// Which of these users the rules about an application let in: what [`granted`] says of each, in one pass over the rules.
+/// Which of these users the rules about an application let in: what [`granted`] says of each, in one pass over the rules, and of whom
+/// they say nothing, those who may `otherwise`.
 pub(crate) fn admitted<'a>(
     rules: impl Iterator<Item = &'a Rule>,
     users: impl Iterator<Item = i64>,
+    otherwise: &BTreeSet<i64>,
 ) -> BTreeSet<i64> {
     let (mut own, mut everybody) = (HashMap::new(), None);
     for rule in rules {
@@ -60,7 +62,8 @@ pub(crate) fn admitted<'a>(
         };
         *said &= accepts;
     }
-    users.filter(|user| own.get(user).copied().or(everybody).unwrap_or(false)).collect()
+    let may = |user: &i64| own.get(user).copied().or(everybody).unwrap_or_else(|| otherwise.contains(user));
+    users.filter(may).collect()
 }
 
 #[cfg(test)]
@@ -83,7 +86,7 @@ mod tests {
     }
 
     fn may(rules: &[(RuleType, SubjectType, i64)]) -> bool {
-        granted(&ruled(rules).iter(), 7)
+        granted(&ruled(rules).iter(), 7).unwrap_or(false)
     }
 
     #[test]
@@ -93,8 +96,11 @@ mod tests {
         for everybody in [vec![], vec![Accept], vec![Deny], vec![Accept, Deny]] {
             let all = everybody.iter().map(|rule| (*rule, Group, 0)).chain(own);
             let rules = ruled(&all.collect::<Vec<_>>());
-            let each = (1..=5).filter(|user| granted(&rules.iter(), *user)).collect();
-            assert_eq!(admitted(rules.iter(), 1..=5), each, "{everybody:?}");
+            for otherwise in [BTreeSet::new(), BTreeSet::from([4])] {
+                let may = |user: &i64| granted(&rules.iter(), *user).unwrap_or(otherwise.contains(user));
+                let each = (1..=5).filter(may).collect();
+                assert_eq!(admitted(rules.iter(), 1..=5, &otherwise), each, "{everybody:?} {otherwise:?}");
+            }
         }
     }
 

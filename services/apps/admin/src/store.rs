@@ -1,6 +1,8 @@
 //! What admin keeps: applications, users, rules, and the events by which they came about. Every function is a part of one
 //! transaction.
 
+use std::collections::BTreeSet;
+
 pub(crate) use nexushub_applib::wellknown::{ADMIN, LOGIN};
 use nexushub_applib::{
     time::{Unix, rfc3339},
@@ -244,15 +246,35 @@ pub(crate) fn application_ruled(tx: &Transaction<'_>, rule: i64) -> Result<Optio
     tx.query_row("SELECT application_id FROM rule WHERE id = ?1", [rule], |row| row.get(0)).optional()
 }
 
-/// Whether a user, who exists, may open an application.
+/// Whether a user, who exists, may open an application: what [`who_may`] says of all.
 pub(crate) fn may_open(tx: &Transaction<'_>, user: i64, app: &str) -> Result<bool> {
-    Ok(user_of(tx, user)?.is_some() && granted(&rules(tx, Some(app))?.iter(), user))
+    let said = |app: &str| Ok::<_, rusqlite::Error>(granted(&rules(tx, Some(app))?.iter(), user));
+    Ok(user_of(tx, user)?.is_some()
+        && match said(app)? {
+            None if is_elsewhere(tx, app)? => said(ADMIN)?.unwrap_or(false),
+            said => said.unwrap_or(false),
+        })
 }
 
-/// Whether anybody could still open this app.
-pub(crate) fn has_administrator(tx: &Transaction<'_>) -> Result<bool> {
+/// Everybody who may open an application; of one that is not kept here administrators, unless its rules say otherwise of them.
+pub(crate) fn who_may(tx: &Transaction<'_>, app: &str) -> Result<BTreeSet<i64>> {
+    let otherwise = if is_elsewhere(tx, app)? { administrators(tx)? } else { BTreeSet::new() };
+    admitted_to(tx, app, &otherwise)
+}
+
+/// Whether an application is nobody's of these: one that a developer pushed, or the configuration's.
+fn is_elsewhere(tx: &Transaction<'_>, app: &str) -> Result<bool> {
+    Ok(application_of(tx, app)?.is_none())
+}
+
+/// Whoever may open this app.
+pub(crate) fn administrators(tx: &Transaction<'_>) -> Result<BTreeSet<i64>> {
+    admitted_to(tx, ADMIN, &BTreeSet::new())
+}
+
+fn admitted_to(tx: &Transaction<'_>, app: &str, otherwise: &BTreeSet<i64>) -> Result<BTreeSet<i64>> {
     let users = users(tx)?;
-    Ok(!admitted(rules(tx, Some(ADMIN))?.iter(), users.iter().map(|user| user.id)).is_empty())
+    Ok(admitted(rules(tx, Some(app))?.iter(), users.iter().map(|user| user.id), otherwise))
 }
 
 /// Lets a user open login and admin, whatever was said of that before.

@@ -424,6 +424,26 @@ async fn rules_say_who_may_open_what_and_the_last_administrator_stays() {
 }
 
 #[tokio::test]
+async fn an_app_that_is_not_kept_here_is_open_to_administrators_and_to_whom_its_rules_name() {
+    let world = world().await;
+    world
+        .publish("a", json!({ "type": "AddUser", "username": "zoe", "password": "a long enough one" }))
+        .await;
+    let rule = |app: &str, what: &str, who: i64| json!({ "type": "CreateUserAccessRule", "applicationId": app, "ruleType": what, "subjectType": "USER", "subjectId": who });
+    assert!(world.may(1, "pushed").await && !world.may(2, "pushed").await && !world.may(77, "pushed").await);
+    world.publish("b", rule("pushed", "ACCEPT", 2)).await;
+    assert!(
+        world.may(1, "pushed").await && world.may(2, "pushed").await,
+        "a rule for one takes nothing from others"
+    );
+    world.facade.refuse_ends(1);
+    world.deliver();
+    world.publish("c", rule("pushed", "DENY", 1)).await;
+    assert!(!world.may(1, "pushed").await && world.may(2, "pushed").await);
+    assert_eq!(world.facade.revoked().await, 1, "whose tokens for it are worth nothing from then on");
+}
+
+#[tokio::test]
 async fn a_user_who_is_removed_or_refused_is_signed_out_and_open_nothing_at_once() {
     let world = world().await;
     world

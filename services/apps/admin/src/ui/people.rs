@@ -18,8 +18,8 @@ use super::{Sent, Tab, Visitor, again};
 use crate::{
     Admin,
     events::Change,
-    rules::{Rule, RuleType, SubjectType, admitted},
-    store::{self, ADMIN, User},
+    rules::{Rule, RuleType, SubjectType},
+    store::{self, User},
 };
 
 /// What was just done, for the page after it.
@@ -49,14 +49,17 @@ pub(crate) async fn show(
 }
 
 async fn page(admin: &Admin, visitor: &Visitor, notice: Option<&Notice>) -> Result<Page, Response> {
-    let all = admin
-        .db
-        .run(|tx| Ok::<_, Refusal>((store::users(tx)?, store::rules(tx, None)?, store::applications(tx)?)));
-    let (users, rules, apps) = all.await.map_err(|refusal| visitor.trouble(&refusal))?;
+    let all = admin.db.run(|tx| {
+        Ok::<_, Refusal>((
+            store::users(tx)?,
+            store::rules(tx, None)?,
+            store::applications(tx)?,
+            store::administrators(tx)?,
+        ))
+    });
+    let (users, rules, apps, admins) = all.await.map_err(|refusal| visitor.trouble(&refusal))?;
     let names: HashMap<String, String> =
         apps.iter().map(|app| (app.instance_id.clone(), app.display_name.clone())).collect();
-    let of_admin = rules.iter().filter(|rule| rule.application_id == ADMIN);
-    let admins = admitted(of_admin, users.iter().map(|user| user.id));
     let now = admin.now();
     let content = html! {
         div.head { div.grow { h1 { "Users" } p.quiet { "Who can sign in, and what they may open" } } }
@@ -80,7 +83,7 @@ async fn page(admin: &Admin, visitor: &Visitor, notice: Option<&Notice>) -> Resu
                 (rule_fields(&users))
                 div.end { button { "Add the rule" } }
             }
-            p.hint { "A rule for a user goes before one for everybody, a refusal before a grant; without any, the answer is no." }
+            p.hint { "A rule for a user goes before one for everybody, a refusal before a grant; without any, the answer is no. What is not kept here (pushed, or of the configuration) administrators may open, unless a rule says otherwise." }
         }
     };
     Ok(visitor.page("Users", Tab::People, &content))
