@@ -25,7 +25,7 @@ pub(crate) async fn throughput() {
         let platform = Platform::start_with(&Options::of(ROOM));
         platform.run_app(&App::named("hello")).await;
         let plain = write(platform.home.path(), false);
-        let path = format!("/api/flood?mib={MIB}&line={line}");
+        let path = format!("/public/flood?mib={MIB}&line={line}");
         let answer = platform.https().get("hello", &path).await;
         let app = rate(Duration::from_micros(answer.text().parse().unwrap()));
         let synced = write(platform.home.path(), true);

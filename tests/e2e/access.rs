@@ -17,8 +17,6 @@ const ADMIN: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
 /// Static instances: the platform's two, an app for users who are signed in, one with an API for those who have a token, and one
 /// that the first may ask.
 const INSTANCES: &str = r#"
-[proxy]
-require_login = true
 [[provider.instance]]
 id = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9"
 host_name = "login"

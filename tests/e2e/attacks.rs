@@ -19,7 +19,7 @@ use crate::access::{ask, token};
 /// With every API behind tokens. What an address may post to login has a bound of its own in the proxy's stories; here login alone
 /// judges who guesses.
 async fn start() -> Accounts {
-    Accounts::start("require_login = true\naddress_logins_per_minute = 0").await
+    Accounts::start("address_logins_per_minute = 0").await
 }
 
 /// Whether the admin app's API is open to a bearer.

@@ -57,11 +57,11 @@ async fn up_push_status_logs_restart_secret_and_down_do_what_they_say() {
     let push = run(&["push", release.to_str().unwrap(), "--name", "shop"]);
     assert!(push.status.success(), "{}", said(&push));
     let https = Https::new(address, &stay.0.home.certs().join("ca.crt"));
-    let pid = https.get("shop", "/api/whoami").await.json()["pid"].clone();
+    let pid = https.get("shop", "/public/whoami").await.json()["pid"].clone();
     let again = run(&["push", release.to_str().unwrap(), "--name", "shop"]);
     assert!(again.status.success(), "{}", said(&again));
     assert_eq!(
-        https.get("shop", "/api/whoami").await.json()["pid"],
+        https.get("shop", "/public/whoami").await.json()["pid"],
         pid,
         "pushing what runs changes nothing"
     );
@@ -71,7 +71,7 @@ async fn up_push_status_logs_restart_secret_and_down_do_what_they_say() {
     assert!(json.to_string().contains("shop"), "{json}");
     let table = said(&run(&["status"]));
     assert!(["provider", "procmgr", "debug-api", "proxy"].iter().all(|name| table.contains(name)), "{table}");
-    https.get("shop", "/api/print?text=tale&count=2").await;
+    https.get("shop", "/public/print?text=tale&count=2").await;
     let logs = said(&run(&["logs", "shop"]));
     assert!(logs.contains("probe: listening"), "{logs}");
     let asked = ["logs", "shop", "--grep", "probe: listening", "--since", "1h", "-n", "1", "-o", "json"];
@@ -92,7 +92,7 @@ async fn up_push_status_logs_restart_secret_and_down_do_what_they_say() {
     assert!(restart.status.success(), "{}", said(&restart));
     stay.0.replaced("provider", old).await;
     assert_eq!(
-        https.get("shop", "/api/whoami").await.json()["pid"],
+        https.get("shop", "/public/whoami").await.json()["pid"],
         pid,
         "restarting a daemon leaves apps alone"
     );
@@ -113,7 +113,7 @@ async fn a_supervisor_that_dies_is_kept_up_by_the_command_and_the_app_lives_on()
     let release = stay.0.release("source");
     assert!(nexushub(&home, &["push", release.to_str().unwrap(), "--name", "shop"]).status.success());
     let https = Https::new(address, &stay.0.home.certs().join("ca.crt"));
-    let pid = https.get("shop", "/api/whoami").await.json()["pid"].clone();
+    let pid = https.get("shop", "/public/whoami").await.json()["pid"].clone();
     let supervisor =
         stay.0.board.wait("a supervisor", |status| status.supervisor.pid > 0).await.supervisor.pid;
     Process::open(supervisor).unwrap().kill();
@@ -121,7 +121,7 @@ async fn a_supervisor_that_dies_is_kept_up_by_the_command_and_the_app_lives_on()
         status.supervisor.pid != supervisor && nexushub_e2e::DAEMONS.iter().all(|name| status.is_ready(name))
     };
     stay.0.board.wait("the next supervisor is ready", all_ready).await;
-    assert_eq!(https.get("shop", "/api/whoami").await.json()["pid"], pid);
+    assert_eq!(https.get("shop", "/public/whoami").await.json()["pid"], pid);
 }
 
 #[test]
@@ -311,7 +311,7 @@ async fn an_app_is_stopped_started_waited_for_and_every_change_is_told() {
     let start = run(&["start", "shop"]);
     assert!(start.status.success(), "{}", said(&start));
     events.until("it runs again", is("debug-shop", "running"));
-    let up = async { while platform.https().get("shop", "/api/whoami").await.status != 200 {} };
+    let up = async { while platform.https().get("shop", "/public/whoami").await.status != 200 {} };
     soon("it answers again", up).await;
 
     platform.kill("provider").await;

@@ -214,7 +214,7 @@ async fn a_front_ends_server_answers_pages_and_websockets_and_the_app_what_is_it
     let (process, told) = (Process::open(dev.id()).unwrap(), Lines::of(dev.stderr.take().unwrap()));
     told.until("answers", |line| line.contains("answers").then_some(()));
     says(&platform, "shop-dev", "the front end's /").await;
-    let own = platform.https().get("shop-dev", "/api/carts").await;
+    let own = platform.https().get("shop-dev", "/public/carts").await;
     assert_eq!((own.status.as_u16(), own.text()), (404, "there is nothing here\n".to_owned()));
     let mut socket = websockets::ask_of(&platform, "shop-dev", "/hot").unwrap();
     for text in ["changed", "again"] {

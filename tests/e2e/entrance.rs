@@ -8,23 +8,30 @@ use http_body_util::Full;
 use nexushub_e2e::{App, Options, Platform, Protocol, Signal, soon};
 use nexushub_proto::{
     procmgr::InstanceStatus,
-    provider::Driver,
+    provider::{Driver, Instance},
     proxy::{GetCountersRequest, GetCountersResponse, proxy_service_client::ProxyServiceClient},
 };
 
 /// Where an app finds the entrance, whatever port the platform itself listens on.
 const ENTRANCE: &str = "internal.yesterday.localhost:8443";
 
+/// An app in a box, whose `/api` these may ask for.
+fn boxed_app(platform: &Platform, app: &App) -> Instance {
+    let mut instance = platform.instance(app);
+    instance.driver = Driver::Sandbox.into();
+    instance.route.get_or_insert_default().callers = ["one", "plain"].map(str::to_owned).into();
+    instance
+}
+
 /// Has an app run in a box, and waits for it.
 async fn boxed(platform: &Platform, name: &str) -> InstanceStatus {
-    let mut instance = platform.instance(&App::named(name));
-    instance.driver = Driver::Sandbox.into();
+    let instance = boxed_app(platform, &App::named(name));
     platform.put(instance).await.unwrap();
     platform.running(name).await
 }
 
 async fn secret_of(platform: &Platform, name: &str) -> String {
-    let portrait = platform.https().get(name, "/api/whoami").await.json();
+    let portrait = platform.https().get(name, "/public/whoami").await.json();
     portrait["env"]["INTERNAL_SECRET"].as_str().unwrap().to_owned()
 }
 
@@ -85,14 +92,14 @@ async fn an_app_in_a_box_calls_others_which_know_who_calls_and_never_its_secret(
     boxed(&platform, "two").await;
     platform.run_app(&App::named("plain")).await;
     let secret = secret_of(&platform, "one").await;
-    for to in ["two", "plain", "one"] {
-        let (status, body) = say(&platform, "one", call("/api/whoami", to, &secret)).await;
+    for (to, path) in [("two", "/api/whoami"), ("one", "/api/whoami"), ("plain", "/public/whoami")] {
+        let (status, body) = say(&platform, "one", call(path, to, &secret)).await;
         assert_eq!(status, 200, "{to}: {body}");
         assert!(!seen(&body).iter().any(|(_, value)| value.contains(&secret)), "{body}");
         assert_eq!(header(&seen(&body), "x-caller-id"), Some("one"), "{body}");
         assert_eq!(header(&seen(&body), "authorization"), None);
     }
-    let by_name = request("two.yesterday.localhost:8443", "/api/whoami", &[("X-Caller-Id", "two")]);
+    let by_name = request("two.yesterday.localhost:8443", "/public/whoami", &[("X-Caller-Id", "two")]);
     let (status, body) = say(&platform, "one", by_name).await;
     assert_eq!((status, header(&seen(&body), "x-caller-id")), (200, None), "without a secret it is nobody");
 }
@@ -103,7 +110,7 @@ async fn who_calls_is_not_for_a_caller_to_say() {
     boxed(&platform, "one").await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let request =
-            Request::get("/api/whoami").header("x-caller-id", "admin").header("x_caller_id", "admin");
+            Request::get("/public/whoami").header("x-caller-id", "admin").header("x_caller_id", "admin");
         let request = request.body(Full::<Bytes>::default()).unwrap();
         let answer = platform.https().send(protocol, "one", request).await.unwrap();
         assert!(!seen(&answer.text()).iter().any(|(name, _)| name.contains("caller")), "{}", answer.text());
@@ -134,6 +141,7 @@ async fn an_app_is_refused_what_is_not_its_own() {
     let platform = Platform::start();
     boxed(&platform, "one").await;
     boxed(&platform, "two").await;
+    platform.run_app(&App::named("plain")).await;
     let (own, other) = (secret_of(&platform, "one").await, secret_of(&platform, "two").await);
     let bearer = format!("Bearer {own}");
     let with = |host, path| request(host, path, &[("X-Application-Id", "two"), ("Authorization", &bearer)]);
@@ -144,6 +152,7 @@ async fn an_app_is_refused_what_is_not_its_own() {
         ("no secret at all", request(ENTRANCE, "/", &[]), 401),
         ("no application", request(ENTRANCE, "/api/whoami", &[("Authorization", &bearer)]), 404),
         ("an application of nobody", call("/api/whoami", "nobody", &own), 404),
+        ("the API of who names nobody", call("/api/whoami", "plain", &own), 403),
         ("what is internal to another", call("/internal/x", "two", &own), 403),
         ("the same by a detour", call("/public/%2e%2e/internal/x", "two", &own), 403),
         ("another's internal with its secret", call("/internal/x", "two", &other), 401),
@@ -220,8 +229,7 @@ async fn with_its_generation_an_entrance_goes_and_the_next_has_its_own() {
     boxed(&platform, "two").await;
     let first = boxed(&platform, "one").await;
     entrances(&platform, 2).await;
-    let mut next = platform.instance(&App::named("one").env("ROUND", "2"));
-    next.driver = Driver::Sandbox.into();
+    let next = boxed_app(&platform, &App::named("one").env("ROUND", "2"));
     platform.put(next).await.unwrap();
     let newer = |status: &InstanceStatus| status.routed && status.generation > first.generation;
     platform.instance_until("one", "runs anew", newer).await;

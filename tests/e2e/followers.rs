@@ -120,7 +120,7 @@ impl Follower {
 /// Has the app say a burst, as often as it takes until it has said that it did; which time it was.
 async fn say(platform: &Platform, burst: usize) -> usize {
     for attempt in 0.. {
-        let path = format!("/api/print?text=say{burst}.{attempt}&count={BURST}");
+        let path = format!("/public/print?text=say{burst}.{attempt}&count={BURST}");
         let https = platform.https();
         let request = Request::get(path).body(Full::default()).unwrap();
         let said = https.send(Protocol::Http1, "chat.debug", request).await;
@@ -190,7 +190,7 @@ async fn many_followers_each_see_every_line_once_in_order_whatever_is_killed() {
         let (more, ()) = tokio::join!(speech, havoc(&platform, &id, round));
         said.extend(more);
     }
-    let last = Request::get("/api/print?text=done&count=1").body(Full::default()).unwrap();
+    let last = Request::get("/public/print?text=done&count=1").body(Full::default()).unwrap();
     let last = platform.https().send(Protocol::Http1, "chat.debug", last).await;
     assert_eq!(last.unwrap().text(), "printed");
     let all = timeout(HANG * 4, followers.join_all()).await.expect("every follower has the last line");
@@ -235,7 +235,7 @@ async fn readers_that_take_nothing_cost_nobody_else_and_little_memory_and_are_to
     let id = platform.developer().push("chat", &Package::probe().bytes()).await;
     running(&platform).await;
     for burst in 0..10 {
-        let path = format!("/api/print?text=say{burst}&count=1000&bytes=1000");
+        let path = format!("/public/print?text=say{burst}&count=1000&bytes=1000");
         assert_eq!(platform.https().get("chat.debug", &path).await.text(), "printed");
     }
     let bearer = format!("Bearer {}", platform.operator("debug-api"));

@@ -238,6 +238,16 @@ class Developer:
                 break
         connection.close()
 
+    def api(self, wanted):
+        """What its API answers whom: nobody without a token, and an administrator, whom no rule names, with one."""
+        host, path = f"{self.clean}.debug.{BASE}", "/api/version"
+        expect(call("GET", path, host), 401)
+        body = json.dumps({"username": "admin", "password": PASSWORD})
+        refresh = cookie(expect(call("POST", "/public/login", host, body=body), 200), "YRT")
+        given = expect(call("POST", self.exchange, host, headers={"Cookie": refresh}), 200).json()
+        bearer = {"Authorization": "Bearer " + given["access_token"]}
+        assert expect(call("GET", path, host, headers=bearer), 200).text == wanted
+
     def serves(self, path, wanted):
         answer = expect(call("GET", path, f"{self.clean}.debug.{BASE}"), 200)
         assert answer.text == wanted, answer.text
@@ -252,7 +262,8 @@ class Developer:
         self.upload(package("v1"))
         self.install()
         self.wait_ready()
-        self.serves("/api/version", "v1")
+        self.serves("/public/version", "v1")
+        self.api("v1")
         front.judge(f"{self.clean}.debug.{BASE}")
         if self.has_logs:
             for _ in range(2):  # the second time with the history
@@ -261,7 +272,7 @@ class Developer:
         self.upload(package("v2"))
         self.install()
         self.wait_ready()
-        self.serves("/api/version", "v2")
+        self.serves("/public/version", "v2")
         if self.has_logs:
             self.logs("v2 begins")
         for _ in range(2):
@@ -312,8 +323,7 @@ class FrontEnd:
         """What is not the API's comes from here, a WebSocket too."""
         for path in ["/", "/src/main.ts?t=1", "/page.txt"]:
             assert expect(call("GET", path, host), 200).text == "front end: " + path
-        for path in ["/api/version", "/public/version"]:
-            assert expect(call("GET", path, host), 200).text == "v1"
+        assert expect(call("GET", "/public/version", host), 200).text == "v1"
         expect(call("GET", "/internal/version", host), 401)
         connection = Connection(host, PORT, context=trusting(), timeout=PATIENCE)
         key = base64.b64encode(b"sixteen bytes ok").decode()

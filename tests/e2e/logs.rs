@@ -54,7 +54,7 @@ fn unplaced(entry: LogEntry) -> LogEntry {
 }
 
 async fn print(platform: &Platform, host: &str, text: &str, count: usize, more: &str) {
-    let answer = platform.https().get(host, &format!("/api/print?text={text}&count={count}{more}")).await;
+    let answer = platform.https().get(host, &format!("/public/print?text={text}&count={count}{more}")).await;
     assert_eq!(answer.text(), "printed");
 }
 

@@ -51,9 +51,9 @@ async fn a_permanent_application_outlives_its_debug_days_and_ends_with_its_entry
     let brief = developer.push("brief", &package).await;
     let app = runs_at(platform, "shop", None).await;
     assert_eq!((app.id.as_str(), &app.release), (id.as_str(), &first.release));
-    let starts = platform.https().post("shop", "/api/sh", "cat $NEXUSHUB_DATA/starts").await.text();
+    let starts = platform.https().post("shop", "/public/sh", "cat $NEXUSHUB_DATA/starts").await.text();
     assert!(starts.contains(&first.pid.to_string()) && starts.contains(&app.pid.to_string()), "{starts}");
-    let given = platform.https().post("shop", "/api/sh", "echo $SHOP").await.text();
+    let given = platform.https().post("shop", "/public/sh", "echo $SHOP").await.text();
     assert!(given.contains("open"), "what its package asks for: {given}");
     assert_eq!(developer.post(&id, "/stop").await.status, 409, "it is the admin app's");
     assert_eq!(developer.delete(&id).await.status, 409);

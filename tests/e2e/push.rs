@@ -62,7 +62,7 @@ async fn a_zip_is_uploaded_in_any_order_installed_and_answers_by_its_host_name()
         "{status}"
     );
     assert_eq!(status["metadata"]["hostName"], "shop.debug");
-    assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], app.pid);
+    assert_eq!(platform.https().get("shop.debug", "/public/whoami").await.json()["pid"], app.pid);
     assert_eq!(platform.https().get("shop.debug", "/page.txt").await.text(), "one");
 }
 
@@ -114,7 +114,7 @@ async fn new_content_for_the_same_application_replaces_the_process() {
     assert_ne!(new.release, old.release);
     assert!(old_process.ended_within(nexushub_e2e::HANG));
     assert_eq!(platform.https().get("shop.debug", "/page.txt").await.text(), "two");
-    assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], new.pid);
+    assert_eq!(platform.https().get("shop.debug", "/public/whoami").await.json()["pid"], new.pid);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +160,7 @@ async fn an_application_pushed_before_every_daemon_was_killed_is_still_there() {
     assert_eq!(runs_at(&platform, "shop.debug", None).await.pid, app.pid);
     let told = async { while developer.status(&id).await["status"] != "running" {} };
     soon("debug-api knows it again", told).await;
-    assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], app.pid);
+    assert_eq!(platform.https().get("shop.debug", "/public/whoami").await.json()["pid"], app.pid);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ async fn a_tar_runs_as_its_manifest_says_and_a_page_that_is_not_there_is_the_app
         let answer = https.send(Protocol::Http1, "shop.debug", request).await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.text()), (200, "<p>the shop".to_owned()), "{page}");
     }
-    assert_eq!(https.post("shop.debug", "/api/sh", "echo $MODE").await.text(), "demo\n");
+    assert_eq!(https.post("shop.debug", "/public/sh", "echo $MODE").await.text(), "demo\n");
     let kept = developer.get(&id, "/releases").await.json()["releases"][0].clone();
     assert_eq!((kept["version"].as_str(), kept["name"].as_str()), (Some("1.4.0"), Some("Shop")), "{kept}");
 }

@@ -233,10 +233,10 @@ async fn a_log_is_followed_over_the_death_of_debug_api_each_line_once() {
     };
     let begun = until("probe: listening");
     assert!(begun["cursor"].is_string() && begun["pid"].is_number(), "{begun}");
-    platform.https().get("shop", "/api/print?text=before&count=1").await;
+    platform.https().get("shop", "/public/print?text=before&count=1").await;
     until("before");
     platform.kill("debug-api").await;
-    platform.https().get("shop", "/api/print?text=after&count=1").await;
+    platform.https().get("shop", "/public/print?text=after&count=1").await;
     let next = lines.next().unwrap().unwrap();
     assert!(next.contains("after"), "nothing is told twice: {next}");
     child.kill().unwrap();

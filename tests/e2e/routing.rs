@@ -46,7 +46,7 @@ async fn a_request_for_an_app_that_starts_waits_for_it() {
 async fn an_app_learns_who_asked_for_what_and_nothing_that_is_between_client_and_proxy() {
     let platform = Platform::start();
     platform.run_app(&App::named("hello")).await;
-    let request = Request::get("/api/whoami?a=b")
+    let request = Request::get("/public/whoami?a=b")
         .header("x-forwarded-for", "6.6.6.6")
         .header("x-forwarded-proto", "gopher")
         .header("x-forwarded-host", "evil.example")
@@ -217,9 +217,13 @@ async fn internal_paths_need_an_apps_secret_and_static_files_come_from_the_relea
         let answer = https.get("hello", path).await;
         assert!(answer.status.is_client_error(), "{path}: {}", answer.status);
     }
-    assert_eq!(https.get("hello", "/internal/x").await.status, 401);
-    let secret =
-        https.get("hello", "/api/whoami").await.json()["env"]["INTERNAL_SECRET"].as_str().unwrap().to_owned();
+    for guarded in ["/api/whoami", "/internal/x"] {
+        assert_eq!(https.get("hello", guarded).await.status, 401, "{guarded}");
+    }
+    let secret = https.get("hello", "/public/whoami").await.json()["env"]["INTERNAL_SECRET"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for (token, status) in [("nonsense", 401), (secret.as_str(), 404)] {
         let request = Request::get("/internal/x")
             .header("authorization", format!("Bearer {token}"))

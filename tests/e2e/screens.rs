@@ -79,7 +79,7 @@ fn secrets(run: &Path, found: &mut Vec<String>) {
 async fn the_file_for_whoever_is_to_help_holds_how_everything_is_and_no_secret() {
     let platform = Platform::start();
     platform.run_app(&App::named("shop").env("PASSWORD", "hush-hush")).await;
-    let said: Value = platform.https().get("shop", "/api/whoami").await.json();
+    let said: Value = platform.https().get("shop", "/public/whoami").await.json();
     let own = said["env"]["INTERNAL_SECRET"].as_str().unwrap().to_owned();
     let file = platform.home.path().join("support.tar");
     let doctor = nexushub(platform.home.path(), &["doctor", "--bundle", file.to_str().unwrap()]);

@@ -29,7 +29,7 @@ async fn busy(platform: &Platform) -> Vec<String> {
     platform.stranger(Some("a-wrong-token-that-nobody-should-repeat")).create("mine").await;
     let mut hidden = secrets(platform);
     for host in ["hello", "shop.debug"] {
-        let portrait = platform.https().get(host, "/api/whoami").await.json();
+        let portrait = platform.https().get(host, "/public/whoami").await.json();
         hidden.push(portrait["env"]["INTERNAL_SECRET"].as_str().unwrap().to_owned());
     }
     hidden

@@ -117,7 +117,7 @@ async fn start(platform: &Platform, apps: usize) {
 
 /// Has an app say so many lines.
 async fn say(platform: &Platform, app: usize, from: u64, count: u64) {
-    let path = format!("/api/noise?seed={app}&from={from}&count={count}");
+    let path = format!("/public/noise?seed={app}&from={from}&count={count}");
     assert_eq!(platform.https().get(&name(app), &path).await.text(), "said");
 }
 

@@ -52,7 +52,7 @@ async fn any_one_file_of_the_state_may_be_noise_after_a_stop() {
         fs::write(file, noise(17, 2000)).unwrap();
         platform.start_supervisor();
         let pid = shop_runs(&platform).await;
-        assert_eq!(platform.https().get("shop.debug", "/api/whoami").await.json()["pid"], pid);
+        assert_eq!(platform.https().get("shop.debug", "/public/whoami").await.json()["pid"], pid);
         let once = || (platform.app_processes() == [pid]).then_some(());
         until("it is there once only", once).await;
     }

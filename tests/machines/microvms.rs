@@ -109,7 +109,7 @@ async fn what_an_app_in_a_microvm_prints_is_in_its_log_each_stream_apart() {
     let platform = platform();
     machine(&platform, "shop").await;
     for stream in ["out", "err"] {
-        platform.https().get("shop", &format!("/api/print?text={stream}&count=500&stream={stream}")).await;
+        platform.https().get("shop", &format!("/public/print?text={stream}&count=500&stream={stream}")).await;
     }
     let all: Vec<String> = (1..=500).map(|number| number.to_string()).collect();
     for stream in ["out", "err"] {
@@ -274,7 +274,7 @@ async fn out_of_its_microvm_an_app_reaches_another_as_itself() {
     let portrait = platform.https().get("shop", "/").await.json();
     let entrance = "internal.yesterday.localhost:8443";
     let call = format!(
-        "GET /api/whoami HTTP/1.1\r\nHost: {entrance}\r\nConnection: close\r\nX-Application-Id: other\r\n\
+        "GET /public/whoami HTTP/1.1\r\nHost: {entrance}\r\nConnection: close\r\nX-Application-Id: other\r\n\
          Authorization: Bearer {}\r\n\r\n",
         portrait["env"]["INTERNAL_SECRET"].as_str().unwrap()
     );

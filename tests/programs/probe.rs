@@ -175,7 +175,8 @@ impl Probe {
                 return echo_messages(&head, &reader, writer);
             }
             let body = head.body(&mut reader)?;
-            let path = head.path.strip_prefix("/api").filter(|rest| *rest != "/status").unwrap_or(&head.path);
+            let inner = ["/api", "/public"].iter().find_map(|class| head.path.strip_prefix(class));
+            let path = inner.filter(|rest| *rest != "/status").unwrap_or(&head.path);
             match path {
                 "/api/status" => self.status(&mut writer, &mut reader)?,
                 "/" | "/whoami" => answer(&mut writer, 200, portrait(&head).as_bytes())?,

@@ -22,7 +22,7 @@ pub struct Config {
     /// Further certificates with their keys, chosen by the name that a client asks for.
     pub pair: Vec<PairFiles>,
     /// Whether `/api/*` of every app needs a token: an access token for it, its own secret, or that of an instance that it names in
-    /// `callers`. Else only of the apps that say so; `/internal/*` always does.
+    /// `callers`. Else only of the apps that say so; `/internal/*` always does, and `/public/*` never.
     pub require_login: bool,
     /// Whether programs on this machine may ask `/debug/` without a token. Whoever may start one may then run anything as an app.
     pub debug_without_token: bool,
@@ -121,7 +121,7 @@ impl Default for Config {
             certificate: PathBuf::from("dist/certs/server.crt"),
             key: PathBuf::from("dist/certs/server.key"),
             pair: Vec::new(),
-            require_login: false,
+            require_login: true,
             debug_without_token: false,
             access_log: true,
             access_log_every: 1,

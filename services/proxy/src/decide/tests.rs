@@ -18,7 +18,7 @@ use crate::{
 const BASE: &str = "yesterday.localhost";
 
 fn policy() -> Policy {
-    Policy { base_domain: BASE.into(), require_login: false, hold_ms: 5_000 }
+    Policy { base_domain: BASE.into(), require_login: true, hold_ms: 5_000 }
 }
 
 fn paused(closed: bool) -> Option<Pause> {
@@ -192,19 +192,22 @@ fn two_authorizations_are_none() {
 }
 
 #[test]
-fn api_paths_are_open_until_login_is_required() {
-    assert_eq!(get("hello.yesterday.localhost", "/api/status"), "app h1");
-    let strict = Policy { require_login: true, ..policy() };
-    let anonymous = parts("GET", "/api/status", &[("host", "hello.yesterday.localhost")]);
-    assert_eq!(judged(&anonymous, None, &table(), &strict), "401");
-    let headers = [("host", "hello.yesterday.localhost"), ("authorization", "bearer secret of h1")];
-    assert_eq!(judged(&parts("GET", "/api/status", &headers), None, &table(), &strict), "app h1 by h1");
+fn api_paths_need_a_token_unless_the_operator_says_that_they_do_not() {
+    let (hello, lenient) = ("hello.yesterday.localhost", Policy { require_login: false, ..policy() });
+    let anonymous = parts("GET", "/api/status", &[("host", hello)]);
+    assert_eq!(judged(&anonymous, None, &table(), &policy()), "401");
+    assert_eq!(judged(&anonymous, None, &table(), &lenient), "app h1");
+    assert_eq!(bearer(hello, "/api/status", "secret of h1", None), "app h1 by h1");
+    assert_eq!(bearer(hello, "/api/status", "secret of d1", None), "403", "it names nobody");
+    let headers = [("host", hello), ("authorization", "bearer secret of d1")];
+    assert_eq!(judged(&parts("GET", "/api/status", &headers), None, &table(), &lenient), "app h1 by d1");
 }
 
 #[test]
 fn an_application_id_counts_only_from_who_holds_a_secret() {
     let host = "internal.yesterday.localhost";
-    assert_eq!(bearer(host, "/api/x", "secret of h1", Some("d1")), "app d1 by h1");
+    assert_eq!(bearer(host, "/public/x", "secret of h1", Some("d1")), "app d1 by h1");
+    assert_eq!(bearer(host, "/api/x", "secret of h1", Some("d1")), "403", "it names nobody");
     assert_eq!(bearer(host, "/api/x", "secret of h1", Some("none")), "404");
     assert_eq!(bearer(host, "/api/x", "secret of h1", None), "404", "internal is no app");
     assert_eq!(bearer(host, "/api/x", "guess", Some("d1")), "401");
@@ -214,7 +217,6 @@ fn an_application_id_counts_only_from_who_holds_a_secret() {
 #[test]
 fn out_of_a_box_its_own_apps_secret_counts_and_no_other() {
     let (internal, own, id) = ("internal.yesterday.localhost:8443", Some("secret of h1"), Some("d1"));
-    assert_eq!(out_of("h1", internal, "/api/x", own, id), "app d1 by h1");
     assert_eq!(out_of("h1", internal, "/public/x", own, id), "app d1 by h1");
     assert_eq!(out_of("h1", internal, "/", own, id), "site d1");
     for wrong in [None, Some("guess"), Some("secret of d1"), Some("secret of v1")] {
@@ -224,16 +226,20 @@ fn out_of_a_box_its_own_apps_secret_counts_and_no_other() {
     }
     assert_eq!(out_of("h1", internal, "/api/x", own, None), "404");
     assert_eq!(out_of("h1", internal, "/api/x", own, Some("none")), "404");
-    assert_eq!(out_of("h1", internal, "/api/x", own, Some("s1")), "wait s1");
+    assert_eq!(out_of("h1", internal, "/public/x", own, Some("s1")), "wait s1");
 }
 
 #[test]
 fn out_of_a_box_an_apps_public_name_is_what_it_is_outside() {
     let hello = "hello.yesterday.localhost";
     assert_eq!(out_of("d1", hello, "/public/x", None, None), "app h1");
-    assert_eq!(out_of("d1", hello, "/api/x", None, None), "app h1");
-    assert_eq!(out_of("d1", hello, "/api/x", Some("secret of d1"), None), "app h1 by d1");
-    assert_eq!(out_of("d1", hello, "/api/x", Some("secret of h1"), None), "app h1", "nobody in particular");
+    assert_eq!(out_of("d1", hello, "/public/x", Some("secret of d1"), None), "app h1 by d1");
+    assert_eq!(
+        out_of("d1", hello, "/public/x", Some("secret of h1"), None),
+        "app h1",
+        "nobody in particular"
+    );
+    assert_eq!(out_of("d1", hello, "/api/x", None, None), "401");
     assert_eq!(out_of("d1", hello, "/", None, None), "site h1");
     for host in ["localhost:8443", "127.0.0.1:8443", "169.254.169.254", "example.org", "internal.example.org"]
     {
@@ -265,7 +271,7 @@ fn other_paths_are_static_or_the_development_servers() {
     assert_eq!(get("hello.yesterday.localhost", "/"), "site h1");
     assert_eq!(get("hello.yesterday.localhost", "/style.css"), "site h1");
     assert_eq!(get("vite.yesterday.localhost", "/src/main.ts"), "dev v1");
-    assert_eq!(get("vite.yesterday.localhost", "/api/x"), "app v1");
+    assert_eq!(get("vite.yesterday.localhost", "/public/x"), "app v1");
 }
 
 #[test]
@@ -315,18 +321,18 @@ fn ambiguous_requests_are_refused() {
         ("TRACE", "/", vec![("host", hello)], "405"),
         ("OPTIONS", "*", vec![("host", hello)], "204"),
         ("GET", "*", vec![("host", hello)], "400"),
-        ("POST", "/api/x", vec![("host", hello), ("transfer-encoding", "gzip, chunked")], "400"),
+        ("POST", "/public/x", vec![("host", hello), ("transfer-encoding", "gzip, chunked")], "400"),
         (
             "POST",
             "/api/x",
             vec![("host", hello), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
             "400",
         ),
-        ("POST", "/api/x", vec![("host", hello), ("transfer-encoding", "Chunked")], "app h1"),
-        ("POST", "/api/x", vec![("host", hello), ("content-length", "1"), ("content-length", "1")], "400"),
-        ("POST", "/api/x", vec![("host", hello), ("content-length", "1, 1")], "400"),
-        ("POST", "/api/x", vec![("host", hello), ("content-length", "+1")], "400"),
-        ("POST", "/api/x", vec![("host", hello), ("content-length", "1")], "app h1"),
+        ("POST", "/public/x", vec![("host", hello), ("transfer-encoding", "Chunked")], "app h1"),
+        ("POST", "/public/x", vec![("host", hello), ("content-length", "1"), ("content-length", "1")], "400"),
+        ("POST", "/public/x", vec![("host", hello), ("content-length", "1, 1")], "400"),
+        ("POST", "/public/x", vec![("host", hello), ("content-length", "+1")], "400"),
+        ("POST", "/public/x", vec![("host", hello), ("content-length", "1")], "app h1"),
     ] {
         assert_eq!(
             judged(&parts(method, target, &headers), None, &table(), &policy()),
@@ -355,7 +361,6 @@ fn a_path_that_is_stripped_needs_what_either_of_its_readings_needs() {
         Entry { rules: whole, ..running("w1", "hello", 3) },
     ];
     let table = Table::empty(Limits::default()).apply(Change::Snapshot { entries, reconciled: true });
-    let policy = Policy { require_login: true, ..policy() };
     for (path, expected) in [
         ("/", "site h1"),
         ("/shop", "site s1"),
@@ -372,7 +377,7 @@ fn a_path_that_is_stripped_needs_what_either_of_its_readings_needs() {
         ("/whole/../internal/x", "401"),
     ] {
         let parts = parts("GET", path, &[("host", "hello.yesterday.localhost")]);
-        let is = judged(&parts, None, &table, &policy).replace("app h1", "site h1");
+        let is = judged(&parts, None, &table, &policy()).replace("app h1", "site h1");
         assert_eq!(is, expected, "{path}");
     }
 }
@@ -452,7 +457,7 @@ fn an_app_that_names_its_callers_is_closed_to_everybody_else() {
     assert_eq!(ruling("GET", "stock", "/api/x", &[], &as_bearer("stock")), "app stock by user 7");
     assert_eq!(ruling("GET", "stock", "/api/x", &[], &as_bearer("shop")), "401", "a token of another app");
     assert_eq!(ruling("GET", "stock", "/public/x", &[], &Shown::default()), "app stock");
-    assert_eq!(call("notes", "shop", "/api/x"), "app shop by notes", "who names nobody is open as before");
+    assert_eq!(call("notes", "shop", "/api/x"), "403", "who names nobody has none");
     assert_eq!(call("shop", "notes", "/api/x"), "403", "users only");
 }
 
@@ -471,7 +476,7 @@ fn who_is_not_signed_in_is_led_there_by_navigation_and_refused_else() {
     assert_eq!(ruling("GET", "login", "/public/return", &[], &nobody), "ours: Return");
     assert_eq!(
         ruling("GET", "shop", "/api/x", &[], &in_cookie("shop")),
-        "app shop",
+        "401",
         "a cookie says nothing there"
     );
 }
@@ -565,7 +570,7 @@ fn where_login_or_admin_want_a_certificate_nothing_that_stands_for_them_elsewher
 #[test]
 fn without_a_login_app_its_paths_are_whose_they_were() {
     let ask = |path: &str| get("hello.yesterday.localhost", path);
-    assert_eq!((ask("/public/login").as_str(), ask("/api/access_token").as_str()), ("debug", "app h1"));
+    assert_eq!((ask("/public/login").as_str(), ask("/api/access_token").as_str()), ("debug", "401"));
 }
 
 #[test]
@@ -624,8 +629,9 @@ fn scripts_that_ask_whether_they_may_are_answered_where_an_app_lists_origins() {
     let asks = [("origin", "https://www.example"), ("access-control-request-method", "PUT")];
     assert_eq!(ruling("OPTIONS", "figures", "/api/x", &asks, &Shown::default()), "ours: Preflight(Route");
     assert_eq!(
-        ruling("OPTIONS", "shop", "/api/x", &asks, &Shown::default()),
+        ruling("OPTIONS", "shop", "/public/x", &asks, &Shown::default()),
         "app shop",
         "it says so itself"
     );
+    assert_eq!(ruling("OPTIONS", "shop", "/api/x", &asks, &Shown::default()), "401", "not without a token");
 }

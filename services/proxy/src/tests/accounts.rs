@@ -460,7 +460,7 @@ async fn scripts_of_listed_origins_may_ask_and_read_and_others_not() {
     );
     assert!(hub.ask(&asks("https://evil.example")).await.field("access-control-allow-origin").is_none());
     let mut client = hub.client().await;
-    client.write(&at("hello", "GET", "/api/x", "Origin: https://www.example\r\n")).await;
+    client.write(&at("hello", "GET", "/public/x", "Origin: https://www.example\r\n")).await;
     let mut app = backend.accept().await;
     app.head().await;
     app.write(&OK.replace("\r\n\r\n", "\r\nAccess-Control-Allow-Origin: *\r\n\r\n")).await;

@@ -385,7 +385,7 @@ async fn an_app_with_a_static_folder_serves_it_and_its_api() {
     assert_eq!((page.status(), page.body.as_str()), (200, "<h1>hello</h1>"));
     client.write(&get("/%2e%2e/release/static/index.html")).await;
     assert_eq!(client.message().await.status(), 404);
-    client.write(&get("/api/x")).await;
+    client.write(&get("/public/x")).await;
     let mut app = backend.accept().await;
     app.head().await;
     app.write(OK).await;
@@ -397,7 +397,7 @@ async fn a_development_server_gets_what_is_not_the_apps() {
     let (app, dev) = (Backend::start().await, Backend::start().await);
     let hub = Hub::start(calm()).await;
     hub.route(vec![Entry { debug_port: dev.port, ..running("h1", "hello", app.port) }]);
-    for (path, backend) in [("/src/main.ts", &dev), ("/api/x", &app)] {
+    for (path, backend) in [("/src/main.ts", &dev), ("/public/x", &app)] {
         let mut client = hub.client().await;
         client.write(&get(path)).await;
         let mut server = backend.accept().await;

@@ -78,7 +78,7 @@ async fn an_app_in_a_box_calls_another_which_is_told_who_calls_and_not_the_secre
     let shim = Shim::start(hub.folder.path(), "shim");
     hub.route(vec![shim.entry("caller", 1), running("h1", "hello", backend.port)]);
     let mut client = shim.client(&hub).await;
-    client.write(&call("/api/x", "h1", "caller")).await;
+    client.write(&call("/public/x", "h1", "caller")).await;
     let mut app = backend.accept().await;
     let request = app.head().await;
     assert!(request.has("x-caller-id: caller") && request.has("x-application-id: h1"), "{}", request.head);
@@ -93,7 +93,7 @@ async fn a_caller_named_by_a_stranger_is_not_passed_on() {
     let backend = Backend::start().await;
     let hub = Hub::with(&backend, calm()).await;
     let mut client = hub.client().await;
-    client.write(&format!("GET /api/x HTTP/1.1\r\nHost: {HOST}\r\nX-Caller-Id: admin\r\n\r\n")).await;
+    client.write(&format!("GET /public/x HTTP/1.1\r\nHost: {HOST}\r\nX-Caller-Id: admin\r\n\r\n")).await;
     let request = backend.accept().await.head().await;
     assert!(request.field("x-caller-id").is_none(), "{}", request.head);
 }
@@ -103,9 +103,13 @@ async fn a_secret_counts_only_out_of_its_own_box() {
     let hub = Hub::start(calm()).await;
     let (one, two) = (Shim::start(hub.folder.path(), "one"), Shim::start(hub.folder.path(), "two"));
     hub.route(vec![one.entry("one", 1), two.entry("two", 1), idle("h1", "hello", State::Failed, "")]);
-    assert_eq!(one.ask(&hub, &call("/api/x", "h1", "one")).await.status(), 503, "it may, and hello is down");
-    assert_eq!(one.ask(&hub, &call("/api/x", "h1", "two")).await.status(), 401);
-    assert_eq!(two.ask(&hub, &call("/api/x", "h1", "two")).await.status(), 503);
+    assert_eq!(
+        one.ask(&hub, &call("/public/x", "h1", "one")).await.status(),
+        503,
+        "it may, and hello is down"
+    );
+    assert_eq!(one.ask(&hub, &call("/public/x", "h1", "two")).await.status(), 401);
+    assert_eq!(two.ask(&hub, &call("/public/x", "h1", "two")).await.status(), 503);
     assert_eq!(two.ask(&hub, &call("/internal/x", "h1", "two")).await.status(), 403);
     let answer = two.ask(&hub, &get("/debug/application")).await;
     assert_eq!((answer.status(), answer.body.as_str()), (404, "Not Found\n"));
@@ -128,7 +132,7 @@ async fn an_app_signs_nobody_in_and_is_nobodys_trusted_proxy() {
         assert_eq!(shim.ask(&hub, &guess).await.status(), 403, "{path}");
     }
     let mut client = shim.client(&hub).await; // without the PROXY protocol, which it may not speak
-    client.write(&call("/api/x", "h1", "caller").replace("X-Caller-Id", "X-Forwarded-For")).await;
+    client.write(&call("/public/x", "h1", "caller").replace("X-Caller-Id", "X-Forwarded-For")).await;
     let request = backend.accept().await.head().await;
     assert_eq!((request.field("x-forwarded-for"), request.field("x-real-ip")), (Some("127.0.0.1"), None));
 }
@@ -189,15 +193,15 @@ async fn a_greedy_box_takes_neither_the_places_of_the_front_nor_of_another_box()
     let mut third = Peer::new(TcpStream::connect(greedy.inward).await.unwrap());
     assert!(!third.fill().await, "closed at once");
     hub.until(|counters| counters.inward_refused.get(), 1).await;
-    held[0].write(&call("/api/slow", "h1", "g")).await;
+    held[0].write(&call("/public/slow", "h1", "g")).await;
     let mut slow = backend.accept().await;
     slow.head().await;
-    held[1].write(&call("/api/x", "h1", "g")).await;
+    held[1].write(&call("/public/x", "h1", "g")).await;
     let refused = held[1].message().await;
     assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")));
     assert_eq!(modest.ask(&hub, &get("/debug/")).await.status(), 404);
     let mut outside = hub.client().await;
-    outside.write(&get("/api/x")).await;
+    outside.write(&get("/public/x")).await;
     let mut app = backend.accept().await;
     app.head().await;
     app.write(OK).await;

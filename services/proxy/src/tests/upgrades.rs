@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ASK: &str = "GET /api/socket HTTP/1.1\r\nHost: hello.yesterday.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+const ASK: &str = "GET /public/socket HTTP/1.1\r\nHost: hello.yesterday.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -71,7 +71,7 @@ async fn a_change_that_was_not_asked_for_is_a_502() {
     let backend = Backend::start().await;
     let hub = Hub::with(&backend, calm()).await;
     for ask in [
-        get("/api/socket"),
+        get("/public/socket"),
         ASK.replace("websocket", "h2c"),
         ASK.replace("Upgrade: websocket", "Upgrade: other"),
     ] {
@@ -114,7 +114,7 @@ mod over_h2 {
     use super::{super::clients::TestBody, *};
 
     fn connect(protocol: &'static str) -> Request<TestBody> {
-        let request = Request::connect(format!("https://{HOST}/api/socket?a=b"));
+        let request = Request::connect(format!("https://{HOST}/public/socket?a=b"));
         let request = request.header("sec-websocket-version", "13").header("sec-websocket-protocol", "chat");
         request.extension(Protocol::from_static(protocol)).body(Empty::new().boxed_unsync()).unwrap()
     }
@@ -151,7 +151,7 @@ mod over_h2 {
         let answered = tokio::spawn(client.send_request(connect("websocket")));
         let mut app = backend.accept().await;
         let request = app.head().await;
-        assert!(request.head.starts_with("GET /api/socket?a=b HTTP/1.1\r\n"), "{}", request.head);
+        assert!(request.head.starts_with("GET /public/socket?a=b HTTP/1.1\r\n"), "{}", request.head);
         for line in ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13"] {
             assert!(request.has(line), "{line}: {}", request.head);
         }
