@@ -370,6 +370,20 @@ fn every_call_of_every_contract_is_explained() {
     }
 }
 
+/// Constants that say the least and the most of something, by name, as they are written.
+fn bounds(path: &str) -> BTreeMap<String, String> {
+    let text = read(path);
+    let said = text.lines().filter_map(|line| line.split_once("const ")?.1.split_once(": (u64, u64) = "));
+    said.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn the_admin_app_takes_the_limits_that_the_platform_takes() {
+    let platform = bounds("services/chassis/src/bounds.rs");
+    assert_eq!(platform.len(), 6, "{platform:?}");
+    assert_eq!(bounds("services/apps/admin/src/terms.rs"), platform);
+}
+
 // ---------------------------------------------------------------- configuration
 
 /// The text between the brace that follows a mark and its match.

@@ -6,6 +6,7 @@
 
 pub mod applog;
 pub mod audit;
+pub mod bounds;
 pub mod client;
 pub mod credentials;
 pub mod daemon;

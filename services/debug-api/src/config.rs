@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nexushub_chassis::{Fault, names::RESERVED_HOSTS};
+use nexushub_chassis::{Fault, bounds, names::RESERVED_HOSTS};
 use nexushub_proto::provider::{Driver, Egress};
 use serde::Deserialize;
 
@@ -264,13 +264,14 @@ impl Config {
     /// Whether what packages may ask for is what an instance can have.
     fn judge_least(&self) -> Result<(), Fault> {
         let least = [
-            ("max_app_memory_bytes", self.max_app_memory_bytes, 8 << 20),
-            ("max_app_processes", self.max_app_processes.into(), 4),
-            ("max_app_open_files", self.max_app_open_files.into(), 16),
-            ("max_app_data_bytes", self.max_app_data_bytes, 64 << 10),
-            ("max_app_tmp_bytes", self.max_app_tmp_bytes, 64 << 10),
-            ("max_app_log_bytes", self.max_app_log_bytes, 256 << 10),
-        ]; // what provider takes (`typed.rs` there)
+            ("max_app_memory_bytes", self.max_app_memory_bytes, bounds::MEMORY.0),
+            ("max_app_cpu_percent", self.max_app_cpu_percent.into(), bounds::CPU.0),
+            ("max_app_processes", self.max_app_processes.into(), bounds::PROCESSES.0),
+            ("max_app_open_files", self.max_app_open_files.into(), bounds::FILES.0),
+            ("max_app_data_bytes", self.max_app_data_bytes, bounds::DISK.0),
+            ("max_app_tmp_bytes", self.max_app_tmp_bytes, bounds::DISK.0),
+            ("max_app_log_bytes", self.max_app_log_bytes, bounds::LOG.0),
+        ];
         if let Some((key, value, least)) = least.iter().find(|(_, value, least)| value < least) {
             let msg = format!("{value} is less than an instance can have, {least}");
             return Err(wrong(key, msg, &format!("use at least {least}")));
@@ -307,12 +308,12 @@ mod tests {
             Config { keep_releases: 0, ..Config::default() },
             Config { keep_releases: 101, ..Config::default() },
             Config { max_app_memory_bytes: 0, ..Config::default() },
-            Config { max_app_memory_bytes: (8 << 20) - 1, ..Config::default() },
+            Config { max_app_memory_bytes: bounds::MEMORY.0 - 1, ..Config::default() },
             Config { max_app_processes: 3, ..Config::default() },
             Config { max_app_open_files: 15, ..Config::default() },
-            Config { max_app_data_bytes: (64 << 10) - 1, ..Config::default() },
-            Config { max_app_tmp_bytes: (64 << 10) - 1, ..Config::default() },
-            Config { max_app_log_bytes: (256 << 10) - 1, ..Config::default() },
+            Config { max_app_data_bytes: bounds::DISK.0 - 1, ..Config::default() },
+            Config { max_app_tmp_bytes: bounds::DISK.0 - 1, ..Config::default() },
+            Config { max_app_log_bytes: bounds::LOG.0 - 1, ..Config::default() },
             Config { max_status_streams: 0, ..Config::default() },
         ] {
             assert!(config.judge().is_err());

@@ -6,8 +6,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use nexushub_chassis::names::{
-    HostName, HttpUrl, InstanceId, Zone, is_platform_variable, is_variable, shown,
+use nexushub_chassis::{
+    bounds,
+    names::{HostName, HttpUrl, InstanceId, Zone, is_platform_variable, is_variable, shown},
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,22 +21,6 @@ use crate::{
 const NAME_MAX: usize = 128;
 /// Longest path, in bytes: what the kernel takes, less its terminator.
 const PATH_MAX: usize = 4095;
-/// The least memory with which a program starts.
-const LIMIT_MEMORY_MIN: u64 = 8 << 20;
-/// The most of a limit in bytes: 1 TiB.
-const LIMIT_BYTES_MAX: u64 = 1 << 40;
-/// The most cores, in percent.
-const LIMIT_CPU_MAX: u64 = 1024 * 100;
-/// The least number of processes: the box's own and a few of the app.
-const LIMIT_PROCESSES_MIN: u64 = 4;
-/// The least number of open files.
-const LIMIT_FILES_MIN: u64 = 16;
-/// The most processes or open files.
-const LIMIT_COUNT_MAX: u64 = 1 << 20;
-/// The least room for files.
-const LIMIT_DISK_MIN: u64 = 64 << 10;
-/// A log is dropped by the segment, of which it has two at least.
-const LIMIT_LOG_MIN: u64 = 256 << 10;
 /// Longest health path, in bytes: what procmgr takes (`config.rs` there).
 const HEALTH_PATH_MAX: usize = 1024;
 /// Most variables of an app's further environment.
@@ -263,19 +248,20 @@ pub(crate) fn health(typed: Health) -> Result<Health, String> {
 }
 
 pub(crate) fn limits(typed: Limits) -> Result<Limits, String> {
-    let within = |what: &str, value: Option<u64>, least: u64, most: u64| match value {
-        Some(value) if !(least..=most).contains(&value) => {
-            Err(format!("limit {what} {value} is not within {least} and {most}"))
+    let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes } = typed;
+    for (what, value, (least, most)) in [
+        ("memory_bytes", memory_bytes, bounds::MEMORY),
+        ("cpu_percent", cpu_percent.map(u64::from), bounds::CPU),
+        ("processes", processes.map(u64::from), bounds::PROCESSES),
+        ("open_files", open_files.map(u64::from), bounds::FILES),
+        ("data_bytes", data_bytes, bounds::DISK),
+        ("tmp_bytes", tmp_bytes, bounds::DISK),
+        ("log_bytes", log_bytes, bounds::LOG),
+    ] {
+        if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+            return Err(format!("limit {what} {value} is not within {least} and {most}"));
         }
-        _ => Ok(()),
-    };
-    within("memory_bytes", typed.memory_bytes, LIMIT_MEMORY_MIN, LIMIT_BYTES_MAX)?;
-    within("cpu_percent", typed.cpu_percent.map(Into::into), 1, LIMIT_CPU_MAX)?;
-    within("processes", typed.processes.map(Into::into), LIMIT_PROCESSES_MIN, LIMIT_COUNT_MAX)?;
-    within("open_files", typed.open_files.map(Into::into), LIMIT_FILES_MIN, LIMIT_COUNT_MAX)?;
-    within("data_bytes", typed.data_bytes, LIMIT_DISK_MIN, LIMIT_BYTES_MAX)?;
-    within("tmp_bytes", typed.tmp_bytes, LIMIT_DISK_MIN, LIMIT_BYTES_MAX)?;
-    within("log_bytes", typed.log_bytes, LIMIT_LOG_MIN, LIMIT_BYTES_MAX)?;
+    }
     Ok(typed)
 }
 
@@ -332,13 +318,13 @@ mod tests {
         assert_eq!(health(Health { failures: Some(0), ..Health::default() }), "health");
         let limits = |limits| key_of(Typed { limits: Some(limits), ..typed() });
         for less in [
-            Limits { memory_bytes: Some(LIMIT_MEMORY_MIN - 1), ..Limits::default() },
+            Limits { memory_bytes: Some(bounds::MEMORY.0 - 1), ..Limits::default() },
             Limits { cpu_percent: Some(0), ..Limits::default() },
             Limits { processes: Some(3), ..Limits::default() },
             Limits { open_files: Some(u32::MAX), ..Limits::default() },
             Limits { data_bytes: Some(1), ..Limits::default() },
             Limits { tmp_bytes: Some(u64::MAX), ..Limits::default() },
-            Limits { log_bytes: Some(LIMIT_LOG_MIN - 1), ..Limits::default() },
+            Limits { log_bytes: Some(bounds::LOG.0 - 1), ..Limits::default() },
         ] {
             assert_eq!(limits(less), "limits", "{less:?}");
         }

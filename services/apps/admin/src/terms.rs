@@ -16,13 +16,13 @@ const ORIGIN_MAX: usize = 200;
 pub(crate) const ALL_MAX: i64 = 3 << 20;
 
 const KIB: u64 = 1 << 10;
-/// What each bound in bytes may be, and what each number; the least is what a program starts with.
+/// What each limit may be, as `services/chassis/src/bounds.rs` has it, which an app can't import.
 const MEMORY: (u64, u64) = (8 << 20, 1 << 40);
-const DISK: (u64, u64) = (64 * KIB, 1 << 40);
-const LOG: (u64, u64) = (256 * KIB, 1 << 40);
 const CPU: (u64, u64) = (1, 102_400);
 const PROCESSES: (u64, u64) = (4, 1 << 20);
 const FILES: (u64, u64) = (16, 1 << 20);
+const DISK: (u64, u64) = (64 << 10, 1 << 40);
+const LOG: (u64, u64) = (256 << 10, 1 << 40);
 
 /// Bounds on what it uses; none = the platform's default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
