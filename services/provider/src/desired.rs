@@ -384,10 +384,7 @@ impl Owner {
     }
 
     async fn list(&mut self, list: List) -> Result<u64, Error> {
-        let mut next = self.book.listing.after(list, self.book.rules.hold);
-        if next != *self.book.listing && self.fits(&next, &self.book.releases).is_err() {
-            next = next.without_news(&self.book.listing);
-        }
+        let next = self.fitting(self.book.listing.after(list, self.book.rules.hold));
         if next == *self.book.listing {
             return Ok(self.revision());
         }
@@ -403,6 +400,21 @@ impl Owner {
             );
         }
         Ok(revision)
+    }
+
+    /// Of the next listing all that goes, and of what comes or changes as many, by their ids, as a message holds.
+    fn fitting(&self, next: Listing) -> Listing {
+        let (before, releases) = (&*self.book.listing, &self.book.releases);
+        let fits = |next: &Listing| self.fits(next, releases).is_ok();
+        if next == *before || fits(&next) {
+            return next;
+        }
+        let (mut few, mut many) = (0, next.news(before));
+        while few + 1 < many {
+            let half = usize::midpoint(few, many);
+            *(if fits(&next.with_news(before, half)) { &mut few } else { &mut many }) = half;
+        }
+        next.with_news(before, few)
     }
 
     async fn confirm(&mut self, ids: &BTreeSet<InstanceId>) -> Result<(u64, Vec<InstanceId>), Error> {

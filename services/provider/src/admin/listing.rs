@@ -5,8 +5,8 @@
 //! in force = listed + held      next list: missing = in force - listed
 //!                               few missing ──▶ they go      many ──▶ they are held ──(confirmed, or listed again)──▶ no more
 //! ```
-//! Invariant: no more is in force than `IN_FORCE_MAX`, whatever is listed how often. What is in force stays; new ones wait, and so they
-//! do, with what is new of the others, where no message would hold what they lead to.
+//! Invariant: no more is in force than `IN_FORCE_MAX`, whatever is listed how often. What is in force stays; new ones wait, and so do
+//! those, and changes of the others, that no message would hold besides what comes before them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,9 +61,11 @@ fn wait(new: usize) -> String {
     )
 }
 
-/// What they are told of new ones that would make what is desired too large.
-fn wait_for_room(new: usize) -> String {
-    format!("{new} new instances and all changes wait: no message would hold what would then be desired")
+/// What they are told of new ones and of changes that would make what is desired too large, of which this is the first.
+fn wait_for_room(new: usize, changes: usize, first: &InstanceId) -> String {
+    format!(
+        "{new} new instances and {changes} changes wait, `{first}` first: no message would hold what would then be desired"
+    )
 }
 
 impl Listing {
@@ -84,7 +86,7 @@ impl Listing {
     pub fn after(&self, list: List, hold: Hold) -> Self {
         let List { entries: mut listed, garbled, nameless, mut refused } = list;
         for id in garbled {
-            if let Some(known) = self.listed.get(&id).or_else(|| self.held.get(&id)) {
+            if let Some(known) = self.entry(&id) {
                 listed.entry(id).or_insert_with(|| known.clone());
             }
         }
@@ -116,15 +118,35 @@ impl Listing {
         Self { listed, held, refused }
     }
 
-    /// Of what comes after `before`: what goes, and nothing that comes or changes.
+    /// How many come after `before`, or change.
     #[must_use]
-    pub fn without_news(&self, before: &Self) -> Self {
-        let known = |id| before.listed.get(id).or_else(|| before.held.get(id));
-        let listed: ById =
-            self.listed.keys().filter_map(|id| known(id).map(|entry| (id.clone(), entry.clone()))).collect();
-        let told = wait_for_room(self.listed.len() - listed.len());
-        let refused = [told].into_iter().chain(self.refused.iter().cloned()).collect();
+    pub fn news(&self, before: &Self) -> usize {
+        self.listed.iter().filter(|(id, entry)| before.entry(id) != Some(entry)).count()
+    }
+
+    /// Of what comes after `before`: what goes, and of what comes or changes the first so many, by their ids.
+    #[must_use]
+    pub fn with_news(&self, before: &Self, mut most: usize) -> Self {
+        let (mut listed, mut new, mut changes, mut first) = (ById::new(), 0, 0, None);
+        for (id, entry) in &self.listed {
+            let known = before.entry(id);
+            let is_news = known != Some(entry);
+            if !is_news || most > 0 {
+                most -= usize::from(is_news);
+                listed.insert(id.clone(), entry.clone());
+                continue;
+            }
+            first = first.or(Some(id));
+            *known.map_or(&mut new, |_| &mut changes) += 1;
+            listed.extend(known.map(|entry| (id.clone(), entry.clone())));
+        }
+        let told = first.map(|first| wait_for_room(new, changes, first));
+        let refused = told.into_iter().chain(self.refused.iter().cloned()).collect();
         Self { listed, held: self.held.clone(), refused }
+    }
+
+    fn entry(&self, id: &InstanceId) -> Option<&Entry> {
+        self.listed.get(id).or_else(|| self.held.get(id))
     }
 
     /// Without those of these that are held, and which they were; none when there is none.
@@ -195,14 +217,27 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_room_what_goes_goes_and_the_others_stay_as_they_were() {
+    fn where_there_is_no_room_what_goes_goes_and_the_others_stay_as_they_were_or_come_in_order() {
         let before = first(10).after(list(0..3), HOLD);
         let mut next = before.after(list([0, 1, 5, 77]), Hold { share_percent: 100, least: 1 });
         next.listed.get_mut(&id(1)).unwrap().fields.app_id = Some("another".to_owned());
-        let after = next.without_news(&before);
+        assert_eq!(next.news(&before), 2);
+        let after = next.with_news(&before, 0);
         assert_eq!(sizes(&after), (3, 0));
         assert!(after.listed[&id(1)] == before.listed[&id(1)] && after.has(&id(5)) && !after.has(&id(77)));
-        assert!(after.refused[0].starts_with("1 new instances and all changes wait"), "{:?}", after.refused);
+        assert!(
+            after.refused[0].starts_with("1 new instances and 1 changes wait, `i1` first"),
+            "{:?}",
+            after.refused
+        );
+        let after = next.with_news(&before, 1);
+        assert!(after.listed[&id(1)] == next.listed[&id(1)] && !after.has(&id(77)));
+        assert!(
+            after.refused[0].starts_with("1 new instances and 0 changes wait, `i77` first"),
+            "{:?}",
+            after.refused
+        );
+        assert_eq!(next.with_news(&before, 2), next);
     }
 
     #[test]

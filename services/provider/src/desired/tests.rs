@@ -304,17 +304,24 @@ async fn what_packages_ask_for_has_to_fit_into_one_message() {
 }
 
 #[tokio::test]
-async fn new_instances_of_what_no_message_holds_wait_and_what_goes_goes() {
+async fn of_new_instances_as_many_come_in_order_as_a_message_holds_and_what_goes_goes() {
     let folder = tempfile::tempdir().unwrap();
     let handle = started(&folder);
     handle.list(listed(&[("a", "a"), ("i0000", "h0000")])).await.unwrap();
     handle.set_release("shop".to_owned(), greedy("/v1")).await.unwrap();
     let revision = handle.list(many(0..TOO_MANY)).await.unwrap();
-    assert_eq!(desired(&handle), [row("i0000", "h0000", "/v1")]);
-    assert!(handle.watch().borrow().listing.refused[0].contains("new instances and all changes wait"));
+    let came = desired(&handle);
+    let (first, last) = (&came[0].0, format!("i{:04}", came.len() - 1));
+    assert_eq!((first.as_str(), came[came.len() - 1].0.as_str()), ("i0000", last.as_str()));
+    let bytes = snapshot_len(&handle.watch().borrow().desired);
+    assert!(bytes <= SNAPSHOT_MAX && bytes + bytes / came.len() > SNAPSHOT_MAX, "{bytes} and no more");
+    let told = handle.watch().borrow().listing.refused[0].clone();
+    let waiting =
+        format!("{} new instances and 0 changes wait, `i{:04}` first", TOO_MANY - came.len(), came.len());
+    assert!(told.starts_with(&waiting), "{told}");
     assert_eq!(handle.list(many(0..TOO_MANY)).await.unwrap(), revision, "the same list again");
-    handle.list(many(0..3)).await.unwrap();
-    assert_eq!((desired(&handle).len(), handle.watch().borrow().listing.refused.len()), (3, 0));
+    handle.list(many(1..came.len() + 1)).await.unwrap();
+    assert_eq!((desired(&handle).len(), handle.watch().borrow().listing.refused.len()), (came.len(), 0));
 }
 
 #[tokio::test]
