@@ -49,6 +49,8 @@ pub struct State {
     pub listing: Arc<Listing>,
     /// The packages of each application.
     pub releases: Arc<Releases>,
+    /// How their instances are isolated.
+    pub dynamic_driver: Driver,
 }
 
 /// The revision to begin with; see the head of this file.
@@ -481,7 +483,7 @@ impl Owner {
 fn state(book: &Book, revision: u64) -> State {
     let Merged { desired, waiting, conflicts } = book.merged(&book.debug);
     let (listing, releases) = (Arc::clone(&book.listing), Arc::clone(&book.releases));
-    State { revision, desired, waiting, conflicts, listing, releases }
+    State { revision, desired, waiting, conflicts, listing, releases, dynamic_driver: book.rules.dynamic.0 }
 }
 
 /// Of the conflicts, says those that were not there before.

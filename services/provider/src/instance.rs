@@ -26,6 +26,17 @@ pub enum Driver {
     Process,
 }
 
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Krun => "krun",
+            Self::Sandbox => "sandbox",
+            Self::Process => "process",
+        })
+    }
+}
+
 /// What a box may reach beyond this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -54,6 +54,18 @@ impl Asks {
         Fields { driver, env, health, limits, ..Fields::default() }
     }
 
+    /// What of it an instance is not given that has this box by configuration, for people; empty = nothing.
+    #[must_use]
+    pub fn ungranted(&self, configured: Driver) -> String {
+        let asked = self.driver.filter(|asked| ![Driver::Auto, configured].contains(asked));
+        let refused = asked.filter(|_| self.fields(configured).driver.is_none());
+        refused.map_or_else(String::new, |asked| {
+            format!(
+                "it asks for the box `{asked}` and is given `{configured}` (provider.dynamic_driver), of which no package may make less"
+            )
+        })
+    }
+
     /// Bytes of the environment it asks for.
     #[must_use]
     pub fn env_len(&self) -> usize {
@@ -251,8 +263,11 @@ mod tests {
         use Driver::{Auto, Krun, Process, Sandbox};
         let given =
             |configured, driver| Asks { driver: Some(driver), ..Asks::default() }.fields(configured).driver;
+        let said =
+            |configured, driver| Asks { driver: Some(driver), ..Asks::default() }.ungranted(configured);
         for (configured, driver) in [(Auto, Krun), (Krun, Krun), (Sandbox, Sandbox), (Process, Krun)] {
             assert_eq!(given(configured, driver), Some(driver), "{configured:?} {driver:?}");
+            assert_eq!(said(configured, driver), "", "{configured:?} {driver:?}");
         }
         for (configured, driver) in [
             (Auto, Sandbox),
@@ -264,7 +279,10 @@ mod tests {
             (Krun, Auto),
         ] {
             assert_eq!(given(configured, driver), None, "{configured:?} {driver:?}");
+            let told = said(configured, driver);
+            assert_eq!(told.is_empty(), driver == Auto, "{configured:?} {driver:?}: {told}");
         }
+        assert!(said(Auto, Sandbox).contains("`sandbox` and is given `auto`"), "{}", said(Auto, Sandbox));
     }
 
     #[test]

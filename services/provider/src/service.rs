@@ -140,7 +140,8 @@ impl ProviderService for Service {
         let state = self.state();
         let shelves = state.releases.applications.iter();
         let shelves = shelves.filter(|(app_id, _)| wanted.is_empty() || wanted == **app_id);
-        let applications = shelves.map(|(app_id, shelf)| wire::shelf(app_id, shelf)).collect();
+        let applications =
+            shelves.map(|(app_id, shelf)| wire::shelf(app_id, shelf, state.dynamic_driver)).collect();
         Ok(Response::new(ListReleasesResponse { applications }))
     }
 

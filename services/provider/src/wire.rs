@@ -326,7 +326,7 @@ fn sent_asks(asks: &Asks) -> proto::Asks {
 
 /// The packages of an application as a message.
 #[must_use]
-pub fn shelf(app_id: &str, shelf: &Shelf) -> proto::Application {
+pub fn shelf(app_id: &str, shelf: &Shelf, dynamic: Driver) -> proto::Application {
     let release = |release: &Release| proto::Release {
         path: release.path.to_string_lossy().into_owned(), // it was text when it was judged
         version: release.version.clone(),
@@ -335,6 +335,7 @@ pub fn shelf(app_id: &str, shelf: &Shelf) -> proto::Application {
         current: shelf.current.as_ref() == Some(&release.path),
         failed: release.failed.clone().unwrap_or_default(),
         asks: (release.asks != Asks::default()).then(|| sent_asks(&release.asks)),
+        ungranted: release.asks.ungranted(dynamic),
     };
     proto::Application { app_id: app_id.to_owned(), releases: shelf.releases.iter().map(release).collect() }
 }
@@ -407,9 +408,9 @@ mod tests {
             release("shop".to_owned(), sent, &judge).map(|(_, release)| release)
         };
         let kept = Shelf { current: None, releases: vec![judged(asks.clone()).unwrap()] };
-        assert_eq!(shelf("shop", &kept).releases[0].asks, Some(asks.clone()));
+        assert_eq!(shelf("shop", &kept, Driver::Auto).releases[0].asks, Some(asks.clone()));
         let nothing = Shelf { releases: vec![judged(proto::Asks::default()).unwrap()], ..kept };
-        assert_eq!(shelf("shop", &nothing).releases[0].asks, None);
+        assert_eq!(shelf("shop", &nothing, Driver::Auto).releases[0].asks, None);
         let key = |asks| judged(asks).unwrap_err().key;
         assert_eq!(key(proto::Asks { driver: 99, ..Default::default() }), "driver");
         assert_eq!(

@@ -60,14 +60,14 @@ facts! {
 }
 facts! {
     /// An unpacked package of an app.
-    Release { id: String, version: String, installed_at: String, by: String, state: String, reason: String }
+    Release { id: String, version: String, installed_at: String, by: String, state: String, reason: String, ungranted: String }
 }
 facts! {
     Releases { releases: Vec<Release> }
 }
 facts! {
     /// What became of a release.
-    Outcome { release: String, state: String, reason: String, log: Vec<String> }
+    Outcome { release: String, state: String, reason: String, log: Vec<String>, ungranted: String }
 }
 facts! {
     /// A line of the platform's audit log.

@@ -73,6 +73,8 @@ struct Reply {
     state: &'static str,
     reason: String,
     log: Vec<String>,
+    /// What it asks for and is not given.
+    ungranted: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -286,7 +288,9 @@ impl Facade {
             Outcome::Running => {
                 self.prune().await;
                 audit::outcome(&self.hub.audit, acting, what, &wanted.id, Ok(&release));
-                return Ok(json(StatusCode::OK, &Reply { release, state: "running", ..Reply::default() }));
+                let ungranted = self.ungranted(wanted, &path).await;
+                let reply = Reply { release, state: "running", ungranted, ..Reply::default() };
+                return Ok(json(StatusCode::OK, &reply));
             }
             Outcome::Pending if !self.hub.live.borrow().is_current() => {
                 return Err(Refused::Unknown("procmgr does not answer".into()));
@@ -298,7 +302,14 @@ impl Facade {
         let revert = || self.house.revert_release(wanted.app_id.clone(), path.clone(), reason.clone());
         self.patiently(revert).await?;
         audit::outcome(&self.hub.audit, acting, what, &wanted.id, Err(&reason));
-        Ok(json(StatusCode::OK, &Reply { release, state: "failed", reason, log }))
+        Ok(json(StatusCode::OK, &Reply { release, state: "failed", reason, log, ..Reply::default() }))
+    }
+
+    /// What a package asks for and is not given; nothing where provider can't tell just now: it is told with the releases, too.
+    async fn ungranted(&self, wanted: &Wanted, path: &str) -> String {
+        let shelves = self.house.releases(wanted.app_id.clone()).await.unwrap_or_default();
+        let found = shelves.into_iter().flat_map(|shelf| shelf.releases).find(|one| one.path == path);
+        found.map(|release| release.ungranted).unwrap_or_default()
     }
 
     /// Asks again while provider is merely away.

@@ -17,6 +17,8 @@ pub(crate) struct Release {
     /// current, earlier or failed.
     state: &'static str,
     reason: String,
+    /// What it asks for and is not given.
+    ungranted: String,
 }
 
 impl Release {
@@ -33,6 +35,7 @@ impl Release {
             by: release.by.clone(),
             state,
             reason: release.failed.clone(),
+            ungranted: release.ungranted.clone(),
         }
     }
 }

@@ -142,7 +142,9 @@ impl House for FakeHouse {
         let mut shelf = self.shelf.lock().unwrap();
         shelf.retain(|other| other.path != release.path);
         shelf.iter_mut().for_each(|other| other.current = false);
-        shelf.insert(0, provider::Release { current: true, failed: String::new(), ..release });
+        let lesser = release.asks.as_ref().is_some_and(|asks| asks.driver() == provider::Driver::Sandbox);
+        let ungranted = if lesser { "no sandbox" } else { "" }.to_owned();
+        shelf.insert(0, provider::Release { current: true, failed: String::new(), ungranted, ..release });
         self.fakes.says(status);
         Box::pin(async { Ok(()) })
     }
@@ -266,7 +268,14 @@ async fn a_package_says_its_version_and_what_it_asks_for_which_may_be_no_more_th
     }
     let manifest =
         "driver = \"sandbox\"\nlimits = { cpu_percent = 5 }\nhealth = { failures = 1 }\nenv = { A = \"b\" }";
-    assert_eq!(post(&world, "instances/shop/package", with(manifest)).await.0, 200);
+    let (status, said) = post(&world, "instances/shop/package", with(manifest)).await;
+    assert_eq!(
+        (status, said["ungranted"].as_str()),
+        (200, Some("no sandbox")),
+        "what provider does not grant"
+    );
+    let (_, told) = get(&world, "instances/shop/releases").await;
+    assert_eq!([0, 1].map(|at| told["releases"][at]["ungranted"].as_str()), [Some("no sandbox"), Some("")]);
     let asks = world.house.shelf.lock().unwrap()[0].asks.clone().unwrap();
     assert_eq!((asks.driver(), asks.env["A"].as_str()), (provider::Driver::Sandbox, "b"));
     assert_eq!((asks.limits.unwrap().cpu_percent, asks.health.unwrap().failures), (5, 1));

@@ -82,7 +82,8 @@ async fn one(State(heard): State<Shared>, Path(id): Path<String>) -> Response {
 }
 
 async fn releases() -> Json<Value> {
-    let release = |id: &str, state: &str, reason: &str| json!({ "id": id, "version": id, "installed_at": "2023-11-14T20:13:20Z", "by": "admin", "state": state, "reason": reason });
+    let ungranted = |state: &str| if state == "current" { "no sandbox" } else { "" };
+    let release = |id: &str, state: &str, reason: &str| json!({ "id": id, "version": id, "installed_at": "2023-11-14T20:13:20Z", "by": "admin", "state": state, "reason": reason, "ungranted": ungranted(state) });
     Json(
         json!({ "releases": [release("r7", "current", ""), release("r6", "earlier", ""), release("r5", "failed", "exit code 3")] }),
     )
@@ -98,6 +99,7 @@ async fn package(
     match &zip[..] {
         b"broken" => Json(json!({ "release": "r8", "state": "failed", "reason": "exit code 3", "log": ["panicked at <main>"] })).into_response(),
         b"no zip" => (StatusCode::BAD_REQUEST, Json(json!({ "error": "this is no zip" }))).into_response(),
+        b"lesser" => Json(json!({ "release": "r8", "state": "running", "ungranted": "no sandbox" })).into_response(),
         _ => Json(json!({ "release": "r8", "state": "running", "reason": "", "log": [] })).into_response(),
     }
 }

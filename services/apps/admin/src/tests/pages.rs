@@ -95,6 +95,10 @@ async fn a_package_goes_through_and_what_becomes_of_it_is_said() {
     };
     let good = send("PK good").await;
     assert_eq!((good.status, &good.json()["good"]), (StatusCode::OK, &json!(true)));
+    let lesser = send("lesser").await.json()["text"].as_str().unwrap().to_owned();
+    assert!(lesser.ends_with("But no sandbox."), "{lesser}");
+    let page = world.get(&user(1, "admin"), &format!("/apps/{id}")).await.text;
+    assert_eq!(page.matches("Not all of what it asks for: no sandbox.").count(), 1, "{page}");
     let bad = send("broken").await.json();
     assert_eq!((&bad["good"], &bad["log"][0]), (&json!(false), &json!("panicked at <main>")));
     assert!(

@@ -66,6 +66,7 @@ fn row(release: &Release, visitor: &Visitor, path: &str, now: i64) -> Markup {
                     @if !release.by.is_empty() { " by " (release.by) }
                 }
                 @if !release.reason.is_empty() { p { (release.reason) } }
+                @if !release.ungranted.is_empty() { p.quiet { "Not all of what it asks for: " (release.ungranted) "." } }
             }
             @if release.state == "earlier" {
                 form method="post" action={ (path) "/rollback" } data-confirm="Go back to this version?" {
@@ -152,7 +153,10 @@ fn refused(error: &Error) -> Refusal {
 fn told(outcome: &Outcome) -> (bool, String) {
     let good = outcome.state == "running";
     let text = if good {
-        format!("Version {} runs, and has taken over from the one before.", short(&outcome.release))
+        let runs =
+            format!("Version {} runs, and has taken over from the one before.", short(&outcome.release));
+        let but = Some(&outcome.ungranted).filter(|ungranted| !ungranted.is_empty());
+        but.map_or_else(|| runs.clone(), |ungranted| format!("{runs} But {ungranted}."))
     } else if outcome.reason.is_empty() {
         "The new version did not come up. The one before goes on.".to_owned()
     } else {
