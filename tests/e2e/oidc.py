@@ -1,6 +1,8 @@
 """An OpenID Connect provider, as far as the story of signing in by one needs it, written from the standards alone and with what comes
 with Python: discovery, keys, authorisation (whoever comes is signed in already) and tokens, for one client with a secret and PKCE.
 
+    NAME ADDRESS CHAIN KEY      its own name, the address where it listens, and its certificate with the key
+
 It prints its port, and ends with its standard input. POST /next {"claims": {...}, "forge": true, "error": "..."} says what is to be
 different about the next sign-in.
 """
@@ -9,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+import ssl
 import sys
 import time
 import uuid
@@ -144,8 +147,18 @@ def end_with_the_story():
     os._exit(0)
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
-ISSUER = f"http://127.0.0.1:{server.server_port}"
+class Server(ThreadingHTTPServer):
+    def handle_error(self, *_):
+        pass  # who does not trust it hangs up
+
+
+NAME, ADDRESS, CHAIN, KEY = sys.argv[1:]
+server = Server((ADDRESS, 0), Provider)
+ISSUER = f"https://{NAME}:{server.server_port}"
+tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+tls.load_cert_chain(CHAIN, KEY)
+# The handshake is for the thread of the connection: nobody waits for one who is slow with it.
+server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 Thread(target=end_with_the_story, daemon=True).start()
 print(server.server_port, flush=True)
 server.serve_forever()

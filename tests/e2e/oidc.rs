@@ -4,25 +4,50 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::Ipv4Addr,
+    net::IpAddr,
+    path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use http::{Request, header::LOCATION};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use nexushub_e2e::{Answer, Options, Platform, Protocol, accounts, lines::Lines, soon, workshop};
+use nexushub_e2e::{
+    Answer, Options, Platform, Protocol, accounts,
+    lines::Lines,
+    soon, workshop,
+    world::{self, INTERNET},
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 const LOGIN: &str = "3bf3e3c0-6e51-482a-b180-00f6aa568ee9";
 const ADMIN: &str = "18736e4f-93f9-4606-a7be-863c7986ea5b";
 /// The administrator's.
 const PASSWORD: &str = "a long enough password";
 
+/// In which box the login app is, and whose word on the provider it takes, as its entry says it.
+struct Entry {
+    boxed: &'static str,
+    authorities: String,
+}
+
+impl Entry {
+    /// One without a box, that reads a file of the machine's.
+    fn with_file(authorities: &str) -> Self {
+        Self { boxed: "driver = \"process\"", authorities: format!("OIDC_CA_FILE = \"{authorities}\"") }
+    }
+}
+
 /// The platform's own two, as they ship, and an app for who may open it.
-fn instances(issuer: &str) -> String {
+fn instances(issuer: &str, Entry { boxed, authorities }: &Entry) -> String {
     let hash = accounts::hash(PASSWORD);
     format!(
         r#"
@@ -30,9 +55,10 @@ fn instances(issuer: &str) -> String {
 id = "{LOGIN}"
 host_name = "login"
 release = "releases/login"
-driver = "process"
+{boxed}
 [provider.instance.env]
 OIDC_ISSUER = "{issuer}"
+{authorities}
 OIDC_CLIENT_ID = "nexushub"
 OIDC_CLIENT_SECRET = "a secret: with signs/"
 OIDC_NAME = "Example"
@@ -62,7 +88,25 @@ sign_in = true
 /// The provider's process.
 struct Provider {
     child: Child,
+    /// What it is called, the address that this means, and its port.
+    name: &'static str,
+    address: IpAddr,
     port: u16,
+    /// Where its authority's certificate is.
+    folder: TempDir,
+}
+
+/// Puts a certificate for this name, its key and the certificate of its authority into a folder.
+fn certify(folder: &TempDir, name: &str) {
+    let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(params, key);
+    let chain = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&own, &issuer).unwrap().pem();
+    for (file, text) in [("ca.pem", authority), ("chain.pem", chain), ("key.pem", own.serialize_pem())] {
+        fs::write(folder.path().join(file), text).unwrap();
+    }
 }
 
 impl Drop for Provider {
@@ -73,25 +117,50 @@ impl Drop for Provider {
 }
 
 impl Provider {
+    /// On this machine.
     fn start() -> Self {
-        let mut command = Command::new("/usr/bin/python3");
-        command.arg("-c").arg(include_str!("oidc.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        Self::start_at("localhost", "127.0.0.1", Command::new("/usr/bin/python3"))
+    }
+
+    /// By this command, at an address that is called so.
+    fn start_at(name: &'static str, address: &str, mut python: Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        certify(&folder, name);
+        python.arg("-c").arg(include_str!("oidc.py")).args([name, address]);
+        python.args(["chain.pem", "key.pem"].map(|file| folder.path().join(file)));
+        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let said = Lines::of(child.stdout.take().unwrap());
-        Self { child, port: said.until("the provider's port", |line| line.trim().parse().ok()) }
+        let port = said.until("the provider's port", |line| line.trim().parse().ok());
+        Self { child, name, address: address.parse().unwrap(), port, folder }
     }
 
     fn issuer(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.name, self.port)
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// What trusts it alone.
+    fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.authority()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        Arc::new(config.with_root_certificates(roots).with_no_client_auth()).into()
     }
 
     /// Asks it: where it sends a browser to.
     async fn ask(&self, method: &str, path: &str, body: &str) -> String {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.unwrap();
+        let stream = TcpStream::connect((self.address, self.port)).await.unwrap();
+        let stream =
+            self.connector().connect(ServerName::try_from(self.name).unwrap(), stream).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
+        let request = Request::builder().method(method).uri(path).header("host", self.name);
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
         let (head, body) = soon("the provider", sender.send_request(request)).await.unwrap().into_parts();
         let said = body.collect().await.unwrap().to_bytes();
@@ -108,7 +177,13 @@ impl Provider {
 /// The platform with its apps up, a provider, and Zoe, who may open the notes.
 async fn start() -> (Platform, Provider) {
     let provider = Provider::start();
-    let mut platform = Platform::prepare(&Options::with(&instances(&provider.issuer())));
+    let platform = start_by(&provider, &Entry::with_file(provider.authority().to_str().unwrap())).await;
+    (platform, provider)
+}
+
+/// The platform by this provider.
+async fn start_by(provider: &Provider, entry: &Entry) -> Platform {
+    let mut platform = Platform::prepare(&Options::with(&instances(&provider.issuer(), entry)));
     let notes = format!("#!/usr/bin/python3 -u\n{}", include_str!("access.py"));
     for (name, program) in [
         ("login", fs::read(workshop::program("nexushub-login")).unwrap()),
@@ -131,7 +206,7 @@ async fn start() -> (Platform, Provider) {
     })
     .await;
     people(&platform).await;
-    (platform, provider)
+    platform
 }
 
 /// Adds Zoe and lets her in, by a program that signs in with a password as ever.
@@ -298,4 +373,38 @@ async fn whoever_the_provider_does_not_vouch_for_or_admin_does_not_know_is_not_l
     drop(provider);
     let page = Browser::new(&platform).go("login", "/public/oidc/start").await;
     assert_eq!(page.status, 303, "what it published is known for an hour");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_whose_certificate_nobody_vouches_for_is_asked_nothing_and_why_is_in_the_log() {
+    let (provider, other) = (Provider::start(), Provider::start());
+    let platform = start_by(&provider, &Entry::with_file(other.authority().to_str().unwrap())).await;
+    let mut zoe = Browser::new(&platform);
+    let refused = zoe.go("login", "/public/oidc/start?app=notes").await;
+    assert_eq!((refused.status.as_u16(), zoe.is_signed_in()), (503, false), "{}", refused.text());
+    assert!(refused.text().contains("Example can't be asked just now"), "{}", refused.text());
+    let why = "localhost: its certificate is not trusted: invalid peer certificate: ";
+    let said = async {
+        let logs = || workshop::nexushub(platform.home.path(), &["logs", "login"]).stdout;
+        while !String::from_utf8_lossy(&logs()).contains(why) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the reason in login's log", said).await;
+}
+
+#[test]
+fn out_of_its_box_the_login_app_reaches_a_provider_on_the_internet_by_its_name() {
+    world::tell(async || {
+        let provider = Provider::start_at("id.example", INTERNET, world::there("/usr/bin/python3"));
+        let authorities = fs::read_to_string(provider.authority()).unwrap();
+        let authorities = format!("OIDC_CA = \"\"\"\n{authorities}\"\"\"");
+        let entry = Entry { boxed: "driver = \"sandbox\"\negress = \"internet\"", authorities };
+        let platform = start_by(&provider, &entry).await;
+        assert_eq!(platform.running(LOGIN).await.driver, "sandbox");
+        let mut zoe = Browser::new(&platform);
+        let back = zoe.as_far_as_the_way_back(&provider).await;
+        let page = zoe.go("login", &back).await;
+        assert_eq!((page.status.as_u16(), zoe.is_signed_in()), (200, true), "{}", page.text());
+    });
 }

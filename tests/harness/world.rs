@@ -6,11 +6,13 @@
 //! ```
 
 use std::{
+    cell::RefCell,
     fs::{self, File},
     io::Write,
     net::{TcpListener, UdpSocket},
+    os::fd::AsRawFd,
     panic::resume_unwind,
-    process::{Command, Stdio},
+    process::{self, Command},
     sync::mpsc::channel,
     thread,
 };
@@ -26,6 +28,23 @@ pub const INTERNET: &str = "203.0.113.80";
 const MEANING: [u8; 4] = [203, 0, 113, 80];
 /// The machine's own resolver, as its administrator says it.
 const RESOLVERS: &str = "nameserver 127.0.0.53\nnameserver 203.0.113.53\n";
+
+thread_local! {
+    /// The network of the internet, for the thread that tells the story.
+    static THERE: RefCell<Option<File>> = const { RefCell::new(None) };
+}
+
+/// A program that is to run on the internet, at the addresses that it has there. For the story's own thread.
+///
+/// # Panics
+/// When there is no world.
+#[must_use]
+pub fn there(program: &str) -> Command {
+    let network = THERE.with_borrow(|network| network.as_ref().expect("a world").as_raw_fd());
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{}/fd/{network}", process::id())).arg(program);
+    command
+}
 
 /// Tells a story whose threads are all in a world of its own. Where the rights for that are missing it says so and tells nothing.
 ///
@@ -66,7 +85,8 @@ fn make() {
     )));
     let internet = internet();
     let pair = ["link", "add", "up0", "type", "veth", "peer", "name", "net0", "netns", "/proc/self/fd/0"];
-    let added = Command::new("ip").args(pair).stdin(internet.network).status().unwrap();
+    let network = internet.network.try_clone().unwrap();
+    let added = Command::new("ip").args(pair).stdin(network).status().unwrap();
     assert!(added.success());
     for line in [
         "ip address add 192.0.2.2/24 dev up0",
@@ -78,10 +98,11 @@ fn make() {
     }
     internet.begin.send(()).unwrap();
     internet.begun.recv().unwrap();
+    THERE.set(Some(internet.network));
 }
 
 struct Internet {
-    network: Stdio,
+    network: File,
     begin: std::sync::mpsc::Sender<()>,
     begun: std::sync::mpsc::Receiver<()>,
 }
@@ -111,7 +132,7 @@ fn internet() -> Internet {
             let _ = writeln!(visitor, "{from}"); // who leaves early learns nothing
         }
     });
-    Internet { network: network.recv().unwrap().into(), begin, begun }
+    Internet { network: network.recv().unwrap(), begin, begun }
 }
 
 /// Says of every name that it means the one address.

@@ -15,9 +15,20 @@ impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 pub(crate) fn authorities(path: &Path) -> io::Result<RootCertStore> {
     let pem = fs::read(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    Ok(authorities_in(&pem))
+}
+
+/// The same of what is in such a file.
+pub(crate) fn authorities_in(pem: &[u8]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
-    Ok(roots)
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
+    roots
+}
+
+/// Whether a handshake came to nothing because the server's certificate is not believed.
+pub(crate) fn is_distrust(error: &io::Error) -> bool {
+    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(of_tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// What shakes hands with servers that these authorities know.

@@ -1,17 +1,23 @@
-//! Questions to servers of others: by HTTPS, judged by the system's authorities and those of a file; by HTTP on this machine only.
+//! Questions to servers of others: by HTTPS, judged by the system's authorities and those that it is given; by HTTP on this machine only.
 //! An answer is read whole, up to a bound and within a time; a redirect is an answer like any other, and followed nowhere.
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use nexushub_applib::web::{Url, Web};
+//! use nexushub_applib::web::{Authorities, Url, Web};
 //!
-//! let web = Web::new(None)?;
+//! let web = Web::new(&Authorities::System)?;
 //! let answer = web.get(&Url::parse("https://example.org/rates.json").ok_or("no URL")?).await?;
 //! # let _ = answer;
 //! # Ok(())
 //! # }
 //! ```
 
-use std::{io, net::IpAddr, path::Path, pin::Pin, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
@@ -109,9 +115,17 @@ impl Url {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server can't be reached, or is not who it should be.
+    /// The server can't be reached.
     #[error("{host}: can't be reached: {cause}")]
     Connect {
+        /// Which server.
+        host: String,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// It is not who it should be, as far as anybody trusted says.
+    #[error("{host}: its certificate is not trusted: {cause}")]
+    Distrust {
         /// Which server.
         host: String,
         /// Why not.
@@ -142,6 +156,17 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Whose word counts for who a server is, besides that of the system's authorities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorities {
+    /// Nobody's.
+    System,
+    /// Those of a PEM file.
+    File(PathBuf),
+    /// Those of such a file's text.
+    Text(String),
+}
+
 /// Asks servers of others.
 #[derive(Clone)]
 pub struct Web {
@@ -156,16 +181,20 @@ impl std::fmt::Debug for Web {
 }
 
 impl Web {
-    /// Trusts the system's authorities, if it has some, and those of this file.
+    /// Trusts the system's authorities, if it has some, and these.
     ///
     /// # Errors
-    /// When there is no certificate in the file.
-    pub fn new(file: Option<&Path>) -> io::Result<Self> {
+    /// When they can't be read, or there is none where there should be.
+    pub fn new(authorities: &Authorities) -> io::Result<Self> {
         let mut roots = tls::authorities(Path::new(SYSTEM)).unwrap_or_else(|_| RootCertStore::empty());
-        if let Some(path) = file {
-            let more = tls::authorities(path)?;
+        let more = match authorities {
+            Authorities::System => None,
+            Authorities::File(path) => Some((path.display().to_string(), tls::authorities(path)?)),
+            Authorities::Text(pem) => Some(("the text".to_owned(), tls::authorities_in(pem.as_bytes()))),
+        };
+        if let Some((whose, more)) = more {
             if more.is_empty() {
-                return Err(io::Error::other(format!("{}: there is no certificate in it", path.display())));
+                return Err(io::Error::other(format!("{whose}: there is no certificate in it")));
             }
             roots.extend(more.roots);
         }
@@ -216,7 +245,11 @@ impl Web {
     async fn converse(&self, url: &Url, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
         let host = || url.host.clone();
         let broken = |cause| Error::Broken { host: host(), cause };
-        let io = self.reach(url).await.map_err(|cause| Error::Connect { host: host(), cause })?;
+        let unreached = |cause| match tls::is_distrust(&cause) {
+            true => Error::Distrust { host: host(), cause },
+            false => Error::Connect { host: host(), cause },
+        };
+        let io = self.reach(url).await.map_err(unreached)?;
         let mut builder = http1::Builder::new();
         let (mut sender, connection) =
             builder.max_buf_size(HEAD_MAX).handshake(TokioIo::new(io)).await.map_err(broken)?;

@@ -95,7 +95,7 @@ async fn a_redirect_is_an_answer_and_followed_nowhere() {
     let (listener, port) = listener().await;
     let routes = Router::new().fallback(count).with_state(Arc::clone(&asked));
     tokio::spawn(async { axum::serve(listener, routes).await });
-    let answer = Web::new(None).unwrap().get(&at(port, "/")).await.unwrap();
+    let answer = Web::new(&Authorities::System).unwrap().get(&at(port, "/")).await.unwrap();
     assert_eq!((answer.status, asked.load(Ordering::Relaxed)), (StatusCode::FOUND, 1));
 }
 
@@ -108,7 +108,8 @@ async fn a_form_arrives_as_it_was_sent_and_says_by_whom() {
     let (listener, port) = listener().await;
     tokio::spawn(async { axum::serve(listener, Router::new().route("/x", echo)).await });
     let by = Some(HeaderValue::from_static("Basic eDp5"));
-    let answer = Web::new(None).unwrap().post(&at(port, "/x"), "a=b".into(), by).await.unwrap();
+    let answer =
+        Web::new(&Authorities::System).unwrap().post(&at(port, "/x"), "a=b".into(), by).await.unwrap();
     let said = format!("127.0.0.1:{port} Basic eDp5 application/x-www-form-urlencoded a=b");
     assert_eq!(answer, Answer { status: StatusCode::OK, body: said.into() });
 }
@@ -120,7 +121,7 @@ async fn an_answer_that_is_too_long_is_not_read() {
         .route("/fits", get(async || "x".repeat(BODY_MAX)))
         .route("/long", get(async || "x".repeat(BODY_MAX + 1)));
     tokio::spawn(async { axum::serve(listener, routes).await });
-    let web = Web::new(None).unwrap();
+    let web = Web::new(&Authorities::System).unwrap();
     assert_eq!(web.get(&at(port, "/fits")).await.unwrap().body.len(), BODY_MAX);
     assert!(matches!(web.get(&at(port, "/long")).await.unwrap_err(), Error::Unread(_)));
 }
@@ -134,7 +135,10 @@ async fn a_server_that_dribbles_is_given_up() {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
     });
-    assert!(matches!(Web::new(None).unwrap().get(&at(port, "/")).await.unwrap_err(), Error::Late(_)));
+    assert!(matches!(
+        Web::new(&Authorities::System).unwrap().get(&at(port, "/")).await.unwrap_err(),
+        Error::Late(_)
+    ));
 }
 
 #[tokio::test]
@@ -163,14 +167,18 @@ async fn a_server_is_believed_when_an_authority_that_is_trusted_knows_it() {
         }
     });
     let url = Url::parse(&format!("https://127.0.0.1:{port}/")).unwrap();
-    let stranger = Web::new(None).unwrap().get(&url).await.unwrap_err();
-    assert!(matches!(stranger, Error::Connect { .. }), "{stranger}");
+    let stranger = Web::new(&Authorities::System).unwrap().get(&url).await.unwrap_err();
+    assert!(matches!(stranger, Error::Distrust { .. }), "{stranger}");
+    assert!(stranger.to_string().contains("127.0.0.1: its certificate is not trusted: "), "{stranger}");
     let file = folder.path().join("ca.pem");
     fs::write(&file, own.cert.pem()).unwrap();
-    let web = Web::new(Some(&file)).unwrap();
+    let web = Web::new(&Authorities::File(file.clone())).unwrap();
     assert!(web.trusts_somebody());
     assert_eq!(web.get(&url).await.unwrap().body, "hi");
+    let web = Web::new(&Authorities::Text(own.cert.pem())).unwrap();
+    assert_eq!(web.get(&url).await.unwrap().body, "hi");
+    assert!(Web::new(&Authorities::Text("none".to_owned())).is_err());
     fs::write(&file, "no certificate").unwrap();
-    assert!(Web::new(Some(&file)).unwrap_err().to_string().contains("no certificate in it"));
-    assert!(Web::new(Some(&folder.path().join("none"))).is_err());
+    assert!(Web::new(&Authorities::File(file)).unwrap_err().to_string().contains("no certificate in it"));
+    assert!(Web::new(&Authorities::File(folder.path().join("none"))).is_err());
 }

@@ -1,9 +1,7 @@
 //! What the login app is told of an identity provider: `OIDC_*` of its environment. None of it is fine; a part of it is a mistake
 //! that is said clearly, and people sign in by password alone.
 
-use std::path::PathBuf;
-
-use nexushub_applib::web::Url;
+use nexushub_applib::web::{Authorities, Url};
 
 /// The claim that everybody knows, and that counts only when the provider has verified it.
 pub(crate) const EMAIL: &str = "email";
@@ -12,7 +10,7 @@ const SCOPES: &str = "openid email profile";
 /// Characters of what the button says.
 const NAME_MAX: usize = 64;
 /// Every name that is looked at.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "OIDC_ISSUER",
     "OIDC_CLIENT_ID",
     "OIDC_CLIENT_SECRET",
@@ -20,6 +18,7 @@ const NAMES: [&str; 7] = [
     "OIDC_CLAIM",
     "OIDC_SCOPES",
     "OIDC_CA_FILE",
+    "OIDC_CA",
 ];
 
 /// An identity provider, and what this platform is to it.
@@ -38,7 +37,7 @@ pub(crate) struct Config {
     /// What is asked for.
     pub scopes: String,
     /// Authorities besides the system's.
-    pub authorities: Option<PathBuf>,
+    pub authorities: Authorities,
 }
 
 impl std::fmt::Debug for Config {
@@ -72,6 +71,12 @@ impl Config {
                 "OIDC_SCOPES has to be words with blanks between them, `openid` among them".to_owned()
             );
         }
+        let authorities = match (text("OIDC_CA_FILE"), text("OIDC_CA")) {
+            (None, None) => Authorities::System,
+            (Some(path), None) => Authorities::File(path.into()),
+            (None, Some(pem)) => Authorities::Text(pem),
+            (Some(_), Some(_)) => return Err("OIDC_CA_FILE and OIDC_CA are one too many".to_owned()),
+        };
         Ok(Some(Self {
             issuer,
             client,
@@ -79,7 +84,7 @@ impl Config {
             name,
             claim: text("OIDC_CLAIM").unwrap_or_else(|| EMAIL.to_owned()),
             scopes,
-            authorities: text("OIDC_CA_FILE").map(PathBuf::from),
+            authorities,
         }))
     }
 }
@@ -129,8 +134,20 @@ mod tests {
         let config = read(&[&HALF[..], &more].concat()).unwrap().unwrap();
         assert_eq!((config.secret.as_deref(), config.name.as_str()), (Some("hush"), "Example"));
         assert_eq!((config.claim.as_str(), config.scopes.as_str()), ("preferred_username", "profile openid"));
-        assert_eq!(config.authorities, Some("/db/ca.pem".into()));
+        assert_eq!(config.authorities, Authorities::File("/db/ca.pem".into()));
         assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    #[test]
+    fn authorities_are_the_systems_those_of_a_file_or_those_that_are_written_out() {
+        let of = |more: &[(&str, &str)]| {
+            read(&[&HALF[..], more].concat()).map(|config| config.unwrap().authorities)
+        };
+        let (file, text) = (("OIDC_CA_FILE", "/ca.pem"), ("OIDC_CA", "-----BEGIN\n"));
+        assert_eq!(of(&[]), Ok(Authorities::System));
+        assert_eq!(of(&[file]), Ok(Authorities::File("/ca.pem".into())));
+        assert_eq!(of(&[text]), Ok(Authorities::Text("-----BEGIN".into())));
+        assert!(of(&[file, text]).unwrap_err().starts_with("OIDC_CA_FILE and OIDC_CA"));
     }
 
     #[test]

@@ -90,10 +90,9 @@ impl Issuer {
     /// What is wrong with the configuration.
     pub(crate) fn new(config: Config, host: &str) -> Result<Self, String> {
         let web =
-            Web::new(config.authorities.as_deref()).map_err(|error| format!("OIDC_CA_FILE: {error}"))?;
+            Web::new(&config.authorities).map_err(|error| format!("OIDC_CA_FILE or OIDC_CA: {error}"))?;
         if !config.issuer.is_plain() && !web.trusts_somebody() {
-            let why =
-                "there are no certificate authorities on this system; name a file of them in OIDC_CA_FILE";
+            let why = "there are no certificate authorities on this system; name a file of them in OIDC_CA_FILE, or write them into OIDC_CA";
             return Err(why.to_owned());
         }
         let discovery = provider::discovery(&config.issuer).ok_or("OIDC_ISSUER is too long")?;

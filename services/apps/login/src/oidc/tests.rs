@@ -452,5 +452,5 @@ fn a_provider_elsewhere_needs_authorities_that_can_be_read() {
     };
     let config = Config::read(find).unwrap().unwrap();
     let why = Issuer::new(config, "login.example:443").err().unwrap();
-    assert!(why.starts_with("OIDC_CA_FILE: /nowhere/ca.pem"), "{why}");
+    assert!(why.starts_with("OIDC_CA_FILE or OIDC_CA: /nowhere/ca.pem"), "{why}");
 }
