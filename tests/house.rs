@@ -36,7 +36,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("nexushub-applib", &[]),
     ("nexushub-login", &["nexushub-applib"]),
     ("nexushub-admin", &["nexushub-applib"]),
-    ("nexushub-e2e", &["nexushub-proto", "nexushub-launch"]),
+    ("nexushub-e2e", &["nexushub-proto", "nexushub-launch", "nexushub-proxy"]), // the proxy for a bench of what no client can time
     ("nexushub-fuzz", &["nexushub-chassis", "nexushub-debug-api", "nexushub-proxy", "nexushub-shim"]),
 ];
 

@@ -1,7 +1,7 @@
 //! The figures that are reported with a result: how fast the platform is there, how fast it is there again, and what it
 //! costs while nothing happens. Measures the programs in `NEXUSHUB_BIN_DIR` and prints one table; asserts nothing.
 //!
-//! `--help` says what there is to ask for. `admin`: what following the admin app costs; `sign-in`: what that costs; `floods`: how a healthy client fares beside
+//! `--help` says what there is to ask for. `admin`: what following the admin app costs; `sign-in`: what that costs; `tokens`: what the token of a request does; `floods`: how a healthy client fares beside
 //! each flood; `uploads`: how fast a package goes up, beside a copy; `develop`: from a key press to the changed app; `proxy` is another matter: it measures others, too (`proxy.rs`).
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a figure that can't be had ends the program, and the message says which
@@ -14,6 +14,7 @@ mod krun;
 mod logs;
 mod proxy;
 mod sign_in;
+mod tokens;
 mod uploads;
 
 use std::{
@@ -28,7 +29,7 @@ use nexushub_e2e::{App, DAEMONS, Load, Options, Platform, processes, workshop};
 /// What there is to ask for.
 const USAGE: &str = "\
 nexushub-bench [KILLS] [--long] [PART...]   KILLS of each daemon (50); --long: everything at full size
-    PART: platform, logs, krun, boxes (start, reach, neighbour, again, idle), admin, sign-in, floods, uploads, develop
+    PART: platform, logs, krun, boxes (start, reach, neighbour, again, idle), admin, sign-in, tokens, floods, uploads, develop
 nexushub-bench proxy [--rows NAME,...] [--runs N] [--seconds S]   beside nginx, HAProxy and Caddy
 Measures the programs in NEXUSHUB_BIN_DIR.
 ";
@@ -75,6 +76,9 @@ fn main() {
     }
     if named("sign-in") {
         runtime.block_on(sign_in::measure());
+    }
+    if named("tokens") {
+        tokens::measure();
     }
     if named("floods") {
         runtime.block_on(floods::measure());

@@ -47,6 +47,8 @@ mod identity;
 mod keys;
 mod linger;
 mod link;
+#[cfg(feature = "fuzzing")]
+pub mod measured;
 mod metrics;
 mod paths;
 mod pool;

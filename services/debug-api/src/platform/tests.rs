@@ -275,7 +275,10 @@ async fn a_package_says_its_version_and_what_it_asks_for_which_may_be_no_more_th
         "what provider does not grant"
     );
     let (_, told) = get(&world, "instances/shop/releases").await;
-    assert_eq!([0, 1].map(|at| told["releases"][at]["ungranted"].as_str()), [Some("no sandbox"), Some("")]);
+    assert_eq!(
+        [0_usize, 1].map(|at| told["releases"][at]["ungranted"].as_str()),
+        [Some("no sandbox"), Some("")]
+    );
     let asks = world.house.shelf.lock().unwrap()[0].asks.clone().unwrap();
     assert_eq!((asks.driver(), asks.env["A"].as_str()), (provider::Driver::Sandbox, "b"));
     assert_eq!((asks.limits.unwrap().cpu_percent, asks.health.unwrap().failures), (5, 1));
