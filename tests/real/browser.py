@@ -4,14 +4,18 @@
 The administrator's password stands in the variable NEXUSHUB_PASSWORD. Ends with the line `N passed, N failed`.
 """
 
+import http.client
 import io
 import os
 import pathlib
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import keyboard
 from playwright.sync_api import expect, sync_playwright
@@ -67,6 +71,35 @@ def package(program):
     return {"name": "shop.zip", "mimeType": "application/zip", "buffer": kept.getvalue()}
 
 
+class Visitor:
+    """Somebody who asks for an app over and over, and notes when it first answered."""
+
+    def __init__(self, port, ca):
+        self.port, self.tls = int(port), ssl.create_default_context(cafile=ca)
+        self.pool = ThreadPoolExecutor(1)
+
+    def waits_for(self, name):
+        """When the app of this name has answered for the first time, as a future: seconds since 1970."""
+        return self.pool.submit(self.ask, f"{name}.{DOMAIN}", time.time() + PATIENCE / 1000)
+
+    def ask(self, host, until):
+        while time.time() < until:
+            raw = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+            connection = http.client.HTTPSConnection(host, self.port)
+            connection.sock = self.tls.wrap_socket(raw, server_hostname=host)
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            good = answer.status == 200 and b"Hello from the shop" in answer.read()
+            connection.close()
+            if good:
+                return time.time()
+        raise TimeoutError(f"{host} does not answer")
+
+
+# In the page: when something was clicked last, kept until the next page of the same app.
+CLICKS = "addEventListener('click', () => sessionStorage.setItem('clicked', Date.now()), true)"
+
+
 def sign_in(page, name, password):
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)
@@ -81,8 +114,9 @@ def deploy(page, zipped):
 class Walk:
     """One story from beginning to end."""
 
-    def __init__(self, browser, story, port, password):
+    def __init__(self, browser, story, port, ca, password):
         self.browser, self.story, self.password = browser, story, password
+        self.waiting = Visitor(port, ca)
         self.at = lambda host: f"https://{host}.{DOMAIN}:{port}/"
         self.page = self.visitor()
 
@@ -110,8 +144,16 @@ class Walk:
         expect(self.page.locator("[data-f=state]")).to_have_text("no package yet", timeout=PATIENCE)
         self.story.seen("a new app waits for its package", self.page)
 
+    def live(self, what, answered):
+        """Says how long it took from the last click to an app's first answer to somebody else: a figure, and no promise."""
+        clicked = float(self.page.evaluate("sessionStorage.getItem('clicked')"))
+        print(f"time from the click on {what} to live: {answered.result() * 1000 - clicked:.0f} ms", flush=True)
+
     def push(self):
+        self.page.evaluate(CLICKS)
+        answered = self.waiting.waits_for("shop")
         deploy(self.page, package(APP))
+        self.live("Deploy, its upload included,", answered)
         expect(self.page.locator("[data-f=state]")).to_have_text("running", timeout=PATIENCE)
         self.story.seen("its package runs", self.page)
         visitor = self.page.context.new_page()
@@ -181,6 +223,19 @@ class Walk:
         keyboard.walk(page, self.story, self.at("admin"), who, package(APP))
         page.context.close()
 
+    def create_another(self):
+        """Of an application whose package is there."""
+        self.page.goto(self.at("admin"))
+        self.page.locator("#name").fill("Branch")
+        self.page.locator("#appid").fill("shop")
+        self.page.locator("#host").fill("branch")
+        self.page.evaluate(CLICKS)
+        answered = self.waiting.waits_for("branch")
+        self.page.get_by_role("button", name="Create").click()
+        self.live("Create", answered)
+        expect(self.page.locator("[data-f=state]")).to_have_text("running", timeout=PATIENCE)
+        self.story.seen("a second app of the same package is live at once", self.page)
+
     def leave(self):
         self.page.goto(self.at("admin") + "audit")
         expect(self.page.locator("body")).to_contain_text("back to a version")
@@ -199,7 +254,7 @@ class Walk:
 
     def whole(self):
         for step in [self.first_login, self.create, self.push, self.watch, self.break_it, self.go_back, self.let_in, self.by_keys,
-                     self.leave]:
+                     self.create_another, self.leave]:
             step()
 
 
@@ -219,7 +274,7 @@ def main():
         arguments = [f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1", "--no-sandbox"]
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=arguments, env=trusting(home, ca))
-        walk = Walk(browser, story, port, os.environ["NEXUSHUB_PASSWORD"])
+        walk = Walk(browser, story, port, ca, os.environ["NEXUSHUB_PASSWORD"])
         try:
             walk.whole()
         except Exception as error:
