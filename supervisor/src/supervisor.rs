@@ -3,7 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, SystemTime};
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use nexushub_launch::daemon::{DAEMONS, STOP_ALL};
 use nexushub_launch::notify::Notifier;
@@ -158,11 +161,7 @@ impl Supervisor {
             Some((build, _)) if role == Role::Next => (build, "-next"),
             _ => (&unit.build, ""),
         };
-        let copy = site.run.join(format!("config/{}{suffix}.toml", unit.daemon.name));
-        fs::create_dir_all(site.run.join("config"))?;
-        if !fs::read_to_string(&copy).is_ok_and(|text| text == build.text) {
-            status::replace(&copy, &build.text)?; // only if it must be: the disk may be full
-        }
+        let copy = self.copied(&format!("{}{suffix}", unit.daemon.name), &build.text)?;
         let mut env = site.env(unit.daemon, site.config.path.as_ref().map(|_| copy));
         env.push(("NOTIFY_SOCKET", self.inbox.1.clone().into()));
         env.push(("WATCHDOG_USEC", site.settings.watchdog().as_micros().to_string().into()));
@@ -175,6 +174,16 @@ impl Supervisor {
         Program { exe, args, env, folder, fds: &fds, alarm: 0 }.start()
     }
 
+    /// A copy of the configuration as it was judged, for who reads it and for `nexushub plan`.
+    fn copied(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        let copy = self.site.run.join(format!("config/{name}.toml"));
+        fs::create_dir_all(self.site.run.join("config"))?;
+        if !fs::read_to_string(&copy).is_ok_and(|held| held == text) {
+            status::replace(&copy, text)?; // only if it must be: the disk may be full
+        }
+        Ok(copy)
+    }
+
     /// Tells the world what changed: the status file, and systemd.
     fn publish(&mut self) {
         for unit in self.units.iter_mut().filter(|unit| unit.state() != unit.shown.0) {
@@ -184,6 +193,8 @@ impl Supervisor {
         let news = ["starting", "reloading"].contains(&self.phase.0) && self.units.iter().all(settled);
         if news {
             self.phase = ("ready", SystemTime::now());
+            let _ = self.copied("supervisor", self.site.config.text());
+            self.units.iter().for_each(|unit| drop(self.copied(unit.daemon.name, &unit.build.text)));
         }
         let (file, path) = (status::render(self), self.site.run.join("status.json"));
         let written = if file == self.published.0 { Ok(()) } else { status::replace(&path, &file) };

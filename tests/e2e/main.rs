@@ -36,6 +36,7 @@ mod oidc;
 mod overlap;
 mod packages;
 mod pauses;
+mod plan;
 mod promotion;
 mod push;
 mod redirect;

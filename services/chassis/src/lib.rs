@@ -10,6 +10,7 @@ pub mod bounds;
 pub mod client;
 pub mod credentials;
 pub mod daemon;
+pub mod difference;
 mod gate;
 mod limits;
 pub mod listeners;

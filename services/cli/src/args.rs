@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nexushub_launch::daemon::DAEMONS as DAEMONS_OF_PLATFORM;
 
 use crate::{
+    apply::Apply,
     apps::Apps,
     audit::Audit,
     bootstrap::Bootstrap,
@@ -20,7 +21,7 @@ use crate::{
     login::{Login, Logout},
     logs::Logs,
     pause::{Pause, Resume},
-    plan::{Apply, Plan},
+    plan::Plan,
     push::Push,
     releases::{Releases, Rollback},
     restart::Restart,
@@ -162,13 +163,19 @@ pub(crate) enum Command {
     Pause(Pause),
     /// Send a paused app its requests again
     Resume(Resume),
-    /// Show what the admin app asks for and what is held back
+    /// Show what taking up the configuration would change, and what of the admin app's list is held back
     ///
-    /// Instances that vanished from its list in great number go on until their removal is confirmed
-    /// (`nexushub apply --confirm-removals`). Exit code 0 when nothing is held, 1 when that can't be told, 2 when something is.
+    /// The configuration is that on disk, or FILE as if it stood in its place: instances that would be added, removed, restarted
+    /// (the next generation takes over from the present one) or changed while they run, each with the keys that differ; settings,
+    /// with who takes them up; daemons that would be replaced, while apps run on. Nothing is changed. Instances that vanished from the admin app's list in great
+    /// number go on until their removal is confirmed (`nexushub apply --confirm-removals`). Exit code 0 when nothing would change
+    /// and nothing is held, 1 when that can't be told or the configuration can't be, 2 when something would.
     #[command(after_long_help = shapes::PLAN)]
     Plan(Plan),
-    /// Stop what is held back: instances that the admin app no longer lists
+    /// Take up the configuration as it is on disk, or let go of what is held back
+    ///
+    /// Does what `nexushub plan` says, after every daemon judged it, and ends when what was added or restarted answers. One that can't be is refused
+    /// as a whole. Exit code 0 when all of it holds, 1 when something refused it or doesn't answer in time.
     Apply(Apply),
     /// Upload an app, install it, and wait until it answers
     ///

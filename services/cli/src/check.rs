@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use nexushub_launch::{config::Config, handoff::Handoff};
+use nexushub_launch::{
+    config::{Config, ROOT},
+    handoff::Handoff,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -67,6 +70,18 @@ pub(crate) fn run(place: &Place, args: &Check) -> Result<u8, Failure> {
     Ok(if well { OK } else { FAILURE })
 }
 
+/// Has every daemon judge its part of a configuration, wherever that is; the first that says no is why it can't be.
+pub(crate) fn judge(place: &Place, config: &Config) -> Result<(), Failure> {
+    let judged = DAEMONS.iter().map(|daemon| judged(place, config, daemon));
+    for Judged { name, well, object, says, next } in judged.collect::<Result<Vec<_>, _>>()? {
+        if !well {
+            let what = if object.is_empty() { name.to_owned() } else { object };
+            return Err(Failure::new(format!("{what}: {says}"), next));
+        }
+    }
+    Ok(())
+}
+
 fn people(report: &Report) -> String {
     let named = report.file.as_ref();
     let named = named.map_or_else(|| "built-in defaults".to_owned(), |path| path.display().to_string());
@@ -93,7 +108,7 @@ fn judged(place: &Place, config: &Config, daemon: &'static str) -> Result<Judged
     };
     let program = beside(&format!("nexushub-{daemon}"))?;
     let mut command = Command::new(&program);
-    command.arg("--check").env_remove("NEXUSHUB_CONFIG").envs(handoff.to_env());
+    command.arg("--check").env_remove("NEXUSHUB_CONFIG").env(ROOT, &config.root).envs(handoff.to_env());
     command.current_dir(&config.root).stdin(Stdio::null());
     let output = command.output().map_err(|error| Failure::io("start", &program, &error))?;
     let well = output.status.success();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::{
-    apps,
+    apply, apps,
     args::{Cli, Command, Global},
     audit, bootstrap, certs, check, completion, dev, doctor, down, events,
     failure::{Failure, OK},
@@ -69,7 +69,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Resume(args) => daemons(pause::resume(&Hub::find(global)?, &args)),
         Command::Restart(args) => daemons(restart::run(&Hub::find(global)?, &args)),
         Command::Plan(args) => daemons(plan::plan(&place(global, "plan")?, &args)),
-        Command::Apply(args) => daemons(plan::apply(&place(global, "apply")?, &args)),
+        Command::Apply(args) => daemons(apply::run(&place(global, "apply")?, &args)),
         Command::Push(args) => daemons(push::run(&Hub::find(global)?, &args)),
         Command::Releases(args) => daemons(releases::releases(&Hub::find(global)?, &args)),
         Command::Rollback(args) => daemons(releases::rollback(&Hub::find(global)?, &args)),

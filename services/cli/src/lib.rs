@@ -1,5 +1,6 @@
 //! `nexushub`: the command people type. A client like any other, by gRPC and HTTPS; only `up` starts anything.
 
+mod apply;
 mod apps;
 mod args;
 mod audit;

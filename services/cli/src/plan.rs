@@ -1,12 +1,15 @@
-//! `nexushub plan` and `nexushub apply`: what the admin app asks for, what of it can't be, and what is held back until somebody
-//! confirms that it goes.
+//! `nexushub plan`: what the configuration would change if it were taken up; what the admin app asks for, what of it can't be, and
+//! what is held back until somebody confirms that it goes. `apply.rs` does both.
 
-use std::fmt::Write;
+mod comparison;
+pub(crate) mod proposal;
+
+use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
 use nexushub_chassis::client::GrpcChannel;
 use nexushub_proto::provider::{
-    Admin, ConfirmRemovalsRequest, Instance, ListInstancesRequest, ListInstancesResponse, Origin,
+    Admin, Instance, ListInstancesRequest, ListInstancesResponse, Origin,
     provider_service_client::ProviderServiceClient,
 };
 use serde::Serialize;
@@ -16,32 +19,32 @@ use crate::{
     failure::{Failure, OK},
     out,
     place::Place,
-    rpc,
+    plan::comparison::{By, Change, Comparison},
+    rpc, settings,
     table::{one_line, render},
 };
 
-/// Something is held back.
-const HELD: u8 = 2;
+/// Something would change, or is held back.
+const CHANGES: u8 = 2;
+/// What is said where nobody knows what the daemons were started with.
+const UNKNOWN: &str = "\nwhat its settings would change is not known here: units read them when they are reloaded, one at a time (systemctl reload \
+                       nexushub-proxy), a supervisor of an earlier release at SIGHUP";
 /// The largest answer of provider's that is taken.
 const MESSAGE_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
+    /// Another configuration, as if it stood in place of the present one [default: that one, as it is on disk]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
     /// How to write it
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Apply {
-    /// Stop the instances that the admin app no longer lists; their data stay
-    #[arg(long, required = true)]
-    confirm_removals: bool,
-}
-
 /// The plan; its JSON form is for programs, so fields are only ever added.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Report {
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Report {
     version: u32,
     /// Whether the admin app is asked, and why it can't be heard.
     followed: bool,
@@ -50,17 +53,19 @@ struct Report {
     /// Instances in its last list.
     listed: u32,
     /// Kept although it no longer lists them.
-    held: Vec<Held>,
+    pub(crate) held: Vec<Held>,
     /// Instances whose application has no package yet.
     waiting: Vec<Held>,
     /// What lost against another, and what of the list was left out.
     conflicts: Vec<String>,
     refused: Vec<String>,
+    /// What taking up the configuration would change.
+    configuration: Comparison,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Held {
-    id: String,
+pub(crate) struct Held {
+    pub(crate) id: String,
     app_id: String,
     host_name: String,
 }
@@ -79,31 +84,22 @@ pub(crate) async fn list(place: &Place) -> Result<ListInstancesResponse, Failure
 
 /// `nexushub plan`
 pub(crate) async fn plan(place: &Place, args: &Plan) -> Result<u8, Failure> {
-    let report = Report::of(list(place).await?);
+    let list = list(place).await?;
+    let configuration = proposal::compared(place, args.file.as_deref(), &list).await?;
+    let report = Report { configuration, ..Report::of(list) };
     match args.output {
         Output::Json => out::say(&serde_json::to_string_pretty(&report).unwrap_or_default())?,
-        Output::Table => out::say(&people(place, &report))?,
+        Output::Table => {
+            out::say(&format!("{}\n\n{}", changes(place, &report.configuration), people(place, &report)))?;
+        }
     }
-    Ok(if report.held.is_empty() { OK } else { HELD })
-}
-
-/// `nexushub apply`
-pub(crate) async fn apply(place: &Place, args: &Apply) -> Result<u8, Failure> {
-    debug_assert!(args.confirm_removals, "clap requires it");
-    let held = Report::of(list(place).await?).held;
-    let ids: Vec<String> = held.into_iter().map(|one| one.id).collect();
-    if ids.is_empty() {
-        out::say("nothing is held")?;
-        return Ok(OK);
-    }
-    let answer = client(place)?.confirm_removals(ConfirmRemovalsRequest { ids }).await;
-    let answer = answer.map_err(|status| rpc::failed(place, "provider", &status))?.into_inner();
-    out::say(&format!("{} no longer listed are removed; their data stay", instances(answer.removed.len())))?;
-    Ok(OK)
+    let settled = report.held.is_empty() && report.configuration.is_nothing();
+    Ok(if settled { OK } else { CHANGES })
 }
 
 impl Report {
-    fn of(answer: ListInstancesResponse) -> Self {
+    /// What of it the admin app's list is about.
+    pub(crate) fn of(answer: ListInstancesResponse) -> Self {
         let Admin { followed, heard_unix_ms, trouble, listed, held, refused } =
             answer.admin.unwrap_or_default();
         let told = |all: Vec<Instance>| all.into_iter().map(Held::of).collect();
@@ -117,6 +113,7 @@ impl Report {
             waiting: told(answer.waiting),
             conflicts: answer.conflicts.into_iter().map(|conflict| conflict.reason).collect(),
             refused,
+            configuration: Comparison::default(),
         }
     }
 }
@@ -127,10 +124,71 @@ impl Held {
     }
 }
 
-fn instances(count: usize) -> String {
+pub(crate) fn instances(count: usize) -> String {
     if count == 1 { "1 instance".to_owned() } else { format!("{count} instances") }
 }
 
+/// What the configuration would change.
+fn changes(place: &Place, plan: &Comparison) -> String {
+    let file =
+        plan.file.as_ref().map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
+    let mut text = format!("configuration: {file}");
+    let row = |one: &comparison::Difference| {
+        let why = match one.change {
+            Change::Removed => "its data stay".to_owned(),
+            _ => one.keys.join(", "),
+        };
+        [one.id.clone(), one.change.name().to_owned(), one.host_name.clone(), why]
+    };
+    let rows: Vec<_> = plan.instances.iter().map(row).collect();
+    let settings: Vec<_> = plan.settings.iter().flatten().map(setting).collect();
+    for table in [
+        render(["INSTANCE", "CHANGE", "HOST", "WHY"], &rows),
+        render(["SETTING", "TAKEN UP BY", "WAS", "IS"], &settings),
+    ] {
+        if !table.is_empty() {
+            let _ = write!(text, "\n\n{table}");
+        }
+    }
+    let gap = if rows.is_empty() && settings.is_empty() { "\n" } else { "\n\n" };
+    let _ = match (plan.is_nothing(), plan.daemons.as_slice()) {
+        (true, _) => write!(text, "\nnothing of it would change anything"),
+        (_, []) => write!(text, "{gap}take it up: {}", place.command("apply")),
+        (_, daemons) => {
+            let daemons = daemons.join(", ");
+            write!(
+                text,
+                "{gap}replaced, while apps run on: {daemons}\ntake it up: {}",
+                place.command("apply")
+            )
+        }
+    };
+    for conflict in &plan.conflicts {
+        let _ = write!(text, "\nconflict: {}", one_line(conflict));
+    }
+    if plan.settings.is_none() {
+        text.push_str(UNKNOWN);
+    }
+    text
+}
+
+fn setting(setting: &comparison::Setting) -> [String; 4] {
+    let (table, key) = setting.key.split_once('.').unwrap_or((&setting.key, ""));
+    let by = match setting.taken_up {
+        By::Platform => "down and up".to_owned(),
+        By::Supervisor => "the supervisor".to_owned(),
+        By::Daemons if comparison::is_shared(table) => "every daemon".to_owned(),
+        By::Daemons => table.to_owned(),
+    };
+    let shown = |value: &Option<toml::Value>| match (value, settings::default_of(table, key)) {
+        (Some(value), _) => one_line(&value.to_string()),
+        (None, Some(default)) => one_line(&default.to_string()),
+        (None, None) => "-".to_owned(),
+    };
+    [setting.key.clone(), by, shown(&setting.was), shown(&setting.is)]
+}
+
+/// What the admin app asks for.
 fn people(place: &Place, report: &Report) -> String {
     let mut text = match (report.followed, report.trouble.as_str()) {
         (false, _) => "the admin app is not followed".to_owned(),
@@ -194,12 +252,48 @@ mod tests {
     }
 
     #[test]
+    fn what_would_change_is_told_with_why_and_by_whom() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Some(folder.path().to_owned());
+        let place = Place::find(&Global { home, ..Default::default() }).unwrap();
+        let apply = place.command("apply");
+        let expected = format!(
+            "\
+configuration: /c
+
+INSTANCE  CHANGE     HOST  WHY
+gone      removed    gone  its data stay
+new       added      new
+shop      restarted  shop  limits.memory_bytes
+
+SETTING                  TAKEN UP BY     WAS     IS
+platform.log_level       every daemon    \"info\"  \"\"
+platform.metrics_listen  down and up     \"\"      \"127.0.0.1:9\"
+proxy.drain_ms           proxy           1       2
+supervisor.burst         the supervisor  10      3
+
+replaced, while apps run on: provider, proxy
+take it up: {apply}
+conflict: host name `x` is taken"
+        );
+        assert_eq!(changes(&place, &comparison::tests::every_kind()), expected);
+        let settled = Comparison { settings: Some(Vec::new()), ..Comparison::default() };
+        let expected = "configuration: the defaults\nnothing of it would change anything";
+        assert_eq!(changes(&place, &settled), expected);
+        let units = changes(&place, &Comparison::default());
+        assert!(units.contains("nothing of it") && units.contains("is not known here"), "{units}");
+    }
+
+    #[test]
     fn programs_are_told_what_the_help_says() {
+        let mut configuration = comparison::tests::every_kind();
+        configuration.instances.retain(|one| !one.keys.is_empty());
         let report = Report {
             held: vec![Held::default()],
             waiting: vec![Held::default()],
             conflicts: vec!["x".into()],
             refused: vec!["x".into()],
+            configuration,
             ..Report::default()
         };
         crate::shapes::tests::is_as_told(crate::shapes::PLAN, &report);

@@ -70,7 +70,8 @@ async fn anew<T>(name: &str, started: impl Future<Output = T>) -> T {
     progress::waiting(&format!("waiting until the next {} answers", one_line(name)), started).await
 }
 
-async fn daemon(place: &Place, name: &str, patience: Duration) -> Result<u8, Failure> {
+/// Has a daemon of the supervisor's replaced, and waits until the next is ready.
+pub(crate) async fn daemon(place: &Place, name: &str, patience: Duration) -> Result<u8, Failure> {
     let board = Board::live(&place.run).ok_or_else(|| place.not_up())?;
     let old = board.daemon(name).and_then(board::Daemon::process);
     if let Some(old) = &old {
@@ -103,7 +104,8 @@ async fn daemon(place: &Place, name: &str, patience: Duration) -> Result<u8, Fai
     }
 }
 
-fn unit(name: &str) -> Result<u8, Failure> {
+/// Has a daemon of systemd's replaced.
+pub(crate) fn unit(name: &str) -> Result<u8, Failure> {
     let unit = format!("nexushub-{name}.service");
     let restarted = Command::new("systemctl").args(["restart", &unit]).status();
     if restarted.is_ok_and(|status| status.success()) {

@@ -127,6 +127,12 @@ fn defaults(table: &str) -> Table {
     all.get(table).and_then(Value::as_table).cloned().unwrap_or_default()
 }
 
+/// The default of a key, by its path in its table.
+pub(crate) fn default_of(table: &str, key: &str) -> Option<Value> {
+    let table = Value::Table(defaults(table));
+    key.split('.').try_fold(&table, |value, key| value.get(key)).cloned()
+}
+
 /// What matters of a table elsewhere: what is said, else the default.
 pub(crate) fn held<T: DeserializeOwned>(file: &File, table: &str) -> Result<T, Failure> {
     let held = Value::Table(holds(file, table)?).try_into();

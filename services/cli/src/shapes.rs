@@ -162,19 +162,31 @@ As JSON an object; fields are only ever added:
 /// `plan`
 pub(crate) const PLAN: &str = "\
 As JSON an object; fields are only ever added:
-  version              1
-  followed             whether the admin app is asked
-  trouble              why it can't be heard; empty = it can
-  heard_unix_ms        when it last was; 0 = not yet
-  listed               instances in its last list
-  held[].id            kept although it no longer lists them
+  version                            1
+  followed                           whether the admin app is asked
+  trouble                            why it can't be heard; empty = it can
+  heard_unix_ms                      when it last was; 0 = not yet
+  listed                             instances in its last list
+  held[].id                          kept although it no longer lists them
   held[].app_id
   held[].host_name
-  waiting[].id         instances whose application has no package yet
+  waiting[].id                       instances whose application has no package yet
   waiting[].app_id
   waiting[].host_name
-  conflicts[]          what lost against another, for people
-  refused[]            what of the list was left out, for people";
+  conflicts[]                        what lost against another, for people
+  refused[]                          what of the list was left out, for people
+  configuration.file                 what would be taken up; null = the defaults
+  configuration.instances[].id       what would not be as it is
+  configuration.instances[].app_id
+  configuration.instances[].host_name
+  configuration.instances[].change   added, removed, restarted, changed
+  configuration.instances[].keys[]   what differs of one that was there and stays
+  configuration.conflicts[]          what would lose against another, and does not now, for people
+  configuration.settings[].key       `settings` is null where nobody knows what the daemons were started with
+  configuration.settings[].was       null = it is not said, so the default; so the next
+  configuration.settings[].is
+  configuration.settings[].taken_up  daemons (each reader's next process), supervisor, or platform: stopped and started
+  configuration.daemons[]            those that are replaced";
 
 /// `check`
 pub(crate) const CHECK: &str = "\

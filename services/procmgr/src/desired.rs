@@ -270,6 +270,7 @@ fn env_problem(env: &BTreeMap<String, String>, max_bytes: u32) -> Option<String>
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use nexushub_chassis::difference;
 
     pub(crate) fn proto(id: &str) -> provider::Instance {
         provider::Instance {
@@ -311,6 +312,46 @@ pub(crate) mod tests {
         assert_eq!(base, desired(|i| i.route = Some(prefix)).digest);
         let h2c = provider::Route { protocol: provider::Protocol::H2c.into(), ..Default::default() };
         assert_ne!(base, desired(|i| i.route = Some(h2c)).digest, "each generation speaks one protocol");
+    }
+
+    #[test]
+    fn what_plan_says_of_a_change_is_what_becomes_of_the_app() {
+        let with = |change: fn(&mut provider::Instance)| {
+            let mut proto = proto("a");
+            change(&mut proto);
+            proto
+        };
+        let changes: [fn(&mut provider::Instance); 20] = [
+            |i| i.app_id = "x".into(),
+            |i| i.display_name = "x".into(),
+            |i| i.host_name = "x".into(),
+            |i| i.release = "/srv/app/2".into(),
+            |i| i.data = "/srv/data/2".into(),
+            |i| i.driver = provider::Driver::Sandbox.into(),
+            |i| drop(i.env.insert("A".into(), "1".into())),
+            |i| i.health = Some(provider::Health { path: "/up".into(), ..Default::default() }),
+            |i| i.health = Some(provider::Health { start_deadline_ms: 1, ..Default::default() }),
+            |i| i.limits = Some(provider::Limits { memory_bytes: 1 << 20, ..Default::default() }),
+            |i| i.limits = Some(provider::Limits { log_bytes: 1 << 20, ..Default::default() }),
+            |i| i.static_service_url = "http://localhost:5173".into(),
+            |i| i.debug_port = 5173,
+            |i| i.egress = provider::Egress::Internet.into(),
+            |i| i.deploy = provider::Deploy::Replace.into(),
+            |i| i.idle_stop_ms = 1000,
+            |i| {
+                let protocol = provider::Protocol::H2c.into();
+                i.route = Some(provider::Route { protocol, ..Default::default() });
+            },
+            |i| i.route = Some(provider::Route { hosts: vec!["x".into()], ..Default::default() }),
+            |i| i.route = Some(provider::Route { sign_in: true, ..Default::default() }),
+            |i| i.route = Some(provider::Route { client_ca: "/ca".into(), ..Default::default() }),
+        ];
+        for change in changes {
+            let told = difference::between(&proto("a"), &with(change));
+            assert_eq!(told.len(), 1, "{told:?}");
+            let restarted = desired(|_| ()).digest != desired(change).digest;
+            assert_eq!(told[0].restarts, restarted, "{told:?}");
+        }
     }
 
     #[test]

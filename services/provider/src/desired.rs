@@ -96,6 +96,12 @@ impl Book {
         self.merged_with(debug, &self.listing, &self.releases)
     }
 
+    /// What should run if the configuration were another one.
+    fn merged_by(&self, statics: Vec<Entry>, rules: Rules) -> Merged {
+        let (listing, releases) = (Arc::clone(&self.listing), Arc::clone(&self.releases));
+        Self { statics, listing, releases, debug: Entries::new(), rules }.merged(&self.debug)
+    }
+
     fn merged_with(&self, debug: &Entries, listing: &Listing, releases: &Releases) -> Merged {
         let equipped = |entry| self.equipped(entry, debug, releases);
         let dynamic: Vec<Entry> = listing.entries().map(equipped).collect();
@@ -238,6 +244,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 enum Command {
     Put(Box<Entry>, Reply<u64>),
     Remove(InstanceId, Reply<(u64, bool)>),
+    Preview(Vec<Entry>, Box<Rules>, Reply<Merged>),
     List(List, Reply<u64>),
     Confirm(BTreeSet<InstanceId>, Reply<(u64, Vec<InstanceId>)>),
     SetRelease(String, Box<Release>, Reply<u64>),
@@ -267,6 +274,14 @@ impl Handle {
     /// As [`Book::remove`], or when it could not be made durable.
     pub async fn remove(&self, id: InstanceId) -> Result<(u64, bool), Error> {
         self.ask(|reply| Command::Remove(id, reply)).await
+    }
+
+    /// What would be desired with these static instances and rules. Nothing is changed.
+    ///
+    /// # Errors
+    /// When the owner has ended.
+    pub async fn preview(&self, statics: Vec<Entry>, rules: Rules) -> Result<Merged, Error> {
+        self.ask(|reply| Command::Preview(statics, Box::new(rules), reply)).await
     }
 
     /// Takes over a list of the admin app; the revision that holds it.
@@ -355,6 +370,9 @@ impl Owner {
         match command {
             Command::Put(entry, reply) => drop(reply.send(self.put(*entry).await)),
             Command::Remove(id, reply) => drop(reply.send(self.remove(&id).await)),
+            Command::Preview(statics, rules, reply) => {
+                drop(reply.send(Ok(self.book.merged_by(statics, *rules))));
+            }
             Command::List(list, reply) => drop(reply.send(self.list(list).await)),
             Command::Confirm(ids, reply) => drop(reply.send(self.confirm(&ids).await)),
             Command::SetRelease(app_id, release, reply) => {
@@ -398,7 +416,7 @@ impl Owner {
         if held > before {
             warn!(
                 held,
-                "the admin app no longer lists many instances; they are kept until `nexushub apply` confirms that they go"
+                "the admin app no longer lists many instances; they are kept until `nexushub apply --confirm-removals` says that they go"
             );
         }
         Ok(revision)

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use nexushub_chassis::names::{InstanceId, shown};
+use nexushub_chassis::{
+    Fault,
+    names::{InstanceId, shown},
+};
 use tonic::Status;
 
 use crate::{merge::Conflict, typed::BadField};
@@ -16,6 +19,9 @@ pub enum Error {
     /// A value can't be.
     #[error(transparent)]
     Bad(#[from] BadField),
+    /// The configuration can't be.
+    #[error("{}: {} ({})", .0.object, .0.msg, .0.hint)]
+    Configuration(Fault),
     /// The host name or the id is another's.
     #[error("{0}; choose another, or remove that instance first")]
     Taken(Box<Conflict>),
@@ -62,7 +68,7 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
-            Error::Missing | Error::Bad(_) => Self::invalid_argument(message),
+            Error::Missing | Error::Bad(_) | Error::Configuration(_) => Self::invalid_argument(message),
             Error::Taken(_) => Self::already_exists(message),
             Error::NoRelease { .. } => Self::not_found(message),
             // Not RESOURCE_EXHAUSTED, which means load: a limit that stays is not to be tried again.

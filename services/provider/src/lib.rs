@@ -1,6 +1,6 @@
 //! Which app instances should exist.
 //!
-//! Three sources speak of them: static ones from the configuration file and `apps.d` (`configured.rs`), dynamic ones from the
+//! Three sources speak of them: static ones from the configuration file and `apps.d` (`basis.rs`, `configured.rs`), dynamic ones from the
 //! admin app (`admin.rs`; which package they run is in `releases.rs`), and debug ones put by RPC (`store.rs` keeps them). Everything
 //! that anybody wrote is judged in `typed.rs` and `route.rs`; `merge.rs`, a pure function, says what they make together; one task
 //! (`desired.rs`) owns the result; `service.rs` answers requests and feeds watchers with the differences that `changes.rs` finds.
@@ -9,12 +9,14 @@
 //! changed one is taken up when the daemon is rolled.
 
 pub mod admin;
+pub mod basis;
 pub mod changes;
 pub mod config;
 pub mod configured;
 pub mod desired;
 pub mod disk;
 pub mod error;
+
 pub mod instance;
 pub mod kept;
 pub mod merge;
@@ -25,16 +27,16 @@ pub mod store;
 pub mod typed;
 pub mod wire;
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use http::HeaderValue;
 use nexushub_chassis::{
     Fault,
     daemon::{Chassis, Daemon},
-    launch::{clock, handoff::Handoff},
-    names::{ADMIN_INSTANCE, Zone},
+    launch::clock,
+    names::ADMIN_INSTANCE,
     ready::Ready,
-    setup::{Setup, find_config},
+    setup::Setup,
     vital::Vital,
 };
 use nexushub_proto::provider::provider_service_server::ProviderServiceServer;
@@ -45,20 +47,17 @@ use crate::{
     admin::{
         ask::{Proxied, Way},
         follow::{Contact, following},
-        listing::Hold,
     },
     config::Config,
-    configured::Document,
-    desired::{Book, Owner, Rules, State, first_revision},
+    desired::{Book, Owner, State, first_revision},
     disk::{Disk, Found},
-    instance::Entry,
-    merge::Ground,
     service::Service,
     typed::Judge,
 };
 
-/// Largest request, in bytes: the ids of ten thousand instances; far above what the limits of one instance allow.
-const REQUEST_MAX: usize = 1 << 20;
+/// Largest request, in bytes: a configuration of a MiB, or the ids of ten thousand instances; far above what the limits of one
+/// instance allow.
+const REQUEST_MAX: usize = (1 << 20) + (64 << 10);
 
 /// The daemon.
 pub struct Provider;
@@ -69,19 +68,19 @@ impl Daemon for Provider {
 
     fn check(setup: &Setup<Config>) -> Result<(), Fault> {
         setup.config.judge()?;
-        statics(setup).map(drop)
+        basis::present(setup).map(drop)
     }
 
     async fn run(mut chassis: Chassis<Config>) -> Result<(), Fault> {
-        let judge = Judge { root: None, ..judge(&chassis.setup) };
+        let judge = Judge { root: None, ..basis::judge(&chassis.setup) };
         let (disk, found) = found(&chassis.setup, &judge)?;
         let revision = first_revision(found.revision, clock::unix_ms(SystemTime::now()));
         let book = Book {
-            statics: statics(&chassis.setup)?,
+            statics: basis::present(&chassis.setup)?,
             listing: found.listing,
             releases: found.releases,
             debug: found.debug,
-            rules: rules(&chassis.setup),
+            rules: basis::rules(&chassis.setup),
         };
         let way = way(&chassis, &book);
         let (owner, handle) = Owner::new(book, disk, revision);
@@ -139,40 +138,6 @@ async fn say_what_changes(mut desired: watch::Receiver<Arc<State>>, ready: Ready
     while desired.changed().await.is_ok() {
         let summary = summary(&desired.borrow_and_update());
         ready.status(&summary);
-    }
-}
-
-fn judge(setup: &Setup<Config>) -> Judge {
-    Judge { zone: Zone::from(&setup.platform), root: Some(setup.root.clone()) }
-}
-
-fn statics(setup: &Setup<Config>) -> Result<Vec<Entry>, Fault> {
-    // The file again, for the lines of its entries; a daemon without one has none listed.
-    let path = find_config(&Handoff::from_env()?)?.path;
-    let document = path.and_then(|path| {
-        configured::text(&path).ok().map(|text| Document { path: named(path, setup), text })
-    });
-    let listed = setup.config.instance.clone();
-    configured::read(document.as_ref(), listed, &setup.resolve(&setup.config.apps_dir), &judge(setup))
-}
-
-/// A supervisor hands each generation a copy of the configuration; people know the file by its own name.
-fn named(path: PathBuf, setup: &Setup<Config>) -> PathBuf {
-    if path.starts_with(&setup.run) { PathBuf::from("nexushub.toml") } else { path }
-}
-
-fn rules(setup: &Setup<Config>) -> Rules {
-    let config = &setup.config;
-    Rules {
-        ground: Ground {
-            data_root: setup.state.join("provider/data"),
-            reserved_ids: config.reserved_instances.iter().cloned().collect(),
-            reserved_hosts: config.reserved_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
-        },
-        max_debug: config.max_debug_instances,
-        hold: Hold { share_percent: config.hold_share_percent, least: config.hold_least },
-        keep_releases: config.keep_releases,
-        dynamic: (config.dynamic_driver, config.dynamic_egress),
     }
 }
 

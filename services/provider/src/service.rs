@@ -9,19 +9,20 @@ use nexushub_chassis::{
 };
 use nexushub_proto::provider::{
     ConfirmRemovalsRequest, ConfirmRemovalsResponse, Instance, ListInstancesRequest, ListInstancesResponse,
-    ListReleasesRequest, ListReleasesResponse, PutInstanceRequest, PutInstanceResponse, Release,
-    RemoveInstanceRequest, RemoveInstanceResponse, RevertReleaseRequest, RevertReleaseResponse,
-    SetReleaseRequest, SetReleaseResponse, WatchDesiredRequest, WatchDesiredResponse,
-    provider_service_server::ProviderService,
+    ListReleasesRequest, ListReleasesResponse, PreviewDesiredRequest, PreviewDesiredResponse,
+    PutInstanceRequest, PutInstanceResponse, Release, RemoveInstanceRequest, RemoveInstanceResponse,
+    RevertReleaseRequest, RevertReleaseResponse, SetReleaseRequest, SetReleaseResponse, WatchDesiredRequest,
+    WatchDesiredResponse, provider_service_server::ProviderService,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
     admin::follow::Contact,
-    changes,
+    basis, changes,
     desired::{Handle, State},
     error::Error,
+    merge::Merged,
     typed::{BadField, Judge},
     wire,
 };
@@ -64,6 +65,14 @@ impl Service {
         Ok((revision, removed.iter().map(ToString::to_string).collect()))
     }
 
+    async fn preview(&self, asked: PreviewDesiredRequest) -> Result<Merged, Error> {
+        let PreviewDesiredRequest { configuration, path } = asked;
+        let read = tokio::task::spawn_blocking(move || basis::proposed(path.into(), configuration));
+        let read = read.await.map_err(|_| Error::Stopping)?;
+        let (statics, rules) = read.map_err(Error::Configuration)?;
+        self.handle.preview(statics, rules).await
+    }
+
     async fn remove(&self, instance: &str) -> Result<(u64, bool), Error> {
         self.handle.remove(id(instance)?).await
     }
@@ -104,6 +113,14 @@ impl ProviderService for Service {
     ) -> Result<Response<ListInstancesResponse>, Status> {
         let admin = self.contact.borrow().clone();
         Ok(Response::new(wire::listed(&self.state(), admin)))
+    }
+
+    async fn preview_desired(
+        &self,
+        request: Request<PreviewDesiredRequest>,
+    ) -> Result<Response<PreviewDesiredResponse>, Status> {
+        let merged = self.preview(request.into_inner()).await?;
+        Ok(Response::new(wire::preview(&merged)))
     }
 
     async fn set_release(
@@ -229,6 +246,27 @@ mod tests {
     async fn put(service: &Service, instance: Option<Instance>) -> Result<u64, Code> {
         let answer = service.put_instance(Request::new(PutInstanceRequest { instance })).await;
         answer.map(|answer| answer.into_inner().revision).map_err(|status| status.code())
+    }
+
+    #[tokio::test]
+    async fn a_preview_tells_what_a_configuration_would_come_to_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service(&folder);
+        put(&service, Some(instance("a", "x"))).await.unwrap();
+        put(&service, Some(instance("b", "y"))).await.unwrap();
+        let preview = async |configuration: &str| {
+            let (configuration, path) = (configuration.to_owned(), "/new.toml".to_owned());
+            service.preview_desired(Request::new(PreviewDesiredRequest { configuration, path })).await
+        };
+        let entry = "[[provider.instance]]\nid='s'\nhost_name='x'\nrelease='/r'\n";
+        let told = preview(entry).await.unwrap().into_inner();
+        let ids: Vec<_> = told.instances.iter().map(|one| one.id.as_str()).collect();
+        assert_eq!(ids, ["b", "s"], "a static instance goes before one that was put");
+        assert!(told.conflicts[0].id == "a" && told.conflicts[0].reason.contains("`x`"), "{told:?}");
+        assert_eq!(service.state().desired.len(), 2);
+        let refused = preview("[provider]\nx=1\n").await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("/new.toml:2: provider.x"), "{refused}");
     }
 
     #[tokio::test]

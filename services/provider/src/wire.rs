@@ -14,7 +14,7 @@ use crate::{
     changes::Change,
     desired::State,
     instance::{Deploy, Driver, Egress, Health, Instance, Limits, Source},
-    merge::{Conflict, Desired, Origin},
+    merge::{Conflict, Desired, Merged, Origin},
     releases::{Asks, Release, Shelf},
     route::{Protocol, Route},
     typed::{self, BadField, Judge, Typed},
@@ -276,6 +276,15 @@ pub fn listed(state: &State, contact: Contact) -> proto::ListInstancesResponse {
         waiting: state.waiting.values().map(instance).collect(),
         conflicts: state.conflicts.iter().map(conflict).collect(),
         admin: Some(admin),
+    }
+}
+
+/// What would be desired.
+#[must_use]
+pub fn preview(merged: &Merged) -> proto::PreviewDesiredResponse {
+    proto::PreviewDesiredResponse {
+        instances: merged.desired.values().map(instance).collect(),
+        conflicts: merged.conflicts.iter().map(conflict).collect(),
     }
 }
 

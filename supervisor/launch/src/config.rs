@@ -143,9 +143,16 @@ impl Config {
         let path = std::path::absolute(&path).map_err(|error| ConfigError::io(&path, &error))?;
         let text = read(&path).map_err(|error| ConfigError::io(&path, &error))?;
         let root = std::env::var_os(ROOT).map_or_else(|| root_of(&path), PathBuf::from);
-        let config = Self { root, path: Some(path), text };
-        config.platform()?;
-        Ok(config)
+        Self { root, path: None, text: String::new() }.with(path, text)
+    }
+
+    /// The same project, if its file were this one.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn with(self, path: PathBuf, text: String) -> Result<Self, ConfigError> {
+        let config = Self { path: Some(path), text, ..self };
+        config.platform().map(|_| config)
     }
 
     /// The table `[platform]`, with its profile laid over it.

@@ -22,7 +22,7 @@ fn wrong_usage_exits_2_and_help_exits_0() {
         (&["nexushub", "secret", "nobody"], 2),
         (&["nexushub", "up", "--listen", "8443"], 2),
         (&["nexushub", "push", "dir"], 2),
-        (&["nexushub", "apply"], 2),
+        (&["nexushub", "apply", "nexushub.toml"], 2),
     ] {
         assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), code, "{args:?}");
     }
