@@ -30,7 +30,7 @@ use crate::{
     peers::Peers,
     places::Places,
     platform::history::Histories,
-    platform::{house::House, outcome},
+    platform::{house::House, outcome::Before},
     record::{Record, Wanted},
     status::{self, Standing},
     transfer::Transfer,
@@ -112,9 +112,9 @@ pub(crate) struct AppState {
     pub(crate) received: Instant,
     /// Its resumable uploads, those that became the package included until they are forgotten.
     pub(crate) transfers: BTreeMap<String, Arc<Transfer>>,
-    /// The newest generation when the release was asked for that is the current one; in memory, since what procmgr says of earlier
-    /// ones is old news within moments.
-    pub(crate) before: u64,
+    /// How it stood when the release was asked for that is the current one; in memory, since what procmgr says of earlier ones is
+    /// old news within moments.
+    pub(crate) before: Before,
     /// When somebody last cared.
     pub(crate) active: Instant,
     /// Its end has been announced since.
@@ -138,7 +138,7 @@ impl App {
                 upload,
                 received: now,
                 transfers,
-                before: 0,
+                before: Before::default(),
                 active: now,
                 warned: false,
                 expired: false,
@@ -472,16 +472,16 @@ impl Hub {
     /// What procmgr says of it, but for what came of an earlier try to replace what runs: the same release may have been asked for
     /// again since.
     pub(crate) fn news(&self, app: &App) -> Option<InstanceStatus> {
-        let before = app.state().before;
         let mut news = self.live.borrow().get(&app.id).cloned()?;
-        news.next.take_if(|next| outcome::is_earlier(next, before));
+        let state = app.state();
+        news.next.take_if(|next| state.before.has(next));
         Some(news)
     }
 
     /// Something else is asked for: what comes of what is tried already says nothing of it.
     pub(crate) fn begin_anew(&self, app: &App) {
-        let newest = outcome::newest(self.live.borrow().get(&app.id));
-        app.state().before = newest;
+        let before = Before::of(self.live.borrow().get(&app.id));
+        app.state().before = before;
     }
 
     /// How it stands now.

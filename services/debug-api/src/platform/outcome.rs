@@ -15,12 +15,54 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
-/// What became of the release with this path, that was asked for when the instance's newest generation was `before`.
-pub(crate) fn judge(live: Option<&InstanceStatus>, release: &str, before: u64) -> Outcome {
+/// How an instance stood when something was asked for: what comes of what was tried by then says nothing of that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Before {
+    /// Its newest generation.
+    pub(crate) newest: u64,
+    /// The next generation there was, if there was one.
+    tried: Option<Tried>,
+}
+
+/// A release that was tried beside the one that runs. Asked for again it is the same machine of procmgr's, whose starts may all end
+/// before they have a number: then they are told by their count alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tried {
+    generation: u64,
+    release: String,
+    /// Starts that came to nothing by then, and that with the one that was alive.
+    restarts: std::ops::RangeInclusive<u32>,
+}
+
+impl Before {
+    /// As it stands now.
+    pub(crate) fn of(live: Option<&InstanceStatus>) -> Self {
+        let next = live.and_then(|live| live.next.as_ref());
+        let newest = live.map_or(0, |live| live.generation).max(next.map_or(0, |next| next.generation));
+        let tried = next.map(|next| Tried {
+            generation: next.generation,
+            release: next.release.clone(),
+            restarts: next.restarts..=next.restarts.saturating_add(u32::from(next.pid != 0)),
+        });
+        Self { newest, tried }
+    }
+
+    /// Whether a next generation is one that was tried by then, with whichever release.
+    pub(crate) fn has(&self, next: &NextGeneration) -> bool {
+        let same = |tried: &&Tried| tried.generation == next.generation && tried.release == next.release;
+        match self.tried.as_ref().filter(same) {
+            Some(tried) => tried.restarts.contains(&next.restarts),
+            None => (1..=self.newest).contains(&next.generation),
+        }
+    }
+}
+
+/// What became of the release with this path, that was asked for when the instance stood so.
+pub(crate) fn judge(live: Option<&InstanceStatus>, release: &str, before: &Before) -> Outcome {
     let Some(live) = live else { return Outcome::Pending };
     if let Some(next) = live.next.as_ref().filter(|next| next.release == release) {
-        if is_earlier(next, before) {
-            return Outcome::Pending; // about to go
+        if before.has(next) {
+            return Outcome::Pending; // about to go, or to be tried again
         }
         return failure(next.state(), next.restarts, next.retry_unix_ms, &next.reason);
     }
@@ -30,19 +72,9 @@ pub(crate) fn judge(live: Option<&InstanceStatus>, release: &str, before: u64) -
     match live.state() {
         State::Running | State::Asleep => Outcome::Running,
         // What it says of an earlier life of the same release is no news.
-        _ if live.generation <= before && live.state() != State::Failed => Outcome::Pending,
+        _ if live.generation <= before.newest && live.state() != State::Failed => Outcome::Pending,
         state => failure(state, live.restarts, live.retry_unix_ms, &live.reason),
     }
-}
-
-/// Whether it is of an earlier try, with whichever release, than what was asked for when the newest generation was `before`.
-pub(crate) fn is_earlier(next: &NextGeneration, before: u64) -> bool {
-    (1..=before).contains(&next.generation)
-}
-
-/// The newest generation of an instance.
-pub(crate) fn newest(live: Option<&InstanceStatus>) -> u64 {
-    live.map_or(0, |live| live.next.as_ref().map_or(0, |next| next.generation).max(live.generation))
 }
 
 fn failure(state: State, restarts: u32, retry_unix_ms: i64, reason: &str) -> Outcome {
@@ -87,36 +119,77 @@ mod tests {
         InstanceStatus { next: Some(next), ..live(State::Running, "/old", 0) }
     }
 
+    fn since(newest: u64) -> Before {
+        Before { newest, tried: None }
+    }
+
     fn failed() -> Outcome {
         Outcome::Failed("exited with code 3".into())
     }
 
     #[test]
     fn a_release_runs_once_the_instance_does_with_it() {
-        assert_eq!(judge(None, "/new", 0), Outcome::Pending);
-        assert_eq!(judge(Some(&live(State::Running, "/old", 0)), "/new", 5), Outcome::Pending);
-        assert_eq!(judge(Some(&live(State::Running, "/new", 0)), "/new", 4), Outcome::Running);
-        assert_eq!(judge(Some(&live(State::Asleep, "/new", 0)), "/new", 4), Outcome::Running);
-        assert_eq!(judge(Some(&live(State::Starting, "/new", 0)), "/new", 4), Outcome::Pending);
+        assert_eq!(judge(None, "/new", &since(0)), Outcome::Pending);
+        assert_eq!(judge(Some(&live(State::Running, "/old", 0)), "/new", &since(5)), Outcome::Pending);
+        assert_eq!(judge(Some(&live(State::Running, "/new", 0)), "/new", &since(4)), Outcome::Running);
+        assert_eq!(judge(Some(&live(State::Asleep, "/new", 0)), "/new", &since(4)), Outcome::Running);
+        assert_eq!(judge(Some(&live(State::Starting, "/new", 0)), "/new", &since(4)), Outcome::Pending);
     }
 
     #[test]
     fn the_second_start_that_comes_to_nothing_is_a_failure() {
-        assert_eq!(judge(Some(&beside(State::Starting, 0, 0)), "/new", 5), Outcome::Pending);
-        assert_eq!(judge(Some(&beside(State::Failed, 1, 7)), "/new", 5), Outcome::Pending);
-        assert_eq!(judge(Some(&beside(State::Failed, 2, 7)), "/new", 5), failed());
-        assert_eq!(judge(Some(&beside(State::Failed, 0, 0)), "/new", 5), failed(), "never tried again");
-        assert_eq!(judge(Some(&live(State::Failed, "/new", 2)), "/new", 4), failed(), "not beside another");
+        assert_eq!(judge(Some(&beside(State::Starting, 0, 0)), "/new", &since(5)), Outcome::Pending);
+        assert_eq!(judge(Some(&beside(State::Failed, 1, 7)), "/new", &since(5)), Outcome::Pending);
+        assert_eq!(judge(Some(&beside(State::Failed, 2, 7)), "/new", &since(5)), failed());
+        assert_eq!(
+            judge(Some(&beside(State::Failed, 0, 0)), "/new", &since(5)),
+            failed(),
+            "never tried again"
+        );
+        assert_eq!(
+            judge(Some(&live(State::Failed, "/new", 2)), "/new", &since(4)),
+            failed(),
+            "not beside another"
+        );
     }
 
     #[test]
     fn what_an_earlier_life_of_the_same_release_came_to_is_no_news() {
-        assert_eq!(judge(Some(&live(State::Starting, "/new", 9)), "/new", 5), Outcome::Pending);
-        assert_eq!(judge(Some(&beside(State::Failed, 2, 7)), "/new", 6), Outcome::Pending);
+        assert_eq!(judge(Some(&live(State::Starting, "/new", 9)), "/new", &since(5)), Outcome::Pending);
+        assert_eq!(judge(Some(&beside(State::Failed, 2, 7)), "/new", &since(6)), Outcome::Pending);
         let mut unnumbered = beside(State::Failed, 2, 7);
         unnumbered.next.iter_mut().for_each(|next| next.generation = 0);
-        assert_eq!(judge(Some(&unnumbered), "/new", 6), failed(), "no start of it got as far as a number");
-        assert_eq!(newest(Some(&beside(State::Starting, 0, 0))), 6);
-        assert_eq!(newest(None), 0);
+        assert_eq!(
+            judge(Some(&unnumbered), "/new", &since(6)),
+            failed(),
+            "no start of it got as far as a number"
+        );
+        assert_eq!(Before::of(Some(&beside(State::Starting, 0, 0))).newest, 6);
+        assert_eq!(Before::of(None), Before::default());
+    }
+
+    #[test]
+    fn the_same_release_asked_for_again_is_judged_by_starts_that_never_have_a_number() {
+        for generation in [0, 6] {
+            let as_told = |restarts, pid| {
+                let mut live = beside(State::Failed, restarts, 7);
+                live.next.iter_mut().for_each(|next| (next.generation, next.pid) = (generation, pid));
+                live
+            };
+            let before = Before::of(Some(&as_told(3, 0)));
+            assert_eq!(
+                judge(Some(&as_told(3, 0)), "/new", &before),
+                Outcome::Pending,
+                "the verdict of before"
+            );
+            assert_eq!(judge(Some(&as_told(4, 0)), "/new", &before), failed(), "a start of its own");
+            let before = Before::of(Some(&as_told(3, 77)));
+            assert_eq!(
+                judge(Some(&as_told(4, 0)), "/new", &before),
+                Outcome::Pending,
+                "that was alive by then"
+            );
+            assert_eq!(judge(Some(&as_told(5, 0)), "/new", &before), failed());
+        }
     }
 }

@@ -42,7 +42,7 @@ use super::{
     asking, audit,
     error::Refused,
     json,
-    outcome::{self, Outcome},
+    outcome::{self, Before, Outcome},
     releases,
 };
 use crate::{
@@ -258,9 +258,9 @@ impl Facade {
         .await
     }
 
-    /// Makes a package the current one; the newest generation of the instance before that. The caller holds `shelving`.
-    async fn set(&self, wanted: &Wanted, release: &provider::Release) -> Result<u64, Refused> {
-        let before = outcome::newest(self.hub.live.borrow().get(&wanted.id));
+    /// Makes a package the current one; how the instance stood before that. The caller holds `shelving`.
+    async fn set(&self, wanted: &Wanted, release: &provider::Release) -> Result<Before, Refused> {
+        let before = Before::of(self.hub.live.borrow().get(&wanted.id));
         let set = || self.house.set_release(wanted.app_id.clone(), release.clone());
         self.patiently(set).await?;
         Ok(before)
@@ -272,11 +272,11 @@ impl Facade {
         acting: &Acting,
         what: &'static str,
         wanted: &Wanted,
-        (path, before): (String, u64),
+        (path, before): (String, Before),
     ) -> Result<Response, Refused> {
         let (mut live, mut outcome) = (self.hub.live.clone(), Outcome::Pending);
         let known = live.wait_for(|live| {
-            outcome = outcome::judge(live.get(&wanted.id), &path, before);
+            outcome = outcome::judge(live.get(&wanted.id), &path, &before);
             outcome != Outcome::Pending
         });
         tokio::select! {
@@ -298,7 +298,7 @@ impl Facade {
             Outcome::Pending => format!("it did not come up within {} s", PATIENCE.as_secs()),
             Outcome::Failed(reason) => reason,
         };
-        let log = self.last_words(&wanted.id, before).await;
+        let log = self.last_words(&wanted.id, before.newest).await;
         let revert = || self.house.revert_release(wanted.app_id.clone(), path.clone(), reason.clone());
         self.patiently(revert).await?;
         audit::outcome(&self.hub.audit, acting, what, &wanted.id, Err(&reason));

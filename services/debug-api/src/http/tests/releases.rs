@@ -290,9 +290,9 @@ async fn a_release_that_is_brought_again_is_judged_by_its_new_starts() {
     world.push(&id, &package("v2")).await;
     let app = world.hub.find(&id).unwrap();
     let broken = app.record().release.unwrap();
-    let says = async |generation| {
-        fails_beside(&world, &id, &serving, (generation, 3));
-        let is_it = |next: &NextGeneration| next.generation == generation;
+    let says = async |generation, restarts| {
+        fails_beside(&world, &id, &serving, (generation, restarts));
+        let is_it = |next: &NextGeneration| (next.generation, next.restarts) == (generation, restarts);
         let mut live = world.hub.live.clone();
         let said = live.wait_for(|live| live.get(&id).and_then(|live| live.next.as_ref()).is_some_and(is_it));
         said.await.unwrap();
@@ -302,18 +302,20 @@ async fn a_release_that_is_brought_again_is_judged_by_its_new_starts() {
         json(&text)["status"].as_str().unwrap().to_owned()
     };
     let working = app.work.lock().await; // nothing is given up meanwhile
-    says(7).await;
+    says(7, 3).await;
     assert_eq!(word().await, "failed");
     let serves = serving.rsplit('/').next().unwrap();
     world.hub.change(&app, |record| record.give_up(serves, "broken".to_owned())).await.unwrap();
     drop(working);
     assert_eq!(back(&world, &id, &format!("?release={}", broken.name)).await.0, OK);
     let _working = app.work.lock().await;
-    says(7).await;
+    says(7, 3).await;
     assert_eq!(word().await, "pending", "procmgr has not heard of it yet");
     assert!(world.hub.news(&app).unwrap().next.is_none());
-    says(8).await;
-    assert_eq!(word().await, "failed");
+    for (generation, restarts) in [(7, 4), (8, 3)] {
+        says(generation, restarts).await;
+        assert_eq!(word().await, "failed", "a start that ended before it had a number counts, too");
+    }
 }
 
 #[tokio::test]
