@@ -2,6 +2,7 @@
 //! every command reads them in one way, wherever they run. What it says is judged: nothing of it moves a terminal, or leads to
 //! another path. Asking how an app is counts as caring for it, as it does for every client.
 
+pub(crate) mod feed;
 pub(crate) mod log;
 
 use bytes::Bytes;

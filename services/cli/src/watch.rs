@@ -1,22 +1,18 @@
 //! App instances while they change. On this machine procmgr tells: one stream, asked for again when it breaks, so that what is known
-//! is always what procmgr knew last. Elsewhere debug-api is asked again and again, for one app.
+//! is always what procmgr knew last. Elsewhere debug-api tells, of one app or of all that were pushed (`far/feed.rs`).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use nexushub_chassis::{names::Zone, retry::Retry};
 use nexushub_proto::procmgr::{
     InstanceStatus, WatchInstancesRequest, WatchInstancesResponse, watch_instances_response::Event,
 };
-use tokio::time::Instant;
 use tonic::{Code, Streaming};
 
-use crate::{failure::Failure, far, https::Client, instances, place::Place, pushed, rpc};
-
-/// How often a platform elsewhere is asked.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+use crate::{failure::Failure, far::feed::Feed, https::Client, instances, place::Place, rpc};
 
 /// What procmgr told.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) all: BTreeMap<String, InstanceStatus>,
     /// Whether every desired instance was looked at: before that one that is missing is not gone.
@@ -48,8 +44,8 @@ impl Known {
 enum Source<'p> {
     /// procmgr, by its stream while there is one.
     Procmgr(&'p Place, Option<Box<Streaming<WatchInstancesResponse>>>),
-    /// debug-api of a platform elsewhere, of the app of this name, or of all; and when it is asked next.
-    DebugApi { client: Client, name: Option<String>, zone: Zone, next: Instant },
+    /// debug-api of a platform elsewhere.
+    DebugApi(Feed),
 }
 
 /// News that go on.
@@ -67,8 +63,7 @@ impl<'p> Watch<'p> {
 
     /// The same, of one app of a platform elsewhere, or of all that were pushed there.
     pub(crate) fn elsewhere(client: Client, name: Option<&str>, zone: &Zone) -> Self {
-        let (name, zone, next) = (name.map(str::to_owned), zone.clone(), Instant::now());
-        Self::of(Source::DebugApi { client, name, zone, next })
+        Self::of(Source::DebugApi(Feed::new(client, name, zone)))
     }
 
     fn of(source: Source<'p>) -> Self {
@@ -86,9 +81,7 @@ impl<'p> Watch<'p> {
                 }
                 *stream = Some(Box::new(asked));
             }
-            Source::DebugApi { client, name, zone, .. } => {
-                self.known = meant(client, name.as_deref(), zone).await?;
-            }
+            Source::DebugApi(feed) => self.known = feed.next().await?,
         }
         Ok(self)
     }
@@ -98,14 +91,10 @@ impl<'p> Watch<'p> {
         loop {
             let said = match &mut self.source {
                 Source::Procmgr(place, stream) => next(place, stream).await?,
-                Source::DebugApi { client, name, zone, next } => {
-                    tokio::time::sleep_until(*next).await;
-                    *next = Instant::now() + ASK_EVERY;
-                    match meant(client, name.as_deref(), zone).await {
-                        Err(failure) if !failure.passing => return Err(failure),
-                        said => said.ok().map(News::All),
-                    }
-                }
+                Source::DebugApi(feed) => match feed.next().await {
+                    Err(failure) if !failure.passing => return Err(failure),
+                    said => said.ok().map(News::All),
+                },
             };
             match said {
                 Some(News::All(known)) => self.known = known,
@@ -157,11 +146,6 @@ async fn ask(place: &Place) -> Result<Result<Streaming<WatchInstancesResponse>, 
     let mut client = instances::client(place)?; // with a token read anew: the platform may have been started anew
     let asked = client.watch_instances(WatchInstancesRequest::default()).await;
     Ok(asked.map(tonic::Response::into_inner))
-}
-
-/// The app of this name elsewhere, if there is one; without a name all of them.
-async fn meant(client: &Client, name: Option<&str>, zone: &Zone) -> Result<Known, Failure> {
-    far::instances(client, |app| name.is_none_or(|name| pushed::is_named(app, name, Some(zone)))).await
 }
 
 #[cfg(test)]

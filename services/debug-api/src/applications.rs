@@ -379,6 +379,7 @@ impl Hub {
         tracing::info!(instance = record.id, app_id = %record.description.app_id, host = %record.description.host_name, "application created");
         let app = App::new(record, None, None);
         self.apps().insert(app.id.clone(), Arc::clone(&app));
+        self.changed.send_replace(());
         self.expiry.notify_one();
         Ok(app)
     }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::response::Response;
+use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, Uri, header};
 use nexushub_proto::procmgr::Usage;
 use serde::Serialize;
@@ -23,19 +23,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The contract's fields, and further ones.
 #[derive(Serialize)]
-struct Bulletin {
+pub(crate) struct Bulletin {
     #[serde(flatten)]
     standing: Standing,
     details: Details,
 }
 
-fn bulletin(hub: &Hub, app: &App) -> Bulletin {
+impl Bulletin {
+    /// With what it uses, as far as that is known.
+    pub(crate) fn using(self, usage: Option<Usage>) -> Self {
+        Self { details: self.details.using(usage), ..self }
+    }
+}
+
+/// How it stands now, but for what it uses.
+pub(crate) fn bulletin(hub: &Hub, app: &App) -> Bulletin {
     let (standing, history) = (hub.standing(app), hub.histories.of(&app.id));
     let live = hub.live.borrow();
     Bulletin { standing, details: Details::of(live.get(&app.id), live.is_current(), history) }
 }
 
-async fn usage(hub: &Hub, app: &App) -> Option<Usage> {
+/// What it uses, if procmgr says so in time.
+pub(crate) async fn usage(hub: &Hub, app: &App) -> Option<Usage> {
     timeout(PATIENCE, hub.peers.instance(app.id.clone())).await.ok()?.ok()?.usage
 }
 
@@ -47,18 +56,29 @@ pub(crate) async fn answer(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     app.touch();
-    let streamed = headers.get_all(header::ACCEPT).iter().any(|field| {
-        field.to_str().is_ok_and(|field| field.to_ascii_lowercase().contains("text/event-stream"))
-    });
-    if streamed {
+    if is_streamed(headers) {
         return stream(hub, app);
     }
     if uri.query() == Some("details=true") {
-        let Bulletin { standing, details } = bulletin(&hub, &app);
-        let details = details.using(usage(&hub, &app).await);
-        return Ok(json(http::StatusCode::OK, &Bulletin { standing, details }));
+        return Ok(json(http::StatusCode::OK, &bulletin(&hub, &app).using(usage(&hub, &app).await)));
     }
     Ok(json(http::StatusCode::OK, &hub.standing(&app)))
+}
+
+/// Whether events are asked for.
+pub(crate) fn is_streamed(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().any(|field| {
+        field.to_str().is_ok_and(|field| field.to_ascii_lowercase().contains("text/event-stream"))
+    })
+}
+
+/// An answer of events.
+pub(crate) fn events(body: Body) -> Response {
+    let mut response = Response::new(body);
+    for (name, value) in [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 fn stream(hub: Arc<Hub>, app: Arc<App>) -> Result<Response, ApiError> {
@@ -68,11 +88,7 @@ fn stream(hub: Arc<Hub>, app: Arc<App>) -> Result<Response, ApiError> {
         let _place = place;
         run(&hub, &app, outlet).await;
     });
-    let mut response = Response::new(body);
-    for (name, value) in [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    Ok(response)
+    Ok(events(body))
 }
 
 /// Until the client hangs up, the application is deleted, or the daemon drains; the last two are told.
@@ -100,8 +116,8 @@ async fn tell(hub: &Hub, app: &App, outlet: &mut Outlet) -> Result<std::convert:
             Ok(()) = noted.changed() => false,
             Ok(()) = changed.changed() => false,
         };
-        let Bulletin { standing, details } = bulletin(hub, app);
-        let now = serde_json::to_string(&(&standing, &details)).expect("text and numbers are JSON");
+        let bulletin = bulletin(hub, app);
+        let now = serde_json::to_string(&bulletin).expect("text and numbers are JSON");
         if due {
             app.touch();
         }
@@ -109,8 +125,8 @@ async fn tell(hub: &Hub, app: &App, outlet: &mut Outlet) -> Result<std::convert:
             continue;
         }
         last = now;
-        let told = Bulletin { standing, details: details.using(usage(hub, app).await) };
-        let told = serde_json::to_string(&told).expect("text and numbers are JSON");
+        let told =
+            serde_json::to_string(&bulletin.using(usage(hub, app).await)).expect("text and numbers are JSON");
         outlet.put(format!("event: status\ndata: {told}\n\n").as_bytes());
         outlet.flush().await?;
     }

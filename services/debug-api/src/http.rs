@@ -34,7 +34,7 @@ use crate::{
     promotion::{self, Progress, Wish},
     receive::{self, Received},
     record::{millis, now_ms, rfc3339},
-    releases,
+    releases, roster,
     status::Word,
 };
 
@@ -136,7 +136,7 @@ impl Errand {
 /// An application as create, show and list tell it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Application {
+pub(crate) struct Application {
     id: String,
     app_id: String,
     display_name: String,
@@ -152,7 +152,7 @@ struct Application {
 }
 
 impl Application {
-    fn of(hub: &Hub, app: &App) -> Self {
+    pub(crate) fn of(hub: &Hub, app: &App) -> Self {
         let (status, record) = (hub.standing(app).status, app.record());
         let description = record.description;
         Self {
@@ -275,9 +275,12 @@ async fn create(State(hub): State<Arc<Hub>>, asker: Asker, request: Request) -> 
     Ok(json(StatusCode::CREATED, &created.await?))
 }
 
-async fn list(State(hub): State<Arc<Hub>>) -> Response {
+async fn list(State(hub): State<Arc<Hub>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    if bulletin::is_streamed(&headers) {
+        return roster::stream(hub);
+    }
     let applications = hub.list().iter().map(|app| Application::with_expiry(&hub, app)).collect();
-    json(StatusCode::OK, &Applications { applications })
+    Ok(json(StatusCode::OK, &Applications { applications }))
 }
 
 async fn show(State(hub): State<Arc<Hub>>, Target(app): Target) -> Response {

@@ -55,6 +55,7 @@ mod register;
 mod releases;
 mod retreat;
 mod room;
+mod roster;
 mod serve;
 mod service;
 mod status;

@@ -256,8 +256,11 @@ struct Statuses(axum::body::BodyDataStream);
 
 impl Statuses {
     async fn open(world: &World, id: &str) -> Self {
-        let path = format!("/debug/application/{id}/status");
-        let request = world.request("GET", &path).header("accept", "text/event-stream");
+        Self::of(world, &format!("/debug/application/{id}/status")).await
+    }
+
+    async fn of(world: &World, path: &str) -> Self {
+        let request = world.request("GET", path).header("accept", "text/event-stream");
         let response = world.send(request.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -323,6 +326,52 @@ async fn a_status_stream_tells_every_change_lives_and_ends_with_a_word() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_of_all_tells_what_there_is_what_comes_changes_and_goes() {
+    let world = world();
+    let first = world.create("a", "a").await;
+    let mut told = Statuses::of(&world, "/debug/application").await;
+    let (event, entry) = told.next().await;
+    assert_eq!((event.as_str(), &entry["application"]["id"]), ("event: application", &first.as_str().into()));
+    assert_eq!(
+        (&entry["application"]["appId"], &entry["standing"]["status"]),
+        (&"a".into(), &"pending".into())
+    );
+    assert_eq!(told.next().await.0, "event: whole");
+    let second = world.create("b", "b").await;
+    let (event, entry) = told.next().await;
+    assert_eq!(
+        (event.as_str(), &entry["application"]["id"]),
+        ("event: application", &second.as_str().into())
+    );
+    world.push(&second, &package("v1")).await;
+    let runs = loop {
+        let (event, entry) = told.next().await;
+        if event == "event: application" && entry["standing"]["status"] == "running" {
+            break entry;
+        }
+    };
+    assert_eq!(
+        (&runs["application"]["id"], &runs["standing"]["details"]["usage"]["memoryBytes"]),
+        (&second.as_str().into(), &7.into())
+    );
+    world.call("DELETE", &format!("/debug/application/{first}"), "").await;
+    let gone = loop {
+        let (event, data) = told.next().await;
+        if event == "event: removed" {
+            break data;
+        }
+    };
+    assert_eq!(gone["id"], first);
+    let beat = told.next().await;
+    assert_eq!(
+        (beat.0.as_str(), &beat.1["application"]["id"]),
+        ("event: application", &second.as_str().into())
+    );
+    let _next = world.restarted();
+    while told.next().await.0 != "event: end" {}
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_contracts_status_has_no_more_than_its_fields_unless_more_is_asked_for() {
     let world = World::new(Config { max_status_streams: 1, ..Config::default() });
     let id = world.create("a", "a").await;
@@ -340,5 +389,7 @@ async fn the_contracts_status_has_no_more_than_its_fields_unless_more_is_asked_f
     );
     world.fakes.logged(1, 1);
     let logs: Vec<_> = [logs(&world, &id, None).await, logs(&world, &id, None).await].into();
+    let all = world.ask("GET", "/debug/application", &[("accept", "text/event-stream")], "").await;
+    assert_eq!(all.status, StatusCode::SERVICE_UNAVAILABLE, "the stream of all takes a place as any other");
     assert!(logs.iter().all(|log| log.status() == OK), "logs have places of their own");
 }
