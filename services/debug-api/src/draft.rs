@@ -1,6 +1,8 @@
-//! Resumable uploads as the IETF drafts them (draft-ietf-httpbis-resumable-upload, interop version 8). A response of 104 is not
-//! sent: neither what serves HTTP here nor the proxy passes it on. So a client that wants to resume asks for the upload first,
-//! by `Upload-Complete: ?0` and no bytes, as the draft has it for such servers.
+//! Resumable uploads as the IETF drafts them (draft-ietf-httpbis-resumable-upload, interop version 8), without the interim answers
+//! of 104, which the draft recommends and does not demand. hyper, which serves HTTP here, sends no interim answer but 100, over either
+//! version; h2 below it can (`SendResponse::send_informational`), but then every answer of this daemon would have to be served
+//! without hyper, and read from the proxy by HTTP/2. The proxy passes hints on (103) and keeps every other one for its own hop. So a client that wants
+//! to resume asks for the upload first, by `Upload-Complete: ?0` and no bytes, as the draft has it for such servers.
 
 use axum::{
     body::Body,
