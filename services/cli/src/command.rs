@@ -9,6 +9,7 @@ use crate::{
     args::{Cli, Command, Global},
     audit, bootstrap, certs, check, completion, dev, doctor, down, events,
     failure::{Failure, OK},
+    help,
     hub::Hub,
     init, life, login, logs, man, metrics, out, pause,
     place::Place,
@@ -17,14 +18,14 @@ use crate::{
 
 /// Does what the command line says.
 pub(crate) fn main() -> ExitCode {
+    out::look();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => {
-            let _ = answer.print(); // where it can't be written, nobody reads it
+            help::show(&answer);
             return ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(crate::failure::USAGE));
         }
     };
-    out::look();
     let outcome = run(cli).unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
             out::tell(&format!("nexushub: {failure}"));

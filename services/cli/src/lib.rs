@@ -16,6 +16,7 @@ mod down;
 mod events;
 mod failure;
 mod far;
+mod help;
 mod https;
 mod hub;
 mod init;
