@@ -58,7 +58,8 @@ impl fmt::Display for Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self::new(format!("{}: {}", fault.object, fault.msg), fault.hint)
+        let object = fault.object.trim_end_matches(": "); // a configuration that can't be read has no key
+        Self::new(format!("{object}: {}", fault.msg), fault.hint)
     }
 }
 

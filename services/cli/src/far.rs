@@ -113,8 +113,13 @@ impl Standing {
         if since.is_empty() {
             return None;
         }
-        let mut said = self.error.as_deref().unwrap_or_default().lines().skip(1);
-        let last_words: Vec<String> = said.by_ref().take(LAST_WORDS).map(one_line).collect();
+        let mut said = self.error.as_deref().unwrap_or_default().lines();
+        // procmgr knows no more of a release that was given up; what serves has no reason of its own.
+        let reason = match said.next() {
+            Some(why) if reason.is_empty() => format!("runs as it was; the newest release failed: {why}"),
+            _ => reason,
+        };
+        let last_words: Vec<String> = said.take(LAST_WORDS).map(one_line).collect();
         let pause = (state == "paused").then(Pause::default);
         let state = named(&state);
         // Nothing is said to be healthy that the proxy does not reach: it is told of an app by the same stream. The contract's word is

@@ -232,7 +232,8 @@ async fn gather(place: &Place, now: i64) -> Report {
     Report { well, ..report }
 }
 
-/// What releases said last that were given up for the one that runs: procmgr knows of them no more, debug-api goes on telling it.
+/// Why releases failed that were given up for the one that runs, and what they said last: procmgr knows of them no more, debug-api goes
+/// on telling it.
 async fn add_given_up(place: &Place, report: &mut Report) {
     let failed = |id: &str| report.apps.iter().any(|app| app.id == id && app.status == "failed");
     let mute = |one: &&mut Instance| one.state == "running" && one.last_words.is_empty() && failed(&one.id);
@@ -244,8 +245,13 @@ async fn add_given_up(place: &Place, report: &mut Report) {
     let ids: Vec<_> = mute.iter().map(|one| one.id.clone()).collect();
     let asked = tokio::time::timeout(PATIENCE, far::instances(&client, |app| ids.contains(&app.id))).await;
     let Ok(Ok(known)) = asked else { return };
-    for one in mute {
-        one.last_words = known.all.get(&one.id).map(|told| told.last_words.clone()).unwrap_or_default();
+    for (one, told) in
+        mute.into_iter().filter_map(|one| known.all.get(&one.id).cloned().map(|told| (one, told)))
+    {
+        one.last_words = told.last_words;
+        if one.reason.is_empty() {
+            one.reason = told.reason;
+        }
     }
 }
 

@@ -184,7 +184,11 @@ impl<'c> Remote<'c> {
         let (path, content_type) = ("/debug/application", "application/json");
         let ask = Ask { method: Method::POST, path, content_type, fields: &[], body: body.into() };
         let answer = send(client, ask).await?;
-        let answer = expect(answer, "create the application")?;
+        let taken = answer.status == StatusCode::CONFLICT;
+        let answer = expect(answer, "create the application").map_err(|failure| match taken {
+            true => Failure { hint: ANOTHER_NAME.to_owned(), ..failure },
+            false => failure,
+        })?;
         understood(&answer).map(|Created { id }| Self { client, id })
     }
 
@@ -421,6 +425,11 @@ pub(crate) async fn send(client: &Client, ask: Ask<'_>) -> Result<Answer, Failur
     }
 }
 
+/// What to do where a name is another's.
+const ANOTHER_NAME: &str = "name it otherwise by --name or --host-name, or see who has it: nexushub apps";
+
+/// How the platform begins what is wrong with a package itself.
+const UNFIT: &str = "Package preparation failed: ";
 /// What to do where the platform says no more than that something failed.
 pub(crate) const ASK_THERE: &str =
     "try again; the whole reason is known on the platform's machine: nexushub logs debug-api";
@@ -445,6 +454,11 @@ pub(crate) fn expect(answer: Answer, what: &str) -> Result<Answer, Failure> {
             "the platform may have been started anew just now: try again"
         }
         StatusCode::NOT_FOUND => "it was removed meanwhile; push again",
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            "make it smaller; the bound is in [debug-api] of the platform's configuration"
+        }
+        StatusCode::INSUFFICIENT_STORAGE => "free some space on the platform's machine, and try again",
+        _ if answer.text().starts_with(UNFIT) => "mend the package and bring it again; what runs goes on",
         status if status.is_server_error() => ASK_THERE,
         _ => "",
     };
@@ -458,6 +472,19 @@ mod tests {
 
     fn zone() -> Zone {
         Zone::new("b.localhost", 8443)
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do_about_it() {
+        let hint = |status: StatusCode, text: &str| {
+            let (headers, body) = (http::HeaderMap::new(), text.to_owned().into());
+            expect(Answer { status, headers, body }, "x").err().unwrap().hint
+        };
+        assert!(hint(StatusCode::INTERNAL_SERVER_ERROR, "boom").contains("logs debug-api"));
+        let unfit = "Package preparation failed: bin/app is for aarch64, this machine is x86_64";
+        assert!(hint(StatusCode::INTERNAL_SERVER_ERROR, unfit).contains("mend the package"));
+        assert!(hint(StatusCode::INSUFFICIENT_STORAGE, unfit).contains("free some space"));
+        assert!(hint(StatusCode::PAYLOAD_TOO_LARGE, "Upload is too large").contains("smaller"));
     }
 
     #[test]

@@ -75,6 +75,9 @@ fn an_app_is_told_as_procmgr_would_tell_it() {
         (State::Failed, false, "one\ntwo")
     );
     assert_eq!((instances::why(&failed, 0).as_str(), failed.retry_unix_ms), ("exited with code 3", 9000));
+    let given_up = instance(|said| said["error"] = "exited with code 3\none".into()).unwrap();
+    let told = (given_up.reason.as_str(), given_up.last_words.as_str());
+    assert_eq!(told, ("runs as it was; the newest release failed: exited with code 3", "one"));
     let flagged = instance(|said| said["healthCheck"] = "unhealthy".into()).unwrap();
     assert!(flagged.flagged && !flagged.routed);
     assert_eq!(instance(|said| said["details"]["since"] = "".into()), None, "nothing of it runs");
