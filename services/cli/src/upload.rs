@@ -185,9 +185,9 @@ impl<'c> Remote<'c> {
         let ask = Ask { method: Method::POST, path, content_type, fields: &[], body: body.into() };
         let answer = send(client, ask).await?;
         let taken = answer.status == StatusCode::CONFLICT;
-        let answer = expect(answer, "create the application").map_err(|failure| match taken {
-            true => Failure { hint: ANOTHER_NAME.to_owned(), ..failure },
-            false => failure,
+        let answer = expect(answer, "create the application").map_err(|failure| {
+            let hint = if taken { ANOTHER_NAME.to_owned() } else { failure.hint };
+            Failure { hint, ..failure }
         })?;
         understood(&answer).map(|Created { id }| Self { client, id })
     }

@@ -39,11 +39,11 @@ pub fn present(setup: &Setup<Config>) -> Result<Vec<Entry>, Fault> {
 /// As `--check` of this daemon.
 pub fn proposed(path: PathBuf, text: String) -> Result<(Vec<Entry>, Rules), Fault> {
     let handoff = Handoff::from_env()?;
-    of(find_config(&handoff)?.with(path, text)?, &handoff)
+    of(&find_config(&handoff)?.with(path, text)?, &handoff)
 }
 
-fn of(file: config::Config, handoff: &Handoff) -> Result<(Vec<Entry>, Rules), Fault> {
-    let setup: Setup<Config> = Setup::load("provider", handoff, &file)?;
+fn of(file: &config::Config, handoff: &Handoff) -> Result<(Vec<Entry>, Rules), Fault> {
+    let setup: Setup<Config> = Setup::load("provider", handoff, file)?;
     setup.config.judge()?;
     let document = file.path.clone().map(|path| Document { path, text: file.text().to_owned() });
     Ok((statics(&setup, document.as_ref())?, rules(&setup)))
@@ -98,7 +98,7 @@ mod tests {
             watchdog: None,
         };
         let file = config::Config::load(None, root)?.with(root.join("new.toml"), text.to_owned())?;
-        of(file, &handoff)
+        of(&file, &handoff)
     }
 
     #[test]
