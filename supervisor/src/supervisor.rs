@@ -2,11 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io};
 
 use nexushub_launch::daemon::{DAEMONS, STOP_ALL};
 use nexushub_launch::notify::Notifier;
@@ -178,10 +176,9 @@ impl Supervisor {
     fn copied(&self, name: &str, text: &str) -> io::Result<PathBuf> {
         let copy = self.site.run.join(format!("config/{name}.toml"));
         fs::create_dir_all(self.site.run.join("config"))?;
-        if !fs::read_to_string(&copy).is_ok_and(|held| held == text) {
-            status::replace(&copy, text)?; // only if it must be: the disk may be full
-        }
-        Ok(copy)
+        // Written only if it must be: the disk may be full.
+        let there = fs::read_to_string(&copy).is_ok_and(|held| held == text);
+        if there { Ok(copy) } else { status::replace(&copy, text).map(|()| copy) }
     }
 
     /// Tells the world what changed: the status file, and systemd.

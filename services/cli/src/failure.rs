@@ -58,8 +58,7 @@ impl fmt::Display for Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        let object = fault.object.trim_end_matches(": "); // a configuration that can't be read has no key
-        Self::new(format!("{object}: {}", fault.msg), fault.hint)
+        Self::new(format!("{}: {}", fault.object, fault.msg), fault.hint)
     }
 }
 

@@ -125,7 +125,7 @@ mod tests {
             ("[provider]\nkeep_releases=101\n", "provider.keep_releases"),
             ("[provider]\n\nx=1\n", "new.toml:3: provider.x"),
             ("[platform]\nprofile='x'\n", "new.toml: platform.profile"),
-            ("[", "new.toml:1: "),
+            ("[", "new.toml:1"),
         ] {
             let object = bad(text);
             assert!(object.ends_with(end), "{object}");

@@ -86,18 +86,12 @@ impl Platform {
 
     fn judge(&self) -> Result<(), (&'static str, String, &'static str)> {
         if !PROFILES.contains(&self.profile.as_str()) {
-            return Err((
-                "platform.profile",
-                format!("unknown profile `{}`", self.profile),
-                "development, staging or production",
-            ));
+            let what = format!("unknown profile `{}`", self.profile);
+            return Err(("platform.profile", what, "development, staging or production"));
         }
         if !["", "error", "warn", "info", "debug", "trace"].contains(&self.log_level.as_str()) {
-            return Err((
-                "platform.log_level",
-                format!("unknown level `{}`", self.log_level),
-                "error, warn, info, debug or trace",
-            ));
+            let what = format!("unknown level `{}`", self.log_level);
+            return Err(("platform.log_level", what, "error, warn, info, debug or trace"));
         }
         for (key, address, sample) in [
             ("platform.redirect_listen", &self.redirect_listen, "such as \"0.0.0.0:80\", or \"\" for none"),
@@ -323,15 +317,17 @@ impl ConfigError {
         let hint = "check the path and its permissions".to_owned();
         Self { file: path.to_owned(), line: None, key: String::new(), message, hint }
     }
+
+    /// File, line and key, as far as there are any.
+    fn place(&self) -> String {
+        let line = self.line.map_or_else(String::new, |line| format!(":{line}"));
+        format!("{}{line}: {}", self.file.display(), self.key).trim_end_matches(": ").to_owned()
+    }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        write!(f, ": {}: {} ({})", self.key, self.message, self.hint)
+        write!(f, "{}: {} ({})", self.place(), self.message, self.hint)
     }
 }
 
@@ -339,8 +335,7 @@ impl std::error::Error for ConfigError {}
 
 impl From<ConfigError> for Fault {
     fn from(error: ConfigError) -> Self {
-        let line = error.line.map_or_else(String::new, |line| format!(":{line}"));
-        let object = format!("{}{line}: {}", error.file.display(), error.key);
+        let object = error.place();
         Fault { exit: EXIT_USAGE, ..Fault::new("config_invalid", error.message, object, error.hint) }
     }
 }
@@ -406,6 +401,13 @@ mod tests {
 
     fn config(text: &str) -> Config {
         Config { path: Some("/p/nexushub.toml".into()), root: "/p".into(), text: text.to_owned() }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named_without_a_key() {
+        let error = Config::load(Some(Path::new("/nowhere/x.toml")), Path::new("/")).unwrap_err();
+        assert!(error.to_string().starts_with("/nowhere/x.toml: could not read"), "{error}");
+        assert_eq!(Fault::from(error).object, "/nowhere/x.toml");
     }
 
     #[test]
