@@ -178,3 +178,50 @@ async fn a_log_that_is_of_another_form_is_not_shown() {
     let failure = log::follow(&client, "1", &wish).await.unwrap_err();
     assert!(failure.message.contains("is of another form"), "{failure}");
 }
+
+/// What is told of an app `shop` by a platform that answers so.
+async fn feed(
+    answer: impl Fn(&str) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
+) -> (Fake, feed::Feed) {
+    let fake = Fake::start(move |asked| ready(answer(&asked.line))).await;
+    let target = Target::at(format!("admin.{BASE}"), fake.port);
+    let client = Client::new(target, &fake.kept("").roots(), Bearer::Operator("t".into())).unwrap();
+    (fake, feed::Feed::new(client, Some("shop"), &nexushub_chassis::names::Zone::new(BASE, 8443)))
+}
+
+#[tokio::test]
+async fn a_stream_tells_of_the_app_that_is_meant_and_is_asked_for_again_when_it_breaks_off() {
+    let mut other = listed();
+    (other["id"], other["appId"], other["hostName"]) = ("2-b".into(), "debug-other".into(), "other".into());
+    let entry = |listed: Value| {
+        let entry = json!({ "application": listed, "standing": standing() });
+        format!("event: application\ndata: {entry}\n\n")
+    };
+    let text = [entry(listed()), entry(other), "event: whole\ndata: {}\n\n".to_owned()].concat();
+    let (fake, mut feed) = feed(move |_| {
+        let events = Response::builder().header("content-type", "text/event-stream");
+        events.body(Full::from(text.clone())).unwrap()
+    })
+    .await;
+    for _ in 0..2 {
+        let known = feed.next().await.unwrap();
+        assert!(known.whole);
+        assert_eq!(known.all.keys().collect::<Vec<_>>(), ["1-a"]);
+        assert!(feed.next().await.is_err_and(|failure| failure.passing), "it broke off");
+    }
+    let lines: Vec<_> = fake.asked().into_iter().map(|asked| asked.line).collect();
+    assert_eq!(lines, ["GET /debug/application", "GET /debug/application"]);
+}
+
+#[tokio::test]
+async fn a_platform_that_has_no_such_stream_is_asked_again_and_again() {
+    let (fake, mut feed) = feed(|line| match line {
+        "GET /debug/application" => said(200, json!({ "applications": [listed()] }).to_string()),
+        _ => said(200, standing().to_string()),
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(feed.next().await.unwrap().all.keys().collect::<Vec<_>>(), ["1-a"]);
+    }
+    assert_eq!(fake.asked().len(), 5, "once for the stream, then for the list and the app");
+}
