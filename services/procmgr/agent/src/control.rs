@@ -4,11 +4,16 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, fs::File, thread, time::Duration};
 
-use nexushub_agent::word::{MAX_BYTES, Order, Word};
+use nexushub_agent::word::{End, MAX_BYTES, Order, Word};
 
 use crate::kills::Kills;
 
 const BEAT: Duration = Duration::from_secs(1);
+/// How often, and how far apart, the kernel's log is looked at for who it killed: 50 ms in all.
+const LOOKS: u32 = 26;
+const PAUSE: Duration = Duration::from_millis(2);
+/// An end by SIGKILL: seen directly, or through a shell that ran the app.
+const KILLED: [Word; 2] = [Word::Ended(End::Signal(9)), Word::Ended(End::Code(137))];
 
 /// The connection, for saying something.
 #[derive(Clone)]
@@ -44,7 +49,8 @@ impl Control {
 
     /// Says the last word, and before it what may be its reason.
     pub(crate) fn say_last(&self, last: &Word) {
-        match held(&self.kills).count() {
+        let looks = if KILLED.contains(last) { LOOKS } else { 1 };
+        match held(&self.kills).count_after_a_kill(looks, || thread::sleep(PAUSE)) {
             0 => {}
             kills => self.say(&Word::OomKills(kills)),
         }

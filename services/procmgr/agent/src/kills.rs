@@ -36,6 +36,19 @@ impl Kills {
         }
         self.count
     }
+
+    /// So many, where the kernel has perhaps just killed one: it kills first and says so then, and on another processor that may be
+    /// after the end was seen. So it is looked again, until it has said something or has had its time.
+    pub(crate) fn count_after_a_kill(&mut self, looks: u32, mut pause: impl FnMut()) -> u64 {
+        let before = self.count;
+        for _ in 1..looks {
+            if self.count() > before {
+                break;
+            }
+            pause();
+        }
+        self.count()
+    }
 }
 
 /// Of `priority,number,time,flags;text`, where the priority holds the facility too.
@@ -49,7 +62,31 @@ fn tells_of_a_kill(record: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::{fd::OwnedFd, unix::net::UnixDatagram};
+
     use super::*;
+
+    #[test]
+    fn a_kill_that_is_said_after_the_end_was_seen_still_counts() {
+        let (kernel, log) = UnixDatagram::pair().unwrap(); // a record at a time, as the kernel gives them
+        log.set_nonblocking(true).unwrap();
+        let mut kills = Kills { log: Some(OwnedFd::from(log).into()), count: 0 };
+        let say = || kernel.send(b"3,211,4815162,-;Out of memory: Killed process 63 (app)\n").unwrap();
+        let mut pauses = 0;
+        let late = |pauses: &mut u32| {
+            *pauses += 1;
+            if *pauses == 3 {
+                say();
+            }
+        };
+        assert_eq!(kills.count_after_a_kill(10, || late(&mut pauses)), 1);
+        assert_eq!(pauses, 3, "once it is said nobody waits");
+        assert_eq!(kills.count_after_a_kill(10, || pauses += 1), 1);
+        assert_eq!(pauses, 12, "it was somebody else's, and the wait is bounded");
+        say();
+        assert_eq!((kills.count_after_a_kill(10, || pauses += 1), pauses), (2, 12));
+    }
 
     #[test]
     fn only_the_kernels_own_word_of_a_kill_counts() {
