@@ -242,6 +242,43 @@ async fn a_bound_on_processor_time_holds_a_box_back_and_that_is_told() {
     assert!(said.contains("busy uses:") && said.contains("bound to 10 % of a core"), "{said}");
 }
 
+/// Fills what processes there may be, and tries for two more seconds.
+const BRIEF_BOMB: &str = "perl -e '$SIG{CHLD} = q(IGNORE); $end = time + 2; while (time < $end) { $p = fork; defined $p and !$p and do { sleep 3; exit } }'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_that_keeps_reaching_its_bound_of_processes_is_held_back_until_it_stops() {
+    let platform = Platform::start_with(&Options::with("[procmgr]\nhealth_interval_ms = 100\n"));
+    let limits = Limits { processes: 40, cpu_percent: 80, ..Limits::default() };
+    let status = platform.run_boxed("bomb", Driver::Sandbox, limits).await;
+    let bounds = |line: &String| line.starts_with("process"); // processes, and processor time
+    if status.not_enforced.iter().any(bounds) {
+        println!("not bounded on this machine: {:?}", status.not_enforced);
+        return;
+    }
+    let https = platform.https();
+    let deed = tokio::spawn(async move {
+        loop {
+            let request = Request::post("/sh").body(Full::from(BRIEF_BOMB)).unwrap();
+            drop(https.send(Protocol::Http1, "bomb", request).await); // whatever it answers
+        }
+    });
+    let told = async |held: bool| {
+        loop {
+            let usage = platform.instance_now("bomb").await.and_then(|status| status.usage);
+            match usage.filter(|usage| usage.held_back == held) {
+                Some(usage) => return usage,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let usage = soon("it is held back", told(true)).await;
+    assert!(usage.cpu_limit_percent == 2 && usage.refused_processes > 0, "{usage:?}");
+    deed.abort();
+    assert_eq!(soon("it no longer is", told(false)).await.cpu_limit_percent, 80);
+    let now = platform.running("bomb").await;
+    assert_eq!((now.pid, now.generation), (status.pid, status.generation));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn boxes_come_and_go_and_leave_nothing() {
     let platform = Platform::start_with(&Options::with("[procmgr]\nkeep_removed = 0\n"));

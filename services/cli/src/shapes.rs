@@ -40,6 +40,8 @@ As JSON an object; fields are only ever added:
   instances[].usage.throttled_usec      how long its bound held it back
   instances[].usage.processes
   instances[].usage.processes_limit
+  instances[].usage.refused_processes   how often it was refused one more
+  instances[].usage.held_back           whether it keeps reaching its bound of processes and gets next to no processor time until it stops
   instances[].usage.oom_kills           of its processes, for want of memory
   instances[].usage.data_bytes
   instances[].usage.data_limit_bytes

@@ -304,9 +304,10 @@ impl Report {
         if !self.admin_trouble.is_empty() {
             lines.push(format!("the admin app cannot be heard: {}", one_line(&self.admin_trouble)));
         }
-        lines.extend(self.instances.iter().filter_map(|instance| {
-            Some(format!("{}: {}", instance.name(), instance.usage.as_ref()?.remark()?))
-        }));
+        for instance in &self.instances {
+            let remarks = instance.usage.iter().flat_map(Usage::remarks);
+            lines.extend(remarks.map(|remark| format!("{}: {remark}", instance.name())));
+        }
         if self.held > 0 {
             lines.push(format!(
                 "{} instances are no longer listed by the admin app and held: see {}",

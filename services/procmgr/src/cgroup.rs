@@ -23,7 +23,7 @@ use crate::{ids::InstanceId, limits::Limits};
 
 mod usage;
 
-pub(crate) use usage::{Usage, oom_kills, usage};
+pub(crate) use usage::{Usage, oom_kills, refused_processes, usage};
 
 /// A killed process leaves its cgroup within moments; so often and so long it is looked for.
 const TRIES: u32 = 20;
@@ -106,7 +106,8 @@ impl Cgroups {
                 }
             }
         }
-        groups.not_enforced = bounds(limits).iter().filter_map(|bound| bound.set(&groups.folders)).collect();
+        groups.not_enforced =
+            bounds(limits).iter().filter_map(|bound| bound.enforce(&groups.folders)).collect();
         groups
     }
 }
@@ -121,7 +122,6 @@ struct Bound {
 
 fn bounds(limits: &Limits) -> [Bound; 3] {
     let memory = limits.memory_bytes.to_string();
-    let quota = PERIOD_USEC * u64::from(limits.cpu_percent) / 100;
     let processes = limits.processes.to_string();
     [
         Bound {
@@ -130,15 +130,7 @@ fn bounds(limits: &Limits) -> [Bound; 3] {
             unified: vec![("memory.max", memory.clone()), ("memory.swap.max", "0".into())],
             older: vec![("memory.limit_in_bytes", memory.clone()), ("memory.memsw.limit_in_bytes", memory)],
         },
-        Bound {
-            what: "processor time",
-            wanted: limits.cpu_percent > 0,
-            unified: vec![("cpu.max", format!("{quota} {PERIOD_USEC}"))],
-            older: vec![
-                ("cpu.cfs_quota_us", quota.to_string()),
-                ("cpu.cfs_period_us", PERIOD_USEC.to_string()),
-            ],
-        },
+        processor(limits.cpu_percent),
         Bound {
             what: "processes",
             wanted: limits.processes > 0,
@@ -148,12 +140,30 @@ fn bounds(limits: &Limits) -> [Bound; 3] {
     ]
 }
 
+fn processor(percent: u32) -> Bound {
+    let quota = (percent > 0).then(|| (PERIOD_USEC * u64::from(percent) / 100).to_string());
+    let or = |none: &str| quota.clone().unwrap_or_else(|| none.to_owned());
+    Bound {
+        what: "processor time",
+        wanted: percent > 0,
+        unified: vec![("cpu.max", format!("{} {PERIOD_USEC}", or("max")))],
+        older: vec![("cpu.cfs_quota_us", or("-1")), ("cpu.cfs_period_us", PERIOD_USEC.to_string())],
+    }
+}
+
+/// Gives a generation that runs another bound on its processor time, 0 = none; whether that could be done.
+pub(crate) fn bound_processor(folders: &[PathBuf], percent: u32) -> bool {
+    processor(percent).set(folders).is_none()
+}
+
 impl Bound {
+    /// Sets it, where it is wanted.
+    fn enforce(&self, folders: &[PathBuf]) -> Option<String> {
+        if self.wanted { self.set(folders) } else { None }
+    }
+
     /// Sets it in the first folder that has its file; else says that nothing enforces it.
     fn set(&self, folders: &[PathBuf]) -> Option<String> {
-        if !self.wanted {
-            return None;
-        }
         let found = folders.iter().find_map(|folder| {
             let files =
                 [&self.unified, &self.older].into_iter().find(|files| folder.join(files[0].0).exists())?;

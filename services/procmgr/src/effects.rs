@@ -51,7 +51,7 @@ use crate::{
     orders::Orders,
     ports::bind_reservation,
     probe::{self, Question},
-    process, slots,
+    process, restraint, slots,
     state::Probed,
 };
 
@@ -260,13 +260,20 @@ impl Os {
         self.blocking(move || data.judge(Instant::now())).await.unwrap_or(Ok(()))
     }
 
-    /// How many of its processes the kernel has killed at the bound on its memory, where it has one.
-    async fn kills(&self, run: &Arc<Generation>) -> u64 {
+    /// How many of its processes the kernel has killed at the bound on its memory, where it has one. What keeps reaching that on
+    /// processes is held back.
+    async fn look(&self, run: &Arc<Generation>) -> u64 {
         if run.cgroups.is_empty() && run.driver != driver::KRUN {
             return 0;
         }
         let run = Arc::clone(run);
-        tokio::task::spawn_blocking(move || kills::count(&run.dir, &run.cgroups)).await.unwrap_or(0)
+        let look = move || {
+            if let Some(held) = restraint::look(&run.dir, &run.cgroups) {
+                tracing::warn!(instance = %run.instance, generation = run.number, held, "it keeps reaching its bound of processes and is held back, or no longer");
+            }
+            kills::count(&run.dir, &run.cgroups)
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or(0)
     }
 
     async fn outlived(&self, run: &Arc<Generation>, kills: u64) {
@@ -394,7 +401,7 @@ impl Effects for Os {
         tokio::spawn(async move {
             let question =
                 Question { endpoint: run.endpoint.clone(), judge_for: judge.then_some(run.shim.pid) };
-            let kills = os.kills(&run).await; // before the question: what comes after it may be the end
+            let kills = os.look(&run).await; // before the question: what comes after it may be the end
             let result = match probe::ask(question, check).await {
                 Ok(()) => {
                     os.outlived(&run, kills).await;

@@ -6,7 +6,7 @@
 //! $STATE/instances/<id>/g<N>/lock     held by the kernel for as long as the shim lives (before: by procmgr)
 //!                           record    intent, completed by the shim
 //!                           note      what only procmgr needs to know again
-//!                           shim.sock exit healthy oom_kills guest
+//!                           shim.sock exit healthy oom_kills refused guest
 //! ```
 //! Order of a start: number, folder, lock, note, intent (all durable), then the fork that inherits the lock. So at whichever
 //! step procmgr is killed, what is on disk and in the kernel tells its successor how far it came (`adopt.rs`).

@@ -47,6 +47,7 @@ mod ports;
 mod probe;
 mod process;
 mod reconcile;
+mod restraint;
 mod service;
 mod sleep;
 mod slots;

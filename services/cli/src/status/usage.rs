@@ -55,8 +55,11 @@ impl Usage {
             let (percent, waited) = (self.0.cpu_limit_percent, seconds(self.0.throttled_usec));
             processor.push_str(&format!(", bound to {percent} % of a core, which held it back for {waited}"));
         }
-        let processes =
+        let mut processes =
             of(self.0.processes.to_string(), bound(self.0.processes_limit.into(), |most| most.to_string()));
+        if self.0.refused_processes > 0 {
+            processes.push_str(&format!(", {} times refused one more", self.0.refused_processes));
+        }
         let data = of(bytes(self.0.data_bytes), bound(self.0.data_limit_bytes, bytes));
         let all = [
             ("memory", memory, self.0.memory_bytes | self.0.memory_limit_bytes),
@@ -69,7 +72,15 @@ impl Usage {
     }
 
     /// What of it people should know who did not ask.
-    pub(super) fn remark(&self) -> Option<String> {
+    pub(super) fn remarks(&self) -> impl Iterator<Item = String> {
+        let held_back = self.0.held_back.then(|| {
+            let (most, percent) = (self.0.processes_limit, self.0.cpu_limit_percent);
+            format!("it keeps reaching its bound of {most} processes, and until it stops it gets {percent} % of a core")
+        });
+        held_back.into_iter().chain(self.killed())
+    }
+
+    fn killed(&self) -> Option<String> {
         let bound = match self.0.memory_limit_bytes {
             0 => String::new(),
             limit => format!(" of {}", bytes(limit)),
@@ -101,17 +112,22 @@ mod tests {
             cpu_limit_percent: 10,
             throttled_usec: 3_400_000,
             processes: 3,
+            processes_limit: 3,
+            refused_processes: 9,
             oom_kills: 2,
             ..procmgr::Usage::default()
         });
         let expected = [
             "memory     12.0 MiB of 64.0 MiB, at most 50.0 MiB so far",
             "processor  1.2 s used, bound to 10 % of a core, which held it back for 3.4 s",
-            "processes  3",
+            "processes  3 of 3, 9 times refused one more",
         ];
         assert_eq!(usage.lines(), expected);
         let remark = "2 processes of it were killed at its bound on memory of 64.0 MiB";
-        assert_eq!(usage.remark().as_deref(), Some(remark));
-        assert_eq!((Usage::default().lines().len(), Usage::default().remark()), (0, None));
+        assert_eq!(usage.remarks().collect::<Vec<_>>(), [remark]);
+        let held = Usage(procmgr::Usage { held_back: true, ..usage.0 });
+        let told = "it keeps reaching its bound of 3 processes, and until it stops it gets 10 % of a core";
+        assert_eq!(held.remarks().collect::<Vec<_>>(), [told, remark]);
+        assert_eq!((Usage::default().lines().len(), Usage::default().remarks().count()), (0, 0));
     }
 }

@@ -88,7 +88,7 @@ fn a_bound_goes_to_the_files_of_the_version_that_is_there_and_a_missing_one_is_t
         files.iter().for_each(|file| fs::write(folder.join(file), "").unwrap());
     }
     let set = |folders: &[PathBuf]| {
-        bounds(&limits).iter().filter_map(|bound| bound.set(folders)).collect::<Vec<_>>()
+        bounds(&limits).iter().filter_map(|bound| bound.enforce(folders)).collect::<Vec<_>>()
     };
     let is = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap();
     assert_eq!(set(std::slice::from_ref(&older)), Vec::<String>::new());
@@ -99,7 +99,7 @@ fn a_bound_goes_to_the_files_of_the_version_that_is_there_and_a_missing_one_is_t
     assert!(missing.len() == 1 && missing[0].starts_with("processes: no control group"), "{missing:?}");
     assert_eq!(is(&unified, "cpu.max"), "50000 100000");
     assert_eq!(set(&[]).len(), 3);
-    assert!(bounds(&Limits::default()).iter().all(|bound| bound.set(&[]).is_none()));
+    assert!(bounds(&Limits::default()).iter().all(|bound| bound.enforce(&[]).is_none()));
 }
 
 /// A shell in the groups of a generation.

@@ -20,6 +20,8 @@ pub(crate) struct Usage {
     pub throttled_usec: u64,
     /// Processes that were killed because the bound on memory was reached.
     pub oom_kills: u64,
+    /// How often one more process was refused because the bound on them was reached.
+    pub refused_processes: u64,
 }
 
 /// A count: its file, the word before it in that file (none: the file is the number), and how many of its units are one.
@@ -28,6 +30,9 @@ type Source = (&'static str, Option<&'static str>, u64);
 /// Where the kernel counts what it killed at the bound on memory.
 const OOM_KILLS: [Source; 2] =
     [("memory.events", Some("oom_kill"), 1), ("memory.oom_control", Some("oom_kill"), 1)];
+
+/// Where it counts what it refused at the bound on processes.
+const REFUSED: [Source; 1] = [("pids.events", Some("max"), 1)];
 
 /// Reads the counts of a generation's cgroups.
 pub(crate) fn usage(folders: &[PathBuf]) -> Usage {
@@ -42,12 +47,18 @@ pub(crate) fn usage(folders: &[PathBuf]) -> Usage {
             ("cpu.stat", Some("throttled_time"), 1000),
         ]),
         oom_kills: first(&OOM_KILLS),
+        refused_processes: first(&REFUSED),
     }
 }
 
 /// One of them alone.
 pub(crate) fn oom_kills(folders: &[PathBuf]) -> u64 {
     first(folders, &OOM_KILLS)
+}
+
+/// Another.
+pub(crate) fn refused_processes(folders: &[PathBuf]) -> u64 {
+    first(folders, &REFUSED)
 }
 
 fn first(folders: &[PathBuf], sources: &[Source]) -> u64 {
@@ -84,12 +95,14 @@ mod tests {
             processes: 4,
             throttled_usec: 5,
             oom_kills: 1,
+            refused_processes: 7,
         };
         let unified = group(&[
             ("memory.current", "10\n"),
             ("memory.peak", "20\n"),
             ("cpu.stat", "usage_usec 30\nuser_usec 1\nnr_throttled 2\nthrottled_usec 5\n"),
             ("pids.current", "4\n"),
+            ("pids.events", "max 7\n"),
             ("memory.events", "low 0\noom 3\noom_kill 1\n"),
         ]);
         assert_eq!(usage(&[unified.path().into()]), expected);
@@ -102,6 +115,7 @@ mod tests {
             ("cpuacct.usage", "30999\n"),
             ("cpu.stat", "nr_periods 1\nthrottled_time 5000\n"),
             ("pids.current", "4\n"),
+            ("pids.events", "max 7\n"),
         ]);
         assert_eq!(usage(&[memory.path().into(), rest.path().into()]), expected);
         assert_eq!(usage(&[]), Usage::default());
