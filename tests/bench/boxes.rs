@@ -1,4 +1,4 @@
-//! What a box costs: to start, to keep, to reach, to find again, and what its neighbours feel of it. Every figure stands beside
+//! What a box costs: to start, to keep, to reach and to find again. Every figure stands beside
 //! that of the same app without a box (`process`), taken in the same run.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use nexushub_e2e::{App, DAEMONS, Https, Options, Platform, Protocol, processes, workshop};
+use nexushub_e2e::{App, DAEMONS, Options, Platform, Protocol, processes, workshop};
 use nexushub_proto::{
     procmgr::{InstanceStatus, State},
     provider::{Driver, Limits},
@@ -20,10 +20,10 @@ use nix::{
 };
 use tokio::time;
 
-use crate::IDLE;
+use crate::{IDLE, neighbours};
 
 /// Health checks of what starts are a matter of a millisecond here, so that it is the start that is measured.
-const QUICK: &str = "[platform]\nlog_level = \"info\"\n[procmgr]\nmax_instances = 4000\nstart_probe_first_ms = 1\n\
+pub(crate) const QUICK: &str = "[platform]\nlog_level = \"info\"\n[procmgr]\nmax_instances = 4000\nstart_probe_first_ms = 1\n\
                      start_probe_max_ms = 1\n";
 /// The shipped rhythm of health checks: of many apps that idle.
 const USUAL: &str = "[supervisor]\nstable_ms = 1\nburst = 100000\n[platform]\nlog_level = \"info\"\n[procmgr]\n\
@@ -31,8 +31,7 @@ const USUAL: &str = "[supervisor]\nstable_ms = 1\nburst = 100000\n[platform]\nlo
 /// Of the apps that only have to be there, how many; and of those that are found again.
 const FEW: (usize, usize) = (50, 50);
 const MANY: (usize, usize) = (1000, 200);
-/// Of requests that look how a neighbour does; and of those that hurry.
-const PACE: Duration = Duration::from_millis(5);
+/// Between requests that hurry.
 const AT_ONCE: Duration = Duration::from_nanos(1);
 /// The drivers that are compared.
 const BOTH: [(&str, Driver); 2] = [("process", Driver::Process), ("sandbox", Driver::Sandbox)];
@@ -47,7 +46,7 @@ pub(crate) async fn measure(long: bool, named: impl Fn(&str) -> bool) {
         reach(if long { 20_000 } else { 4_000 }).await;
     }
     if all || named("neighbour") {
-        neighbour(if long { 4_000 } else { 1_000 }).await;
+        neighbours::measure(if long { 4_000 } else { 1_000 }).await;
     }
     if all || named("again") {
         again(found).await;
@@ -82,7 +81,7 @@ pub(crate) async fn put_with(platform: &Platform, name: &str, driver: Driver, li
     platform.put(instance).await.unwrap();
 }
 
-async fn remove(platform: &Platform, name: &str) {
+pub(crate) async fn remove(platform: &Platform, name: &str) {
     platform.remove(name).await.unwrap();
     platform.instances_until("forgets it", |all| !all.contains_key(name)).await;
 }
@@ -162,7 +161,13 @@ async fn reach(requests: usize) {
 }
 
 /// So many requests, one after the other on one connection, none before its time, and how long each took.
-async fn ask(platform: &Platform, host: &str, path: &str, requests: usize, pace: Duration) -> Vec<Duration> {
+pub(crate) async fn ask(
+    platform: &Platform,
+    host: &str,
+    path: &str,
+    requests: usize,
+    pace: Duration,
+) -> Vec<Duration> {
     let mut connection = platform.https().open(Protocol::Http1, host).await.unwrap();
     let mut clock = time::interval(pace);
     clock.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -176,46 +181,6 @@ async fn ask(platform: &Platform, host: &str, path: &str, requests: usize, pace:
         took.push(began.elapsed());
     }
     took
-}
-
-/// What a box at its worst does, each in a box of its own: a request to it, made again whenever it ends.
-const WORST: [(&str, &str, &str); 6] = [
-    ("fork bomb", "/sh", "perl -e 'while (1) { fork }'"),
-    ("memory bomb", "/sh", "perl -e '$x .= \"a\" x 1e6 while 1'"),
-    ("filler of /tmp", "/sh", "dd if=/dev/zero of=/tmp/full bs=1M"),
-    ("filler of /db", "/sh", "rm -f /db/full; dd if=/dev/zero of=/db/full bs=1M count=900"),
-    ("log flood", "/print?text=x&count=20000&bytes=1000", ""),
-    ("descriptors", "/sh", "perl -e 'while (1) { open(my $f, q(<), q(/dev/null)) or next; push @f, $f }'"),
-];
-
-/// A second app while a box tries its worst, and while it doesn't.
-async fn neighbour(requests: usize) {
-    println!("## request to a neighbour, each 5 ms, in us: p50, p99, p99 to that alone, of {requests}");
-    let platform = Platform::start_with(&Options::of(QUICK));
-    put(&platform, "neighbour", Driver::Sandbox).await;
-    platform.running("neighbour").await;
-    for (what, path, body) in WORST {
-        let mut instance = platform.instance(&App::named("hostile"));
-        instance.driver = Driver::Sandbox.into();
-        instance.limits = Some(Limits { memory_bytes: 256 << 20, ..Limits::default() });
-        platform.put(instance).await.unwrap();
-        platform.running("hostile").await;
-        let (middle, alone) = spread(&mut ask(&platform, "neighbour", "/echo", requests, PACE).await);
-        println!("{:24} {middle:>8} {alone:>8}", "nobody else");
-        let deed = tokio::spawn(again_and_again(platform.https(), path, body));
-        ask(&platform, "neighbour", "/echo", requests / 10, PACE).await; // until it is well under way
-        let (middle, most) = spread(&mut ask(&platform, "neighbour", "/echo", requests, PACE).await);
-        println!("{what:24} {middle:>8} {most:>8} {:>8.2}", thousandth(most * 1000 / alone));
-        deed.abort();
-        remove(&platform, "hostile").await;
-    }
-}
-
-async fn again_and_again(https: Https, path: &'static str, body: &'static str) {
-    loop {
-        let request = Request::post(path).body(Full::from(body)).unwrap();
-        drop(https.send(Protocol::Http1, "hostile", request).await); // what it answers is its own affair
-    }
 }
 
 /// A platform whose configuration wants so many apps, in boxes.

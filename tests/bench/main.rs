@@ -12,6 +12,7 @@ mod develop;
 mod floods;
 mod krun;
 mod logs;
+mod neighbours;
 mod proxy;
 mod sign_in;
 mod tokens;

@@ -1,0 +1,102 @@
+//! What the neighbours of a box at its worst feel: how long requests to a second app take, by way of the proxy, while the box does its
+//! deed and, in turns with that, while it is frozen. So both figures are of the same minutes of the same machine.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use http::Request;
+use http_body_util::Full;
+use nexushub_e2e::{Https, Platform, Protocol, until};
+use nexushub_proto::{
+    procmgr::InstanceStatus,
+    provider::{Driver, Limits},
+};
+
+use crate::boxes::{QUICK, ask, put_with, remove, spread, thousandth};
+
+/// Between two requests.
+const PACE: Duration = Duration::from_millis(5);
+/// Requests of one turn: far shorter than a health check may wait.
+const TURN: usize = 50;
+/// So long it may take until procmgr holds back what keeps reaching its bound of processes; and practically never.
+const SOON: &str = "health_interval_ms = 500\n";
+const NEVER: &str = "health_interval_ms = 600000\n";
+
+/// A deed: its name, a request to the box that does it, made again whenever that ends, and what procmgr looks how often.
+type Deed = (&'static str, &'static str, &'static str, &'static str);
+
+const COMPUTES: &str = "perl -e '1 while 1'";
+const FORK: &str = "perl -e 'while (1) { fork }'";
+const MEMORY: &str = "perl -e '$x .= \"a\" x 1e6 while 1'";
+const TMP: &str = "while :; do dd if=/dev/zero of=/tmp/full bs=1M; done";
+const DB: &str = "while :; do rm -f /db/full; dd if=/dev/zero of=/db/full bs=1M count=900; done";
+const FILES: &str = "perl -e 'while (1) { open(my $f, q(<), q(/dev/null)) or next; push @f, $f }'";
+
+/// The first is no deed but the measure of all others: what any app may do with its share of a processor.
+const DEEDS: [Deed; 8] = [
+    ("an app that computes", "/sh", COMPUTES, SOON),
+    ("fork bomb, not seen yet", "/sh", FORK, NEVER),
+    ("fork bomb", "/sh", FORK, SOON),
+    ("memory bomb", "/sh", MEMORY, SOON),
+    ("filler of /tmp", "/sh", TMP, SOON),
+    ("filler of /db", "/sh", DB, SOON),
+    ("log flood", "/print?text=x&count=20000&bytes=1000", "", SOON),
+    ("descriptors", "/sh", FILES, SOON),
+];
+
+pub(crate) async fn measure(requests: usize) {
+    println!(
+        "## request to a neighbour, each 5 ms, in us: p50, p99 beside it frozen; p50, p99 beside it; ratio of p99; of {requests} each"
+    );
+    for deed in DEEDS {
+        beside(deed, requests).await;
+    }
+}
+
+async fn beside((what, path, body, looks): Deed, requests: usize) {
+    let platform = Platform::start_with(&nexushub_e2e::Options::of(&format!("{QUICK}{looks}")));
+    put_with(&platform, "neighbour", Driver::Sandbox, Limits::default()).await;
+    platform.running("neighbour").await;
+    let limits = Limits { memory_bytes: 256 << 20, ..Limits::default() };
+    put_with(&platform, "hostile", Driver::Sandbox, limits).await;
+    platform.running("hostile").await;
+    let deed = tokio::spawn(again_and_again(platform.https(), path, body));
+    ask(&platform, "neighbour", "/echo", 4 * TURN, PACE).await; // until it is well under way
+    if body == FORK && looks == SOON {
+        let usage = async || platform.instance_now("hostile").await?.usage;
+        while !usage().await.is_some_and(|usage| usage.held_back) {}
+    }
+    let mut took = [Vec::new(), Vec::new()];
+    for _ in 0..requests.div_ceil(TURN) {
+        for (goes_on, took) in [false, true].into_iter().zip(&mut took) {
+            let frozen = if goes_on { None } else { freeze(&platform).await };
+            took.extend(ask(&platform, "neighbour", "/echo", TURN, PACE).await);
+            frozen.iter().for_each(|file| drop(fs::write(file, "0"))); // gone: so is what was frozen
+        }
+    }
+    deed.abort();
+    let [(calm, alone), (middle, most)] = took.each_mut().map(|took| spread(took));
+    println!("{what:24} {calm:>8} {alone:>8} {middle:>8} {most:>8} {:>8.2}", thousandth(most * 1000 / alone));
+    remove(&platform, "hostile").await;
+}
+
+/// Stops all that is in the box, once there is one, without its knowing.
+async fn freeze(platform: &Platform) -> Option<PathBuf> {
+    let there = |status: &InstanceStatus| status.pid != 0;
+    let pid = platform.instance_until("hostile", "is there", there).await.pid;
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let own = table.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|top| PathBuf::from(top).join(&own));
+    let group = places.into_iter().find(|place| place.join("cgroup.freeze").exists())?;
+    fs::write(group.join("cgroup.freeze"), "1").ok()?;
+    let moves =
+        || fs::read_to_string(group.join("cgroup.events")).is_ok_and(|text| text.contains("frozen 0"));
+    until("it is frozen", || (!moves()).then_some(())).await;
+    Some(group.join("cgroup.freeze"))
+}
+
+async fn again_and_again(https: Https, path: &'static str, body: &'static str) {
+    loop {
+        let request = Request::post(path).body(Full::from(body)).unwrap();
+        drop(https.send(Protocol::Http1, "hostile", request).await); // what it answers is its own affair
+    }
+}
