@@ -34,11 +34,19 @@ impl Accounts {
     /// # Panics
     /// When it can't be had.
     pub async fn start(proxy: &str) -> Self {
-        let mut platform = Platform::prepare(&Options::with(&format!("[proxy]\n{proxy}\n{HELLO}")));
+        Self::within("process", &format!("[proxy]\n{proxy}\n")).await
+    }
+
+    /// With login and admin in boxes of this kind, and this configuration.
+    ///
+    /// # Panics
+    /// When it can't be had.
+    pub async fn within(driver: &str, config: &str) -> Self {
+        let mut platform = Platform::prepare(&Options::with(&format!("{config}{HELLO}")));
         let bin = platform.home.path().join("releases/hello/bin");
         std::fs::create_dir_all(&bin).unwrap();
         workshop::install(&workshop::program("nexushub-hello"), &bin.join("app"));
-        let made = workshop::nexushub(platform.home.path(), &["bootstrap", "--driver", "process"]);
+        let made = workshop::nexushub(platform.home.path(), &["bootstrap", "--driver", driver]);
         let said = String::from_utf8(made.stdout).unwrap();
         let password = said.split("the password ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let password = password.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&made.stderr)));
