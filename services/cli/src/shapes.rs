@@ -29,9 +29,10 @@ As JSON an object; fields are only ever added:
   instances[].restarts                  since it ran stably
   instances[].driver                    what its box is
   instances[].not_enforced[]            what of its isolation this machine does not enforce
-  instances[].memory_bytes              null where nothing counts it; so the next two
+  instances[].memory_bytes              null where nothing counts it; so the next three
   instances[].cpu_usec
   instances[].data_bytes
+  instances[].log_bytes
   instances[].usage.memory_bytes        what it uses of its limits and how it felt them, where that is counted; 0 = not counted, not bounded
   instances[].usage.memory_peak_bytes
   instances[].usage.memory_limit_bytes
@@ -45,6 +46,8 @@ As JSON an object; fields are only ever added:
   instances[].usage.oom_kills           of its processes, for want of memory
   instances[].usage.data_bytes
   instances[].usage.data_limit_bytes
+  instances[].usage.log_bytes           disk that its log takes, of all its starts
+  instances[].usage.log_limit_bytes
   instances[].routed                    whether requests reach it
   apps[].id                             what was pushed, also what is stopped
   apps[].app_id

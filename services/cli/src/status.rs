@@ -110,6 +110,7 @@ struct Instance {
     memory_bytes: Option<u64>,
     cpu_usec: Option<u64>,
     data_bytes: Option<u64>,
+    log_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
     routed: bool,
@@ -438,6 +439,7 @@ fn told(url: impl Fn(&str) -> String, list: &[InstanceStatus], now: i64) -> Vec<
         memory_bytes: counted(status, |usage| usage.memory_bytes),
         cpu_usec: counted(status, |usage| usage.cpu_usec),
         data_bytes: counted(status, |usage| usage.data_bytes),
+        log_bytes: counted(status, |usage| usage.log_bytes),
         usage: status.usage.as_ref().map(Usage::from),
         routed: status.routed,
     };
@@ -480,10 +482,12 @@ fn last_words(instances: &[Instance]) -> String {
     each.collect::<Vec<_>>().join("\n\n")
 }
 
-const APPS: [&str; 8] = ["APP", "HOST", "STATE", "DRIVER", "PID", "SINCE", "RESTARTS", "URL OR REASON"];
+const APPS: [&str; 9] =
+    ["APP", "HOST", "STATE", "DRIVER", "PID", "SINCE", "RESTARTS", "LOG", "URL OR REASON"];
 const PUSHED: [&str; 5] = ["DEBUG APP", "HOST", "STATUS", "CREATED", "ID"];
 /// What a narrow terminal does without.
-const SPARE: [Spare; 7] = [
+const SPARE: [Spare; 8] = [
+    Spare::Column("LOG"),
     Spare::Column("DRIVER"),
     Spare::Column("CREATED"),
     Spare::Column("PID"),
@@ -536,14 +540,15 @@ fn number(pid: Option<u32>) -> String {
     pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())
 }
 
-fn instance_rows(report: &Report, now: i64) -> Vec<[String; 8]> {
+fn instance_rows(report: &Report, now: i64) -> Vec<[String; 9]> {
     let row = |instance: &Instance| {
         let said = if instance.reason.is_empty() { &instance.url } else { &instance.reason };
         let (since, restarts) = (ago(instance.since_unix_ms, now), instance.restarts.to_string());
         let name = if instance.app_id.is_empty() { &instance.id } else { &instance.app_id };
         let (name, host) = (one_line(name), instance.host_name.clone());
-        let driver = instance.driver.clone();
-        [name, host, instance.state.to_owned(), driver, number(instance.pid), since, restarts, one_line(said)]
+        let (state, driver) = (instance.state.to_owned(), instance.driver.clone());
+        let log = instance.usage.as_ref().and_then(Usage::log).unwrap_or_else(|| "-".to_owned());
+        [name, host, state, driver, number(instance.pid), since, restarts, log, one_line(said)]
     };
     report.instances.iter().map(row).collect()
 }

@@ -1,21 +1,23 @@
 //! What the processes of a generation use, and the bounds that are in force on that, as its cgroups tell, and where it has none its
-//! guest.
+//! guest; and what its instance's log takes.
 
 use std::path::{Path, PathBuf};
 
 use nexushub_proto::procmgr::Usage;
+use nexushub_shim::segment;
 
 use crate::{
-    cgroup, cgroup::Usage as Counted, data, guest, kills, note::Note, restraint, restraint::SLIVER_PERCENT,
+    cgroup, cgroup::Usage as Counted, data, generation, guest, kills, note::Note, restraint,
+    restraint::SLIVER_PERCENT,
 };
 
 /// The usage of the generation in this folder; nothing where nothing of it is counted. Blocks.
 pub(crate) fn of(dir: &Path) -> Option<Usage> {
     let note = Note::read(dir).ok()?;
     let folders = note.folders();
-    let data_bytes = data::used(&note.data);
+    let (data_bytes, log_bytes) = (data::used(&note.data), log(dir));
     let (counted, guest) = (folders.iter().any(|folder| folder.exists()), guest::of(dir));
-    if data_bytes == 0 && !counted && guest.is_none() {
+    if data_bytes | log_bytes == 0 && !counted && guest.is_none() {
         return None;
     }
     let used = match guest {
@@ -38,9 +40,18 @@ pub(crate) fn of(dir: &Path) -> Option<Usage> {
         processes_limit: in_force(&folders, &["pids.max"], limits.processes),
         data_bytes,
         data_limit_bytes: limits.data_bytes,
+        log_bytes,
+        log_limit_bytes: limits.log_bytes,
         refused_processes: used.refused_processes,
         held_back,
     })
+}
+
+/// What the segments of all the instance's generations take, which is what its bound is on.
+fn log(dir: &Path) -> u64 {
+    let folder = dir.parent().map(generation::log);
+    let segments = folder.and_then(|folder| segment::list(&folder).ok()).unwrap_or_default();
+    segments.iter().map(|(_, length)| length).sum()
 }
 
 /// A bound, where one of the cgroups has the file that holds it.
@@ -59,21 +70,32 @@ mod tests {
 
     #[test]
     fn only_a_bound_that_a_cgroup_holds_is_shown() {
-        let (dir, group) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        assert_eq!(of(dir.path()), None, "there is no note");
-        let limits = Limits { memory_bytes: 1 << 20, processes: 9, ..Limits::default() };
+        let (instance, group) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = instance.path().join("g2");
+        fs::create_dir(&dir).unwrap();
+        assert_eq!(of(&dir), None, "there is no note");
+        let limits = Limits { memory_bytes: 1 << 20, processes: 9, log_bytes: 100, ..Limits::default() };
         let mut note = Note { limits, ..Note::default() };
-        let write =
-            |note: &Note| fs::write(dir.path().join("note"), serde_json::to_vec(note).unwrap()).unwrap();
+        let write = |note: &Note| fs::write(dir.join("note"), serde_json::to_vec(note).unwrap()).unwrap();
         write(&note);
-        assert_eq!(of(dir.path()), None, "nothing counts it");
-        fs::write(dir.path().join(guest::FILE), "7 5 1\n").unwrap();
-        let told = of(dir.path()).unwrap();
-        assert_eq!((told.memory_bytes, told.processes, told.oom_kills), (7, 5, 1), "but a guest does");
+        assert_eq!(of(&dir), None, "nothing counts it");
+        fs::create_dir(instance.path().join("log")).unwrap();
+        for (segment, length) in [("g0000000001-000003.seg", 20), ("g0000000002-000000.seg", 7), ("x", 5)] {
+            fs::write(instance.path().join("log").join(segment), "x".repeat(length)).unwrap();
+        }
+        let told = of(&dir).unwrap();
+        assert_eq!(
+            (told.log_bytes, told.log_limit_bytes, told.memory_bytes),
+            (27, 100, 0),
+            "but its log is there"
+        );
+        fs::write(dir.join(guest::FILE), "7 5 1\n").unwrap();
+        let told = of(&dir).unwrap();
+        assert_eq!((told.memory_bytes, told.processes, told.oom_kills), (7, 5, 1), "a guest does");
         note.cgroups = vec![group.path().into()];
         write(&note);
         fs::write(group.path().join("pids.max"), "9").unwrap();
-        let usage = of(dir.path()).unwrap();
+        let usage = of(&dir).unwrap();
         assert_eq!((usage.memory_limit_bytes, usage.processes_limit, usage.memory_bytes), (0, 9, 0));
     }
 }

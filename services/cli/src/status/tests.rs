@@ -46,6 +46,11 @@ fn people_see_states_reasons_and_urls() {
             since_unix_ms: 1000,
             driver: "sandbox".into(),
             not_enforced: vec!["the disk of /db".into()],
+            usage: Some(Usage::from(&procmgr::Usage {
+                log_bytes: 3 << 20,
+                log_limit_bytes: 16 << 20,
+                ..procmgr::Usage::default()
+            })),
             ..Instance::default()
         },
         Instance {
@@ -64,8 +69,8 @@ fn people_see_states_reasons_and_urls() {
         "not everything runs\n\nDAEMON",
         "proxy       ready     7    6s     1         3 routes\n",
         "procmgr     waiting   -           9         exited with code 1\n",
-        "debug-hello  hello  running  sandbox  9    10s    0         https://hello.x:1/\n",
-        "i2                  failed            -           0         bin/app is missing\n",
+        "debug-hello  hello  running  sandbox  9    10s    0         18 %  https://hello.x:1/\n",
+        "i2                  failed            -           0         -     bin/app is missing\n",
         "\n\ni2 said last:\n  one\n   two\n",
         "\n\nnot enforced here (sandbox): the disk of /db\n",
         "\n\ncould not ask for debug apps: not reachable",

@@ -61,14 +61,25 @@ impl Usage {
             processes.push_str(&format!(", {} times refused one more", self.0.refused_processes));
         }
         let data = of(bytes(self.0.data_bytes), bound(self.0.data_limit_bytes, bytes));
+        let log = of(bytes(self.0.log_bytes), bound(self.0.log_limit_bytes, bytes));
         let all = [
             ("memory", memory, self.0.memory_bytes | self.0.memory_limit_bytes),
             ("processor", processor, self.0.cpu_usec | u64::from(self.0.cpu_limit_percent)),
             ("processes", processes, self.0.processes | u64::from(self.0.processes_limit)),
             ("data", data, self.0.data_bytes | self.0.data_limit_bytes),
+            ("log", log, self.0.log_bytes),
         ];
         let told = all.into_iter().filter(|(.., figures)| *figures > 0);
         told.map(|(what, figure, _)| format!("{what:<9}  {figure}")).collect()
+    }
+
+    /// What its log takes of its bound, in a word for a table; where there is no bound, what it takes.
+    pub(super) fn log(&self) -> Option<String> {
+        let (takes, bound) = (self.0.log_bytes, self.0.log_limit_bytes);
+        (takes > 0).then(|| match takes.saturating_mul(100).checked_div(bound) {
+            Some(percent) => format!("{percent} %"),
+            None => bytes(takes),
+        })
     }
 
     /// What of it people should know who did not ask.
@@ -115,15 +126,24 @@ mod tests {
             processes_limit: 3,
             refused_processes: 9,
             oom_kills: 2,
+            log_bytes: 3 << 20,
+            log_limit_bytes: 16 << 20,
             ..procmgr::Usage::default()
         });
         let expected = [
             "memory     12.0 MiB of 64.0 MiB, at most 50.0 MiB so far",
             "processor  1.2 s used, bound to 10 % of a core, which held it back for 3.4 s",
             "processes  3 of 3, 9 times refused one more",
+            "log        3.0 MiB of 16.0 MiB",
         ];
         assert_eq!(usage.lines(), expected);
         let remark = "2 processes of it were killed at its bound on memory of 64.0 MiB";
+        let unbound = procmgr::Usage { log_limit_bytes: 0, ..usage.0 };
+        assert_eq!(
+            (usage.log().as_deref(), Usage(unbound).log().as_deref()),
+            (Some("18 %"), Some("3.0 MiB"))
+        );
+        assert_eq!(Usage::default().log(), None);
         assert_eq!(usage.remarks().collect::<Vec<_>>(), [remark]);
         let held = Usage(procmgr::Usage { held_back: true, ..usage.0 });
         let told = "it keeps reaching its bound of 3 processes, and until it stops it gets 10 % of a core";
