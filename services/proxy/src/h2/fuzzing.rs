@@ -108,7 +108,12 @@ fn asked(session: &mut Session) -> Vec<Asked> {
 pub(crate) fn block(bytes: &[u8]) {
     let read = |bytes: &[u8]| {
         let mut fields = Vec::new();
-        Decoder::default().decode(bytes, |field| fields.push(field.said)).map(|()| fields)
+        Decoder::default()
+            .decode(bytes, |field| {
+                fields.push(field.said);
+                true
+            })
+            .map(|()| fields)
     };
     let Ok(mut fields) = read(bytes) else { return };
     fields.retain(|said| matches!(said, Said::Field(..)));

@@ -46,12 +46,13 @@ impl Section {
         Self { limits, size: 0, fields: 0, method, scheme, authority, path, protocol, headers, fault: None }
     }
 
-    /// Takes a field. What comes after a fault is only read over.
-    pub(super) fn take(&mut self, field: Field) {
+    /// Takes a field; whether it wants more, which after a fault it does not.
+    pub(super) fn take(&mut self, field: Field) -> bool {
         self.size += field.size;
         if self.fault.is_none() {
             self.fault = self.put(field.said).err();
         }
+        self.fault.is_none()
     }
 
     fn put(&mut self, said: Said) -> Result<(), Fault> {

@@ -33,9 +33,14 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Reads a block; each field is given to `take`.
-    pub(crate) fn decode(&mut self, mut block: &[u8], mut take: impl FnMut(Field)) -> Result<(), Wrong> {
-        let mut resizable = true;
+    /// Reads a block; each field is given to `take`, which says whether it wants more. What nobody wants is read over, for the
+    /// table and for what may be wrong with it.
+    pub(crate) fn decode(
+        &mut self,
+        mut block: &[u8],
+        mut take: impl FnMut(Field) -> bool,
+    ) -> Result<(), Wrong> {
+        let (mut resizable, mut wanted, mut spare) = (true, true, Vec::new());
         while let Some(first) = block.first() {
             if first & 0xe0 == 0x20 {
                 let most = number(&mut block, 5)?;
@@ -47,9 +52,28 @@ impl Decoder {
                 continue;
             }
             resizable = false;
-            take(self.field(*first, &mut block)?);
+            if wanted {
+                wanted = take(self.field(*first, &mut block)?);
+            } else {
+                self.skip(*first, &mut block, &mut spare)?;
+            }
         }
         Ok(())
+    }
+
+    /// Reads over a field. Nothing is made of it, unless it is to be kept.
+    fn skip(&mut self, first: u8, block: &mut &[u8], spare: &mut Vec<u8>) -> Result<(), Wrong> {
+        if first & 0x80 != 0 {
+            return self.indexed(number(block, 7)?).map(drop).ok_or(Wrong::Index);
+        }
+        if first & 0x40 != 0 {
+            return self.field(first, block).map(drop);
+        }
+        match number(block, 4)? {
+            0 => skip(block, spare)?,
+            index => self.name(index).map(drop).ok_or(Wrong::Index)?,
+        }
+        skip(block, spare)
     }
 
     fn field(&mut self, first: u8, block: &mut &[u8]) -> Result<Field, Wrong> {
@@ -120,16 +144,29 @@ fn number(block: &mut &[u8], bits: u8) -> Result<usize, Wrong> {
 }
 
 fn string(block: &mut &[u8]) -> Result<Bytes, Wrong> {
+    let (bytes, huffman) = written(block)?;
+    if !huffman {
+        return Ok(Bytes::copy_from_slice(bytes));
+    }
+    let mut plain = Vec::with_capacity(bytes.len() * 8 / 5); // no word is shorter than five bits
+    huffman::decode(bytes, &mut plain)?;
+    Ok(Bytes::from(plain.into_boxed_slice()))
+}
+
+/// Reads over a string; `spare` is written on.
+fn skip(block: &mut &[u8], spare: &mut Vec<u8>) -> Result<(), Wrong> {
+    let (bytes, huffman) = written(block)?;
+    spare.clear();
+    if huffman { huffman::decode(bytes, spare) } else { Ok(()) }
+}
+
+/// A string as it is written, and whether in the Huffman code.
+fn written<'a>(block: &mut &'a [u8]) -> Result<(&'a [u8], bool), Wrong> {
     let huffman = block.first().ok_or(Wrong::Short)? & 0x80 != 0;
     let length = number(block, 7)?;
     let (bytes, rest) = block.split_at_checked(length).ok_or(Wrong::Short)?;
     *block = rest;
-    if !huffman {
-        return Ok(Bytes::copy_from_slice(bytes));
-    }
-    let mut plain = Vec::with_capacity(length * 8 / 5); // no word is shorter than five bits
-    huffman::decode(bytes, &mut plain)?;
-    Ok(Bytes::from(plain.into_boxed_slice()))
+    Ok((bytes, huffman))
 }
 
 fn byte(block: &mut &[u8]) -> Result<u8, Wrong> {
@@ -145,7 +182,10 @@ mod tests {
 
     fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<String>, Wrong> {
         let mut fields = Vec::new();
-        decoder.decode(block, |field| fields.push(shown(&field)))?;
+        decoder.decode(block, |field| {
+            fields.push(shown(&field));
+            true
+        })?;
         Ok(fields)
     }
 
@@ -220,6 +260,36 @@ mod tests {
         let large = [&[0x40, 1, b'd', 60][..], &[b'x'; 60]].concat();
         read(&mut decoder, &large).unwrap();
         assert_eq!((decoder.size, read(&mut decoder, &[0xbe])), (0, Err(Wrong::Index)));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_read_over_for_the_table_and_for_what_is_wrong_with_it() {
+        let skipped = |decoder: &mut Decoder, block: &str| {
+            let mut taken = 0;
+            let read = decoder.decode(&hex(&format!("82 {block}")), |_| {
+                taken += 1;
+                false
+            });
+            read.map(|()| taken)
+        };
+        let mut decoder = Decoder::default();
+        // Two that are kept, around some that are not: by name, by number, in the Huffman code.
+        assert_eq!(
+            skipped(&mut decoder, "4001 6101 31 0001 7801 79 0801 79 87 0081 1f01 79 4001 6201 32"),
+            Ok(1)
+        );
+        assert_eq!(read(&mut decoder, &[0xbe, 0xbf]).unwrap(), ["b=2", "a=1"]);
+        for (block, wrong) in [
+            ("c0", Wrong::Index),
+            ("0f ff ff ff ff 7f", Wrong::Number),
+            ("0f40 01 62", Wrong::Index),
+            ("00 05 61", Wrong::Short),
+            ("00 01 61", Wrong::Short),
+            ("00 81 ff 01 62", Wrong::Huffman),
+            ("20", Wrong::Resize),
+        ] {
+            assert_eq!(skipped(&mut decoder, block), Err(wrong), "{block}");
+        }
     }
 
     #[test]

@@ -89,7 +89,12 @@ mod tests {
             let mut block = BytesMut::from(&[NO_TABLE][..]);
             put_field(&mut block, &HeaderName::from_static(name), value.as_bytes());
             let mut read = Vec::new();
-            Decoder::default().decode(&block, |field| read.push(field.said)).unwrap();
+            Decoder::default()
+                .decode(&block, |field| {
+                    read.push(field.said);
+                    true
+                })
+                .unwrap();
             assert!(matches!(&read[..], [Said::Field(n, v)] if n == name && *v == value), "{name}");
         }
     }
@@ -100,7 +105,12 @@ mod tests {
             let mut block = BytesMut::new();
             put_status(&mut block, StatusCode::from_u16(code).unwrap());
             let mut read = Vec::new();
-            Decoder::default().decode(&block, |field| read.push(field.said)).unwrap();
+            Decoder::default()
+                .decode(&block, |field| {
+                    read.push(field.said);
+                    true
+                })
+                .unwrap();
             let status = code.to_string().into();
             assert_eq!(read, [Said::Pseudo(Pseudo::Other, status)]);
         }
