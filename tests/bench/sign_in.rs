@@ -1,9 +1,11 @@
-//! What signing in costs, and whether the time that it takes tells who is known.
+//! What signing in costs, whether the time that it takes tells who is known, and what memory the two apps have before and after.
 
 use std::time::Instant;
 
 use nexushub_e2e::accounts::Accounts;
 use serde_json::json;
+
+use crate::boxes::pss;
 
 /// Users who are known, and as many who are not.
 const PEOPLE: usize = 40;
@@ -20,6 +22,7 @@ pub(crate) async fn measure() {
         accounts.publish(&bearer, &name, &event).await;
     }
     println!("## signing in");
+    tell_memory(&accounts, "before").await;
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for number in 0..PEOPLE * TRIES {
         let (person, from) = (number % PEOPLE, format!("192.0.2.{}", number % 250));
@@ -38,6 +41,14 @@ pub(crate) async fn measure() {
         println!("{name:<38} {:>6.1} {:>6.1} {:>6.1} ms (p50, p90, p99)", at(0.5), at(0.9), at(0.99));
     }
     println!("known to unknown, medians              {:>6.3}", median(&times[0]) / median(&times[1]));
+    tell_memory(&accounts, "after").await;
+}
+
+async fn tell_memory(accounts: &Accounts, when: &str) {
+    for app in ["login", "admin"] {
+        let kib = pss(accounts.platform.running(app).await.pid);
+        println!("memory (PSS) of {app} {when:<16} {:>6.1} MB", kib as f64 / 1024.0);
+    }
 }
 
 /// Milliseconds of an attempt.

@@ -1,13 +1,23 @@
 //! What people register in the admin app runs: its changes are followed, its lies change nothing, and its packages come and go.
 
+use std::collections::BTreeMap;
+
 use http::Method;
 use nexushub_e2e::{
     Admin, Options, Platform,
     admin::{ADMIN, FOLLOWED, list},
     package::Package,
-    workshop,
+    processes, rounds_up_to, workshop,
 };
-use nexushub_proto::procmgr::State;
+use nexushub_proto::{
+    procmgr::{InstanceStatus, State, StopAllInstancesRequest, procmgr_service_client::ProcmgrServiceClient},
+    provider::ListInstancesResponse,
+};
+
+/// Applications beside the first: a list may have ten thousand.
+const MANY: usize = 9_999;
+/// What a daemon may take for it, in KiB.
+const MOST_KIB: usize = 256 << 10;
 
 /// A package that says why it can't go on, and doesn't.
 fn broken() -> Vec<u8> {
@@ -85,9 +95,8 @@ async fn a_mass_deletion_is_held_over_a_restart_with_the_admin_app_away_until_it
     let plan = || workshop::nexushub(platform.home.path(), &["plan"]);
     assert_eq!(plan().status.code(), Some(0));
     admin.lists(&[]);
-    let held = |asked: &nexushub_proto::provider::ListInstancesResponse| {
-        asked.admin.as_ref().is_some_and(|admin| admin.held.len() == 4)
-    };
+    let held =
+        |asked: &ListInstancesResponse| asked.admin.as_ref().is_some_and(|admin| admin.held.len() == 4);
     platform.asked_until("they are held", held).await;
     drop(admin);
     platform.kill("provider").await;
@@ -101,6 +110,56 @@ async fn a_mass_deletion_is_held_over_a_restart_with_the_admin_app_away_until_it
     assert_eq!(confirmed.status.code(), Some(0), "{}", String::from_utf8_lossy(&confirmed.stderr));
     platform.instances_until("they are gone", |all| shops.iter().all(|id| !all.contains_key(*id))).await;
     assert_eq!(plan().status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_listed_last_runs_again_after_a_boot_with_the_admin_app_away() {
+    let (mut platform, admin) = Admin::followed().await;
+    admin.lists(&[("shop", "shop-app", "shop")]);
+    platform.asked_until("the shop waits", |asked| asked.waiting.len() == 1).await;
+    push(&platform, "shop", Package::probe().bytes()).await;
+    let before = platform.running("shop").await;
+    drop(admin);
+    assert!(platform.stop().success());
+    assert!(platform.left().is_empty());
+    platform.start_supervisor();
+    let after = platform.running("shop").await;
+    assert!(after.generation > before.generation && after.pid != before.pid);
+    assert_eq!(platform.https().get("shop", "/").await.json()["pid"], after.pid);
+    let silent = |asked: &ListInstancesResponse| !asked.admin.as_ref().unwrap().trouble.is_empty();
+    platform.asked_until("the admin app is away", silent).await;
+    assert!(platform.instance_now("shop").await.unwrap().routed);
+}
+
+/// Ten thousand applications, each with the one package that there is. What they would take is not the question: procmgr has been
+/// told to run nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_applications_and_change_upon_change_are_followed_in_bounded_memory() {
+    let (platform, admin) = Admin::followed().await;
+    admin.lists(&[("first", "shop", "first")]);
+    platform.asked_until("it waits", |asked| asked.waiting.len() == 1).await;
+    push(&platform, "first", Package::probe().bytes()).await;
+    let mut procmgr = ProcmgrServiceClient::new(platform.operate("procmgr"));
+    procmgr.stop_all_instances(StopAllInstancesRequest {}).await.unwrap();
+
+    let names: Vec<String> = (0..MANY).map(|number| format!("many{number}")).collect();
+    let rows = |host: &str| {
+        let rest = names.iter().map(|name| (name.as_str(), "shop", name.as_str()));
+        list(&rest.chain([("first", "shop", host)]).collect::<Vec<_>>())
+    };
+    admin.says(rows("first"));
+    let has_all = |all: &BTreeMap<String, InstanceStatus>| names.iter().all(|name| all.contains_key(name));
+    platform.instances_until("procmgr has them all", has_all).await;
+    for change in 0..rounds_up_to(20, 1_000) {
+        admin.says(rows(&format!("moved{change}")));
+    }
+    admin.says(rows("last"));
+    platform.instance_until("first", "the last word counts", |status| status.host_name == "last").await;
+    for name in ["provider", "procmgr", "proxy"] {
+        let peak = processes::kib(platform.daemon(name).await.pid, "VmHWM");
+        println!("figure: {name} with {MANY} applications: at most {peak} KiB");
+        assert!(peak < MOST_KIB, "{name}: {peak} KiB");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,7 +65,7 @@ async fn two_hundred_first_requests_at_once_all_find_their_way_into_a_box() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_says_which_box_apps_get_here_and_why_no_better_one() {
+async fn the_doctor_and_the_status_say_which_box_apps_get_here_and_why_no_better_one() {
     let platform = Platform::start();
     let app = platform.run_boxed("best", Driver::Auto, Limits::default()).await;
     let doctor = workshop::nexushub(platform.home.path(), &["doctor", "-o", "json"]);
@@ -78,6 +78,9 @@ async fn the_doctor_says_which_box_apps_get_here_and_why_no_better_one() {
     assert!(sandbox.iter().all(|found| found["verdict"] != "bad"), "{report}");
     assert!(sandbox.iter().any(|found| found["verdict"] == "ok") || sandbox.len() <= app.not_enforced.len());
     assert_eq!((says("driver krun").len(), says("egress internet").len()), (1, 1));
+    let status = workshop::nexushub(platform.home.path(), &["status"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains(&format!("auto is {} here", app.driver)), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,13 +32,28 @@ pub struct App {
     pub health: Option<Health>,
     /// Files that lie in its data folder before it starts.
     pub data: Vec<(String, String)>,
+    /// Its box.
+    pub driver: Driver,
 }
 
 impl App {
     /// The probe, well behaved.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), env: Vec::new(), health: None, data: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            env: Vec::new(),
+            health: None,
+            data: Vec::new(),
+            driver: Driver::Process,
+        }
+    }
+
+    /// In a box of this kind.
+    #[must_use]
+    pub fn within(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
     }
 
     /// With a variable in its environment.
@@ -137,7 +152,7 @@ impl Platform {
             host_name: app.name.clone(),
             release: self.release(&app.name).display().to_string(),
             data: data.display().to_string(),
-            driver: Driver::Process.into(),
+            driver: app.driver.into(),
             env: app.env.iter().cloned().collect(),
             health: app.health.clone(),
             ..Instance::default()

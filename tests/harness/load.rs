@@ -33,6 +33,8 @@ pub struct Tally {
     pub pids: BTreeSet<u64>,
     /// The first losses, in words.
     pub losses: Vec<String>,
+    /// Good answers a second, from the first client's start to the end.
+    pub rate: f64,
 }
 
 impl Tally {
@@ -60,6 +62,7 @@ pub struct Load {
     answered: watch::Receiver<u64>,
     tally: Arc<Mutex<Tally>>,
     clients: JoinSet<()>,
+    began: time::Instant,
 }
 
 struct Client {
@@ -83,7 +86,7 @@ impl Load {
             let protocol = if number % 2 == 0 { Protocol::Http1 } else { Protocol::Http2 };
             clients.spawn(client.run(protocol, number < kept, stopped.clone()));
         }
-        Self { stop, answered, tally, clients }
+        Self { stop, answered, tally, clients, began: time::Instant::now() }
     }
 
     /// Waits until so many more requests were answered than now, however long that takes while there are answers.
@@ -116,7 +119,8 @@ impl Load {
         while let Some(client) = soon("load ends", self.clients.join_next()).await {
             client.unwrap();
         }
-        self.tally()
+        let tally = self.tally();
+        Tally { rate: tally.ok as f64 / self.began.elapsed().as_secs_f64(), ..tally }
     }
 }
 

@@ -13,8 +13,7 @@ impl Platform {
     /// # Panics
     /// When it doesn't run.
     pub async fn run_boxed(&self, name: &str, driver: Driver, limits: Limits) -> InstanceStatus {
-        let mut instance = self.instance(&App::named(name));
-        instance.driver = driver.into();
+        let mut instance = self.instance(&App::named(name).within(driver));
         instance.limits = Some(limits);
         self.put(instance).await.unwrap();
         self.running(name).await

@@ -126,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn every_template_has_a_build_that_runs_and_a_readme_of_three_lines() {
+    fn every_template_has_a_build_that_runs_and_a_readme_of_four_lines() {
         for template in [&RUST[..], &C[..]] {
             assert!(template.iter().any(|(path, _, runs)| *path == "build" && *runs));
         }
-        assert_eq!(COMMON[0].1.lines().filter(|line| !line.is_empty()).count(), 3);
+        assert_eq!(COMMON[0].1.lines().filter(|line| !line.is_empty()).count(), 4);
     }
 }

@@ -59,6 +59,8 @@ As JSON an object; fields are only ever added:
   conflicts[].reason
   held                                  instances that are held back, see `nexushub plan`
   admin_trouble                         why the admin app can't be heard; empty = it can, or is not followed
+  auto.driver                           what the driver auto means on this machine: krun or sandbox; empty = neither, or not known yet
+  auto.reason                           why it is none, or none better
   unknown[]                             what could not be asked";
 
 /// `apps`

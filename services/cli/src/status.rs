@@ -2,6 +2,7 @@
 //! row with the reason. Exit code 1 when anything that should run does not. Of a platform elsewhere it tells what was pushed; its
 //! daemons are for who sits at the machine.
 
+mod auto;
 mod usage;
 
 use std::{
@@ -21,7 +22,7 @@ use nexushub_proto::{
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use self::usage::Usage;
+use self::{auto::Auto, usage::Usage};
 use crate::{
     args::{DAEMONS, Output},
     board::{self, Board},
@@ -69,6 +70,9 @@ struct Report {
     held: usize,
     /// Why the admin app can't be heard; empty = it can, or isn't followed.
     admin_trouble: String,
+    /// What `auto` means on this machine; absent where that can't be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auto: Option<Auto>,
     /// What could not be asked.
     unknown: Vec<String>,
     /// It is of one app alone.
@@ -228,6 +232,7 @@ async fn gather(place: &Place, now: i64) -> Report {
             Err(failure) => report.unknown.push(format!("debug apps: {}", failure.message)),
         }
         add_given_up(place, &mut report).await;
+        report.auto = Auto::ask(place).await;
     }
     well &= report.unknown.is_empty() && report.instances.iter().all(Instance::runs);
     Report { well, ..report }
@@ -292,7 +297,7 @@ impl Report {
             self.daemons.clear();
         }
         let well = up && self.unknown.is_empty() && self.instances.iter().all(Instance::runs);
-        Self { held: 0, well, alone: true, ..self }
+        Self { held: 0, auto: None, well, alone: true, ..self }
     }
 
     /// What people should know besides who runs.
@@ -520,6 +525,7 @@ fn people(hub: &Hub, report: &Report, now: i64) -> String {
         uses(report),
         last_words(&report.instances),
         report.remarks(hub),
+        report.auto.as_ref().map(Auto::line).unwrap_or_default(),
         not_enforced(&report.instances),
         report
             .unknown

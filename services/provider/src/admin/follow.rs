@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt, pin_mut};
 use nexushub_chassis::{client::GrpcChannel, launch::clock, retry::Retry};
 use nexushub_proto::procmgr::{
-    WatchInstancesRequest, procmgr_service_client::ProcmgrServiceClient, watch_instances_response::Event,
+    WatchInstancesRequest, WatchInstancesResponse, procmgr_service_client::ProcmgrServiceClient,
+    watch_instances_response::Event,
 };
 use tokio::{sync::watch, time::Instant};
 use tonic::Status;
@@ -133,11 +135,18 @@ async fn settled(procmgr: GrpcChannel) {
     }
 }
 
-/// Listens until procmgr says so, or the stream ends.
+/// Listens until procmgr says so, or ends.
 async fn reconciled(procmgr: GrpcChannel) -> Result<bool, Status> {
     let mut procmgr = ProcmgrServiceClient::new(procmgr).max_decoding_message_size(MESSAGE_BYTES);
-    let mut stream = procmgr.watch_instances(WatchInstancesRequest::default()).await?.into_inner();
-    while let Some(message) = stream.message().await? {
+    tells_so(procmgr.watch_instances(WatchInstancesRequest::default()).await?.into_inner()).await
+}
+
+/// Whether procmgr says that it has looked at everything, before it ends.
+async fn tells_so(
+    messages: impl Stream<Item = Result<WatchInstancesResponse, Status>>,
+) -> Result<bool, Status> {
+    pin_mut!(messages);
+    while let Some(message) = messages.next().await.transpose()? {
         if matches!(message.event, Some(Event::Snapshot(snapshot)) if snapshot.reconciled) {
             return Ok(true);
         }

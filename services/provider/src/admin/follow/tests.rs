@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::StatusCode;
+use nexushub_proto::procmgr::InstancesSnapshot;
 
 use super::*;
 use crate::{
@@ -119,6 +120,22 @@ async fn nothing_is_asked_before_procmgr_has_looked_at_what_is_there_within_reas
     follower.abort();
     let (at, what) = asked.lock().unwrap()[0].clone();
     assert!(at >= PATIENCE && what == "list", "{what} after {at:?}");
+}
+
+#[tokio::test]
+async fn procmgr_has_looked_at_what_is_there_when_a_snapshot_says_so_and_not_before() {
+    let snapshot = |reconciled| {
+        let snapshot = InstancesSnapshot { reconciled, ..InstancesSnapshot::default() };
+        Ok(WatchInstancesResponse {
+            event: Some(Event::Snapshot(snapshot)),
+            ..WatchInstancesResponse::default()
+        })
+    };
+    let told = async |messages: Vec<_>| tells_so(futures_util::stream::iter(messages)).await;
+    assert!(!told(vec![]).await.unwrap());
+    assert!(!told(vec![snapshot(false)]).await.unwrap());
+    assert!(told(vec![snapshot(false), snapshot(true)]).await.unwrap());
+    assert!(told(vec![snapshot(false), Err(Status::unavailable("gone"))]).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
