@@ -273,7 +273,7 @@ fn apply(
         }
         Change::DeleteApplication { instance_id } => delete_application(tx, instance_id),
         Change::AdoptApplication { instance_id, written } => {
-            adopt_application(tx, instance_id, written, base)
+            adopt_application(tx, instance_id, written, base, now)
         }
         Change::AddUser { username, .. } => add_user(tx, username, hash.unwrap_or_default(), now),
         Change::UpdateUser { user_id, username } => rename_user(tx, *user_id, username),
@@ -362,12 +362,14 @@ fn update_application(
     kept(tx, judged(id, written, base, Some(&there))?, Some(&there))
 }
 
-/// Under the id that it has. What is this app's already stays as it is.
+/// Under the id that it has. What is this app's already stays as it is. Whoever may open it as one that is elsewhere, which
+/// administrators may without a rule, is given one, so that nobody is shut out by it.
 fn adopt_application(
     tx: &Transaction<'_>,
     id: &str,
     written: &Written,
     base: &str,
+    now: Unix,
 ) -> Result<Applied, Refusal> {
     match store::application_of(tx, id)? {
         Some(there) if there.app_id == written.app_id => return Ok((json!(there), there.instance_id)),
@@ -379,7 +381,15 @@ fn adopt_application(
         let why = format!("there is an application `{}` already; upload the package to that one", app.app_id);
         return Err(conflict(why));
     }
-    kept(tx, app, None)
+    let before = store::who_may(tx, id)?;
+    let (mut said, id) = kept(tx, app, None)?;
+    let after = store::who_may(tx, &id)?;
+    let shut_out = || before.difference(&after);
+    for user in shut_out() {
+        create_rule(tx, &id, RuleType::Accept, (SubjectType::User, *user), now)?;
+    }
+    said["rulesMade"] = shut_out().count().into();
+    Ok((said, id))
 }
 
 fn conflict(why: String) -> Refusal {

@@ -203,6 +203,33 @@ async fn an_application_that_runs_already_is_taken_over_once_and_nobody_elses_id
     assert!(world.publish("1", event).await.status.is_client_error(), "the platform alone says so");
 }
 
+#[tokio::test]
+async fn who_may_open_an_application_that_is_elsewhere_still_may_once_it_is_taken_over() {
+    let world = world().await;
+    for name in ["zoe", "bob", "eve"] {
+        let add = json!({ "type": "AddUser", "username": name, "password": "a long enough one" });
+        assert_eq!(world.publish(name, add).await.status, StatusCode::OK);
+    }
+    let rule = |app: &str, what: &str, who: i64| json!({ "type": "CreateUserAccessRule", "applicationId": app, "ruleType": what, "subjectType": "USER", "subjectId": who });
+    let rules = [rule(ADMIN, "ACCEPT", 2), rule(ADMIN, "ACCEPT", 3), rule("0b-1", "DENY", 3)];
+    for (cid, event) in rules.into_iter().enumerate() {
+        assert_eq!(world.publish(&cid.to_string(), event).await.status, StatusCode::OK);
+    }
+    let pushed = json!({ "instanceId": "0b-1", "appId": "debug-notes", "hostName": "notes", "by": "zoe" });
+    for taken_over in [false, true] {
+        for (user, may) in [(1, true), (2, true), (3, false), (4, false)] {
+            assert_eq!(world.may(user, "0b-1").await, may, "{user}, taken over: {taken_over}");
+        }
+        let answer = world.post(&caller("@debug-api"), "/internal/adopt", pushed.clone()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+    let kept = world.admin.db.run(|tx| Ok::<_, Refusal>(store::rules(tx, Some("0b-1"))?)).await.unwrap();
+    let mut of: Vec<_> = kept.iter().map(|rule| (rule.subject_id, format!("{:?}", rule.rule_type))).collect();
+    of.sort();
+    let said = [(1, "Accept"), (2, "Accept"), (3, "Deny")].map(|(user, what)| (user, what.to_owned()));
+    assert_eq!(of, said, "nobody has two");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_poll_for_an_event_that_does_not_come_is_held_for_a_while_and_answered_304() {
     let world = world().await;

@@ -251,8 +251,7 @@ async fn an_app_is_open_to_everybody_until_somebody_says_that_it_is_not_and_its_
     let fields = [("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")];
     let path = world.form("/apps", &fields).await.location().split('?').next().unwrap().to_owned();
     let listed = async || world.get(&caller("@provider"), "/api/applications").await.text;
-    let warns =
-        async || world.get(&user(1, "admin"), &path).await.text.contains("anybody who reaches its address");
+    let warns = async || world.get(&user(1, "admin"), &path).await.text.contains("where its /api needs one");
     assert!(!listed().await.contains("\"signIn\":true") && warns().await);
     world.form(&path, &[&fields[..], &[("signIn", "yes")]].concat()).await;
     assert!(listed().await.contains("\"signIn\":true") && !warns().await);

@@ -258,8 +258,8 @@ fn access(sight: &Sight, visitor: &Visitor, path: &str) -> Markup {
             h2 { "Who may open it" }
             @if sight.ours.as_ref().is_some_and(|app| !app.sign_in && !app.is_own()) {
                 p.notice.warn {
-                    "Its pages anybody who reaches its address: these rules count for access tokens, which its /api needs, and for "
-                    "its pages once it is “only for people who sign in” (Configuration)."
+                    "Its pages are for anybody who reaches its address: these rules count for access tokens, where its /api needs one, "
+                    "and for its pages once it is “only for people who sign in” (Configuration)."
                 }
             }
             (people::rule_rows(&sight.rules, &sight.users, None, visitor, path))
