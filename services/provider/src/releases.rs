@@ -54,14 +54,16 @@ impl Asks {
         Fields { driver, env, health, limits, ..Fields::default() }
     }
 
-    /// What of it an instance is not given that has this box by configuration, for people; empty = nothing.
+    /// Why an instance without a static entry, which has this box by configuration, is not given the box asked for, for people; empty =
+    /// it is.
     #[must_use]
     pub fn ungranted(&self, configured: Driver) -> String {
         let asked = self.driver.filter(|asked| ![Driver::Auto, configured].contains(asked));
         let refused = asked.filter(|_| self.fields(configured).driver.is_none());
         refused.map_or_else(String::new, |asked| {
             format!(
-                "it asks for the box `{asked}` and is given `{configured}` (provider.dynamic_driver), of which no package may make less"
+                "it asks for the box `{asked}` and is given `{configured}` (provider.dynamic_driver), of which no package may make less; an \
+                 instance with a static entry has that one's box"
             )
         })
     }
@@ -283,6 +285,7 @@ mod tests {
             assert_eq!(told.is_empty(), driver == Auto, "{configured:?} {driver:?}: {told}");
         }
         assert!(said(Auto, Sandbox).contains("`sandbox` and is given `auto`"), "{}", said(Auto, Sandbox));
+        assert!(said(Sandbox, Krun).ends_with("less; an instance with a static entry has that one's box"));
     }
 
     #[test]
