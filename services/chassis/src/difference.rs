@@ -17,21 +17,40 @@ pub struct Changed {
 /// A key, whether its value differs, and whether that restarts.
 type Judged = (&'static str, bool, bool);
 
-/// What differs, in the order of the contract. Accounts of one provider: what is silent in one is silent in the other.
+/// What differs, in the order of the contract; a key that the contract is given asks here what it costs. Accounts of one provider: what is silent in one is silent in the other.
 #[must_use]
 pub fn between(was: &Instance, is: &Instance) -> Vec<Changed> {
+    let Instance {
+        id: _,
+        app_id,
+        display_name,
+        host_name,
+        release,
+        data,
+        driver: _, // compared by their names, so the next two
+        egress: _,
+        deploy: _,
+        env: _, // below, so the next three
+        health: _,
+        limits: _,
+        route: _,
+        origin: _, // nobody's setting
+        static_service_url,
+        debug_port,
+        idle_stop_ms,
+    } = was;
     let own: [Judged; 11] = [
-        ("app_id", was.app_id != is.app_id, false),
-        ("display_name", was.display_name != is.display_name, false),
-        ("host_name", was.host_name != is.host_name, false),
-        ("release", was.release != is.release, true),
-        ("data", was.data != is.data, true),
+        ("app_id", *app_id != is.app_id, false),
+        ("display_name", *display_name != is.display_name, false),
+        ("host_name", *host_name != is.host_name, false),
+        ("release", *release != is.release, true),
+        ("data", *data != is.data, true),
         ("driver", was.driver() != is.driver(), true),
-        ("static_service_url", was.static_service_url != is.static_service_url, false),
-        ("debug_port", was.debug_port != is.debug_port, false),
+        ("static_service_url", *static_service_url != is.static_service_url, false),
+        ("debug_port", *debug_port != is.debug_port, false),
         ("egress", was.egress() != is.egress(), true),
         ("deploy", was.deploy() != is.deploy(), false),
-        ("idle_stop_ms", was.idle_stop_ms != is.idle_stop_ms, false),
+        ("idle_stop_ms", *idle_stop_ms != is.idle_stop_ms, false),
     ];
     let parts = health(was, is).into_iter().chain(limits(was, is)).chain(route(was, is));
     let judged = own.into_iter().chain(parts).filter(|(_, differs, _)| *differs);
@@ -41,43 +60,59 @@ pub fn between(was: &Instance, is: &Instance) -> Vec<Changed> {
 
 fn health(was: &Instance, is: &Instance) -> [Judged; 5] {
     let [was, is]: [Health; 2] = [was, is].map(|one| one.health.clone().unwrap_or_default());
+    let Health { path, interval_ms, timeout_ms, failures, start_deadline_ms } = was;
     [
-        ("health.path", was.path != is.path, true),
-        ("health.interval_ms", was.interval_ms != is.interval_ms, true),
-        ("health.timeout_ms", was.timeout_ms != is.timeout_ms, true),
-        ("health.failures", was.failures != is.failures, true),
-        ("health.start_deadline_ms", was.start_deadline_ms != is.start_deadline_ms, true),
+        ("health.path", path != is.path, true),
+        ("health.interval_ms", interval_ms != is.interval_ms, true),
+        ("health.timeout_ms", timeout_ms != is.timeout_ms, true),
+        ("health.failures", failures != is.failures, true),
+        ("health.start_deadline_ms", start_deadline_ms != is.start_deadline_ms, true),
     ]
 }
 
 fn limits(was: &Instance, is: &Instance) -> [Judged; 7] {
     let [was, is]: [Limits; 2] = [was, is].map(|one| one.limits.unwrap_or_default());
+    let Limits { memory_bytes, cpu_percent, processes, open_files, data_bytes, tmp_bytes, log_bytes } = was;
     [
-        ("limits.memory_bytes", was.memory_bytes != is.memory_bytes, true),
-        ("limits.cpu_percent", was.cpu_percent != is.cpu_percent, true),
-        ("limits.processes", was.processes != is.processes, true),
-        ("limits.open_files", was.open_files != is.open_files, true),
-        ("limits.data_bytes", was.data_bytes != is.data_bytes, true),
-        ("limits.tmp_bytes", was.tmp_bytes != is.tmp_bytes, true),
-        ("limits.log_bytes", was.log_bytes != is.log_bytes, true),
+        ("limits.memory_bytes", memory_bytes != is.memory_bytes, true),
+        ("limits.cpu_percent", cpu_percent != is.cpu_percent, true),
+        ("limits.processes", processes != is.processes, true),
+        ("limits.open_files", open_files != is.open_files, true),
+        ("limits.data_bytes", data_bytes != is.data_bytes, true),
+        ("limits.tmp_bytes", tmp_bytes != is.tmp_bytes, true),
+        ("limits.log_bytes", log_bytes != is.log_bytes, true),
     ]
 }
 
 fn route(was: &Instance, is: &Instance) -> [Judged; 11] {
     let [was, is]: [Route; 2] = [was, is].map(|one| one.route.clone().unwrap_or_default());
     let h2c = |route: &Route| route.protocol() == Protocol::H2c;
+    let was_h2c = h2c(&was);
+    let Route {
+        protocol: _,
+        hosts,
+        path_prefix,
+        strip_prefix,
+        balance,
+        max_body_bytes,
+        client_ca,
+        callers,
+        internal_callers,
+        sign_in,
+        cors,
+    } = was;
     [
-        ("route.protocol", h2c(&was) != h2c(&is), true),
-        ("route.hosts", was.hosts != is.hosts, false),
-        ("route.path_prefix", was.path_prefix != is.path_prefix, false),
-        ("route.strip_prefix", was.strip_prefix != is.strip_prefix, false),
-        ("route.balance", was.balance != is.balance, false),
-        ("route.max_body_bytes", was.max_body_bytes != is.max_body_bytes, false),
-        ("route.client_ca", was.client_ca != is.client_ca, false),
-        ("route.callers", was.callers != is.callers, false),
-        ("route.internal_callers", was.internal_callers != is.internal_callers, false),
-        ("route.sign_in", was.sign_in != is.sign_in, false),
-        ("route.cors", was.cors != is.cors, false),
+        ("route.protocol", was_h2c != h2c(&is), true),
+        ("route.hosts", hosts != is.hosts, false),
+        ("route.path_prefix", path_prefix != is.path_prefix, false),
+        ("route.strip_prefix", strip_prefix != is.strip_prefix, false),
+        ("route.balance", balance != is.balance, false),
+        ("route.max_body_bytes", max_body_bytes != is.max_body_bytes, false),
+        ("route.client_ca", client_ca != is.client_ca, false),
+        ("route.callers", callers != is.callers, false),
+        ("route.internal_callers", internal_callers != is.internal_callers, false),
+        ("route.sign_in", sign_in != is.sign_in, false),
+        ("route.cors", cors != is.cors, false),
     ]
 }
 
