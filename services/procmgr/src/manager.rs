@@ -275,7 +275,7 @@ impl<E: Effects> Manager<E> {
         let Some(port) = ended.map(|run| run.endpoint.port()) else { return };
         match machine.of(generation) {
             Some(one) => one.exited(exit, &rules, jitter, now),
-            None => machine.draining.retain(|drain| drain.run.number != generation),
+            None => machine.drained(generation, exit),
         }
         if machine.phase == Phase::Idle {
             machine.succeed();

@@ -15,6 +15,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     clock::{Ms, Now},
     desired::Desired,
+    exit::Exit,
     generation::Generation,
     state::{Cause, Machine, Phase, Rules, State},
 };
@@ -185,6 +186,14 @@ impl Machine {
         drain.into_iter().for_each(|drain| drain.end(rules.stop_ms + rules.grace_ms, now));
     }
 
+    /// A generation that drained has ended. That of one which gave way is how the instance ended last.
+    pub(crate) fn drained(&mut self, number: u64, exit: Exit) {
+        self.draining.retain(|drain| drain.run.number != number);
+        if self.gives_way && number == self.generation {
+            self.last_exit = Some(exit);
+        }
+    }
+
     /// Somebody has let go of a generation.
     pub(crate) fn released(&mut self, number: u64, holder: &str) {
         if let Some(drain) = self.draining.iter_mut().find(|drain| drain.run.number == number) {
@@ -281,6 +290,9 @@ mod tests {
         assert_eq!(m.draining.iter().map(Drain::due).collect::<Vec<_>>(), [until, until]);
         assert_eq!((m.state, m.routed(), m.start_at), (State::Starting, false, Some(100)));
         assert!(m.reason.starts_with("a restart was asked for;"), "{}", m.reason);
+        m.drained(2, exit(3));
+        m.drained(1, exit(4));
+        assert_eq!((m.draining.len(), m.last_exit), (0, Some(exit(3))));
     }
 
     #[test]

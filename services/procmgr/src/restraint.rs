@@ -170,11 +170,12 @@ mod tests {
     }
 
     const BOMB: u64 = 100_000;
+    /// What it is; whether it is held back before; looks: milliseconds since the one before, and refused ever; whether it is after.
+    type Row = (&'static str, bool, &'static [(u64, u64)], bool);
 
     #[test]
     fn how_often_a_second_it_is_refused_is_what_counts_and_never_how_often_it_is_looked_at() {
-        // Looks: milliseconds since the one before, refused ever; and whether it is held back after the last.
-        let table: [(&str, bool, &[(u64, u64)], bool); 12] = [
+        let table: [Row; 12] = [
             ("what came before the first look", false, &[(0, 90_000), (1000, 90_000)], false),
             ("a bomb", false, &[(0, 0), (1000, 5000)], true),
             ("just enough", false, &[(0, 0), (1000, 100)], true),
