@@ -4,10 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use http::{HeaderMap, HeaderValue, Uri, header};
-use nexushub_proto::procmgr::Usage;
+use nexushub_proto::procmgr::{InstanceStatus, Usage};
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 
 use crate::{
     applications::{App, Hub},
@@ -15,11 +16,14 @@ use crate::{
     http::json,
     logs,
     outlet::{Hangup, Outlet},
+    peers::Call,
     status::{Standing, details::Details},
 };
 
 /// How long procmgr may take to say what an app uses; then it is left out.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Apps that it is asked about at the same time.
+const ASKED_AT_ONCE: usize = 16;
 
 /// The contract's fields, and further ones.
 #[derive(Serialize)]
@@ -45,7 +49,20 @@ pub(crate) fn bulletin(hub: &Hub, app: &App) -> Bulletin {
 
 /// What it uses, if procmgr says so in time.
 pub(crate) async fn usage(hub: &Hub, app: &App) -> Option<Usage> {
-    timeout(PATIENCE, hub.peers.instance(app.id.clone())).await.ok()?.ok()?.usage
+    usage_by(Instant::now() + PATIENCE, hub.peers.instance(app.id.clone())).await
+}
+
+/// What each of them uses, as far as procmgr says so in the time that one may take.
+pub(crate) fn usages<'a>(hub: &'a Hub, apps: &[Arc<App>]) -> BoxFuture<'a, Vec<Option<Usage>>> {
+    let deadline = Instant::now() + PATIENCE;
+    let calls: Vec<Call<'a, InstanceStatus>> =
+        apps.iter().map(|app| hub.peers.instance(app.id.clone())).collect();
+    let used = calls.into_iter().map(move |call| usage_by(deadline, call));
+    Box::pin(stream::iter(used).buffered(ASKED_AT_ONCE).collect())
+}
+
+async fn usage_by(deadline: Instant, call: Call<'_, InstanceStatus>) -> Option<Usage> {
+    timeout_at(deadline, call).await.ok()?.ok()?.usage
 }
 
 /// The answer to a status call: the contract's, or what is asked for beyond that.

@@ -168,7 +168,7 @@ impl Application {
         }
     }
 
-    fn with_expiry(hub: &Hub, app: &App) -> Self {
+    pub(crate) fn with_expiry(hub: &Hub, app: &App) -> Self {
         let due = expiry::due(hub, app).map(|due| due.saturating_duration_since(Instant::now()));
         let at = due.map(|left| now_ms().saturating_add_unsigned(millis(left)));
         Self { expires_at: at.map(rfc3339), ..Self::of(hub, app) }

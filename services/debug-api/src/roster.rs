@@ -14,14 +14,14 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::{
     applications::{App, Hub},
-    bulletin::{self, Bulletin, bulletin, usage},
+    bulletin::{self, Bulletin, bulletin, usages},
     error::ApiError,
     http::Application,
     logs,
     outlet::{Hangup, Outlet},
 };
 
-/// One application: as the list has it, and as its own status has it.
+/// One application: as the list has it, and as its own status has it. When it expires is no news by itself.
 #[derive(Serialize)]
 struct Entry {
     application: Application,
@@ -31,6 +31,11 @@ struct Entry {
 impl Entry {
     fn of(hub: &Hub, app: &App) -> Self {
         Self { application: Application::of(hub, app), standing: bulletin(hub, app) }
+    }
+
+    /// What is news when it differs.
+    fn noted(&self) -> String {
+        written(&(&self.application, &self.standing))
     }
 }
 
@@ -85,20 +90,24 @@ async fn tell(hub: &Hub, outlet: &mut Outlet) -> Result<Infallible, Hangup> {
             outlet.put(format!("event: removed\ndata: {{\"id\":{id}}}\n\n").as_bytes());
             outlet.flush().await?;
         }
-        for app in apps {
-            let Entry { application, standing } = Entry::of(hub, &app);
-            let now = written(&(&application, &standing));
-            if due || told.get(&app.id) != Some(&now) {
-                let standing = standing.using(usage(hub, &app).await);
-                let entry = written(&Entry { application, standing });
-                outlet.put(format!("event: application\ndata: {entry}\n\n").as_bytes());
-                outlet.flush().await?;
-                told.insert(app.id.clone(), now);
-            }
+        let news = news(hub, apps, |id, now| due || told.get(id).is_none_or(|told| *told != now));
+        let used = usages(hub, &news).await;
+        for (app, usage) in news.into_iter().zip(used) {
+            let entry = Entry::of(hub, &app);
+            told.insert(app.id.clone(), entry.noted());
+            let application = Application::with_expiry(hub, &app);
+            let entry = written(&Entry { application, standing: entry.standing.using(usage) });
+            outlet.put(format!("event: application\ndata: {entry}\n\n").as_bytes());
+            outlet.flush().await?;
         }
         if due {
             outlet.put(b"event: whole\ndata: {}\n\n");
             outlet.flush().await?;
         }
     }
+}
+
+/// Those of which there is something to tell.
+fn news(hub: &Hub, apps: Vec<Arc<App>>, is_news: impl Fn(&str, String) -> bool) -> Vec<Arc<App>> {
+    apps.into_iter().filter(|app| is_news(&app.id, Entry::of(hub, app).noted())).collect()
 }

@@ -33,7 +33,7 @@ use nexushub_proto::{
 };
 use sha2::Sha256;
 use tempfile::TempDir;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Barrier, broadcast, watch};
 use tokio_stream::{StreamExt, wrappers::BroadcastStream};
 use tonic::Status;
 use tower::ServiceExt;
@@ -78,6 +78,8 @@ pub(crate) struct Fakes {
     pub(crate) taken: Arc<AtomicUsize>,
     /// After so many lines the next stream of the log breaks.
     pub(crate) breaks: Mutex<Option<usize>>,
+    /// procmgr says of no instance how it is before so many are asked about.
+    pub(crate) together: Mutex<Option<Arc<Barrier>>>,
     changes: broadcast::Sender<Event>,
 }
 
@@ -95,6 +97,7 @@ impl Fakes {
             readers: Arc::default(),
             taken: Arc::default(),
             breaks: Mutex::default(),
+            together: Mutex::default(),
             changes: broadcast::channel(64).0,
         })
     }
@@ -242,7 +245,13 @@ impl Peers for Fakes {
         let known = self.instances.lock().unwrap().get(&id).map(running);
         let usage = Some(Usage { memory_bytes: 7, ..Usage::default() });
         let used = known.map(|status| InstanceStatus { usage, ..status });
-        Box::pin(async move { used.ok_or_else(|| Status::not_found("no instance")) })
+        let together = self.together.lock().unwrap().clone();
+        Box::pin(async move {
+            if let Some(all) = together {
+                all.wait().await;
+            }
+            used.ok_or_else(|| Status::not_found("no instance"))
+        })
     }
 }
 

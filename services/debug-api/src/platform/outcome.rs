@@ -55,14 +55,20 @@ impl Before {
             None => (1..=self.newest).contains(&next.generation),
         }
     }
+
+    /// Whether it is a start of a release that was tried by then, and no other came to nothing since.
+    fn is_first_of(&self, next: &NextGeneration) -> bool {
+        let tried = self.tried.as_ref().filter(|tried| tried.release == next.release);
+        next.state() == State::Starting && tried.is_some_and(|tried| next.restarts <= *tried.restarts.end())
+    }
 }
 
 /// What became of the release with this path, that was asked for when the instance stood so.
 pub(crate) fn judge(live: Option<&InstanceStatus>, release: &str, before: &Before) -> Outcome {
     let Some(live) = live else { return Outcome::Pending };
     if let Some(next) = live.next.as_ref().filter(|next| next.release == release) {
-        if before.has(next) {
-            return Outcome::Pending; // about to go, or to be tried again
+        if before.has(next) || before.is_first_of(next) {
+            return Outcome::Pending; // about to go, or to be tried again, or tried just now
         }
         return failure(next.state(), next.restarts, next.retry_unix_ms, &next.reason);
     }
@@ -166,6 +172,23 @@ mod tests {
         );
         assert_eq!(Before::of(Some(&beside(State::Starting, 0, 0))).newest, 6);
         assert_eq!(Before::of(None), Before::default());
+    }
+
+    #[test]
+    fn the_same_release_asked_for_again_is_not_given_up_while_its_own_start_is_under_way() {
+        let again = |state, restarts| {
+            let mut live = beside(state, restarts, 0);
+            live.next.iter_mut().for_each(|next| next.generation = 7);
+            live
+        };
+        let before = Before::of(Some(&beside(State::Failed, 3, 7)));
+        assert_eq!(judge(Some(&again(State::Starting, 3)), "/new", &before), Outcome::Pending);
+        assert_eq!(
+            judge(Some(&again(State::Starting, 4)), "/new", &before),
+            failed(),
+            "that came to nothing"
+        );
+        assert_eq!(judge(Some(&again(State::Failed, 3)), "/new", &before), failed(), "for good");
     }
 
     #[test]

@@ -372,6 +372,28 @@ async fn a_stream_of_all_tells_what_there_is_what_comes_changes_and_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_of_all_asks_what_they_use_of_all_at_once_and_has_all_that_the_list_has() {
+    let world = world();
+    for name in ["a", "b", "c"] {
+        let id = world.create(name, name).await;
+        world.push(&id, &package("v1")).await;
+    }
+    *world.fakes.together.lock().unwrap() = Some(Arc::new(tokio::sync::Barrier::new(3)));
+    let mut told = Statuses::of(&world, "/debug/application").await;
+    let list = json(&world.call("GET", "/debug/application", "").await.1);
+    let keys = |application: &serde_json::Value| -> Vec<String> {
+        application.as_object().unwrap().keys().cloned().collect()
+    };
+    for _ in 0..3 {
+        let (event, entry) = told.next().await;
+        assert_eq!(event, "event: application");
+        assert_eq!(entry["standing"]["details"]["usage"]["memoryBytes"], 7, "{entry}");
+        assert!(entry["application"]["expiresAt"].is_string(), "{entry}");
+        assert_eq!(keys(&entry["application"]), keys(&list["applications"][0]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_contracts_status_has_no_more_than_its_fields_unless_more_is_asked_for() {
     let world = World::new(Config { max_status_streams: 1, ..Config::default() });
     let id = world.create("a", "a").await;
