@@ -14,7 +14,7 @@ use nexushub_proto::{
 };
 
 use crate::{
-    board::Board,
+    board::{Board, Supervisor},
     failure::{Failure, OK},
     instances, out,
     place::Place,
@@ -65,7 +65,7 @@ async fn take_up(place: &Place, seconds: u64) -> Result<u8, Failure> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let plan = compared(place).await?;
     if plan.is_nothing() {
-        out::say("nothing of the configuration would change anything")?;
+        out::say(&with_the_unknown(&plan, "nothing of the configuration would change anything".to_owned()))?;
         return Ok(OK);
     }
     if let Some(fixed) = plan.fixed() {
@@ -99,12 +99,12 @@ async fn take_up(place: &Place, seconds: u64) -> Result<u8, Failure> {
         plan.changed().filter(|(_, change)| started.contains(change)).map(|(id, _)| id).collect();
     let answered = answer(place, &meant, &before, deadline);
     progress::waiting("waiting until what it changes answers", answered).await?;
-    out::say(&done(&plan))?;
+    out::say(&with_the_unknown(&plan, done(&plan)))?;
     Ok(OK)
 }
 
 async fn compared(place: &Place) -> Result<Comparison, Failure> {
-    proposal::compared(place, None, &plan::list(place).await?).await
+    Ok(proposal::compared(place, None).await?.0)
 }
 
 async fn generations(place: &Place) -> Result<HashMap<String, u64>, Failure> {
@@ -113,17 +113,22 @@ async fn generations(place: &Place) -> Result<HashMap<String, u64>, Failure> {
 
 /// Has the supervisor read it, and waits until it is through.
 async fn roll(place: &Place, deadline: Instant) -> Result<(), Failure> {
-    let board = Board::live(&place.run).ok_or_else(|| place.not_up())?;
+    // One that is under way would end as if it were this one.
+    let board = ready(place, None, deadline).await?;
     let supervisor = board.supervisor().ok_or_else(|| place.not_up())?;
     supervisor.signal(Signal::HUP).map_err(|error| {
         let hint = "run this as the user that started the platform";
         Failure::new(format!("could not signal the supervisor, process {}: {error}", supervisor.pid), hint)
     })?;
-    let began = board.supervisor.since_unix_ms;
+    ready(place, Some(board.supervisor.since_unix_ms), deadline).await.map(drop)
+}
+
+/// Waits until the supervisor is through with whatever it does, later than at the moment named.
+async fn ready(place: &Place, since: Option<i64>, deadline: Instant) -> Result<Board, Failure> {
     loop {
-        let now = Board::live(&place.run).map(|board| board.supervisor);
-        if now.is_some_and(|now| now.state == "ready" && now.since_unix_ms != began) {
-            return Ok(());
+        let board = Board::live(&place.run);
+        if let Some(board) = board.filter(|board| is_ready(&board.supervisor, since)) {
+            return Ok(board);
         }
         if Instant::now() > deadline {
             let hint = format!("see {}", place.command("logs supervisor"));
@@ -131,6 +136,10 @@ async fn roll(place: &Place, deadline: Instant) -> Result<(), Failure> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn is_ready(now: &Supervisor, since: Option<i64>) -> bool {
+    now.state == "ready" && since != Some(now.since_unix_ms)
 }
 
 /// Waits until each of these is a generation that was not there before, and answers.
@@ -177,6 +186,11 @@ fn failed(one: &InstanceStatus, before: &HashMap<String, u64>) -> bool {
     one.state() == State::Failed && is_new(one, before)
 }
 
+/// What is said, and of what nothing is known.
+fn with_the_unknown(plan: &Comparison, told: String) -> String {
+    if plan.knows_settings() { told } else { told + plan::UNKNOWN }
+}
+
 fn done(plan: &Comparison) -> String {
     let count = |change: Change| plan.changed().filter(|(_, one)| *one == change).count();
     let kinds = [Change::Added, Change::Restarted, Change::Changed, Change::Removed];
@@ -184,4 +198,24 @@ fn done(plan: &Comparison) -> String {
     let kinds: Vec<_> =
         kinds.map(|(count, change)| format!("{} {}", plan::instances(count), change.name())).collect();
     if kinds.is_empty() { "taken up".to_owned() } else { format!("taken up: {}", kinds.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_settings_are_not_known_that_is_said_whatever_else_is() {
+        let told = with_the_unknown(&Comparison::default(), "nothing".to_owned());
+        assert!(told.starts_with("nothing\n") && told.contains("is not known here"), "{told}");
+        assert_eq!(with_the_unknown(&Comparison::settled(), "nothing".to_owned()), "nothing");
+    }
+
+    #[test]
+    fn the_end_of_what_was_under_way_is_not_the_end_of_what_is_asked_for() {
+        let now = |state: &str| Supervisor { state: state.into(), since_unix_ms: 7, ..Supervisor::default() };
+        assert!(is_ready(&now("ready"), None) && is_ready(&now("ready"), Some(6)));
+        assert!(!is_ready(&now("reloading"), None), "nothing is asked for yet");
+        assert!(!is_ready(&now("ready"), Some(7)), "it did not read the signal yet");
+    }
 }

@@ -167,7 +167,8 @@ pub(crate) enum Command {
     ///
     /// The configuration is that on disk, or FILE as if it stood in its place: instances that would be added, removed, restarted
     /// (the next generation takes over from the present one) or changed while they run, each with the keys that differ; settings,
-    /// with who takes them up; daemons that would be replaced, while apps run on. Nothing is changed. Instances that vanished from the admin app's list in great
+    /// with who takes them up; daemons that would be replaced, while apps run on. Which executables are newer than those that run is not looked at. Where nobody keeps
+    /// what the daemons were started with (units), what settings would change is not known, and said to be so. Nothing is changed. Instances that vanished from the admin app's list in great
     /// number go on until their removal is confirmed (`nexushub apply --confirm-removals`). Exit code 0 when nothing would change
     /// and nothing is held, 1 when that can't be told or the configuration can't be, 2 when something would.
     #[command(after_long_help = shapes::PLAN)]
@@ -175,7 +176,9 @@ pub(crate) enum Command {
     /// Take up the configuration as it is on disk, or let go of what is held back
     ///
     /// Does what `nexushub plan` says, after every daemon judged it, and ends when what was added or restarted answers. One that can't be is refused
-    /// as a whole. Exit code 0 when all of it holds, 1 when something refused it or doesn't answer in time.
+    /// as a whole. Executables that were replaced meanwhile are taken up with it, which the plan does not tell; where the configuration
+    /// changes nothing, SIGHUP to the supervisor or to `nexushub up` does that. Where it is not known what settings would change (units),
+    /// that is said, and they are for systemctl reload. Exit code 0 when all of it that is known holds, 1 when something refused it or doesn't answer in time.
     Apply(Apply),
     /// Upload an app, install it, and wait until it answers
     ///

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     failure::Failure,
-    https::{Ask, Client},
+    https::{Answer, Ask, Client},
     table::one_line,
     upload,
     watch::Known,
@@ -184,11 +184,17 @@ pub(crate) fn encoded(text: &str) -> String {
     text.bytes().map(one).collect()
 }
 
+/// The answer, if it is one; that the platform is away passes.
+fn expected(answer: Answer, what: &str) -> Result<Answer, Failure> {
+    let passing = upload::is_away(answer.status);
+    upload::expect(answer, what).map_err(|failure| Failure { passing, ..failure })
+}
+
 /// What was pushed, those that are stopped, too.
 pub(crate) async fn list(client: &Client) -> Result<Vec<Application>, Failure> {
     let (method, path) = (Method::GET, "/debug/application");
     let ask = Ask { method, path, content_type: "", fields: &[], body: Bytes::new() };
-    let answer = upload::expect(upload::send(client, ask).await?, "list the apps")?;
+    let answer = expected(upload::send(client, ask).await?, "list the apps")?;
     upload::understood(&answer)
         .map(|List { applications }| applications.into_iter().map(Into::into).collect())
 }
@@ -206,7 +212,7 @@ pub(crate) async fn instances(
         if answer.status == StatusCode::NOT_FOUND {
             continue; // it was removed meanwhile
         }
-        let standing: Standing = upload::understood(&upload::expect(answer, "ask how an app is")?)?;
+        let standing: Standing = upload::understood(&expected(answer, "ask how an app is")?)?;
         known.whole &= standing.details.current;
         known.all.extend(standing.instance(app).map(|status| (status.id.clone(), status)));
     }

@@ -27,7 +27,7 @@ use crate::{
 /// Something would change, or is held back.
 const CHANGES: u8 = 2;
 /// What is said where nobody knows what the daemons were started with.
-const UNKNOWN: &str = "\nwhat its settings would change is not known here: units read them when they are reloaded, one at a time (systemctl reload \
+pub(crate) const UNKNOWN: &str = "\nwhat its settings would change is not known here: units read them when they are reloaded, one at a time (systemctl reload \
                        nexushub-proxy), a supervisor of an earlier release at SIGHUP";
 /// The largest answer of provider's that is taken.
 const MESSAGE_BYTES: usize = 64 << 20;
@@ -84,8 +84,7 @@ pub(crate) async fn list(place: &Place) -> Result<ListInstancesResponse, Failure
 
 /// `nexushub plan`
 pub(crate) async fn plan(place: &Place, args: &Plan) -> Result<u8, Failure> {
-    let list = list(place).await?;
-    let configuration = proposal::compared(place, args.file.as_deref(), &list).await?;
+    let (configuration, list) = proposal::compared(place, args.file.as_deref()).await?;
     let report = Report { configuration, ..Report::of(list) };
     match args.output {
         Output::Json => out::say(&serde_json::to_string_pretty(&report).unwrap_or_default())?,
@@ -166,7 +165,7 @@ fn changes(place: &Place, plan: &Comparison) -> String {
     for conflict in &plan.conflicts {
         let _ = write!(text, "\nconflict: {}", one_line(conflict));
     }
-    if plan.settings.is_none() {
+    if !plan.knows_settings() {
         text.push_str(UNKNOWN);
     }
     text
@@ -277,9 +276,8 @@ take it up: {apply}
 conflict: host name `x` is taken"
         );
         assert_eq!(changes(&place, &comparison::tests::every_kind()), expected);
-        let settled = Comparison { settings: Some(Vec::new()), ..Comparison::default() };
         let expected = "configuration: the defaults\nnothing of it would change anything";
-        assert_eq!(changes(&place, &settled), expected);
+        assert_eq!(changes(&place, &Comparison::settled()), expected);
         let units = changes(&place, &Comparison::default());
         assert!(units.contains("nothing of it") && units.contains("is not known here"), "{units}");
     }

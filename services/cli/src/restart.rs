@@ -42,7 +42,7 @@ pub(crate) struct Restart {
 pub(crate) async fn run(hub: &Hub, args: &Restart) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
     if args.name == "supervisor" {
-        let hint = "to roll to a new configuration or new executables, send SIGHUP to it or to `nexushub up`";
+        let hint = "take up a new configuration: nexushub apply; new executables alone: send SIGHUP to it or to `nexushub up`";
         return Err(Failure::usage(
             "the supervisor is not restarted: it would take every daemon with it",
             hint,

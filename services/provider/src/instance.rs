@@ -158,6 +158,17 @@ pub enum Source {
     Promoted,
 }
 
+impl Source {
+    /// The same, wherever its entry stands in a file.
+    #[must_use]
+    pub fn anywhere(&self) -> Self {
+        match self {
+            Self::File(..) => Self::File(PathBuf::new(), None),
+            other => other.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

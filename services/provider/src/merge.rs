@@ -101,6 +101,34 @@ pub struct Ground {
     pub reserved_hosts: BTreeSet<String>,
 }
 
+impl Conflict {
+    /// The same, wherever the entries stand in their files: of one configuration that lies elsewhere, or has another line above them.
+    fn anywhere(&self) -> Self {
+        let clash = match &self.clash {
+            Clash::Id(holder) => Clash::Id(holder.anywhere()),
+            Clash::Host(host, other, holder) => Clash::Host(host.clone(), other.clone(), holder.anywhere()),
+            Clash::ClientCa(host, other, holder) => {
+                Clash::ClientCa(host.clone(), other.clone(), holder.anywhere())
+            }
+            Clash::Route(_) | Clash::Incomplete | Clash::ReservedId | Clash::ReservedHost(_) => {
+                self.clash.clone()
+            }
+        };
+        Self { id: self.id.clone(), source: self.source.anywhere(), clash }
+    }
+}
+
+/// Of the conflicts, those that there are not now.
+#[must_use]
+pub fn further(conflicts: Vec<Conflict>, now: &[Conflict]) -> Vec<Conflict> {
+    let mut known: Vec<Conflict> = now.iter().map(Conflict::anywhere).collect();
+    let mut is_known = |conflict: &Conflict| {
+        let at = known.iter().position(|known| *known == conflict.anywhere());
+        at.map(|at| known.swap_remove(at)).is_some() // one stands for one
+    };
+    conflicts.into_iter().filter(|conflict| !is_known(conflict)).collect()
+}
+
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, source, clash } = self;

@@ -22,7 +22,7 @@ use crate::{
     basis, changes,
     desired::{Handle, State},
     error::Error,
-    merge::Merged,
+    merge::{self, Merged},
     typed::{BadField, Judge},
     wire,
 };
@@ -70,7 +70,9 @@ impl Service {
         let read = tokio::task::spawn_blocking(move || basis::proposed(path.into(), configuration));
         let read = read.await.map_err(|_| Error::Stopping)?;
         let (statics, rules) = read.map_err(Error::Configuration)?;
-        self.handle.preview(statics, rules).await
+        let merged = self.handle.preview(statics, rules).await?;
+        let conflicts = merge::further(merged.conflicts, &self.state().conflicts);
+        Ok(Merged { conflicts, ..merged })
     }
 
     async fn remove(&self, instance: &str) -> Result<(u64, bool), Error> {

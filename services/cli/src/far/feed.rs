@@ -1,5 +1,6 @@
 //! What becomes of the apps of a platform elsewhere: debug-api's stream of all that were pushed, read as it comes and asked for again
-//! when it breaks off. A platform of an earlier release, which has no such stream, is asked again and again.
+//! when it breaks off. A platform of an earlier release, which has no such stream, or one with no place for another reader of it, is
+//! asked again and again.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,7 +15,7 @@ use super::{Listed, Standing, instances};
 use crate::{
     failure::Failure,
     https::{Ask, Client, Stream},
-    pushed, upload,
+    pushed,
     watch::Known,
 };
 
@@ -112,7 +113,11 @@ impl Feed {
                     tokio::time::sleep_until(*next).await;
                     *next = Instant::now() + ASK_EVERY;
                     let Self { client, name, zone, .. } = self;
-                    return instances(client, |app| is_meant(app, name.as_deref(), zone)).await;
+                    let heard = instances(client, |app| is_meant(app, name.as_deref(), zone)).await;
+                    if heard.is_err() {
+                        self.source = Source::Nobody; // which may be another platform by the next time
+                    }
+                    return heard;
                 }
                 Source::Stream(reading) => {
                     let meant = |app: &Application| is_meant(app, self.name.as_deref(), &self.zone);
@@ -140,11 +145,11 @@ impl Feed {
                 let (events, known, unsure) = Default::default();
                 Ok(Source::Stream(Box::new(Reading { stream, events, known, unsure, whole: false })))
             }
-            StatusCode::OK => Ok(Source::Answers(Instant::now())),
-            status => {
-                let failure = upload::expect(stream.rest().await, "watch the apps").err();
-                let failure = failure.unwrap_or_else(|| strange("there is none"));
-                Err(Failure { passing: upload::is_away(status), ..failure })
+            // It has no such stream, or no place for another, or is away, which is seen by asking.
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => Ok(Source::Answers(Instant::now())),
+            _ => {
+                let failure = super::expected(stream.rest().await, "watch the apps").err();
+                Err(failure.unwrap_or_else(|| strange("there is none")))
             }
         }
     }

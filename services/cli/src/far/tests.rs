@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::future::ready;
+use std::{
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use http::Response;
 use http_body_util::Full;
@@ -211,6 +217,33 @@ async fn a_stream_tells_of_the_app_that_is_meant_and_is_asked_for_again_when_it_
     }
     let lines: Vec<_> = fake.asked().into_iter().map(|asked| asked.line).collect();
     assert_eq!(lines, ["GET /debug/application", "GET /debug/application"]);
+}
+
+#[tokio::test]
+async fn a_platform_with_no_place_for_another_reader_is_asked_instead_until_it_refuses() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let fake = Fake::start(move |_| {
+        ready(match count.fetch_add(1, Ordering::Relaxed) {
+            0 => said(503, "Too many streams of statuses\n"),
+            1 | 3 => said(200, json!({ "applications": [listed()] }).to_string()),
+            2 | 4 => said(200, standing().to_string()),
+            5 => said(403, "Forbidden\n"),
+            _ => {
+                let events = Response::builder().header("content-type", "text/event-stream");
+                events.body(Full::from("event: whole\ndata: {}\n\n")).unwrap()
+            }
+        })
+    })
+    .await;
+    let target = Target::at(format!("admin.{BASE}"), fake.port);
+    let client = Client::new(target, &fake.kept("").roots(), Bearer::Operator("t".into())).unwrap();
+    let zone = nexushub_chassis::names::Zone::new(BASE, 8443);
+    let mut feed = feed::Feed::new(client, Some("shop"), &zone);
+    for _ in 0..2 {
+        assert_eq!(feed.next().await.unwrap().all.keys().collect::<Vec<_>>(), ["1-a"]);
+    }
+    assert!(feed.next().await.is_err_and(|failure| !failure.passing), "a refusal does not pass");
+    assert!(feed.next().await.unwrap().all.is_empty(), "the stream is asked for again");
 }
 
 #[tokio::test]

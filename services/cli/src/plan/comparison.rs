@@ -46,6 +46,11 @@ impl Comparison {
         self.instances.is_empty() && self.conflicts.is_empty() && self.daemons.is_empty() && settled
     }
 
+    /// Whether it is known what would become of the settings.
+    pub(crate) fn knows_settings(&self) -> bool {
+        self.settings.is_some()
+    }
+
     /// The instances that would not be as they are.
     pub(crate) fn changed(&self) -> impl Iterator<Item = (&str, Change)> {
         self.instances.iter().map(|one| (one.id.as_str(), one.change))
@@ -199,6 +204,13 @@ pub(super) mod tests {
     use super::*;
     use nexushub_proto::provider::{Limits, Route};
     use std::path::Path;
+
+    impl Comparison {
+        /// Nothing would change, and that is known.
+        pub(crate) fn settled() -> Self {
+            Self { settings: Some(Vec::new()), ..Self::default() }
+        }
+    }
 
     /// One of each that there is to tell.
     pub(in crate::plan) fn every_kind() -> Comparison {

@@ -9,27 +9,26 @@ use super::comparison::{self, SUPERVISOR};
 pub(crate) use super::comparison::{Change, Comparison};
 use crate::{args::DAEMONS, board::Board, check, failure::Failure, place::Place, rpc};
 
-/// What would change if this file were taken up, or the present one as it is on disk; `now` is what provider has.
+/// What would change if this file were taken up, or the present one as it is on disk; and what provider has, as it was compared.
 pub(crate) async fn compared(
     place: &Place,
     file: Option<&Path>,
-    now: &ListInstancesResponse,
-) -> Result<Comparison, Failure> {
+) -> Result<(Comparison, ListInstancesResponse), Failure> {
     let proposed = proposed(place, file)?;
     check::judge(place, &proposed)?;
     let path = proposed.path.as_ref().map_or_else(String::new, |path| path.display().to_string());
     let request = PreviewDesiredRequest { configuration: proposed.text().to_owned(), path };
+    let now = super::list(place).await?; // after the judgement, which takes its time: both are of about one moment
     let preview = super::client(place)?.preview_desired(request).await;
     let preview = preview.map_err(|status| rpc::failed(place, "provider", &status))?.into_inner();
-    let fresh = preview.conflicts.iter().filter(|one| !now.conflicts.contains(one));
-    let conflicts = fresh.map(|one| one.reason.clone()).collect();
+    let conflicts = preview.conflicts.into_iter().map(|one| one.reason).collect();
     let instances = comparison::instances(&now.instances, &preview.instances);
     let (mut settings, mut daemons) = (None, Vec::new());
     if let Some(running) = running(place) {
         let told = comparison::settings(&running, &proposed, |key| is_fixed(place, &running, key))?;
         (settings, daemons) = (Some(told.0), told.1);
     }
-    Ok(Comparison { file: proposed.path, instances, conflicts, settings, daemons })
+    Ok((Comparison { file: proposed.path, instances, conflicts, settings, daemons }, now))
 }
 
 /// It stands where the present one stands: what it says of files is meant from there.

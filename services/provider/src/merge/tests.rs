@@ -119,6 +119,24 @@ fn a_debug_instance_takes_neither_the_id_nor_the_name_of_another() {
 }
 
 #[test]
+fn a_conflict_is_the_same_wherever_its_entries_stand_and_one_stands_for_one() {
+    let at = |line| Source::File("/p/nexushub.toml".into(), Some(line));
+    let of = |all: &[(&str, &str, Source)]| {
+        let entries: Vec<_> = all.iter().map(|(id, host, source)| entry(id, host, source.clone())).collect();
+        merged(&entries, &[], &[entry("d", "x", Source::Debug)]).conflicts
+    };
+    let now = of(&[("a", "x", at(1)), ("a", "y", at(4)), ("b", "x", at(7))]);
+    assert_eq!(now.len(), 3);
+    let moved = of(&[("a", "x", at(2)), ("a", "y", at(5)), ("b", "x", at(8))]);
+    assert_ne!(moved, now);
+    assert_eq!(further(moved, &now), []);
+    let more = of(&[("a", "x", at(2)), ("a", "y", at(5)), ("a", "z", at(6)), ("b", "x", at(8))]);
+    assert_eq!(further(more, &now).len(), 1, "another that claims the same id");
+    let other = of(&[("c", "x", at(1)), ("b", "x", at(7))]);
+    assert_eq!(further(other, &now).len(), 2, "another holds the name");
+}
+
+#[test]
 fn an_entry_that_nobody_completes_is_not_desired() {
     let mut bare = entry("a", "a", Source::Dynamic);
     bare.fields.host_name = None;
