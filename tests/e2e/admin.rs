@@ -1,7 +1,5 @@
 //! What people register in the admin app runs: its changes are followed, its lies change nothing, and its packages come and go.
 
-use std::collections::BTreeMap;
-
 use http::Method;
 use nexushub_e2e::{
     Admin, Options, Platform,
@@ -10,7 +8,7 @@ use nexushub_e2e::{
     processes, rounds_up_to, workshop,
 };
 use nexushub_proto::{
-    procmgr::{InstanceStatus, State, StopAllInstancesRequest, procmgr_service_client::ProcmgrServiceClient},
+    procmgr::{State, StopAllInstancesRequest, procmgr_service_client::ProcmgrServiceClient},
     provider::ListInstancesResponse,
 };
 
@@ -148,8 +146,8 @@ async fn ten_thousand_applications_and_change_upon_change_are_followed_in_bounde
         list(&rest.chain([("first", "shop", host)]).collect::<Vec<_>>())
     };
     admin.says(rows("first"));
-    let has_all = |all: &BTreeMap<String, InstanceStatus>| names.iter().all(|name| all.contains_key(name));
-    platform.instances_until("procmgr has them all", has_all).await;
+    let all = |asked: &ListInstancesResponse| asked.instances.len() > MANY && asked.waiting.is_empty();
+    platform.asked_until("all have their package", all).await;
     for change in 0..rounds_up_to(20, 1_000) {
         admin.says(rows(&format!("moved{change}")));
     }

@@ -250,7 +250,9 @@ const BRIEF_BOMB: &str = "perl -e '$SIG{CHLD} = q(IGNORE); $end = time + 2; whil
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_box_that_keeps_reaching_its_bound_of_processes_is_held_back_until_it_stops() {
-    let platform = Platform::start_with(&Options::with("[procmgr]\nhealth_interval_ms = 100\n"));
+    // It is looked at far more often than it may use its sliver, and isn't ended for answering late.
+    let looks = "[procmgr]\nhealth_interval_ms = 20\nhealth_retry_ms = 20\nhealth_failures = 1000000\n";
+    let platform = Platform::start_with(&Options::with(looks));
     let limits = Limits { processes: 40, cpu_percent: 80, ..Limits::default() };
     let status = platform.run_boxed("bomb", Driver::Sandbox, limits).await;
     let bounds = |line: &String| line.starts_with("process"); // processes, and processor time
@@ -276,6 +278,14 @@ async fn a_box_that_keeps_reaching_its_bound_of_processes_is_held_back_until_it_
     };
     let usage = soon("it is held back", told(true)).await;
     assert!(usage.cpu_limit_percent == 2 && usage.refused_processes > 0, "{usage:?}");
+    let longer = usage.throttled_usec + 8_000_000;
+    let stays = async {
+        while platform.instance_now("bomb").await.and_then(|status| status.usage).is_none_or(|usage| {
+            assert!(usage.held_back, "it goes on: {usage:?}");
+            usage.throttled_usec < longer
+        }) {}
+    };
+    soon("it has been held back for long", stays).await;
     deed.abort();
     assert_eq!(soon("it no longer is", told(false)).await.cpu_limit_percent, 80);
     let now = platform.running("bomb").await;

@@ -117,7 +117,8 @@ impl Scene {
     async fn set_with(options: &Options, driver: Driver) -> Self {
         let platform = Platform::start_with(options);
         for name in [SHOP, NEIGHBOUR] {
-            platform.run_app(&App::named(name).within(driver)).await;
+            platform.put(platform.instance(&App::named(name).within(driver))).await.unwrap();
+            platform.running(name).await;
         }
         let https = platform.https();
         // Each client asks forty times a second.
@@ -176,7 +177,7 @@ impl Scene {
             println!("figure: {} requests, {:.0} a second", tally.ok, tally.rate);
             assert_eq!((tally.failed(), tally.retried), (0, 0), "{tally:?}");
         }
-        assert_eq!(platform.starts_of(NEIGHBOUR).len(), 1, "the neighbour was left alone");
+        assert_eq!(platform.running(NEIGHBOUR).await.generation, 1, "the neighbour was left alone");
     }
 }
 

@@ -380,7 +380,7 @@ async fn a_provider_whose_certificate_nobody_vouches_for_is_asked_nothing_and_wh
     let (provider, other) = (Provider::start(), Provider::start());
     let platform = start_by(&provider, &Entry::with_file(other.authority().to_str().unwrap())).await;
     let mut zoe = Browser::new(&platform);
-    let refused = zoe.go("login", "/public/oidc/start?app=notes").await;
+    let refused = zoe.go("login", "/public/oidc/start").await;
     assert_eq!((refused.status.as_u16(), zoe.is_signed_in()), (503, false), "{}", refused.text());
     assert!(refused.text().contains("Example can't be asked just now"), "{}", refused.text());
     let why = "localhost: its certificate is not trusted: invalid peer certificate: ";

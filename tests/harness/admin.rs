@@ -41,6 +41,9 @@ release = \"releases/admin\"
 driver = \"process\"
 ";
 
+/// The largest message of provider's that is taken.
+const MESSAGE_BYTES: usize = 32 << 20;
+
 /// What it says: the last event's number, and the list, which may be none.
 #[derive(Debug, Clone, Default)]
 struct Says {
@@ -233,7 +236,8 @@ impl Platform {
         let mut attempt = tokio::time::interval(std::time::Duration::from_millis(20));
         soon(what, async {
             loop {
-                let mut provider = ProviderServiceClient::new(self.operate("provider"));
+                let mut provider = ProviderServiceClient::new(self.operate("provider"))
+                    .max_decoding_message_size(MESSAGE_BYTES);
                 if let Ok(answer) = provider.list_instances(ListInstancesRequest {}).await {
                     let answer = answer.into_inner();
                     if pleases(&answer) {

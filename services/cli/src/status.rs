@@ -70,9 +70,8 @@ struct Report {
     held: usize,
     /// Why the admin app can't be heard; empty = it can, or isn't followed.
     admin_trouble: String,
-    /// What `auto` means on this machine; absent where that can't be asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    auto: Option<Auto>,
+    /// What `auto` means on this machine.
+    auto: Auto,
     /// What could not be asked.
     unknown: Vec<String>,
     /// It is of one app alone.
@@ -232,7 +231,7 @@ async fn gather(place: &Place, now: i64) -> Report {
             Err(failure) => report.unknown.push(format!("debug apps: {}", failure.message)),
         }
         add_given_up(place, &mut report).await;
-        report.auto = Auto::ask(place).await;
+        report.auto = Auto::ask(place).await.unwrap_or_default();
     }
     well &= report.unknown.is_empty() && report.instances.iter().all(Instance::runs);
     Report { well, ..report }
@@ -297,7 +296,7 @@ impl Report {
             self.daemons.clear();
         }
         let well = up && self.unknown.is_empty() && self.instances.iter().all(Instance::runs);
-        Self { held: 0, auto: None, well, alone: true, ..self }
+        Self { held: 0, auto: Auto::default(), well, alone: true, ..self }
     }
 
     /// What people should know besides who runs.
@@ -525,7 +524,7 @@ fn people(hub: &Hub, report: &Report, now: i64) -> String {
         uses(report),
         last_words(&report.instances),
         report.remarks(hub),
-        report.auto.as_ref().map(Auto::line).unwrap_or_default(),
+        report.auto.line(),
         not_enforced(&report.instances),
         report
             .unknown

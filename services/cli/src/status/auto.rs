@@ -20,7 +20,11 @@ impl Auto {
         Some(Self::from(answer.get_ref()))
     }
 
+    /// For people; nothing where it is not known.
     pub(super) fn line(&self) -> String {
+        if *self == Self::default() {
+            return String::new();
+        }
         let driver = if self.driver.is_empty() { "no driver" } else { &self.driver };
         let reason = if self.reason.is_empty() { "" } else { ": " };
         format!("auto is {driver} here{reason}{}", one_line(&self.reason))

@@ -190,7 +190,6 @@ fn programs_are_told_what_the_help_says() {
         apps: vec![App::default()],
         conflicts: vec![Conflict::default()],
         unknown: vec!["x".into()],
-        auto: Some(Auto::default()),
         ..Report::default()
     };
     crate::shapes::tests::is_as_told(crate::shapes::STATUS, &report);
