@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::{HeaderValue, Method, Uri};
 
 use crate::{
-    counters::Counters,
+    counters::{Counters, Stopped},
     door::{Caller, Turn},
     headers::trace_id,
     link::Link,
@@ -114,6 +114,11 @@ impl Record {
     /// Bytes of the answer's body went out.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+    }
+
+    /// This limit was reached in the middle of the answer.
+    pub(crate) fn stopped(&self, by: Stopped) {
+        self.counters.stop(by);
     }
 
     /// What went wrong, for the log.

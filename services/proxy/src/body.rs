@@ -18,8 +18,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{
     access::Record,
     clock,
+    counters::Stopped,
     files::FileBody,
     h1::{
+        self,
         channel::{self, Broken},
         client::{Broke, Call},
     },
@@ -128,6 +130,16 @@ impl RequestBody {
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Bytes of it that may lie here while nobody takes them.
+    pub(crate) fn ahead(&self) -> u64 {
+        let most = match self {
+            Self::Empty | Self::Whole(_) => 0,
+            Self::H1(..) => h1::fill::MOST as u64,
+            Self::H2(..) => h2::STREAM_WINDOW.into(),
+        };
+        self.size_hint().upper().unwrap_or(u64::MAX).min(most)
     }
 
     /// How far it has come; none if there is none of it.
@@ -322,7 +334,10 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if this.limit.as_mut().is_some_and(|limit| limit.as_mut().poll(cx).is_ready()) {
-            this.record.iter_mut().for_each(|record| record.broke(&BodyError::Late));
+            if let Some(record) = &mut this.record {
+                record.stopped(Stopped::Whole);
+                record.broke(&BodyError::Late);
+            }
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
         let frame = match &mut this.kind {

@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 use crate::{
     address::{Census, Rates},
-    door, h1, workers,
+    door,
+    forward::WaitingRoom,
+    h1, h2, workers,
 };
 
 /// How the proxy listens, what it bounds and how long it waits.
@@ -65,6 +67,13 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams: u32,
+    /// Streams that one HTTP/2 connection may reset a second, beside twice `h2_streams` at once: Rapid Reset (CVE-2023-44487).
+    pub h2_resets_per_second: u32,
+    /// Streams that one HTTP/2 connection may make the proxy reset a second, beside 100 at once: MadeYouReset (CVE-2025-8671).
+    pub h2_errors_per_second: u32,
+    /// Frames that ask for nothing, a second of one HTTP/2 connection, beside 10,000 at once: floods of PING, SETTINGS, empty DATA,
+    /// PRIORITY, WINDOW_UPDATE, and frames that are late or unknown.
+    pub h2_idle_frames_per_second: u32,
     /// Time for a TLS handshake.
     pub tls_handshake_ms: u64,
     /// Time from the first byte of a request's header section to its last, and from the handshake to the first request.
@@ -95,6 +104,9 @@ pub struct Config {
     pub pause_ms: u64,
     /// Requests that wait for starting apps at once, and as many again out of boxes; one more is answered 503.
     pub hold_requests: u32,
+    /// Bytes that they may be in memory, and as many again out of boxes: of each its head, and of its body what may come before
+    /// the app takes it. What doesn't fit is answered 503.
+    pub hold_bytes: u64,
     /// How long a request whose app refused the connection waits for news about that app.
     pub switch_ms: u64,
     /// How long the other direction of an upgraded connection stays open after one side has closed.
@@ -142,6 +154,9 @@ impl Default for Config {
             max_target_bytes: 8_192,
             max_body_bytes: 0,
             h2_streams: 128,
+            h2_resets_per_second: 128,
+            h2_errors_per_second: 10,
+            h2_idle_frames_per_second: 200,
             tls_handshake_ms: 10_000,
             header_ms: 10_000,
             idle_ms: 60_000,
@@ -157,6 +172,7 @@ impl Default for Config {
             hold_ms: 5_000,
             pause_ms: 30_000,
             hold_requests: 1024,
+            hold_bytes: 67_108_864,
             switch_ms: 1_000,
             upgrade_linger_ms: 10_000,
             drain_idle_ms: 1_000,
@@ -201,6 +217,9 @@ impl Config {
             ("max_header_bytes", u64::from(self.max_header_bytes), 8_192, 1_048_576),
             ("max_target_bytes", u64::from(self.max_target_bytes), 1_024, 65_534),
             ("h2_streams", u64::from(self.h2_streams), 1, 10_000),
+            ("h2_resets_per_second", u64::from(self.h2_resets_per_second), 1, 100_000),
+            ("h2_errors_per_second", u64::from(self.h2_errors_per_second), 1, 100_000),
+            ("h2_idle_frames_per_second", u64::from(self.h2_idle_frames_per_second), 1, 100_000),
             ("tls_handshake_ms", self.tls_handshake_ms, 1, DAY_MS),
             ("header_ms", self.header_ms, 1, DAY_MS),
             ("idle_ms", self.idle_ms, 1, DAY_MS),
@@ -216,6 +235,7 @@ impl Config {
             ("pause_ms", self.pause_ms, 0, DAY_MS),
             ("hold_ms", self.hold_ms, 0, DAY_MS),
             ("hold_requests", u64::from(self.hold_requests), 0, 1_000_000),
+            ("hold_bytes", self.hold_bytes, 0, 1 << 40),
             ("switch_ms", self.switch_ms, 0, DAY_MS),
             ("upgrade_linger_ms", self.upgrade_linger_ms, 0, DAY_MS),
             ("drain_idle_ms", self.drain_idle_ms, 0, DAY_MS),
@@ -240,6 +260,20 @@ impl Config {
             head: h1::Limits { head_bytes: 2 * self.max_header_bytes as usize, ..self.head_limits() },
             workers: workers::number(self.workers),
         }
+    }
+
+    /// What one HTTP/2 connection may cost each second.
+    pub(crate) fn paces(&self) -> h2::Paces {
+        h2::Paces {
+            idle: self.h2_idle_frames_per_second,
+            errors: self.h2_errors_per_second,
+            resets: self.h2_resets_per_second,
+        }
+    }
+
+    /// Where requests wait.
+    pub(crate) fn waiting(&self) -> WaitingRoom {
+        WaitingRoom::new(self.hold_requests, self.hold_bytes)
     }
 
     /// What bounds the platform's own door.

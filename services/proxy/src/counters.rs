@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::StatusCode;
-
 /// One number.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -79,13 +77,44 @@ pub(crate) enum Stopped {
     Target,
     /// `max_headers` and `max_header_bytes`: 431.
     Header,
-    /// `hold_requests`: 503.
+    /// `hold_requests` and `hold_bytes`: 503.
     Holds,
+    /// `hold_ms` of an app that is coming up: 503.
+    Hold,
+    /// `pause_ms`: 503.
+    Pause,
+    /// `backend_requests`, for `hold_ms`: 503.
+    Backend,
+    /// `connect_ms`: 502.
+    Connect,
+    /// `first_byte_ms`, or that of debug-api: 504.
+    FirstByte,
+    /// `whole_ms`: 504, or an answer that is broken off.
+    Whole,
+    /// `idle_ms`: a connection on which nothing was asked.
+    Idle,
+    /// `h2_streams`: a stream that is not let in.
+    Streams,
 }
 
 /// Their names, in their order.
-pub(crate) const STOPPED: [&str; 7] =
-    ["slow_header", "slow_body", "not_taking", "body", "target", "header", "holds"];
+pub(crate) const STOPPED: [&str; 15] = [
+    "slow_header",
+    "slow_body",
+    "not_taking",
+    "body",
+    "target",
+    "header",
+    "holds",
+    "hold",
+    "pause",
+    "backend",
+    "connect",
+    "first_byte",
+    "whole",
+    "idle",
+    "streams",
+];
 
 /// All numbers.
 #[derive(Debug, Default)]
@@ -137,17 +166,6 @@ impl Counters {
     /// Counts what a limit stopped.
     pub(crate) fn stop(&self, by: Stopped) {
         self.stopped[by as usize].up();
-    }
-
-    /// Counts a request that is refused so, by the proxy itself.
-    pub(crate) fn refused(&self, status: StatusCode) {
-        match status {
-            StatusCode::REQUEST_TIMEOUT => self.stop(Stopped::SlowBody),
-            StatusCode::PAYLOAD_TOO_LARGE => self.stop(Stopped::Body),
-            StatusCode::URI_TOO_LONG => self.stop(Stopped::Target),
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => self.stop(Stopped::Header),
-            _ => {}
-        }
     }
 
     /// Counts an answer.

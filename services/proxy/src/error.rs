@@ -1,5 +1,7 @@
 //! What can go wrong with a request on its way to a backend and back, and the one place that turns it into an answer.
 
+use std::io::ErrorKind;
+
 use http::StatusCode;
 use nexushub_chassis::Fault;
 
@@ -7,6 +9,7 @@ use crate::{
     body::RequestBroke,
     certificate::Problem,
     config::OutOfRange,
+    counters::Stopped,
     forward::too_large,
     h1::{channel::Broken, client::Broke},
     pool::Unavailable,
@@ -49,19 +52,24 @@ impl Failure {
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::Unavailable(Unavailable::Busy) => {
-                Refusal::unavailable("Service Unavailable: too many requests to this app at once", 1)
+                let text = "Service Unavailable: too many requests to this app at once";
+                Refusal::unavailable(text, 1).by(Stopped::Backend)
             }
-            Self::Unavailable(Unavailable::Connect(_)) => {
-                Refusal::new(StatusCode::BAD_GATEWAY, "Bad Gateway: the app does not accept connections")
+            Self::Unavailable(Unavailable::Connect(error)) => {
+                let text = "Bad Gateway: the app does not accept connections";
+                let by = (error.kind() == ErrorKind::TimedOut).then_some(Stopped::Connect);
+                Refusal { by, ..Refusal::new(StatusCode::BAD_GATEWAY, text) }
             }
             Self::Broke(_) | Self::Protocol => {
                 Refusal::new(StatusCode::BAD_GATEWAY, "Bad Gateway: the app gave no valid answer")
             }
             Self::Slow => {
-                Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Gateway Timeout: the app did not answer in time")
+                let text = "Gateway Timeout: the app did not answer in time";
+                Refusal::new(StatusCode::GATEWAY_TIMEOUT, text).by(Stopped::FirstByte)
             }
             Self::SlowClient => {
-                Refusal { close: true, ..Refusal::new(StatusCode::REQUEST_TIMEOUT, "Request Timeout") }
+                let refusal = Refusal::new(StatusCode::REQUEST_TIMEOUT, "Request Timeout");
+                Refusal { close: true, ..refusal.by(Stopped::SlowBody) }
             }
             Self::Client(RequestBroke::TooLarge) => too_large(),
             Self::Client(RequestBroke::H1(Broken::Malformed(error))) => Refusal::malformed(*error),

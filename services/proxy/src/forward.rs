@@ -9,6 +9,7 @@ mod ask;
 mod backend;
 mod browser;
 mod debug;
+mod waiting;
 
 use std::{
     net::IpAddr,
@@ -25,10 +26,13 @@ use http::{
 };
 use ipnet::IpNet;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use waiting::Seat;
+pub(crate) use waiting::WaitingRoom;
 
 use crate::{
     access::Record,
@@ -92,10 +96,10 @@ pub(crate) struct Proxy {
     pub(crate) debug_token: Option<HeaderValue>,
     /// Programs on this machine may ask it without a token.
     pub(crate) debug_without_token: bool,
-    /// Places of requests that wait for a starting app.
-    pub(crate) holds: Arc<Semaphore>,
-    /// The same of requests out of boxes: none of them takes a place from the outside.
-    pub(crate) inward_holds: Arc<Semaphore>,
+    /// Where requests wait for a starting app.
+    pub(crate) waiting: WaitingRoom,
+    /// The same of requests out of boxes: none of them takes a seat from the outside.
+    pub(crate) inward_waiting: WaitingRoom,
     /// Bytes of one request's body.
     pub(crate) body_bytes: u64,
     /// How apps that sleep are woken.
@@ -179,7 +183,7 @@ pub(crate) async fn handle(
     };
     let mut response = match answered.and_then(|answer| exchange.believable(answer)) {
         Ok(response) => response.map(|body| body.until(whole)),
-        Err(refusal) => exchange.open_refusal(refusal.into_response(&reader)),
+        Err(refusal) => exchange.open_refusal(refusal, &reader),
     };
     let Exchange { proxy, id, link, mut record, .. } = exchange;
     response.headers_mut().insert(headers::REQUEST_ID, id);
@@ -219,7 +223,7 @@ pub(crate) fn redirected(
 /// Answers bytes that are no request.
 pub(crate) fn refuse(proxy: &Proxy, link: &Link, error: Malformed) -> Response<ResponseBody> {
     proxy.counters.requests_malformed.up();
-    proxy.counters.refused(error.status());
+    error.limit().into_iter().for_each(|by| proxy.counters.stop(by));
     let id = id::next();
     if proxy.access_log_every > 0 {
         let request_id = id.to_str().unwrap_or_default();
@@ -245,7 +249,7 @@ struct Exchange {
     /// The WebSocket that a client of HTTP/2 asks for, until it is open.
     socket: Option<Wanted>,
     record: Record,
-    /// Its place among those that wait, and until when.
+    /// Its seat among those that wait, and until when.
     held: Option<Held>,
     /// It has waited for a switch once.
     switched: bool,
@@ -261,9 +265,9 @@ struct Exchange {
     bad: Option<Bad>,
 }
 
-/// A place among those that wait.
+/// A request that waits.
 struct Held {
-    place: OwnedSemaphorePermit,
+    seat: Seat,
     until: Instant,
     /// For the end of a pause.
     paused: bool,
@@ -399,25 +403,29 @@ impl Exchange {
     /// Waits until it is worth deciding anew: for an instance in turn with those that came before, else until the table has
     /// changed. No reader has the request's body meanwhile.
     async fn hold(&mut self, route: Option<&Route>, seen: u64) -> Result<(), Refusal> {
-        let in_vain = || route.map_or_else(unknown_yet, |route| unready(route, 1));
+        let in_vain = |by| route.map_or_else(unknown_yet, |route| unready(route, 1)).by(by);
         let timing = &self.proxy.timing;
-        let (paused, limit) = match route.is_some_and(|route| route.entry.pause.is_some()) {
-            true => (true, timing.pause),
-            false => (false, timing.hold),
+        let (paused, limit, by) = match route.is_some_and(|route| route.entry.pause.is_some()) {
+            true => (true, timing.pause, Stopped::Pause),
+            false => (false, timing.hold, Stopped::Hold),
         };
-        let place = match self.held.take() {
+        let held = match self.held.take() {
             Some(held) if held.paused == paused => held,
             before => {
-                let place =
-                    before.map_or_else(|| self.place(), |held| Some(held.place)).ok_or_else(in_vain)?;
-                Held { place, until: Instant::now() + limit, paused }
+                let seat = before.map_or_else(|| self.seat(), |held| Some(held.seat));
+                let seat = seat.ok_or_else(|| in_vain(Stopped::Holds))?;
+                Held { seat, until: Instant::now() + limit, paused }
             }
         };
-        let until = self.held.insert(place).until;
+        let until = self.held.insert(held).until;
         let mut table = self.proxy.table.clone();
         let Some(route) = route else {
             let news = table.wait_for(|table| table.revision != seen);
-            return if matches!(timeout_at(until, news).await, Ok(Ok(_))) { Ok(()) } else { Err(in_vain()) };
+            return if matches!(timeout_at(until, news).await, Ok(Ok(_))) {
+                Ok(())
+            } else {
+                Err(in_vain(by))
+            };
         };
         let (id, hold_ms) = (route.entry.id.as_str(), self.proxy.policy.hold_ms);
         let same = |now: &Entry| now.pause.is_some() == paused && waits(now, hold_ms, clock::about_unix_ms());
@@ -433,15 +441,14 @@ impl Exchange {
                 () = self.proxy.sleep.keep_awake(self.proxy.table.clone(), id) => false,
             }
         };
-        if timeout_at(until, news).await == Ok(true) { Ok(()) } else { Err(in_vain()) }
+        if timeout_at(until, news).await == Ok(true) { Ok(()) } else { Err(in_vain(by)) }
     }
 
-    /// A place among those that wait, if one is free.
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
+    /// A seat among those that wait, if one is free and there is room for what it brings.
+    fn seat(&self) -> Option<Seat> {
         let boxed = self.link.door().caller().is_some();
-        let holds = if boxed { &self.proxy.inward_holds } else { &self.proxy.holds };
-        let place = Arc::clone(holds).try_acquire_owned();
-        place.inspect_err(|_| self.proxy.counters.stop(Stopped::Holds)).ok()
+        let room = if boxed { &self.proxy.inward_waiting } else { &self.proxy.waiting };
+        room.take(headers::bytes(&self.parts) + self.body.ahead())
     }
 
     /// An app that refuses connections may just have been replaced: once, news about it are waited for.
@@ -560,7 +567,7 @@ impl Exchange {
 
 pub(crate) fn too_large() -> Refusal {
     let text = "Payload Too Large: the request's body has more bytes than it may";
-    Refusal { close: true, ..Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text) }
+    Refusal { close: true, ..Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text).by(Stopped::Body) }
 }
 
 fn too_fast(wait: Duration) -> Refusal {
@@ -571,7 +578,7 @@ fn too_fast(wait: Duration) -> Refusal {
 
 fn too_late() -> Refusal {
     let text = "Gateway Timeout: the request took too long";
-    Refusal { close: true, ..Refusal::new(StatusCode::GATEWAY_TIMEOUT, text) }
+    Refusal { close: true, ..Refusal::new(StatusCode::GATEWAY_TIMEOUT, text).by(Stopped::Whole) }
 }
 
 fn too_many() -> Refusal {

@@ -75,6 +75,7 @@ impl Front {
         let terms = h2::Terms {
             head: config.head_limits(),
             streams: config.h2_streams as usize,
+            paces: config.paces(),
             taking: Duration::from_millis(config.taking_ms),
             counters: Arc::clone(&proxy.counters),
         };
@@ -267,7 +268,12 @@ impl Front {
                             by.filter(|_| !draining).into_iter().for_each(|by| self.proxy.counters.stop(by));
                             return Poll::Ready(None);
                         }
-                        Verdict::Close => closing = true,
+                        Verdict::Close => {
+                            closing = true;
+                            if !draining {
+                                self.proxy.counters.stop(Stopped::Idle);
+                            }
+                        }
                     }
                 }
                 if closing {

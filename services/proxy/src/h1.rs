@@ -23,6 +23,8 @@ pub(crate) mod server;
 
 use http::StatusCode;
 
+use crate::counters::Stopped;
+
 /// What bounds a message's head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -90,6 +92,15 @@ impl Malformed {
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The limit that it went past, if it is nothing else that is wrong.
+    pub(crate) fn limit(self) -> Option<Stopped> {
+        match self {
+            Self::TargetTooLong => Some(Stopped::Target),
+            Self::TooManyFields | Self::TooLarge => Some(Stopped::Header),
+            _ => None,
         }
     }
 }

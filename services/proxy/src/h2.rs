@@ -31,6 +31,13 @@ use crate::{
     h1,
 };
 
+/// For those who bring no configuration.
+#[cfg(any(test, feature = "fuzzing"))]
+const PACES: Paces = Paces { idle: 200, errors: 10, resets: 8 };
+
+/// Bytes of one request's body that a client may send ahead of what was taken.
+pub(crate) const STREAM_WINDOW: u32 = stream::WINDOW;
+
 /// What a client is granted.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
@@ -38,9 +45,21 @@ pub(crate) struct Terms {
     pub(crate) head: h1::Limits,
     /// Requests at once.
     pub(crate) streams: usize,
+    pub(crate) paces: Paces,
     /// How long it may take nothing of an answer.
     pub(crate) taking: Duration,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// How much of what only costs is taken of one connection each second, once what is taken at once is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Paces {
+    /// Frames that ask for nothing.
+    pub(crate) idle: u32,
+    /// Streams that its errors make us reset.
+    pub(crate) errors: u32,
+    /// Streams that it resets.
+    pub(crate) resets: u32,
 }
 
 /// Why a stream or a connection ends (RFC 9113 §7).

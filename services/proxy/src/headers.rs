@@ -14,6 +14,7 @@ use http::{
         AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
         FORWARDED, HOST, ORIGIN, RANGE, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
     },
+    request::Parts,
 };
 
 use self::asker::Asker;
@@ -173,6 +174,13 @@ pub(crate) fn trace_id(value: &HeaderValue) -> Option<&str> {
         later => hex(later, 2) && later != "ff",
     };
     (known && id(trace, 32) && id(span, 16) && hex(flags, 2)).then_some(trace)
+}
+
+/// Bytes of a request's head, as it is kept.
+pub(crate) fn bytes(head: &Parts) -> u64 {
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    let target = head.uri.path().len() + head.uri.query().map_or(0, str::len);
+    (target + fields.sum::<usize>()) as u64
 }
 
 /// The id that a request was given by who passes it on, if it is a short token, and one.

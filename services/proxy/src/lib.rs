@@ -88,11 +88,7 @@ use nexushub_chassis::{
 use nexushub_proto::{
     procmgr::procmgr_service_client::ProcmgrServiceClient, proxy::proxy_service_server::ProxyServiceServer,
 };
-use tokio::{
-    net::UnixListener,
-    sync::{Semaphore, watch},
-    time::timeout,
-};
+use tokio::{net::UnixListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -282,8 +278,8 @@ fn build(config: &Config, parts: ProxyParts) -> Arc<Proxy> {
         debug: Arc::new(Pool::new(Target::Unix(debug_socket), config.pool_limits())),
         debug_token,
         debug_without_token: config.debug_without_token,
-        holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
-        inward_holds: Arc::new(Semaphore::new(config.hold_requests as usize)),
+        waiting: config.waiting(),
+        inward_waiting: config.waiting(),
         body_bytes: if config.max_body_bytes == 0 { u64::MAX } else { config.max_body_bytes },
         sleep,
         access_log_every: if config.access_log { config.access_log_every } else { 0 },

@@ -11,7 +11,7 @@ use http::{
     },
 };
 
-use crate::{body::ResponseBody, h1::Malformed};
+use crate::{body::ResponseBody, counters::Stopped, h1::Malformed};
 
 mod page;
 
@@ -44,12 +44,14 @@ pub(crate) struct Refusal {
     pub(crate) allow: Option<&'static str>,
     /// The connection can't be trusted to be in step any more.
     pub(crate) close: bool,
+    /// The limit that was reached, if it was one.
+    pub(crate) by: Option<Stopped>,
 }
 
 impl Refusal {
     /// This status with this text.
     pub(crate) fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, text: text.into(), retry_after: None, allow: None, close: false }
+        Self { status, text: text.into(), retry_after: None, allow: None, close: false, by: None }
     }
 
     /// A request that is not HTTP as it should be; the connection is closed after it.
@@ -59,7 +61,13 @@ impl Refusal {
 
     /// Bytes that are no message; the connection is closed after it.
     pub(crate) fn malformed(error: Malformed) -> Self {
-        Self { close: true, ..Self::new(error.status(), format!("{}: {error}", phrase(error.status()))) }
+        let words = format!("{}: {error}", phrase(error.status()));
+        Self { close: true, by: error.limit(), ..Self::new(error.status(), words) }
+    }
+
+    /// For this limit was reached.
+    pub(crate) fn by(self, limit: Stopped) -> Self {
+        Self { by: Some(limit), ..self }
     }
 
     /// Not now.

@@ -30,7 +30,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -210,6 +210,16 @@ impl Backend {
 
     async fn accept(&self) -> Peer {
         Peer::new(patient(self.listener.accept()).await.unwrap().0)
+    }
+
+    /// One with as many connections that nobody accepts as fit: the kernel answers no further one.
+    async fn full() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        TcpStream::connect(address).await.unwrap(); // it stays in the queue although it is closed
+        Self { listener, port: address.port() }
     }
 
     /// A port where nobody listens.

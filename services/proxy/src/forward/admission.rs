@@ -15,7 +15,7 @@ use crate::{
     identity::Identity,
     link::Link,
     paths::{Class, classify},
-    refusal::Refusal,
+    refusal::{Reader, Refusal},
     wellknown::LOGIN,
 };
 
@@ -58,8 +58,9 @@ impl Exchange {
     }
 
     /// Counts who reached a limit, and lets a script read why it was refused, where it might have read the answer.
-    pub(super) fn open_refusal(&self, mut refused: Response<ResponseBody>) -> Response<ResponseBody> {
-        self.proxy.counters.refused(refused.status());
+    pub(super) fn open_refusal(&self, refusal: Refusal, reader: &Reader) -> Response<ResponseBody> {
+        refusal.by.into_iter().for_each(|by| self.proxy.counters.stop(by));
+        let mut refused = refusal.into_response(reader);
         if !self.parts.headers.contains_key(ORIGIN) {
             return refused;
         }

@@ -14,7 +14,7 @@ use tokio_util::io::poll_read_buf;
 /// Room for the first read, enough for most heads.
 const LEAST: usize = 4 * 1024;
 /// Room for one read when much comes: four records of TLS.
-const MOST: usize = 64 * 1024;
+pub(crate) const MOST: usize = 64 * 1024;
 
 thread_local! {
     /// What is small is read into this and copied into as much memory as it needs.

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, request};
 
 use super::{
-    Reason, Terms,
+    PACES, Reason, Terms,
     frame::{self, PREFACE, SETTINGS},
     hpack::{Decoder, Said, encode},
     outbox::SLICES,
@@ -44,7 +44,13 @@ pub(crate) struct Heard {
 
 /// Hears a client whose bytes, after its first words, come in these pieces.
 pub(crate) fn hear(pieces: &[&[u8]], limits: Limits) -> Heard {
-    let terms = Terms { head: limits, streams: STREAMS, taking: Duration::MAX, counters: Arc::default() };
+    let terms = Terms {
+        head: limits,
+        streams: STREAMS,
+        paces: PACES,
+        taking: Duration::MAX,
+        counters: Arc::default(),
+    };
     let shared = Shared::new(terms);
     let mut session = shared.lock();
     let mut first = BytesMut::from(PREFACE);

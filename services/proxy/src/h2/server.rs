@@ -257,7 +257,13 @@ mod tests {
         client.write_all(&said).await.unwrap();
 
         let head = Limits { head_bytes: 1_000, fields: 10, target_bytes: 100 };
-        let terms = Terms { head, streams: 1, taking: Duration::MAX, counters: Default::default() };
+        let terms = Terms {
+            head,
+            streams: 1,
+            paces: super::super::PACES,
+            taking: Duration::MAX,
+            counters: Default::default(),
+        };
         let link = Link::new("192.0.2.7:1".parse().unwrap(), None, true, Place::single());
         let answer = async |_| unreachable!("nothing is asked");
         let (turns, mut heard) = (Cell::new(0), Vec::new());

@@ -39,17 +39,18 @@ const REMEMBERED: usize = 64;
 /// The ping whose answer shows that a client has heard that the connection is about to end.
 const FAREWELL: [u8; 8] = *b"farewell";
 
-/// Frames that ask for nothing (PING, SETTINGS, empty DATA, ...): so many are taken at once, and each second.
-const IDLE: (u32, u32) = (10_000, 200);
+/// Frames that ask for nothing (PING, SETTINGS, empty DATA, ...): so many are taken at once,
+/// and each second `h2_idle_frames_per_second` of them.
+const IDLE: u32 = 10_000;
 /// What a request, its end and each good piece of a body are worth of them: such a piece brings updates of two windows.
 const WORTH: u32 = 3;
 /// Bytes of a good piece. One that is made small by its client's window is none.
 const GOOD: usize = 1024;
-/// Streams that a client may make us reset by its errors (MadeYouReset, CVE-2025-8671).
-const ERRORS: (u32, u32) = (100, 10);
-/// Streams that a client may reset (Rapid Reset, CVE-2023-44487), in times of how many it may have open; a browser that leaves
-/// a page resets all that are.
-const RESETS: (u32, u32) = (2, 1);
+/// Streams that a client may at once make us reset by its errors (MadeYouReset, CVE-2025-8671).
+const ERRORS: u32 = 100;
+/// Streams that a client may reset at once (Rapid Reset, CVE-2023-44487), in times of how many it may have open; a browser that
+/// leaves a page resets all that are.
+const RESETS: u32 = 2;
 
 /// A request that came.
 #[derive(Debug)]
@@ -128,7 +129,8 @@ impl Session {
     /// One that says first what it grants.
     fn new(terms: Terms) -> Self {
         let streams = u32::try_from(terms.streams).unwrap_or(u32::MAX);
-        let budget = |(most, per_second)| Budget::new(most, per_second, clock::now_ms());
+        let (budget, paces) =
+            (|most, per_second| Budget::new(most, per_second, clock::now_ms()), terms.paces);
         let mut outbox = Outbox::default();
         let head = u32::try_from(terms.head.head_bytes).unwrap_or(u32::MAX);
         let granted = [
@@ -159,9 +161,9 @@ impl Session {
             line: VecDeque::new(),
             leaving: Leaving::No,
             no_table: false,
-            idle: budget(IDLE),
-            errors: budget(ERRORS),
-            resets: budget((streams.saturating_mul(RESETS.0), streams.saturating_mul(RESETS.1))),
+            idle: budget(IDLE, paces.idle),
+            errors: budget(ERRORS, paces.errors),
+            resets: budget(streams.saturating_mul(RESETS), paces.resets),
             driver: None,
             gone: false,
         }

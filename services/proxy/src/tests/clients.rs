@@ -223,6 +223,7 @@ async fn a_client_that_says_nothing_is_sent_away() {
     assert_eq!(idle.message().await.status(), 200, "a request under way is not idleness");
     assert!(!idle.fill().await);
     hub.until(|counters| counters.connections_open.get(), 0).await;
+    assert_eq!(hub.proxy.counters.stopped[Stopped::Idle as usize].get(), 1);
 }
 
 #[tokio::test]

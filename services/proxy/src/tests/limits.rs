@@ -68,6 +68,7 @@ async fn a_request_that_takes_too_long_is_broken_off_before_or_within_its_answer
     client.until("half").await;
     pass(50_000).await;
     assert_eq!(client.rest().await, "");
+    assert_eq!(hub.proxy.counters.stopped[Stopped::Whole as usize].get(), 1);
 }
 
 #[tokio::test]
@@ -128,6 +129,43 @@ async fn each_limit_that_is_reached_is_counted_by_its_name() {
         assert!(!is_told(), "{why}");
         assert_eq!(hub.ask(&request).await.status(), status);
         assert!(is_told(), "{why}");
+    }
+}
+
+/// What a limit of time or of places is set to, so that a request for this app reaches it: its name, and the answer then.
+type Reached = (&'static str, Config, Entry, u16);
+
+#[tokio::test]
+async fn each_request_that_waited_in_vain_or_took_too_long_is_counted_by_the_limit_that_it_reached() {
+    let (silent, busy, full) = (Backend::start().await, Backend::start().await, Backend::full().await);
+    let coming = || table::tests::idle("h1", "hello", table::State::Starting, "");
+    let app = |backend: &Backend| table::tests::running("h1", "hello", backend.port);
+    let paused = || {
+        let pause = Some(table::Pause { message: String::new(), closed: false });
+        Entry { pause, ..app(&silent) }
+    };
+    let cases: [Reached; 7] = [
+        ("hold", Config { hold_ms: 1, ..calm() }, coming(), 503),
+        ("holds", Config { hold_ms: 60_000, hold_bytes: 9, ..calm() }, coming(), 503),
+        ("pause", Config { pause_ms: 1, ..calm() }, paused(), 503),
+        ("backend", Config { hold_ms: 1, backend_requests: 1, ..calm() }, app(&busy), 503),
+        ("connect", Config { connect_ms: 1, ..calm() }, app(&full), 502),
+        ("first_byte", Config { first_byte_ms: 1, ..calm() }, app(&silent), 504),
+        ("whole", Config { whole_ms: 1, ..calm() }, app(&silent), 504),
+    ];
+    for (why, config, entry, status) in cases {
+        let hub = Hub::start(config).await;
+        hub.route(vec![entry]);
+        let (mut first, mut taken) = (hub.client().await, None);
+        if why == "backend" {
+            first.write(&get("/public/1")).await;
+            taken.insert(busy.accept().await).head().await;
+        }
+        assert_eq!(hub.ask(&get("/public/a")).await.status(), status, "{why}");
+        let told = metrics::text(&hub.publish.borrow(), &hub.proxy.counters);
+        let counted = told.lines().filter(|line| line.contains("stopped_total{") && !line.ends_with(" 0"));
+        let expected = format!("nexushub_proxy_stopped_total{{why=\"{why}\"}} 1");
+        assert_eq!(counted.collect::<Vec<_>>(), [expected]);
     }
 }
 

@@ -100,7 +100,7 @@ async fn a_request_that_waits_for_one_of_a_group_goes_to_whoever_is_ready_first(
     let mut client = hub.client().await;
     client.write(&get("/public/a")).await;
     patient(async {
-        while hub.proxy.holds.available_permits() == calm().hold_requests as usize {
+        while hub.proxy.waiting.left() == u64::from(calm().hold_requests) {
             tokio::task::yield_now().await;
         }
     })

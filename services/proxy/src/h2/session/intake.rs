@@ -12,7 +12,10 @@ use super::{
     },
     Arrival, FAREWELL, Leaving, Session, WORTH,
 };
-use crate::{clock, counters::Calmed};
+use crate::{
+    clock,
+    counters::{Calmed, Stopped},
+};
 
 /// So many bytes of a turn the smallest frame is worth: it is not its bytes that cost.
 const LEAST: usize = 1024;
@@ -150,6 +153,7 @@ impl Session {
             return self.fail(id, Reason::Protocol);
         }
         if self.open >= self.terms.streams {
+            self.terms.counters.stop(Stopped::Streams);
             self.put_reset(id, Reason::RefusedStream);
             return self.spend_idle(Calmed::Late);
         }

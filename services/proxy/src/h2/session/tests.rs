@@ -13,7 +13,10 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{super::frame::PREFACE, *};
+use super::{
+    super::{PACES, frame::PREFACE},
+    *,
+};
 use crate::h1::Limits;
 
 const DATA: u8 = frame::DATA;
@@ -37,6 +40,7 @@ fn session() -> Session {
     Session::new(Terms {
         head: Limits { head_bytes: HEAD_LIMIT, fields: 20, target_bytes: 100 },
         streams: STREAMS,
+        paces: PACES,
         taking: Duration::from_secs(60),
         counters: Arc::default(),
     })
@@ -304,11 +308,27 @@ fn section_5_1_1_streams_have_odd_numbers_that_grow() {
 }
 
 #[test]
+fn what_only_costs_is_taken_at_once_and_each_second_as_it_was_granted() {
+    let mut session = session();
+    let (start, second) = (clock::now_ms(), clock::now_ms() + 1_000);
+    let most = |budget: &mut Budget, now| (0..=IDLE).take_while(|_| budget.spend(|| now)).count() as u32;
+    for (budget, at_once, a_second) in [
+        (&mut session.idle, IDLE, PACES.idle),
+        (&mut session.errors, ERRORS, PACES.errors),
+        (&mut session.resets, RESETS * STREAMS as u32, PACES.resets),
+    ] {
+        assert_eq!((most(budget, start), most(budget, second)), (at_once, a_second));
+    }
+}
+
+#[test]
 fn section_5_1_2_no_more_streams_are_open_than_may_be() {
     let all: Vec<Vec<u8>> = (0..5).map(|number| get(2 * number + 1)).collect();
     let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
     assert_eq!(end_of(&mut begun(), &all[..STREAMS]), Fine);
-    assert_eq!(end_of(&mut begun(), &all), End::Stream(9, Reason::RefusedStream));
+    let mut session = begun();
+    assert_eq!(end_of(&mut session, &all), End::Stream(9, Reason::RefusedStream));
+    assert_eq!(session.terms.counters.stopped[Stopped::Streams as usize].get(), 1);
     let (reset, next) = (reset(3), get(9));
     let replaced = [&all[..STREAMS], &[&reset[..], &next]].concat();
     assert_eq!(end_of(&mut begun(), &replaced), Fine);
@@ -642,7 +662,7 @@ fn a_connection_that_winds_up_serves_what_comes_before_its_client_has_heard() {
     assert!(!session.is_over());
     session.finish(1);
     assert!(session.is_over());
-    let late: Vec<u8> = (2..=IDLE.0 + 2).flat_map(|number| get(2 * number + 1)).collect();
+    let late: Vec<u8> = (2..=IDLE + 2).flat_map(|number| get(2 * number + 1)).collect();
     assert_eq!(end_of(&mut session, &[&late]), Connection(Reason::EnhanceYourCalm));
 }
 
