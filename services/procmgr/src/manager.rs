@@ -184,8 +184,8 @@ impl<E: Effects> Manager<E> {
                 self.machines.get_mut(&id).into_iter().for_each(|machine| machine.wake(now));
                 self.touched.insert(id);
             }
-            Event::Restart { id, reply } => {
-                let _ = reply.send(self.restart(id, now)); // an error says that the caller is gone
+            Event::Restart { id, reply, kept } => {
+                let _ = reply.send(self.restart(id, kept, now)); // an error says that the caller is gone
             }
             Event::Pause { id, pause, reply, kept } => {
                 let _ = reply.send(self.pause(id, pause, kept)); // an error says that the caller is gone
@@ -228,6 +228,8 @@ impl<E: Effects> Manager<E> {
         machine.examined(found, newest, &rules, now);
         machine.rejoin(beside, &rules, now);
         machine.asleep = self.orders.asleep.get(id).filter(|_| machine.phase == Phase::Idle).cloned();
+        let newest = machine.live.as_ref().map_or(machine.generation, |run| run.number);
+        machine.restart_asked = self.orders.is_to_go(id, newest);
         let lives = machine.live.is_some();
         for run in machine.runs() {
             tracing::info!(instance = %id, generation = run.number, pid = run.pid, endpoint = %run.endpoint, "adopted a live instance");
@@ -328,7 +330,7 @@ impl<E: Effects> Manager<E> {
         }
     }
 
-    fn restart(&mut self, id: InstanceId, now: Now) -> Result<(), ProcmgrError> {
+    fn restart(&mut self, id: InstanceId, kept: Kept, now: Now) -> Result<(), ProcmgrError> {
         let refuse = |id, why: &str| Err(ProcmgrError::CannotRestart(id, why.to_owned()));
         if self.mode == Mode::StopAll {
             return refuse(id, "all instances have been stopped; start the platform again");
@@ -347,6 +349,8 @@ impl<E: Effects> Manager<E> {
             Ok(_) | Err(Missing::Looking) => {}
         }
         machine.ask_restart(now);
+        self.orders.restart.insert(id.clone(), machine.generation);
+        self.effects.keep(&self.orders, Some(kept));
         self.touched.insert(id);
         Ok(())
     }
@@ -475,7 +479,7 @@ impl<E: Effects> Manager<E> {
             let status = table::status(id, machine, driver, self.orders.paused.get(id));
             let before = self.table.get(id).map(|status| status.state);
             if before != Some(status.state) {
-                log_transition(id, machine);
+                table::log_transition(id, machine);
             }
             self.table.put(id, status);
         }
@@ -552,17 +556,6 @@ fn adjust(machine: &mut Machine, desired: &Arc<Desired>, drivers: &Drivers) {
     let changes = machine.live.as_ref().is_some_and(|run| run.digest != desired.digest);
     machine.held_back = changes.then(|| drivers.judge(desired).err()).flatten();
     machine.desired = Some(Arc::clone(desired));
-}
-
-fn log_transition(id: &InstanceId, machine: &Machine) {
-    let (generation, reason) = (machine.generation, &machine.reason);
-    let state = format!("{:?}", machine.state).to_lowercase();
-    match machine.state {
-        State::Failed | State::Unhealthy => {
-            tracing::warn!(instance = %id, generation, state, reason, "an instance changed its state");
-        }
-        _ => tracing::info!(instance = %id, generation, state, reason, "an instance changed its state"),
-    }
 }
 
 #[cfg(test)]

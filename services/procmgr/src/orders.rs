@@ -1,5 +1,5 @@
-//! What was ordered for instances and holds until it is taken back, whoever is killed or started anew meanwhile: which are paused, and
-//! which are asleep. It is kept on disk and counts from the moment that it is there.
+//! What was ordered for instances and holds until it is taken back or done, whoever is killed or started anew meanwhile: which are
+//! paused, which are asleep, and which are to be started anew. It is kept on disk and counts from the moment that it is there.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -30,6 +30,8 @@ pub(crate) struct Orders {
     pub paused: BTreeMap<InstanceId, Pause>,
     /// Those that are asleep, with the digest of what would be started.
     pub asleep: BTreeMap<InstanceId, String>,
+    /// Those for which a restart was asked, with the generation that was the newest then. It is done once a newer one runs.
+    pub restart: BTreeMap<InstanceId, u64>,
 }
 
 impl Orders {
@@ -49,7 +51,13 @@ impl Orders {
     /// An instance is gone. Whether there was an order for it.
     pub(crate) fn forget(&mut self, id: &InstanceId) -> bool {
         let slept = self.asleep.remove(id).is_some();
-        self.paused.remove(id).is_some() || slept
+        let restarted = self.restart.remove(id).is_some();
+        self.paused.remove(id).is_some() || slept || restarted
+    }
+
+    /// Whether a restart was asked for while this generation was the newest, or was still to come.
+    pub(crate) fn is_to_go(&self, id: &InstanceId, generation: u64) -> bool {
+        self.restart.get(id).is_some_and(|newest| *newest >= generation)
     }
 }
 
@@ -70,6 +78,9 @@ mod tests {
         orders.save(&path).unwrap();
         assert_eq!(Orders::load(&path).unwrap(), orders);
         assert!(orders.forget(&id) && !orders.forget(&id));
+        orders.restart.insert(id.clone(), 3);
+        assert_eq!([3, 4].map(|generation| orders.is_to_go(&id, generation)), [true, false]);
+        assert!(orders.forget(&id) && !orders.is_to_go(&id, 3));
         fs::write(&path, "torn").unwrap();
         assert!(Orders::load(&path).is_err());
     }

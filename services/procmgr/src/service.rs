@@ -1,6 +1,6 @@
 //! The gRPC face: decode, judge, ask the owner task or read its table, answer.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use nexushub_chassis::{
     audit::{Asker, Audit},
@@ -131,7 +131,9 @@ impl Service {
 
     async fn restart(&self, id: &str) -> Result<(), ProcmgrError> {
         let id = InstanceId::parse(id)?;
-        self.ask(|reply| Event::Restart { id, reply }).await?
+        let (kept, keeping) = oneshot::channel();
+        self.ask(|reply| Event::Restart { id, reply, kept }).await??;
+        is_kept(keeping).await
     }
 
     /// Has an instance be paused, or be so no longer, and waits until that is kept. Whether it was.
@@ -139,7 +141,7 @@ impl Service {
         let id = InstanceId::parse(id)?;
         let (kept, keeping) = oneshot::channel();
         let before = self.ask(|reply| Event::Pause { id, pause, reply, kept }).await??;
-        keeping.await.map_err(|_| ProcmgrError::Ending)?.map_err(ProcmgrError::NotKept)?;
+        is_kept(keeping).await?;
         Ok(before)
     }
 
@@ -157,6 +159,11 @@ impl Service {
         generation::make(&folder).map_err(|error| ProcmgrError::Log(id.clone(), error))?;
         Ok(instance)
     }
+}
+
+/// Waits until an order is kept.
+async fn is_kept(keeping: oneshot::Receiver<io::Result<()>>) -> Result<(), ProcmgrError> {
+    keeping.await.map_err(|_| ProcmgrError::Ending)?.map_err(ProcmgrError::NotKept)
 }
 
 fn judge_holder(name: String) -> Result<String, ProcmgrError> {

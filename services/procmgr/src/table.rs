@@ -246,6 +246,18 @@ impl From<State> for procmgr::State {
     }
 }
 
+/// Says in the log what an instance has become.
+pub(crate) fn log_transition(id: &InstanceId, machine: &Machine) {
+    let (generation, reason) = (machine.generation, &machine.reason);
+    let state = format!("{:?}", machine.state).to_lowercase();
+    match machine.state {
+        State::Failed | State::Unhealthy => {
+            tracing::warn!(instance = %id, generation, state, reason, "an instance changed its state");
+        }
+        _ => tracing::info!(instance = %id, generation, state, reason, "an instance changed its state"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -87,6 +87,8 @@ pub(crate) enum Event {
         id: InstanceId,
         /// The answer.
         reply: oneshot::Sender<Result<(), ProcmgrError>>,
+        /// Learns whether it could be kept.
+        kept: Kept,
     },
     /// An instance is to be paused, or to be so no longer; answered with whether it was, once that is kept.
     Pause {

@@ -369,7 +369,7 @@ fn where_no_box_can_be_made_it_is_refused_with_the_reason_and_never_run_without(
     assert!(status.reason.contains("user namespaces are switched off"), "{}", status.reason);
     assert_eq!(stage.wait(99_000), Vec::<String>::new(), "only a restart of procmgr looks again");
     let (reply, mut answer) = oneshot::channel();
-    stage.event(Event::Restart { id: id(), reply });
+    stage.event(restart(reply));
     let refusal = answer.try_recv().unwrap().unwrap_err().to_string();
     assert!(refusal.contains("user namespaces are switched off"), "{refusal}");
 }
@@ -390,14 +390,36 @@ fn a_change_to_a_box_leaves_the_running_one_alone_until_it_is_known_that_there_a
     assert_eq!(stage.wait(2_000), ["stop 1 5000"]);
 }
 
+fn restart(reply: oneshot::Sender<Result<(), ProcmgrError>>) -> Event {
+    Event::Restart { id: id(), reply, kept: oneshot::channel().0 }
+}
+
+#[test]
+fn a_restart_that_was_asked_for_outlives_procmgr_until_a_newer_generation_runs() {
+    let mut stage = running();
+    stage.event(restart(oneshot::channel().0));
+    let orders = stage.manager.orders.clone();
+    for (found, started) in [(1, true), (2, false)] {
+        let mut stage = Stage::new(Config::default(), Some(set()), vec![id()], Mode::Run);
+        stage.manager.orders = orders.clone();
+        stage.notes.take();
+        let live = Found::Live { run: stage.run(found), was_healthy: true, ending: false };
+        assert_eq!(stage.found(live).contains(&"start a 10001".to_owned()), started, "{found}");
+    }
+}
+
 #[test]
 fn a_restart_is_only_for_what_is_wanted_and_can_run() {
     let mut stage = running();
     let (reply, mut answer) = oneshot::channel();
-    assert_eq!(stage.event(Event::Restart { id: id(), reply }), ["start a 10001"]);
+    assert_eq!(stage.event(restart(reply)), ["keep 0", "start a 10001"]);
     assert!(answer.try_recv().unwrap().is_ok());
     let (reply, mut answer) = oneshot::channel();
-    stage.event(Event::Restart { id: InstanceId::parse("nobody").unwrap(), reply });
+    stage.event(Event::Restart {
+        id: InstanceId::parse("nobody").unwrap(),
+        reply,
+        kept: oneshot::channel().0,
+    });
     assert!(matches!(answer.try_recv().unwrap(), Err(ProcmgrError::UnknownInstance(_))));
 }
 
@@ -406,7 +428,7 @@ fn switched() -> (Stage, crate::holders::Presence) {
     let mut stage = running();
     let holder = stage.manager.holders.enter("p".into(), mpsc::channel(1).0);
     let (reply, _) = oneshot::channel();
-    stage.event(Event::Restart { id: id(), reply });
+    stage.event(restart(reply));
     let run = Generation { endpoint: Endpoint::Port(10_001), ..Arc::unwrap_or_clone(stage.run(2)) };
     let started = Event::Started { id: id(), port: Some(10_001), result: Ok(Arc::new(run)) };
     assert_eq!(stage.event(started), ["await 2", "probe 2 true"]);
