@@ -31,8 +31,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use waiting::Seat;
 pub(crate) use waiting::WaitingRoom;
+use waiting::{Held, Seat};
 
 use crate::{
     access::Record,
@@ -263,14 +263,6 @@ struct Exchange {
     daemon: Option<Caller>,
     /// Why the access token that it shows is not good.
     bad: Option<Bad>,
-}
-
-/// A request that waits.
-struct Held {
-    seat: Seat,
-    until: Instant,
-    /// For the end of a pause.
-    paused: bool,
 }
 
 impl Exchange {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// Seats, and the room that there is.
 #[derive(Debug)]
@@ -16,6 +19,14 @@ pub(crate) struct WaitingRoom {
 pub(super) struct Seat {
     _one: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
+}
+
+/// A request that waits.
+pub(super) struct Held {
+    pub(super) seat: Seat,
+    pub(super) until: Instant,
+    /// For the end of a pause.
+    pub(super) paused: bool,
 }
 
 impl WaitingRoom {
