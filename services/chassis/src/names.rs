@@ -39,16 +39,20 @@ const VARIABLE_MAX: usize = 128;
 /// Whether the text is one label of a host name: 1 to 63 letters, digits and hyphens, with no hyphen at either end. Any case.
 #[must_use]
 pub fn is_label(text: &str) -> bool {
-    (1..=LABEL_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    are_label(text.as_bytes())
+}
+
+fn are_label(bytes: &[u8]) -> bool {
+    (1..=LABEL_MAX).contains(&bytes.len())
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+        && !bytes.starts_with(b"-")
+        && !bytes.ends_with(b"-")
 }
 
 /// Whether the text is a full host name: labels joined by dots, at most 253 bytes. Any case.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    text.len() <= NAME_MAX && text.split('.').all(is_label)
+    text.len() <= NAME_MAX && text.as_bytes().split(|byte| *byte == b'.').all(are_label)
 }
 
 /// The port that the text is: digits and nothing else, and not 0.

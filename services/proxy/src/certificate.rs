@@ -115,7 +115,8 @@ impl Names {
 
     /// Whether a host, lower case, is among them.
     pub(crate) fn covers(&self, host: &str) -> bool {
-        if let Ok(address) = host.parse::<IpAddr>() {
+        let may_be_address = host.ends_with(|last: char| last.is_ascii_digit()) || host.contains(':');
+        if may_be_address && let Ok(address) = host.parse::<IpAddr>() {
             return self.addresses.contains(&address);
         }
         self.dns.iter().any(|name| match name.strip_prefix("*.") {

@@ -19,7 +19,7 @@ pub(crate) fn parse(authority: &str) -> Result<Cow<'_, str>, Malformed> {
         check_port(port)?;
         return Ok(Cow::Owned(address.to_ascii_lowercase()));
     }
-    let (name, port) = match authority.find(':') {
+    let (name, port) = match authority.bytes().position(|byte| byte == b':') {
         Some(at) => authority.split_at(at),
         None => (authority, ""),
     };

@@ -88,21 +88,29 @@ pub(crate) fn classify_rest(class: Class, rest: &str) -> Class {
 }
 
 fn kind(path: &str) -> Class {
-    let first = path.strip_prefix('/').unwrap_or(path).split('/').next().unwrap_or_default();
-    match first {
-        "internal" => Class::Internal,
-        "api" => Class::Api,
-        "public" => Class::Public,
+    match first_segment(path.strip_prefix('/').unwrap_or(path)) {
+        b"internal" => Class::Internal,
+        b"api" => Class::Api,
+        b"public" => Class::Public,
         _ => Class::Other,
     }
 }
 
+/// What of a path without its first slash stands before the next one.
+fn first_segment(rest: &str) -> &[u8] {
+    let end = rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len());
+    &rest.as_bytes()[..end]
+}
+
 /// Nothing in it that a second reading could change the first segment by.
 fn is_plain(path: &str) -> bool {
-    let Some(first) = path.strip_prefix('/').and_then(|rest| rest.split('/').next()) else { return false };
+    let Some(first) = path.strip_prefix('/').map(first_segment) else { return false };
     let quiet = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     let telling = |byte: u8| b"%\\;".contains(&byte);
-    first.bytes().all(quiet) && !path.bytes().any(telling) && !path.contains("//") && !path.contains("/.")
+    let ambiguous = |pair: &[u8]| pair == b"//" || pair == b"/.";
+    first.iter().copied().all(quiet)
+        && !path.bytes().any(telling)
+        && !path.as_bytes().windows(2).any(ambiguous)
 }
 
 /// Names each segment that is an app's first, however it resolves the path: the one that begins it, and what follows a `..`.
