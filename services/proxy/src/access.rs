@@ -40,20 +40,20 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Begins it.
+    /// Begins it. It lies in a box: it moves with the request and then with the answer, and each move would cost.
     pub(crate) fn begin(
         counters: Arc<Counters>,
         link: Arc<Link>,
         id: HeaderValue,
         line: (Method, Uri),
         log_every: u32,
-    ) -> Self {
+    ) -> Box<Self> {
         counters.requests.up();
         let number = counters.requests.get();
         counters.requests_in_flight.up();
         link.begin();
         let (method, uri) = line;
-        Self {
+        Box::new(Self {
             counters,
             link,
             id,
@@ -71,7 +71,7 @@ impl Record {
             bytes: 0,
             complete: false,
             error: None,
-        }
+        })
     }
 
     /// Whether a line is written about it, where lines are wanted: about what went wrong always, about the rest in turn.
@@ -127,7 +127,7 @@ impl Record {
     }
 
     /// Ends it; `complete` if the client was given the whole answer.
-    pub(crate) fn close(mut self, complete: bool) {
+    pub(crate) fn close(mut self: Box<Self>, complete: bool) {
         self.complete = complete;
     }
 }

@@ -221,7 +221,7 @@ pub(crate) enum BodyError {
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     kind: Kind,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// When it is broken off.
     limit: Option<Pin<Box<Sleep>>>,
 }
@@ -260,15 +260,15 @@ impl ResponseBody {
     }
 
     /// A backend's answer; its connection is given back at its end.
-    pub(crate) fn backend(call: Call) -> Self {
-        let mut body = Self { kind: Kind::Backend(Some(Box::new(call))), record: None, limit: None };
+    pub(crate) fn backend(call: Box<Call>) -> Self {
+        let mut body = Self { kind: Kind::Backend(Some(call)), record: None, limit: None };
         body.settle(false);
         body
     }
 
     /// The answer of an app that speaks h2c; its stream is let go of at its end.
-    pub(crate) fn stream(call: h2c::Call) -> Self {
-        let mut body = Self { kind: Kind::Stream(Some(Box::new(call))), record: None, limit: None };
+    pub(crate) fn stream(call: Box<h2c::Call>) -> Self {
+        let mut body = Self { kind: Kind::Stream(Some(call)), record: None, limit: None };
         body.settle(false);
         body
     }
@@ -303,7 +303,7 @@ impl ResponseBody {
     }
 
     /// Closes this record when the body has ended, one way or the other.
-    pub(crate) fn with_record(mut self, record: Record) -> Self {
+    pub(crate) fn with_record(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);
         self
     }

@@ -130,71 +130,30 @@ impl Proxy {
     }
 }
 
-/// Answers one request.
-pub(crate) async fn handle(
+/// Answers one request. What the answer needs is gathered before it is waited for: the arguments of an `async fn` would lie beside
+/// it, too, and be moved with it.
+pub(crate) fn handle(
     proxy: Arc<Proxy>,
     link: Arc<Link>,
     request: Request<RequestBody>,
-) -> Response<ResponseBody> {
-    let (mut parts, mut body) = request.into_parts();
-    let id = admission::id_of(&link, &parts.headers);
-    let reader = Reader {
-        form: Form::of(&parts.headers),
-        head_only: parts.method == Method::HEAD,
-        h2: link.is_h2(),
-        id: id.clone(),
-    };
-    let line = (parts.method.clone(), parts.uri.clone());
-    let mut record = Record::begin(
-        Arc::clone(&proxy.counters),
-        Arc::clone(&link),
-        id.clone(),
-        line,
-        proxy.access_log_every,
-    );
-    record.in_trace(headers::join_trace(&mut parts.headers, &id));
-    let socket = websocket::take(&mut parts, &mut body);
-    let mut exchange = Exchange {
-        client: admission::client_of(&proxy, &link, &parts.headers),
-        first_byte: proxy.timing.first_byte,
-        proxy,
-        link,
-        id,
-        upgrade: if socket.is_some() { Some(Wanted::protocol()) } else { upgrade::asked(&parts) },
-        socket,
-        parts,
-        body,
-        record,
-        held: None,
-        switched: false,
-        tried: Vec::new(),
-        shown: None,
-        daemon: None,
-        bad: None,
-    };
-    let whole = exchange.proxy.timing.whole.map(|whole| Instant::now() + whole);
-    // What is waited for here and in `run` by way of a box is rare or large: it does not make every request larger.
-    let answered = match whole {
-        None => exchange.run().await,
-        Some(whole) => {
-            let run = Box::pin(exchange.run());
-            timeout_at(whole, run).await.unwrap_or_else(|_| Err(too_late()))
-        }
-    };
-    let mut response = match answered.and_then(|answer| exchange.believable(answer)) {
-        Ok(response) => response.map(|body| body.until(whole)),
-        Err(refusal) => exchange.open_refusal(refusal, &reader),
-    };
-    let Exchange { proxy, id, link, mut record, .. } = exchange;
-    response.headers_mut().insert(headers::REQUEST_ID, id);
-    if let Some(hsts) = &proxy.hsts {
-        response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+) -> impl Future<Output = Response<ResponseBody>> {
+    let mut exchange = Exchange::begin(proxy, link, request);
+    async move {
+        let whole = exchange.proxy.timing.whole.map(|whole| Instant::now() + whole);
+        // What is waited for here and in `run` by way of a box is rare or large: it does not make every request larger.
+        let answered = match whole {
+            None => exchange.run().await,
+            Some(whole) => {
+                let run = Box::pin(exchange.run());
+                timeout_at(whole, run).await.unwrap_or_else(|_| Err(too_late()))
+            }
+        };
+        let response = match answered.and_then(|answer| exchange.believable(answer)) {
+            Ok(response) => response.map(|body| body.until(whole)),
+            Err(refusal) => exchange.open_refusal(refusal),
+        };
+        exchange.end(response)
     }
-    if link.says_close() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    record.answered(response.status().as_u16());
-    response.map(|body| body.with_record(record))
 }
 
 /// Answers a request, or what is none, that came by plain HTTP: there is nothing here but where to go.
@@ -248,7 +207,7 @@ struct Exchange {
     upgrade: Option<HeaderValue>,
     /// The WebSocket that a client of HTTP/2 asks for, until it is open.
     socket: Option<Wanted>,
-    record: Record,
+    record: Box<Record>,
     /// Its seat among those that wait, and until when.
     held: Option<Held>,
     /// It has waited for a switch once.
@@ -266,6 +225,20 @@ struct Exchange {
 }
 
 impl Exchange {
+    /// The answer as it goes out, with what every answer says.
+    fn end(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        let Self { proxy, id, link, mut record, .. } = self;
+        response.headers_mut().insert(headers::REQUEST_ID, id);
+        if let Some(hsts) = &proxy.hsts {
+            response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+        }
+        if link.says_close() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        record.answered(response.status().as_u16());
+        response.map(|body| body.with_record(record))
+    }
+
     async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
         self.record.came_from(self.client);
         self.pace()?;
@@ -296,7 +269,8 @@ impl Exchange {
                             self.record.for_route(&route);
                             let path = route.entry.rules.inner(self.parts.uri.path());
                             let method = &self.parts.method;
-                            let answer = files::answer(folder, method, path, &self.parts.headers).await;
+                            let answer =
+                                Box::pin(files::answer(folder, method, path, &self.parts.headers)).await;
                             return answer.map(|answer| self.open_to_origins(&route, answer));
                         }
                         None => (Arc::clone(&route), by, route.app.clone()),
@@ -503,13 +477,13 @@ impl Exchange {
     /// Makes the client's answer of the backend's.
     fn receive(
         &mut self,
-        answered: Result<(response::Parts, Call), Failure>,
+        answered: Result<(response::Parts, Box<Call>), Failure>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let (mut parts, call) = answered.map_err(|failure| self.fail(&failure))?;
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.change_protocol(parts, call);
         }
-        headers::toward_client(&mut parts.headers, &self.id, None);
+        headers::toward_client(&mut parts.headers, None);
         parts.version = Version::HTTP_11;
         Ok(Response::from_parts(parts, ResponseBody::backend(call)))
     }
@@ -518,7 +492,7 @@ impl Exchange {
     fn change_protocol(
         &mut self,
         mut parts: response::Parts,
-        call: Call,
+        call: Box<Call>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let agreed = self.upgrade.take().filter(|asked| {
             let answers_key = self.socket.as_ref().is_none_or(|wanted| wanted.is_agreed(&parts.headers));
@@ -534,9 +508,9 @@ impl Exchange {
             end: self.proxy.end.clone(),
         };
         let body = match self.socket.take() {
-            Some(wanted) => wanted.open(&mut parts, &self.id, tunnel),
+            Some(wanted) => wanted.open(&mut parts, tunnel),
             None => {
-                headers::toward_client(&mut parts.headers, &self.id, Some(protocol));
+                headers::toward_client(&mut parts.headers, Some(protocol));
                 ResponseBody::tunnel(tunnel)
             }
         };
@@ -549,6 +523,12 @@ impl Exchange {
             true => Err(self.fail(&Failure::Protocol)),
             false => Ok(answer),
         }
+    }
+
+    /// Who reads an answer of the proxy's own to it.
+    fn reader(&self) -> Reader {
+        let (form, head_only) = (Form::of(&self.parts.headers), self.parts.method == Method::HEAD);
+        Reader { form, head_only, h2: self.link.is_h2(), id: self.id.clone() }
     }
 
     fn fail(&mut self, failure: &Failure) -> Refusal {

@@ -2,7 +2,7 @@
 //! long, or its door drains.
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, poll_fn, ready},
     io,
     net::SocketAddr,
     pin::Pin,
@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -198,7 +199,7 @@ impl Front {
         port: u16,
     ) -> Result<(), Ended> {
         let link = Link::new(peer, None, false, place).trust(false);
-        let answer = |asked| std::future::ready(redirected(&self.proxy, &link, asked, port));
+        let answer = |asked| ready(redirected(&self.proxy, &link, asked, port));
         let conversation = Box::pin(h1::server::serve(stream, &link, self.terms.head, answer));
         let ended = self.attend(conversation, &link).await;
         Ok(ended.transpose().map(drop)?)
@@ -287,14 +288,14 @@ impl Front {
 }
 
 /// The answer to what a client says, by whichever version of HTTP.
-async fn answer(
+fn answer(
     proxy: Arc<Proxy>,
     link: Arc<Link>,
     asked: Result<Request<RequestBody>, Malformed>,
-) -> Response<ResponseBody> {
+) -> impl Future<Output = Response<ResponseBody>> {
     match asked {
-        Ok(request) => handle(proxy, link, request).await,
-        Err(error) => refuse(&proxy, &link, error),
+        Ok(request) => Either::Left(handle(proxy, link, request)),
+        Err(error) => Either::Right(ready(refuse(&proxy, &link, error))),
     }
 }
 

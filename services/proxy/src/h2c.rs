@@ -79,11 +79,11 @@ impl Call {
         mut lease: Lease,
         request: Request<()>,
         body: RequestBody,
-    ) -> Result<Self, (Broke, RequestBody)> {
+    ) -> Result<Box<Self>, (Broke, RequestBody)> {
         let ends = body.is_end_stream();
         let bodiless = request.method() == Method::HEAD;
         match lease.sender().send_request(request, ends) {
-            Ok((answer, to)) => Ok(Self {
+            Ok((answer, to)) => Ok(Box::new(Self {
                 answer,
                 to,
                 request: body,
@@ -97,7 +97,7 @@ impl Call {
                 handed: 0,
                 left: None,
                 lease,
-            }),
+            })),
             Err(error) => Err((broke(error), body)),
         }
     }

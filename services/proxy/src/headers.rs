@@ -236,12 +236,11 @@ pub(crate) fn identify(headers: &mut HeaderMap, client: &Verified) {
 }
 
 /// Makes a backend's header section fit for a client; `upgraded` to this protocol, if it is a 101.
-pub(crate) fn toward_client(headers: &mut HeaderMap, id: &HeaderValue, upgraded: Option<HeaderValue>) {
+pub(crate) fn toward_client(headers: &mut HeaderMap, upgraded: Option<HeaderValue>) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
     strip(headers);
-    headers.insert(REQUEST_ID, id.clone());
     if let Some(protocol) = upgraded {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
@@ -569,12 +568,10 @@ mod tests {
             ("x-private", "1"),
             ("set-cookie", "a=1"),
             ("set-cookie", "b=2"),
-            ("x-request-id", "theirs"),
         ]);
-        toward_client(&mut headers, &HeaderValue::from_static("ours"), None);
+        toward_client(&mut headers, None);
         assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
-        assert_eq!(headers.get_all("x-request-id").iter().collect::<Vec<_>>(), ["ours"]);
-        assert_eq!(headers.len(), 3, "{headers:?}");
+        assert_eq!(headers.len(), 2, "{headers:?}");
     }
 
     #[test]

@@ -184,21 +184,21 @@ impl Pool {
         let turn = self.turn().await?;
         match self.take_idle() {
             Some(wire) => Ok(Lease { wire, reused: true, pool: Arc::clone(self), turn }),
-            None => self.open(turn).await,
+            None => Box::pin(self.open(turn)).await, // rare, and large
         }
     }
 
     /// A connection that has served nobody yet.
     pub(crate) async fn take_fresh(self: &Arc<Self>) -> Result<Lease, Unavailable> {
         let turn = self.turn().await?;
-        self.open(turn).await
+        Box::pin(self.open(turn)).await
     }
 
     async fn turn(&self) -> Result<OwnedSemaphorePermit, Unavailable> {
         if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
             return Ok(turn);
         }
-        match timeout(self.limits.wait, Arc::clone(&self.turns).acquire_owned()).await {
+        match Box::pin(timeout(self.limits.wait, Arc::clone(&self.turns).acquire_owned())).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(Unavailable::Busy),
         }

@@ -94,8 +94,8 @@ impl Wanted {
     }
 
     /// The client's answer: from here on bytes are copied.
-    pub(crate) fn open(self, parts: &mut response::Parts, id: &HeaderValue, tunnel: Tunnel) -> ResponseBody {
-        headers::toward_client(&mut parts.headers, id, None);
+    pub(crate) fn open(self, parts: &mut response::Parts, tunnel: Tunnel) -> ResponseBody {
+        headers::toward_client(&mut parts.headers, None);
         parts.headers.remove(ACCEPT);
         parts.status = StatusCode::OK;
         let (from, to) = duplex(AHEAD);

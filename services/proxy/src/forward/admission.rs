@@ -2,12 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::ORIGIN};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::ORIGIN};
 
 use super::{Exchange, Proxy, too_fast};
 use crate::{
+    access::Record,
     address::Client,
-    body::ResponseBody,
+    body::{RequestBody, ResponseBody},
     clock, cors,
     decide::{authority, rules_at, unauthorized},
     door::Caller,
@@ -15,23 +16,59 @@ use crate::{
     identity::Identity,
     link::Link,
     paths::{Class, classify},
-    refusal::{Reader, Refusal},
+    refusal::Refusal,
+    upgrade,
+    websocket::{self, Wanted},
     wellknown::LOGIN,
 };
 
 /// The address of whose request it is: of the other end, or of whom a trusted proxy there passes it on for.
-pub(super) fn client_of(proxy: &Proxy, link: &Link, headers: &HeaderMap) -> IpAddr {
+fn client_of(proxy: &Proxy, link: &Link, headers: &HeaderMap) -> IpAddr {
     let peer = link.peer.ip().to_canonical();
     if link.trusted { headers::client(headers, |hop| proxy.trusts(hop)).unwrap_or(peer) } else { peer }
 }
 
 /// The number of a request: a new one, unless a trusted proxy has given it one.
-pub(super) fn id_of(link: &Link, headers: &HeaderMap) -> HeaderValue {
+fn id_of(link: &Link, headers: &HeaderMap) -> HeaderValue {
     let theirs = if link.trusted { headers::request_id(headers) } else { None };
     theirs.cloned().unwrap_or_else(id::next)
 }
 
 impl Exchange {
+    /// A request as it came.
+    pub(super) fn begin(proxy: Arc<Proxy>, link: Arc<Link>, request: Request<RequestBody>) -> Self {
+        let (mut parts, mut body) = request.into_parts();
+        let id = id_of(&link, &parts.headers);
+        let line = (parts.method.clone(), parts.uri.clone());
+        let mut record = Record::begin(
+            Arc::clone(&proxy.counters),
+            Arc::clone(&link),
+            id.clone(),
+            line,
+            proxy.access_log_every,
+        );
+        record.in_trace(headers::join_trace(&mut parts.headers, &id));
+        let socket = websocket::take(&mut parts, &mut body);
+        Self {
+            client: client_of(&proxy, &link, &parts.headers),
+            first_byte: proxy.timing.first_byte,
+            proxy,
+            link,
+            id,
+            upgrade: if socket.is_some() { Some(Wanted::protocol()) } else { upgrade::asked(&parts) },
+            socket,
+            parts,
+            body,
+            record,
+            held: None,
+            switched: false,
+            tried: Vec::new(),
+            shown: None,
+            daemon: None,
+            bad: None,
+        }
+    }
+
     /// Judges the tokens that come with the request; what they open is decided later.
     pub(super) fn judge_tokens(&mut self, authority: &HeaderValue) -> Result<(), Refusal> {
         let gate = &self.proxy.gate;
@@ -58,9 +95,9 @@ impl Exchange {
     }
 
     /// Counts who reached a limit, and lets a script read why it was refused, where it might have read the answer.
-    pub(super) fn open_refusal(&self, refusal: Refusal, reader: &Reader) -> Response<ResponseBody> {
+    pub(super) fn open_refusal(&self, refusal: Refusal) -> Response<ResponseBody> {
         refusal.by.into_iter().for_each(|by| self.proxy.counters.stop(by));
-        let mut refused = refusal.into_response(reader);
+        let mut refused = refusal.into_response(&self.reader());
         if !self.parts.headers.contains_key(ORIGIN) {
             return refused;
         }

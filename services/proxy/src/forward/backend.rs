@@ -37,7 +37,7 @@ impl Exchange {
     /// A place for this request; for what can't be repeated on a connection that is surely open, since there is no second try.
     pub(super) async fn take(&self, pool: &Arc<Pool>) -> Result<Taken, Unavailable> {
         if pool.is_h2c() {
-            return pool.take_stream().await.map(Taken::Stream);
+            return Box::pin(pool.take_stream()).await.map(Taken::Stream);
         }
         let lease = pool.take().await?;
         if !lease.reused || self.is_repeatable() || lease.is_quiet() {
@@ -61,10 +61,10 @@ impl Exchange {
                 self.receive(answered)
             }
             Taken::Stream(lease) => {
-                let answered = self.send_stream(pool, lease).await;
+                let answered = Box::pin(self.send_stream(pool, lease)).await;
                 self.note(route, answered.as_ref().err());
                 let (mut parts, call) = answered.map_err(|failure| self.fail(&failure))?;
-                headers::toward_client(&mut parts.headers, &self.id, None);
+                headers::toward_client(&mut parts.headers, None);
                 parts.version = Version::HTTP_11;
                 Ok(Response::from_parts(parts, ResponseBody::stream(call)))
             }
@@ -76,36 +76,50 @@ impl Exchange {
         self.body.is_empty() && self.upgrade.is_none() && self.parts.method.is_idempotent()
     }
 
-    /// Sends the prepared request, again on a fresh connection where that is safe.
-    async fn send(&mut self, pool: &Arc<Pool>, lease: Lease) -> Result<(response::Parts, Call), Failure> {
-        let repeatable = self.is_repeatable();
-        let body = std::mem::replace(&mut self.body, RequestBody::Empty);
+    /// Sends the prepared request, again on a fresh connection where that is safe. What is sent goes into its box at once, so that
+    /// nothing of it lies in what is waited for.
+    fn send(
+        &mut self,
+        pool: &Arc<Pool>,
+        lease: Lease,
+    ) -> impl Future<Output = Result<(response::Parts, Box<Call>), Failure>> {
+        let repeatable = lease.reused && self.is_repeatable();
         let reused = lease.reused;
-        let (error, call) = match self.send_once(lease, Outgoing::request(&self.parts, body)).await? {
-            Ok(answered) => return Ok(answered),
-            Err(broke) => broke,
-        };
-        let Broke::Closed(closed) = error else { return Err(error.into()) };
-        let (unheard, unsent) = call.give_up();
-        let again = match unsent {
-            Some(_) if !reused => return Err(Unavailable::Connect(closed).into()),
-            Some(request) => request,
-            None if reused && repeatable && unheard => Outgoing::request(&self.parts, RequestBody::Empty),
-            None => return Err(Failure::Broke(Broke::Closed(closed))),
-        };
-        let lease = pool.take_fresh().await?;
-        self.send_once(lease, again).await?.map_err(|(error, _)| error.into())
+        let body = std::mem::replace(&mut self.body, RequestBody::Empty);
+        let call = Call::begin(lease, self.parts.method.clone(), Outgoing::request(&self.parts, body));
+        async move {
+            let (error, call) = match self.send_once(call).await? {
+                Ok(answered) => return Ok(answered),
+                Err(broke) => broke,
+            };
+            let Broke::Closed(closed) = error else { return Err(error.into()) };
+            let (unheard, unsent) = call.give_up();
+            let again = match unsent {
+                Some(_) if !reused => return Err(Unavailable::Connect(closed).into()),
+                Some(request) => request,
+                None if repeatable && unheard => Outgoing::request(&self.parts, RequestBody::Empty),
+                None => return Err(Failure::Broke(Broke::Closed(closed))),
+            };
+            Box::pin(self.send_again(pool, again)).await
+        }
+    }
+
+    async fn send_again(
+        &self,
+        pool: &Arc<Pool>,
+        request: Outgoing<RequestBody>,
+    ) -> Result<(response::Parts, Box<Call>), Failure> {
+        let call = Call::begin(pool.take_fresh().await?, self.parts.method.clone(), request);
+        self.send_once(call).await?.map_err(|(error, _)| error.into())
     }
 
     /// Sends it once and waits for the head of the answer.
     async fn send_once(
         &self,
-        lease: Lease,
-        request: Outgoing<RequestBody>,
-    ) -> Result<Result<(response::Parts, Call), (Broke, Call)>, Failure> {
-        let (shared, whole) = (request.body().progress(), Progress::whole());
+        mut call: Box<Call>,
+    ) -> Result<Result<(response::Parts, Box<Call>), (Broke, Box<Call>)>, Failure> {
+        let (shared, whole) = (call.progress(), Progress::whole());
         let progress = shared.as_deref().unwrap_or(&whole);
-        let mut call = Call::new(lease, self.parts.method.clone(), request);
         let head = self.await_head(progress, |cx| {
             let head = call.poll_head(cx);
             self.hint(call.take_hints());
@@ -122,7 +136,7 @@ impl Exchange {
         &mut self,
         pool: &Arc<Pool>,
         mut lease: streams::Lease,
-    ) -> Result<(response::Parts, h2c::Call), Failure> {
+    ) -> Result<(response::Parts, Box<h2c::Call>), Failure> {
         let repeatable = self.is_repeatable();
         let mut body = std::mem::replace(&mut self.body, RequestBody::Empty);
         let mut tries = 2;

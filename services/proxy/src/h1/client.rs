@@ -4,6 +4,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -22,7 +23,7 @@ use super::{
     outgoing::{Outgoing, Unsent},
 };
 use crate::{
-    body::{RequestBody, RequestBroke},
+    body::{Progress, RequestBody, RequestBroke},
     headers::has_connection_option,
     pool::Lease,
 };
@@ -106,10 +107,10 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Begins one; nothing is sent before it is polled.
-    pub(crate) fn new(lease: Lease, method: Method, request: Outgoing<RequestBody>) -> Self {
+    /// Begins one; nothing is sent before it is polled. It lies in a box, which goes on with the answer.
+    pub(crate) fn begin(lease: Lease, method: Method, request: Outgoing<RequestBody>) -> Box<Self> {
         let limits = lease.head_limits();
-        Self {
+        Box::new(Self {
             lease,
             request: Some(request),
             refused: None,
@@ -121,7 +122,12 @@ impl Call {
             heard: false,
             body: Decoder::new(Length::Exact(0), limits),
             keeps: false,
-        }
+        })
+    }
+
+    /// How far the request's body has come; none if there is none of it.
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
+        self.request.as_ref()?.body().progress()
     }
 
     /// The head of the answer.
@@ -228,8 +234,8 @@ impl Call {
     }
 
     /// Gives the connection back, if it is fit for another request: both messages whole, nothing beyond them.
-    pub(crate) fn finish(self) {
-        let Self { mut lease, keeps, request, body, .. } = self;
+    pub(crate) fn finish(self: Box<Self>) {
+        let Self { mut lease, keeps, request, body, .. } = *self;
         if keeps && request.is_none() && body.is_ended() {
             lease.wire().room.reset();
             lease.give_back();
@@ -237,12 +243,12 @@ impl Call {
     }
 
     /// The request, if nothing of it was sent; or else whether nothing of an answer was heard.
-    pub(crate) fn give_up(self) -> (bool, Option<Outgoing<RequestBody>>) {
+    pub(crate) fn give_up(self: Box<Self>) -> (bool, Option<Outgoing<RequestBody>>) {
         (!self.heard, self.request.filter(Outgoing::is_untouched))
     }
 
     /// The connection that has left HTTP.
-    pub(crate) fn into_lease(self) -> Lease {
+    pub(crate) fn into_lease(self: Box<Self>) -> Lease {
         self.lease
     }
 }

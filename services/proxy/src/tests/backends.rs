@@ -21,11 +21,12 @@ async fn a_request_reaches_its_app_and_the_answer_its_client() {
     assert!(request.has(&format!("x-forwarded-host: {HOST}:8443")));
     assert_eq!(request.field("x-request-id"), request.field("x-trace-id"));
     assert!(request.field("x-y").is_none() && request.field("connection").is_none());
-    app.write("HTTP/1.1 201 Made\r\nContent-Length: 2\r\nConnection: keep-alive, x-hop\r\nX-Hop: 1\r\nX-App: yes\r\n\r\nok").await;
+    app.write("HTTP/1.1 201 Made\r\nContent-Length: 2\r\nConnection: keep-alive, x-hop\r\nX-Hop: 1\r\nX-App: yes\r\nX-Request-Id: its own\r\n\r\nok").await;
     let answer = client.message().await;
     assert_eq!((answer.status(), answer.body.as_str()), (201, "ok"));
     assert!(answer.has("x-app: yes") && answer.field("x-hop").is_none());
     assert_eq!(answer.field("x-request-id"), request.field("x-request-id"));
+    assert_eq!(answer.head.to_ascii_lowercase().matches("x-request-id").count(), 1, "{}", answer.head);
 }
 
 #[tokio::test]
