@@ -26,6 +26,13 @@ pub(super) enum Kind {
 
 pub(super) const ALL: [Kind; 3] = [Kind::Nginx, Kind::Haproxy, Kind::Caddy];
 
+impl Kind {
+    /// Of how many processes it is made. nginx listens before its worker is there, whose time is what counts.
+    fn processes(self) -> usize {
+        if self == Self::Nginx { 2 } else { 1 }
+    }
+}
+
 /// Between two looks whether it listens.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -53,7 +60,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Starts it on its core and waits until it listens.
+/// Starts it on its core and waits until it listens and is all there.
 pub(super) fn start(kind: Kind, backend: SocketAddr, routes: usize) -> (Daemon, SocketAddr) {
     let folder = tempfile::Builder::new().prefix("nhbench").tempdir_in("/tmp").unwrap();
     let address = free_address();
@@ -69,7 +76,7 @@ pub(super) fn start(kind: Kind, backend: SocketAddr, routes: usize) -> (Daemon, 
     let child = command.spawn();
     cost::bind(cost::REST);
     let mut child = child.unwrap_or_else(|error| panic!("{kind:?} is not installed: {error}"));
-    while TcpStream::connect(address).is_err() {
+    while TcpStream::connect(address).is_err() || cost::family(child.id()).len() < kind.processes() {
         if let Some(status) = child.try_wait().unwrap() {
             panic!("{kind:?} ended with {status}: {}", fs::read_to_string(complaints).unwrap());
         }
