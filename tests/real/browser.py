@@ -56,6 +56,7 @@ class Story:
 
     def seen(self, what, page, full=True):
         self.passed += 1
+        page.evaluate("scrollTo(0, 0)")  # else what sticks to the top is in the middle of the picture
         page.screenshot(path=self.shots / f"{self.passed:02}-{what.replace(' ', '-')}.png", full_page=full)
         print(f"ok: {what} ({time.monotonic() - self.began:.1f} s)", flush=True)
 

@@ -5,6 +5,7 @@ use nexushub_applib::{
     page::{Notice, Page, document},
     text::sentence,
     time::{Unix, ago, rfc3339},
+    wellknown,
 };
 
 use crate::{
@@ -203,7 +204,7 @@ fn trail_card(trail: &[Entry], now: Unix) -> Markup {
     html! {
         section.card {
             h2 { "What happened of late" }
-            ul.rows.small {
+            ul.rows.small.trail {
                 @for entry in trail {
                     li {
                         span.badge.(if matches!(entry.what.as_str(), "refusal" | "reuse" | "lockout") { "bad" } else { "plain" }) {
@@ -211,7 +212,8 @@ fn trail_card(trail: &[Entry], now: Unix) -> Markup {
                         }
                         span.grow {
                             (entry.detail)
-                            @if !entry.app.is_empty() { " " code { (entry.app) } }
+                            @if entry.app == wellknown::ADMIN { " Admin" }
+                            @else if !entry.app.is_empty() { " " code { (entry.app) } }
                             @if !entry.address.is_empty() { " from " (entry.address) }
                         }
                         time.quiet datetime=(rfc3339(entry.at)) { (ago(entry.at, now)) }

@@ -77,7 +77,9 @@ async fn one(State(heard): State<Shared>, Path(id): Path<String>) -> Response {
             .into_response();
     }
     let mut one = instance(&id);
-    one["history"] = json!([{ "at": "2023-11-14T20:13:20Z", "state": "running", "reason": null }]);
+    let moment = |state: &str, reason: String| json!({ "at": "2023-11-14T20:13:20Z", "state": state, "reason": reason });
+    let earlier = (1..20).map(|age| moment("failed", format!("{age} before")));
+    one["history"] = std::iter::once(moment("running", String::new())).chain(earlier).collect();
     Json(one).into_response()
 }
 

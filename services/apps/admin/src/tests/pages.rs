@@ -20,6 +20,19 @@ async fn the_list_shows_what_each_app_is_doing_and_so_does_what_the_script_asks_
 }
 
 #[tokio::test]
+async fn what_happened_to_an_app_is_told_from_the_newest_on() {
+    let world = world().await;
+    let id = world.shop().await;
+    world.facade.heard.lock().unwrap().running = vec![id.clone()];
+    let page = world.get(&user(1, "admin"), &format!("/apps/{id}")).await.text;
+    let told = page.split_once("What happened to it").unwrap().1;
+    let at = |words: &str| told.find(words);
+    assert!(at("running").unwrap() < at(">1 before").unwrap(), "{told}");
+    assert!(at(">1 before").unwrap() < at(">11 before").unwrap(), "{told}");
+    assert_eq!(at(">12 before"), None, "it ends with the older ones");
+}
+
+#[tokio::test]
 async fn with_the_platforms_part_away_the_pages_say_so_and_go_on() {
     let world = world().await;
     let id = world.shop().await;
@@ -48,7 +61,7 @@ async fn an_app_is_made_changed_and_removed_in_the_pages() {
     let made = world.form("/apps", &[("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")]).await;
     let path = made.location().split('?').next().unwrap().to_owned();
     let page = world.get(&user(1, "admin"), made.location()).await;
-    assert!(page.text.contains("Push its package") && page.text.contains("Shop"), "{}", page.text);
+    assert!(page.text.contains("as soon as its app id has a package") && page.text.contains("Shop"), "{}", page.text);
     let twice =
         world.form("/apps", &[("displayName", "<Two>"), ("appId", "shop"), ("hostName", "shop")]).await;
     assert_eq!(twice.status, StatusCode::CONFLICT);
@@ -120,7 +133,7 @@ async fn a_browser_without_script_deploys_too() {
     let id = world.shop().await;
     world.facade.heard.lock().unwrap().running = vec![id.clone()];
     let csrf = world.get(&user(1, "admin"), "/users").await.csrf();
-    for (zip, said) in [("PK good", "r8 runs"), ("broken", "panicked at &lt;main&gt;")] {
+    for (zip, said) in [("PK good", "r8 has taken over"), ("broken", "panicked at &lt;main&gt;")] {
         let part = |name: &str, rest: &str, text: &str| {
             format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"{rest}\r\n\r\n{text}\r\n")
         };
@@ -214,6 +227,16 @@ async fn the_audit_page_tells_what_was_done_here_and_by_the_platform() {
     world.shop().await;
     let page = world.get(&user(1, "admin"), "/audit").await;
     for part in ["new app", "Shop at shop", "install", "192.0.2.1"] {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    let pushed = json!({ "instanceId": "0b-1", "appId": "debug-notes", "displayName": "Notes", "hostName": "notes", "by": "admin" });
+    assert_eq!(world.post(&caller("@debug-api"), "/internal/adopt", pushed).await.status, StatusCode::OK);
+    let rule = json!({ "type": "CreateUserAccessRule", "applicationId": "0b-1", "ruleType": "DENY", "subjectType": "USER", "subjectId": 1 });
+    assert_eq!(world.publish("rule", rule).await.status, StatusCode::OK);
+    assert_eq!(world.form("/apps/0b-1/delete", &[]).await.location(), "/?done=deleted");
+    let page = world.get(&user(1, "admin"), "/audit").await;
+    for part in ["Notes at notes, package debug-notes, with a rule for one user", "admin may not open Notes"]
+    {
         assert!(page.text.contains(part), "{part}: {}", page.text);
     }
 }

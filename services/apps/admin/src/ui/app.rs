@@ -19,7 +19,7 @@ use super::{
     apps::{away, for_people, state, written},
     package, people,
     terms::{self, Callers},
-    words::{Live, when},
+    words::{Live, class, when},
 };
 use crate::{
     Admin, Asker,
@@ -96,7 +96,7 @@ pub(crate) struct After {
 
 fn done(after: &str) -> Option<Notice> {
     let text = match after {
-        "created" => "Created. Push its package below, and it starts.",
+        "created" => "Created. It starts as soon as its app id has a package: push one below if there is none yet.",
         "updated" => "Saved. A new address counts as soon as the platform has heard of it, within a second.",
         "restart" => "It is being started anew; its state below says how far that is.",
         "pause" => "Paused: requests wait a while for it to be resumed, and are told to come back then.",
@@ -282,9 +282,9 @@ fn history(sight: &Sight) -> Markup {
         section.card {
             h2 { "What happened to it" }
             ul.rows.small {
-                @for moment in one.history.iter().rev().take(HISTORY) {
+                @for moment in one.history.iter().take(HISTORY) {
                     li {
-                        span.badge.plain { (moment.state) }
+                        span.badge.(class(&moment.state, true)) { (moment.state) }
                         span.grow { (moment.reason) }
                         time.quiet datetime=(moment.at) { (when(&moment.at, sight.now)) }
                     }

@@ -25,9 +25,11 @@ const LINES: u32 = 100;
 pub(crate) async fn show(State(admin): State<Arc<Admin>>, visitor: Visitor) -> Result<Page, Response> {
     let events = admin.db.run(|tx| {
         let (apps, users) = (store::applications(tx)?, store::users(tx)?);
-        let apps = apps.into_iter().map(|app| (app.instance_id, app.display_name)).collect();
+        let apps = apps.into_iter().map(|app| (app.instance_id, app.display_name));
+        let events = store::events(tx, i64::from(LINES))?;
+        let apps = events.iter().rev().filter_map(named).chain(apps).collect();
         let users = users.into_iter().map(|user| (user.id, user.name)).collect();
-        Ok::<_, Refusal>((store::events(tx, i64::from(LINES))?, Names { apps, users }))
+        Ok::<_, Refusal>((events, Names { apps, users }))
     });
     let (events, entries) = tokio::join!(events, admin.platform.audit(LINES, &visitor.asker));
     let (events, names) = events.map_err(|refusal| visitor.trouble(&refusal))?;
@@ -41,7 +43,7 @@ pub(crate) async fn show(State(admin): State<Arc<Admin>>, visitor: Visitor) -> R
         (away(gone.as_deref()))
         section.card {
             h2 { "Changes made here" }
-            ul.rows.small { @for event in &events { (change(event, &names, now)) } }
+            ul.rows.small.trail { @for event in &events { (change(event, &names, now)) } }
         }
         section.card {
             h2 { "The platform" }
@@ -91,6 +93,13 @@ struct Names {
     users: HashMap<i64, String>,
 }
 
+/// The application that an event is about, and its name then: it may be gone by now.
+fn named(event: &Event) -> Option<(String, String)> {
+    let said: Value = serde_json::from_str(&event.said).ok()?;
+    let text = |field: &str| said[field].as_str().map(str::to_owned);
+    Some((text("instanceId")?, text("displayName")?))
+}
+
 /// What an event did, in a few words.
 fn details(event: &Event, names: &Names) -> String {
     let said: Value = serde_json::from_str(&event.said).unwrap_or_default();
@@ -103,7 +112,17 @@ fn details(event: &Event, names: &Names) -> String {
         "CreateApplication" | "AdoptApplication" | "UpdateApplication" => {
             let terms =
                 if said["terms"].is_object() { ", and who may call it or what it may use" } else { "" };
-            format!("{} at {}, package {}{terms}", text("displayName"), text("hostName"), text("appId"))
+            let rules = match said["rulesMade"].as_u64().unwrap_or_default() {
+                0 => String::new(),
+                1 => ", with a rule for one user who might open it before".to_owned(),
+                some => format!(", with rules for {some} users who might open it before"),
+            };
+            format!(
+                "{} at {}, package {}{terms}{rules}",
+                text("displayName"),
+                text("hostName"),
+                text("appId")
+            )
         }
         "DeleteApplication" => text("displayName").to_owned(),
         "AddUser" | "UpdateUser" | "DeleteUser" => text("username").to_owned(),
@@ -206,6 +225,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_application_that_is_gone_is_still_called_by_its_name() {
+        let event = |said: &str| Event {
+            id: 1,
+            what: String::new(),
+            at: 0,
+            by: String::new(),
+            said: said.to_owned(),
+        };
+        let told = named(&event(r#"{"instanceId":"i-2","displayName":"Kiosk"}"#));
+        assert_eq!(told, Some(("i-2".to_owned(), "Kiosk".to_owned())));
+        assert_eq!(named(&event(r#"{"userId":7,"username":"zoe"}"#)), None);
+        assert_eq!(named(&event("{")), None);
+    }
+
+    #[test]
     fn ids_are_told_by_name_and_what_an_app_told_in_words() {
         let names = Names {
             apps: HashMap::from([("i-1".to_owned(), "Shop".to_owned())]),
@@ -229,6 +263,18 @@ mod tests {
             (
                 r#"change 8 of 2026-01-02T03:04:05Z, UpdateApplication {"displayName":"Shop","hostName":"s","appId":"p","terms":{}}"#,
                 "Shop at s, package p, and who may call it or what it may use",
+            ),
+            (
+                r#"change 9 of 2026-01-02T03:04:05Z, AdoptApplication {"displayName":"Shop","hostName":"s","appId":"p","rulesMade":2}"#,
+                "Shop at s, package p, with rules for 2 users who might open it before",
+            ),
+            (
+                r#"change 9 of 2026-01-02T03:04:05Z, AdoptApplication {"displayName":"Shop","hostName":"s","appId":"p","rulesMade":1}"#,
+                "Shop at s, package p, with a rule for one user who might open it before",
+            ),
+            (
+                r#"change 9 of 2026-01-02T03:04:05Z, AdoptApplication {"displayName":"Shop","hostName":"s","appId":"p","rulesMade":0}"#,
+                "Shop at s, package p",
             ),
             (
                 r#"change 7 of 2026-01-02T03:04:05Z, AddUser {"username":"…"#,

@@ -153,8 +153,7 @@ fn refused(error: &Error) -> Refusal {
 fn told(outcome: &Outcome) -> (bool, String) {
     let good = outcome.state == "running";
     let text = if good {
-        let runs =
-            format!("Version {} runs, and has taken over from the one before.", short(&outcome.release));
+        let runs = format!("Version {} has taken over: it runs, and answers.", short(&outcome.release));
         let but = Some(&outcome.ungranted).filter(|ungranted| !ungranted.is_empty());
         but.map_or_else(|| runs.clone(), |ungranted| format!("{runs} But {ungranted}."))
     } else if outcome.reason.is_empty() {

@@ -133,6 +133,7 @@ function upload(form) {
       say(place, "", "All of it is there. Starting the new version beside the old one …");
     };
     const end = (kind, text, lines) => {
+      every(".column > .notice.good", (before) => before.remove()); // it is about something earlier
       button.disabled = false;
       bar.hidden = true;
       form.reset();
