@@ -2,7 +2,7 @@
 
 use std::{fs, process::Output};
 
-use nexushub_e2e::{DAEMONS, Options, Platform, workshop};
+use nexushub_e2e::{App, DAEMONS, Options, Platform, workshop};
 use serde_json::{Value, json};
 
 /// A static instance of the release that every story has.
@@ -86,6 +86,33 @@ async fn what_plan_says_of_a_changed_configuration_is_what_apply_does() {
     platform.running("new").await;
     platform.instances_until("it is gone", |all| !all.contains_key("gone")).await;
     assert_eq!(planned(&platform, 0)["instances"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn executables_that_are_all_that_is_new_are_told_of_and_taken_up() {
+    let programs = tempfile::Builder::new().prefix("nhbin").tempdir_in("/tmp").unwrap();
+    workshop::copy_programs(programs.path());
+    let platform =
+        Platform::start_with(&Options { programs: programs.path().to_owned(), ..Options::default() });
+    let app = platform.run_app(&App::named("hello")).await.pid;
+    let old = pids(&platform).await;
+    assert_eq!(planned(&platform, 0)["executables"], json!([]));
+    workshop::rebuild(&programs.path().join("nexushub-provider"));
+    let plan = planned(&platform, 2);
+    assert_eq!((&plan["executables"], &plan["daemons"]), (&json!(["provider"]), &json!(["provider"])));
+    assert_eq!(pids(&platform).await, old, "it was only asked");
+    let applied = asked(&platform, &["apply"], 0);
+    assert_eq!(String::from_utf8_lossy(&applied.stdout), "taken up; replaced: provider\n");
+    let new = pids(&platform).await;
+    assert_ne!(new[0], old[0]);
+    assert_eq!((&new[1..], platform.running("hello").await.pid), (&old[1..], app));
+    planned(&platform, 0);
+
+    workshop::put_program(&programs.path().join("nexushub-proxy"), b"no program at all");
+    assert_eq!(planned(&platform, 2)["executables"], json!(["proxy"]), "judging it is the supervisor's");
+    let refused = String::from_utf8(asked(&platform, &["apply"], 1).stderr).unwrap();
+    assert!(refused.contains("not taken up as a whole"), "{refused}");
+    assert_eq!(pids(&platform).await, new);
 }
 
 #[tokio::test(flavor = "multi_thread")]

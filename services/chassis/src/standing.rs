@@ -1,5 +1,5 @@
-//! When an app is up: what procmgr says of an instance, and what debug-api makes of that in the contract's words, come to the same for
-//! everybody who waits for it. Pure.
+//! How an app stands: the words for procmgr's states, and when it is up. What procmgr says of an instance, and what debug-api makes of
+//! that in the contract's words, come to the same for everybody who waits for it. Pure.
 
 use nexushub_proto::procmgr::{InstanceStatus, State};
 
@@ -9,6 +9,29 @@ pub const RUNNING: &str = "running";
 pub const ASLEEP: &str = "asleep";
 /// What the contract's status says of health checks that are answered.
 pub const HEALTHY: &str = "healthy";
+
+/// The word for each state; one that was not looked at is unknown.
+const WORDS: [(State, &str); 7] = [
+    (State::Starting, "starting"),
+    (State::Running, RUNNING),
+    (State::Unhealthy, "unhealthy"),
+    (State::Stopping, "stopping"),
+    (State::Stopped, "stopped"),
+    (State::Failed, "failed"),
+    (State::Asleep, ASLEEP),
+];
+
+/// The state that it is in, for people and programs.
+#[must_use]
+pub fn word(instance: &InstanceStatus) -> &'static str {
+    WORDS.iter().find(|(state, _)| *state == instance.state()).map_or("unknown", |(_, word)| word)
+}
+
+/// The state that a word means.
+#[must_use]
+pub fn state(word: &str) -> State {
+    WORDS.iter().find(|(_, known)| *known == word).map_or(State::Unknown, |(state, _)| *state)
+}
 
 /// Whether it answers its health checks. What sleeps has, and does again as soon as somebody asks for it.
 #[must_use]
@@ -49,6 +72,19 @@ mod tests {
         for state in [State::Starting, State::Unhealthy, State::Failed, State::Stopping, State::Unknown] {
             assert_eq!(both(state, true, false), (false, false), "{state:?}");
         }
+    }
+
+    #[test]
+    fn each_state_has_one_word_both_ways() {
+        let all = (0..).map_while(|number| State::try_from(number).ok());
+        let known: Vec<_> =
+            all.filter(|state| !matches!(state, State::Unspecified | State::Unknown)).collect();
+        for wanted in &known {
+            assert_eq!(state(word(&instance(*wanted, false, false))), *wanted);
+        }
+        assert_eq!(known.len(), WORDS.len(), "a state that the contract is given needs a word");
+        assert_eq!(word(&InstanceStatus::default()), "unknown");
+        assert_eq!((state("unknown"), state("\u{1b}[2J")), (State::Unknown, State::Unknown));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `nexushub apply`: has the platform take up its configuration, and ends when what it changes answers; or confirms that what the
+//! `nexushub apply`: has the platform take up its configuration, and executables that are new, and ends when what it changes answers; or confirms that what the
 //! admin app no longer lists may go.
 
 use std::{
@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use nexushub_chassis::launch::clock;
+use nexushub_chassis::{launch::clock, standing};
 use nexushub_proto::{
     procmgr::{InstanceStatus, State},
     provider::ConfirmRemovalsRequest,
@@ -160,7 +160,7 @@ async fn answer(
         {
             let unix_ms = clock::unix_ms(std::time::SystemTime::now());
             let state = |one: &InstanceStatus| {
-                format!(" ({}: {})", instances::state(one), instances::why(one, unix_ms))
+                format!(" ({}: {})", standing::word(one), instances::why(one, unix_ms))
             };
             let told = late.iter().map(|id| format!("`{id}`{}", next(id).map_or_else(String::new, state)));
             let message =
@@ -197,7 +197,12 @@ fn done(plan: &Comparison) -> String {
     let kinds = kinds.map(|change| (count(change), change)).into_iter().filter(|(count, _)| *count > 0);
     let kinds: Vec<_> =
         kinds.map(|(count, change)| format!("{} {}", plan::instances(count), change.name())).collect();
-    if kinds.is_empty() { "taken up".to_owned() } else { format!("taken up: {}", kinds.join(", ")) }
+    let told =
+        if kinds.is_empty() { "taken up".to_owned() } else { format!("taken up: {}", kinds.join(", ")) };
+    match plan.replaced() {
+        [] => told,
+        daemons => format!("{told}; replaced: {}", daemons.join(", ")),
+    }
 }
 
 #[cfg(test)]

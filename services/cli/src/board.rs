@@ -5,9 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nexushub_launch::daemon;
 use serde::Deserialize;
 
-use crate::process::Process;
+use crate::{args::DAEMONS, process::Process};
 
 /// The whole file. Fields that a later version adds are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -29,6 +30,8 @@ pub(crate) struct Supervisor {
     pub(crate) listen: Vec<String>,
     /// The configuration that it was started with.
     pub(crate) config: Option<PathBuf>,
+    /// Where it takes executables from.
+    pub(crate) programs: PathBuf,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -42,6 +45,8 @@ pub(crate) struct Daemon {
     pub(crate) restarts: u64,
     pub(crate) status: Option<String>,
     pub(crate) reason: Option<String>,
+    /// Which file its next process is started from; supervisors of an earlier release don't tell.
+    pub(crate) executable: Option<String>,
 }
 
 impl Daemon {
@@ -69,6 +74,17 @@ impl Board {
     /// What the file says, if the supervisor that wrote it lives.
     pub(crate) fn live(run: &Path) -> Option<Self> {
         Self::read(run).filter(|board| board.supervisor().is_some())
+    }
+
+    /// Daemons of which there is another executable by now than they are started from. One that is missing takes nobody's place.
+    pub(crate) fn renewed(&self) -> Vec<&'static str> {
+        let on_disk = |name: &str| {
+            let file = fs::metadata(self.supervisor.programs.join(format!("nexushub-{name}")));
+            file.ok().map(|file| daemon::identity(&file))
+        };
+        let held = |name: &str| self.daemon(name)?.executable.clone();
+        let renewed = |name: &&str| held(name).zip(on_disk(name)).is_some_and(|(held, there)| held != there);
+        DAEMONS.into_iter().filter(renewed).collect()
     }
 
     /// One daemon.
@@ -104,6 +120,33 @@ mod tests {
         assert!(board.supervisor().is_some());
         board.supervisor.start_time += 1;
         assert!(board.supervisor().is_none());
+    }
+
+    #[test]
+    fn another_executable_is_told_by_its_daemon_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(format!("nexushub-{name}"));
+        let put = |name: &str| {
+            fs::write(path("new"), name).unwrap();
+            fs::rename(path("new"), path(name)).unwrap();
+        };
+        ["provider", "procmgr", "proxy"].into_iter().for_each(put);
+        let held = |name: &str| Daemon {
+            name: name.into(),
+            executable: Some(daemon::identity(&fs::metadata(path(name)).unwrap())),
+            ..Daemon::default()
+        };
+        let silent = Daemon { name: "debug-api".into(), ..Daemon::default() }; // of an earlier release's supervisor
+        let mut board = Board {
+            daemons: vec![held("provider"), held("procmgr"), held("proxy"), silent],
+            ..Board::default()
+        };
+        board.supervisor.programs = folder.path().to_owned();
+        put("debug-api");
+        assert!(board.renewed().is_empty());
+        put("proxy");
+        fs::remove_file(path("provider")).unwrap();
+        assert_eq!(board.renewed(), ["proxy"]);
     }
 
     #[test]

@@ -27,8 +27,8 @@ use crate::{
 /// Something would change, or is held back.
 const CHANGES: u8 = 2;
 /// What is said where nobody knows what the daemons were started with.
-pub(crate) const UNKNOWN: &str = "\nwhat its settings would change is not known here: units read them when they are reloaded, one at a time (systemctl reload \
-                       nexushub-proxy), a supervisor of an earlier release at SIGHUP";
+pub(crate) const UNKNOWN: &str = "\nwhat its settings would change, and whether there are new executables, is not known here: units take both up when they are reloaded, one \
+                       at a time (systemctl reload nexushub-proxy), a supervisor of an earlier release at SIGHUP";
 /// The largest answer of provider's that is taken.
 const MESSAGE_BYTES: usize = 64 << 20;
 
@@ -149,19 +149,17 @@ fn changes(place: &Place, plan: &Comparison) -> String {
             let _ = write!(text, "\n\n{table}");
         }
     }
-    let gap = if rows.is_empty() && settings.is_empty() { "\n" } else { "\n\n" };
-    let _ = match (plan.is_nothing(), plan.daemons.as_slice()) {
-        (true, _) => write!(text, "\nnothing of it would change anything"),
-        (_, []) => write!(text, "{gap}take it up: {}", place.command("apply")),
-        (_, daemons) => {
-            let daemons = daemons.join(", ");
-            write!(
-                text,
-                "{gap}replaced, while apps run on: {daemons}\ntake it up: {}",
-                place.command("apply")
-            )
-        }
+    let gap = if rows.is_empty() && settings.is_empty() { "" } else { "\n" };
+    let named = |title: &str, names: &[&str]| {
+        if names.is_empty() { String::new() } else { format!("\n{title}: {}", names.join(", ")) }
     };
+    if plan.is_nothing() {
+        text.push_str("\nnothing of it would change anything");
+    } else {
+        let executables = named("new executables", &plan.executables);
+        let daemons = named("replaced, while apps run on", &plan.daemons);
+        let _ = write!(text, "{gap}{executables}{daemons}\ntake it up: {}", place.command("apply"));
+    }
     for conflict in &plan.conflicts {
         let _ = write!(text, "\nconflict: {}", one_line(conflict));
     }
@@ -271,6 +269,7 @@ platform.metrics_listen  down and up     \"\"      \"127.0.0.1:9\"
 proxy.drain_ms           proxy           1       2
 supervisor.burst         the supervisor  10      3
 
+new executables: proxy
 replaced, while apps run on: provider, proxy
 take it up: {apply}
 conflict: host name `x` is taken"

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use http::Method;
-use nexushub_chassis::names::Zone;
+use nexushub_chassis::{names::Zone, standing};
 use nexushub_proto::procmgr::{GetInstanceRequest, InstanceStatus, RestartInstanceRequest, State};
 use tonic::Code;
 
@@ -42,7 +42,7 @@ pub(crate) struct Restart {
 pub(crate) async fn run(hub: &Hub, args: &Restart) -> Result<u8, Failure> {
     let patience = Duration::from_secs(args.timeout);
     if args.name == "supervisor" {
-        let hint = "take up a new configuration: nexushub apply; new executables alone: send SIGHUP to it or to `nexushub up`";
+        let hint = "take up a new configuration, or new executables: nexushub apply";
         return Err(Failure::usage(
             "the supervisor is not restarted: it would take every daemon with it",
             hint,
@@ -179,7 +179,7 @@ async fn await_next(
         }
         if began.elapsed() > patience {
             let unix_ms = nexushub_launch::clock::unix_ms(std::time::SystemTime::now());
-            let state = format!("{} ({})", instances::state(&now), instances::why(&now, unix_ms));
+            let state = format!("{} ({})", standing::word(&now), instances::why(&now, unix_ms));
             for line in logs::last_lines(place, &before.id, 20).await {
                 out::tell(&format!("  {line}"));
             }

@@ -193,7 +193,8 @@ As JSON an object; fields are only ever added:
   configuration.settings[].was       null = it is not said, so the default; so the next
   configuration.settings[].is
   configuration.settings[].taken_up  daemons (each reader's next process), supervisor, or platform: stopped and started
-  configuration.daemons[]            those that are replaced";
+  configuration.daemons[]            those that are replaced
+  configuration.executables[]        daemons of which there is another executable than they were started from";
 
 /// `check`
 pub(crate) const CHECK: &str = "\

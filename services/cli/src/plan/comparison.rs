@@ -37,6 +37,8 @@ pub(crate) struct Comparison {
     pub(super) settings: Option<Vec<Setting>>,
     /// Daemons that are replaced.
     pub(super) daemons: Vec<&'static str>,
+    /// Those of them of which there is another executable by now.
+    pub(super) executables: Vec<&'static str>,
 }
 
 impl Comparison {
@@ -59,6 +61,11 @@ impl Comparison {
     /// The first setting for which the platform has to be stopped and started.
     pub(crate) fn fixed(&self) -> Option<&Setting> {
         self.settings.iter().flatten().find(|setting| setting.taken_up == By::Platform)
+    }
+
+    /// Daemons of which another process takes the place.
+    pub(crate) fn replaced(&self) -> &[&'static str] {
+        &self.daemons
     }
 
     /// Whether the supervisor has to read it.
@@ -227,6 +234,7 @@ pub(super) mod tests {
             conflicts: vec!["host name `x` is taken".into()],
             settings: Some(settings),
             daemons,
+            executables: vec!["proxy"],
         }
     }
 

@@ -28,7 +28,10 @@ pub(crate) async fn compared(
         let told = comparison::settings(&running, &proposed, |key| is_fixed(place, &running, key))?;
         (settings, daemons) = (Some(told.0), told.1);
     }
-    Ok((Comparison { file: proposed.path, instances, conflicts, settings, daemons }, now))
+    let executables = Board::live(&place.run).map(|board| board.renewed()).unwrap_or_default();
+    daemons =
+        DAEMONS.into_iter().filter(|name| daemons.contains(name) || executables.contains(name)).collect();
+    Ok((Comparison { file: proposed.path, instances, conflicts, settings, daemons, executables }, now))
 }
 
 /// It stands where the present one stands: what it says of files is meant from there.
