@@ -201,6 +201,58 @@ async fn a_broken_version_is_refused_with_its_last_words_and_the_old_one_goes_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_push_that_is_refused_leaves_nothing_one_that_fails_says_why_and_the_next_just_works() {
+    let platform = Platform::start_with(&Options::with(FORGIVING));
+    let home = platform.home.path().to_owned();
+    let run = |args: &[&str], code: i32| {
+        let output = workshop::nexushub(&home, args);
+        let said =
+            [String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)].concat();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        said
+    };
+    let apps = || -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&run(&["apps", "-o", "json"], 0)).unwrap()["apps"].take()
+    };
+    let source = platform.release("source");
+    let push =
+        |code: i32| run(&["push", source.to_str().unwrap(), "--name", "shop", "--timeout", "20"], code);
+    let good = fs::read(source.join("bin/app")).unwrap();
+    workshop::put_program(&source.join("bin/app"), b"no program at all");
+    let refused = push(1);
+    assert!(refused.contains("bin/app") && refused.contains("mend the package"), "{refused}");
+    assert_eq!(apps(), serde_json::json!([]), "nothing of it is left");
+
+    workshop::put_program(&source.join("bin/app"), b"#!/bin/sh\necho 'no such table: carts'\nexit 3\n");
+    let failed = push(1);
+    assert!(failed.contains("no such table: carts"), "{failed}");
+    let listed = apps();
+    assert!(listed[0]["reason"].as_str().unwrap().contains("exited with code 3"), "{listed}");
+    workshop::put_program(&source.join("bin/app"), &good);
+    push(0);
+    assert_eq!(platform.https().get("shop", "/").await.status, 200);
+    let app = apps()[0]["id"].as_str().unwrap().to_owned();
+    let files = platform.state().join("debug-api/apps").join(&app);
+    assert!(app == listed[0]["id"] && files.join("db").exists(), "it kept its id");
+
+    workshop::put_program(&source.join("bin/app"), b"no program at all");
+    push(1);
+    assert_eq!(platform.https().get("shop", "/").await.status, 200, "what ran before is no first push's");
+    assert!(run(&["remove", "shop"], 2).contains("--yes"));
+    assert_eq!(platform.https().get("shop", "/").await.status, 200);
+    assert!(run(&["remove", "shop", "--yes"], 0).contains("with its releases and its data"));
+    assert_eq!(apps(), serde_json::json!([]));
+    until("its files are gone", || (!files.exists()).then_some(())).await;
+    assert!(run(&["remove", "shop", "--yes"], 1).contains("there is no app `shop`"));
+
+    let developer = platform.developer();
+    let pending = developer.created("half").await; // whoever began was ended before there was a package
+    assert!(apps()[0]["reason"].as_str().unwrap().contains("no package of it was installed"), "{}", apps());
+    run(&["remove", &pending, "--yes"], 0);
+    assert_eq!(apps(), serde_json::json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_goes_on_where_it_was_after_debug_api_was_killed() {
     let platform = Platform::start();
     let developer = platform.developer();

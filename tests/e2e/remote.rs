@@ -7,6 +7,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::Request;
@@ -172,6 +176,39 @@ async fn somebody_pushes_watches_goes_back_and_leaves_from_another_machine() {
     assert_eq!(answer.unwrap().status, 403, "the platform has ended it, too");
     assert_eq!(laptop.run(&["apps"]).status.code(), Some(1));
     assert!(said(&laptop.run(&["logout"])).contains("nobody is logged in"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_is_watched_on_a_screen_from_another_machine() {
+    let (accounts, _) = platform().await;
+    let platform = &accounts.platform;
+    let laptop = Laptop::of_zoe(platform);
+    laptop.well(&["push", &laptop.package("one"), "--name", "shop"]);
+    let home = laptop.folder.path();
+    let mut terminal = Terminal::start_elsewhere(&laptop.path("work"), &["top"], &[("HOME", home)]);
+    for text in
+        [&format!("the platform at {}", laptop.url), "APP", "debug-shop", "running", "process", " MiB"]
+    {
+        terminal.shows(text);
+    }
+    let (https, heard) = (platform.https(), Arc::new(AtomicBool::new(false)));
+    let until = Arc::clone(&heard);
+    let asks = tokio::spawn(async move {
+        while !until.load(Ordering::Relaxed) {
+            https.get("shop", "/page.txt").await;
+        }
+    });
+    terminal.shows(" ms"); // how long they took, which nobody knows before the proxy says it counted any
+    heard.store(true, Ordering::Relaxed);
+    asks.await.unwrap();
+    terminal.press("l");
+    terminal.shows("log of debug-shop");
+    terminal.shows("probe: listening");
+    laptop.well(&["pause", "shop"]);
+    terminal.shows("paused");
+    terminal.press("q");
+    terminal.leaves_its_screen();
+    assert_eq!(terminal.end().code(), Some(0));
 }
 
 /// What programs are told is of one form, and of one app the same, here and there.

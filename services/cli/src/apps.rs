@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use clap::Args;
+use nexushub_chassis::standing;
 use nexushub_launch::clock;
 use nexushub_proto::{
     debugapi::Application,
@@ -116,7 +117,7 @@ impl Known<'_> {
             display_name: status.display_name.clone(),
             host_name: status.host_name.clone(),
             url: String::new(),
-            state: instances::state(status).to_owned(),
+            state: standing::word(status).to_owned(),
             reason: instances::why(status, now),
             origin: self.origin(&status.id).unwrap_or_default(),
             driver: status.driver.clone(),
@@ -137,6 +138,10 @@ impl Known<'_> {
     fn down(&self, app: &Application, hub: &Hub) -> App {
         let reason = match app.status.as_str() {
             "stopped" => format!("{} has it run again", hub.command(&format!("start {}", app.id))),
+            "pending" => format!(
+                "no package of it was installed; push it again, or: {}",
+                hub.command(&format!("remove {}", app.id))
+            ),
             _ => String::new(),
         };
         App {

@@ -24,6 +24,7 @@ use crate::{
     plan::Plan,
     push::Push,
     releases::{Releases, Rollback},
+    remove::Remove,
     restart::Restart,
     settings::Config,
     shapes,
@@ -124,7 +125,8 @@ pub(crate) enum Command {
     Events(Events),
     /// Watch daemons, apps, their requests, times and memory on a screen
     ///
-    /// Requests a second and times are of the last few seconds. q ends it, arrows choose an app, / filters, l shows the log.
+    /// Requests a second and times are of the last few seconds. q ends it, arrows choose an app, / filters, l shows the log. Of a platform
+    /// elsewhere it shows the apps that were pushed; their memory is as of some seconds ago there.
     Top(Top),
     /// Print what the proxy counts, as Prometheus reads it
     ///
@@ -152,6 +154,12 @@ pub(crate) enum Command {
     /// One that is on its way down is started once it is. Apps of the configuration and of the admin app are theirs to start and
     /// to stop: they are waited for, and `restart` starts them anew.
     Start(Life),
+    /// Remove an app that was pushed, with its releases and its data
+    ///
+    /// It can't be undone: at a terminal it is asked about, elsewhere `--yes` says that it may go. Apps of the configuration and of the
+    /// admin app are removed there; their data stay.
+    #[command(visible_alias = "delete")]
+    Remove(Remove),
     /// Wait until an app answers, or is gone
     ///
     /// Exit code 0 when it is so, 1 when the time is over: the message says how it is instead.
@@ -167,23 +175,24 @@ pub(crate) enum Command {
     ///
     /// The configuration is that on disk, or FILE as if it stood in its place: instances that would be added, removed, restarted
     /// (the next generation takes over from the present one) or changed while they run, each with the keys that differ; settings,
-    /// with who takes them up; daemons that would be replaced, while apps run on. Which executables are newer than those that run is not looked at. Where nobody keeps
-    /// what the daemons were started with (units), what settings would change is not known, and said to be so. Nothing is changed. Instances that vanished from the admin app's list in great
-    /// number go on until their removal is confirmed (`nexushub apply --confirm-removals`). Exit code 0 when nothing would change
+    /// with who takes them up; executables that are others by now than those that daemons were started from; daemons that would be replaced
+    /// for either, while apps run on. Where nobody keeps what the daemons were started with (units), neither settings nor executables are known, and
+    /// that is said. Nothing is changed. Instances that vanished from the admin app's list in great number go on until their removal is confirmed (`nexushub apply --confirm-removals`). Exit code 0 when nothing would change
     /// and nothing is held, 1 when that can't be told or the configuration can't be, 2 when something would.
     #[command(after_long_help = shapes::PLAN)]
     Plan(Plan),
     /// Take up the configuration as it is on disk, or let go of what is held back
     ///
     /// Does what `nexushub plan` says, after every daemon judged it, and ends when what was added or restarted answers. One that can't be is refused
-    /// as a whole. Executables that were replaced meanwhile are taken up with it, which the plan does not tell; where the configuration
-    /// changes nothing, SIGHUP to the supervisor or to `nexushub up` does that. Where it is not known what settings would change (units),
-    /// that is said, and they are for systemctl reload. Exit code 0 when all of it that is known holds, 1 when something refused it or doesn't answer in time.
+    /// as a whole. New executables of daemons are taken up with it, also where they are all that is new; a new supervisor is not: it is for
+    /// `down` and `up`, or systemctl restart. Where settings and executables are not known (units), that is said, and they are for systemctl reload. Exit code 0 when all of it that is known holds, 1 when something refused it or doesn't answer in time.
     Apply(Apply),
     /// Upload an app, install it, and wait until it answers
     ///
     /// The folder or archive holds the executable bin/app and, if it likes, files to serve below static/ and a manifest,
-    /// nexushub.toml. Pushing what runs already changes nothing.
+    /// nexushub.toml. Pushing what runs already changes nothing. If a first package is refused, nothing of it is left. Other apps may ask for
+    /// what is below /public/ of it; for its /api/ only once it names its callers, which it can as an application of the admin app's or
+    /// an entry of the configuration.
     Push(Push),
     /// Show which releases of a pushed app are kept
     #[command(after_long_help = shapes::RELEASES)]

@@ -13,7 +13,7 @@ use crate::{
     hub::Hub,
     init, life, login, logs, man, metrics, out, pause,
     place::Place,
-    plan, push, releases, restart, settings, status, top, up, wait,
+    plan, push, releases, remove, restart, settings, status, top, up, wait,
 };
 
 /// Does what the command line says.
@@ -45,7 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Certs(args) => certs::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&place(global, "bootstrap")?, &args),
         Command::Man(args) => man::run(args.dir.as_deref()),
-        Command::Top(args) => daemons(top::run(&place(global, "top")?, &args)),
+        Command::Top(args) => daemons(top::run(&Hub::find(global)?, &args)),
         Command::Init(args) => init::run(&args),
         Command::Dev(args) => daemons(dev::run(&Hub::find(global)?, &args)),
         Command::Completion(args) => completion::run(&args),
@@ -61,6 +61,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Events(args) => daemons(events::run(&Hub::find(global)?, &args)),
         Command::Stop(args) => daemons(life::stop(&Hub::find(global)?, &args)),
         Command::Start(args) => daemons(life::start(&Hub::find(global)?, &args)),
+        Command::Remove(args) => daemons(remove::run(&Hub::find(global)?, &args)),
         Command::Wait(args) => daemons(wait::run(&Hub::find(global)?, &args)),
         Command::Doctor(args) => daemons(doctor::run(&place(global, "doctor")?, &args)),
         Command::Logs(args) => daemons(logs::run(&Hub::find(global)?, &args)),

@@ -13,7 +13,7 @@ use std::{
 
 use clap::{Args, Parser};
 use http::Method;
-use nexushub_chassis::names::Zone;
+use nexushub_chassis::{names::Zone, standing};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{process::Command, task::JoinHandle};
 
@@ -23,7 +23,7 @@ use crate::{
     failure::{Failure, OK},
     https::Client,
     hub::Hub,
-    instances, life, logs, out,
+    life, logs, out,
     package::Package,
     progress, push,
     table::one_line,
@@ -324,7 +324,7 @@ fn follow_state(hub: &Hub, id: &str) -> JoinHandle<()> {
             let Some(one) = watch.known.all.get(&id) else { continue };
             let reason =
                 if one.reason.is_empty() { String::new() } else { format!(": {}", one_line(&one.reason)) };
-            let now = format!("{} (start {}){reason}", instances::state(one), one.generation);
+            let now = format!("{} (start {}){reason}", standing::word(one), one.generation);
             if now != before {
                 remark(&now);
                 before = now;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use nexushub_chassis::names::Zone;
+use nexushub_chassis::{names::Zone, standing};
 use nexushub_launch::clock;
 use nexushub_proto::procmgr::InstanceStatus;
 use serde::Serialize;
@@ -106,8 +106,8 @@ fn apps(known: &Known, only: Option<&str>, zone: Option<&Zone>) -> BTreeMap<Stri
         kind: "app",
         name: if one.app_id.is_empty() { one.id.clone() } else { one.app_id.clone() },
         state: match &one.pause {
-            Some(_) => format!("{}, paused", instances::state(one)),
-            None => instances::state(one).to_owned(),
+            Some(_) => format!("{}, paused", standing::word(one)),
+            None => standing::word(one).to_owned(),
         },
         generation: one.generation,
         pid: one.pid,

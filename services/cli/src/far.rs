@@ -8,7 +8,10 @@ pub(crate) mod log;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use nexushub_chassis::names::{HostName, InstanceId, is_label};
+use nexushub_chassis::{
+    names::{HostName, InstanceId, is_label},
+    standing,
+};
 use nexushub_proto::{
     debugapi::Application,
     procmgr::{Exit, InstanceStatus, Pause, State, Usage, exit::How},
@@ -155,17 +158,8 @@ impl Standing {
 }
 
 fn named(state: &str) -> State {
-    match state {
-        "starting" => State::Starting,
-        // Its requests wait, but it runs.
-        "running" | "paused" => State::Running,
-        "unhealthy" => State::Unhealthy,
-        "stopping" => State::Stopping,
-        "stopped" => State::Stopped,
-        "failed" => State::Failed,
-        "asleep" => State::Asleep,
-        _ => State::Unknown,
-    }
+    // Its requests wait, but it runs.
+    if state == "paused" { State::Running } else { standing::state(state) }
 }
 
 fn exit(said: &LastExit) -> Exit {
@@ -197,6 +191,20 @@ pub(crate) async fn list(client: &Client) -> Result<Vec<Application>, Failure> {
     let answer = expected(upload::send(client, ask).await?, "list the apps")?;
     upload::understood(&answer)
         .map(|List { applications }| applications.into_iter().map(Into::into).collect())
+}
+
+/// What its proxy counts of what was pushed, as Prometheus reads it.
+pub(crate) async fn counted(client: &Client) -> Result<String, Failure> {
+    let (method, path) = (Method::GET, "/debug/metrics");
+    let answer = client.ask(Ask { method, path, content_type: "", fields: &[], body: Bytes::new() }).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Err(Failure::new(
+            "a platform of an earlier release does not count them for who is elsewhere",
+            "",
+        ));
+    }
+    let answer = expected(answer, "ask for what is counted")?;
+    Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }
 
 /// Those that are wanted, of what was pushed and runs, or is on its way to.

@@ -58,20 +58,6 @@ pub(crate) fn named<'i>(
     }
 }
 
-/// A state's name for people.
-pub(crate) fn state(instance: &InstanceStatus) -> &'static str {
-    match instance.state() {
-        State::Unspecified | State::Unknown => "unknown",
-        State::Starting => "starting",
-        State::Running => "running",
-        State::Unhealthy => "unhealthy",
-        State::Stopping => "stopping",
-        State::Stopped => "stopped",
-        State::Failed => "failed",
-        State::Asleep => "asleep",
-    }
-}
-
 /// Why it isn't running, or what is odd about it though it is.
 pub(crate) fn why(instance: &InstanceStatus, now_unix_ms: i64) -> String {
     let mut parts = vec![instance.reason.clone()];

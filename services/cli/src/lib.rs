@@ -37,6 +37,7 @@ mod progress;
 mod push;
 mod pushed;
 mod releases;
+mod remove;
 mod restart;
 mod rpc;
 mod session;

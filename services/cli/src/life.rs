@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use http::Method;
+use nexushub_chassis::standing;
 use nexushub_proto::{
     procmgr::{InstanceStatus, State},
     provider::{Instance, Origin},
@@ -111,7 +112,7 @@ async fn theirs(
 
 /// It is listed while its process ends, and nobody is there who could ask for it again.
 fn unwanted(hub: &Hub, name: &str, one: &InstanceStatus) -> Failure {
-    let message = format!("nobody asks for `{name}` any more: it is {}", instances::state(one));
+    let message = format!("nobody asks for `{name}` any more: it is {}", standing::word(one));
     Failure::new(message, format!("push it, or see {} for what there is", hub.command("apps")))
 }
 
@@ -133,8 +134,8 @@ pub(crate) async fn order(
     Err(Failure::new(message, upload::ASK_THERE))
 }
 
-/// Why an app that was not pushed is not stopped.
-async fn not_pushed(hub: &Hub, name: &str) -> Result<Failure, Failure> {
+/// Why an app that was not pushed is neither stopped nor removed.
+pub(crate) async fn not_pushed(hub: &Hub, name: &str) -> Result<Failure, Failure> {
     let zone = hub.zone().ok();
     let list = hub.instances().await?;
     let Some(one) = instances::named(&list, name, zone.as_ref())? else {

@@ -4,16 +4,17 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use http::Method;
 use nexushub_proto::debugapi::Application;
 
 use crate::{
     failure::{Failure, OK},
     https::Client,
     hub::Hub,
-    out,
+    life, out,
     package::Package,
     progress,
-    upload::{Description, Remote, Standing},
+    upload::{self, Description, Remote, Standing},
 };
 
 /// Lines of its log that are shown of an app that does not answer.
@@ -43,8 +44,13 @@ pub(crate) async fn run(hub: &Hub, args: &Push) -> Result<u8, Failure> {
     let description = Description::of(&args.name, args.host_name.as_deref(), &hub.zone()?)?;
     let package = Package::open(&args.path)?;
     let (client, zone) = hub.client(args.url.as_deref())?;
-    let app = bring(hub, &client, &description, &package).await?;
-    progress::waiting("installing", app.install(&package)).await?;
+    let (app, is_new) = bring(hub, &client, &description, &package).await?;
+    let installed = progress::waiting("installing", app.install(&package)).await;
+    if installed.as_ref().is_err_and(|failure| is_new && upload::is_unfit(failure)) {
+        // It was made for this package, and nothing of it ever ran: all is as it was. If it can't be, it tells of itself.
+        let _ = life::order(&client, &app.id, Method::DELETE, "", "remove the app").await;
+    }
+    installed?;
     let up = app.await_up(Duration::from_secs(args.timeout));
     if let Err(standing) = progress::waiting("waiting until it answers", up).await {
         for line in last_words(hub, &app.id, &standing).await {
@@ -66,27 +72,27 @@ pub(crate) async fn last_words(hub: &Hub, id: &str, standing: &Standing) -> Vec<
     }
 }
 
-/// The application on the platform, holding the package.
+/// The application on the platform, holding the package; and whether it was made for it.
 async fn bring<'c>(
     hub: &Hub,
     client: &'c Client,
     description: &Description,
     package: &Package,
-) -> Result<Remote<'c>, Failure> {
+) -> Result<(Remote<'c>, bool), Failure> {
     if let Some(id) = known(hub, description).await {
         let app = Remote::known(client, id);
         match app.holds(package).await? {
-            Some(true) => return Ok(app),
+            Some(true) => return Ok((app, false)),
             Some(false) => {
                 send(client, &app, package).await?;
-                return Ok(app);
+                return Ok((app, false));
             }
             None => {}
         }
     }
     let app = Remote::create(client, description).await?;
     send(client, &app, package).await?;
-    Ok(app)
+    Ok((app, true))
 }
 
 /// Uploads, and shows how far it is.

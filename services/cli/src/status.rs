@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Args;
-use nexushub_chassis::names::Zone;
+use nexushub_chassis::{names::Zone, standing};
 use nexushub_launch::clock;
 use nexushub_proto::{
     debugapi::Application,
@@ -431,7 +431,7 @@ fn told(url: impl Fn(&str) -> String, list: &[InstanceStatus], now: i64) -> Vec<
         app_id: status.app_id.clone(),
         host_name: status.host_name.clone(),
         url: url(&status.host_name),
-        state: instances::state(status),
+        state: standing::word(status),
         reason: instances::why(status, now),
         last_words: status.last_words.clone(),
         pid: Some(status.pid).filter(|pid| *pid != 0),

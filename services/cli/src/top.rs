@@ -1,5 +1,6 @@
-//! `nexushub top`: daemons, apps and what goes on at them, on a screen that follows. Daemons are asked once a second, beside the keys
-//! (`asking.rs`), and what changed is written; however it ends, the terminal is as it was.
+//! `nexushub top`: daemons, apps and what goes on at them, on a screen that follows; of a platform elsewhere the apps that were pushed.
+//! Who knows is asked once a second, beside the keys (`asking.rs`), and what changed is written; however it ends, the terminal is as it
+//! was.
 
 mod asking;
 mod screen;
@@ -14,6 +15,7 @@ use std::{
 };
 
 use clap::Args;
+use nexushub_chassis::standing;
 use nexushub_launch::clock;
 use nexushub_proto::procmgr::InstanceStatus;
 use ratatui::{
@@ -33,8 +35,8 @@ use self::{
 use crate::{
     board::Board,
     failure::{Failure, OK},
+    hub::Hub,
     instances, out,
-    place::Place,
     table::{ago, one_line},
 };
 
@@ -72,25 +74,25 @@ impl Drop for Screen {
 }
 
 /// `nexushub top`
-pub(crate) async fn run(place: &Place, args: &Top) -> Result<u8, Failure> {
+pub(crate) async fn run(hub: &Hub, args: &Top) -> Result<u8, Failure> {
     if !(stdin().is_terminal() && stdout().is_terminal()) {
         let hint = format!(
             "for programs there are {} and {}",
-            place.command("status -o json"),
-            place.command("metrics")
+            hub.command("status -o json"),
+            hub.command("events -o json")
         );
         return Err(Failure::usage("top needs a terminal", hint));
     }
-    let first = instances::list(place).await?; // a platform that is not up is said in a line, not on a screen
+    let first = hub.watch(None)?.begun().await?.known.list(); // a platform that is not up is said in a line, not on a screen
     let colours = out::seen().colours;
     let mut state = State { filter: args.filter.clone(), logs: args.logs, colours, ..State::default() };
     let mut screen = Screen::open()?;
-    follow(place, &mut state, &mut screen, first).await?;
+    follow(hub, &mut state, &mut screen, first).await?;
     Ok(OK)
 }
 
 async fn follow(
-    place: &Place,
+    hub: &Hub,
     state: &mut State,
     screen: &mut Screen,
     first: Vec<InstanceStatus>,
@@ -102,9 +104,9 @@ async fn follow(
         [listen(SignalKind::terminate())?, listen(SignalKind::hangup())?, listen(SignalKind::interrupt())?];
     let [terminate, hangup, interrupt] = &mut signals;
     let (mut events, mut ticks) = (events(), tokio::time::interval(ASK_EVERY));
-    let (mut asking, mut known) = (Asking::begin(place), Known::new(Instant::now()));
+    let (mut asking, mut known) = (Asking::begin(hub)?, Known::new(hub, Instant::now()));
     known.take(Instant::now(), Heard::Apps(Ok(first)));
-    state.title = place.to_string();
+    state.title = hub.to_string();
     loop {
         let effect = tokio::select! {
             _ = terminate.recv() => Effect::Quit,
@@ -127,7 +129,11 @@ async fn follow(
             Effect::Nothing => continue,
             Effect::Draw => {}
         }
-        known.show(state, &Board::read(&place.run).unwrap_or_default(), Instant::now());
+        let board = match hub {
+            Hub::Here(place) => Board::read(&place.run).unwrap_or_default(),
+            Hub::Elsewhere(_) => Board::default(), // its daemons are for who sits there
+        };
+        known.show(state, &board, Instant::now());
         asking.log_of(state.chosen().filter(|_| state.logs).map(|app| app.id.as_str()));
         screen.draw(state)?;
     }
@@ -143,8 +149,12 @@ struct Known {
 }
 
 impl Known {
-    fn new(now: Instant) -> Self {
-        let (counted, apps) = (News::none("proxy", "requests", now), News::none("procmgr", "apps", now));
+    fn new(hub: &Hub, now: Instant) -> Self {
+        let from = match hub {
+            Hub::Here(_) => ["proxy", "procmgr"],
+            Hub::Elsewhere(_) => ["the platform"; 2],
+        };
+        let (counted, apps) = (News::none(from[0], "requests", now), News::none(from[1], "apps", now));
         Self { traffic: Traffic::default(), counted, apps, log: Default::default() }
     }
 
@@ -181,7 +191,7 @@ fn events() -> UnboundedReceiver<Event> {
 }
 
 fn app(one: &InstanceStatus, traffic: &Traffic, now: i64) -> App {
-    let state = instances::state(one);
+    let state = standing::word(one);
     App {
         id: one.id.clone(),
         name: if one.app_id.is_empty() { one.id.clone() } else { one.app_id.clone() },
@@ -217,6 +227,7 @@ fn resident(pid: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -228,7 +239,8 @@ mod tests {
     #[test]
     fn what_was_heard_stays_on_the_screen_and_a_log_is_only_that_of_the_chosen_app() {
         let begin = Instant::now();
-        let (mut known, mut state) = (Known::new(begin), State::default());
+        let place = crate::place::Place::find(&crate::args::Global::default()).unwrap();
+        let (mut known, mut state) = (Known::new(&Hub::Here(place), begin), State::default());
         let one = |id: &str| InstanceStatus { id: id.into(), ..Default::default() };
         known.take(begin, Heard::Apps(Ok(vec![one("a"), one("b")])));
         known.take(begin, Heard::Log("a".into(), vec!["line".into()]));

@@ -434,6 +434,11 @@ const UNFIT: &str = "Package preparation failed: ";
 pub(crate) const ASK_THERE: &str =
     "try again; the whole reason is known on the platform's machine: nexushub logs debug-api";
 
+/// Whether it is the package itself that the platform won't have.
+pub(crate) fn is_unfit(failure: &Failure) -> bool {
+    failure.message.contains(UNFIT)
+}
+
 /// What is said while a daemon is on its way back.
 pub(crate) fn is_away(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)

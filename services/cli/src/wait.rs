@@ -102,7 +102,7 @@ fn late(
         Some(one) => {
             let why = Some(instances::why(&one, now)).filter(|why| !why.is_empty());
             let why = why.map_or_else(String::new, |why| format!(" ({why})"));
-            (format!("it is {}{why}", instances::state(&one)), hub.command(&format!("logs {name}")))
+            (format!("it is {}{why}", standing::word(&one)), hub.command(&format!("logs {name}")))
         }
         None => ("there is no such app".to_owned(), hub.command("apps")),
     };

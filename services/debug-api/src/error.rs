@@ -118,6 +118,8 @@ pub(crate) enum ApiError {
     NotRunning,
     #[error("procmgr did not do it: {0}; try again")]
     Unheard(String),
+    #[error("proxy does not say what it counts: {0}; try again")]
+    Uncounted(String),
     #[error("Application not found in process manager")]
     NoLog,
     #[error("Too many streams of {of}: the limit is {limit}")]
@@ -243,6 +245,7 @@ impl ApiError {
             Self::Login(_)
             | Self::AdminAway(_)
             | Self::Unheard(_)
+            | Self::Uncounted(_)
             | Self::TooManyStreams { .. }
             | Self::Crowded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Chunk(_) | Self::Installation(_) | Self::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,

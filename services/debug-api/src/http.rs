@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::{
     applications::{App, Hub},
     audit::Asker,
-    auth, bulletin,
+    auth, bulletin, counts,
     digests::Sha256Hex,
     error::ApiError,
     expiry, files,
@@ -66,6 +66,7 @@ pub(crate) fn router(hub: Arc<Hub>, platform: Router, credentials: Credentials) 
         .route(&of("resume"), post(resume))
         .route(&of("releases"), get(all_releases))
         .route(&of("rollback"), post(roll_back))
+        .route("/debug/metrics", get(counts::show))
         // The room of the login service: these answer for any host, without a bearer.
         .route("/public/login", any(|| async { ApiError::Login("login") }))
         .route("/public/logout", any(|| async { ApiError::Login("logout") }))

@@ -10,6 +10,7 @@
 //!                                      ├─▶ promotion      admin has it for good         register.rs
 //!                                      ├─▶ bulletin       what procmgr says (live.rs)  status.rs, status/details.rs (pure)
 //!                                      ├─▶ logs           procmgr's log as a stream      outlet.rs
+//!                                      ├─▶ counts         how many requests there were
 //!                                      └─▶ platform       what the admin app shows and does
 //! ```
 //! Invariants: nothing of a package is held in memory; every step of an install is marked on disk before and after, so a
@@ -24,6 +25,7 @@ mod auth;
 mod bulletin;
 mod claims;
 mod config;
+mod counts;
 mod digests;
 mod disk;
 mod draft;

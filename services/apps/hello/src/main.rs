@@ -8,6 +8,9 @@
 //! | an API, and how it says no | `GET /api/visits`, for people and for the apps that its entry names as `callers` | [`Refusal`] |
 //! | a call to another app | `GET /neighbour` asks the one whose id is in the variable `NEIGHBOUR` for its visits | [`Entrance`] |
 //!
+//! Who is asked decides: an app's `/api` is for those that its entry, in the configuration or on its page in the admin app, has in
+//! `callers`. One that was only pushed has no such entry, and refuses all apps (403); what they may ask of it is below `/public`.
+//!
 //! The rest (where it listens, the health check, stopping after the requests in flight) is `nexushub-applib`'s. Package it as
 //! `bin/app` in a zip: `nexushub push hello.zip --name hello`. Run it alone with `PORT=8080 nexushub-hello`. For more than two small
 //! files there is a database ([`nexushub_applib::db`], as in the login app).

@@ -1,11 +1,12 @@
 //! Who is asked for what `top` shows: each daemon in a task of its own, beside the loop that reads keys. One that hangs costs nothing
-//! but its own news, and how old those are is told.
+//! but its own news, and how old those are is told. Of a platform elsewhere debug-api tells all of it.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use nexushub_chassis::retry::Retry;
 use nexushub_proto::procmgr::InstanceStatus;
 use tokio::{
     sync::{
@@ -16,7 +17,14 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{failure::Failure, instances, logs, metrics, place::Place};
+use crate::{
+    failure::Failure,
+    far::{self, feed::Feed},
+    hub::Hub,
+    instances, logs, metrics,
+    place::Place,
+    session::Session,
+};
 
 /// How often everything is asked.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -45,25 +53,14 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Begins to ask a platform.
-    pub(super) fn begin(place: &Place) -> Self {
+    pub(super) fn begin(hub: &Hub) -> Result<Self, Failure> {
         let (sender, heard) = mpsc::channel(HELD);
         let (log, wanted) = watch::channel(None);
-        let mut tasks = JoinSet::new();
-        let place = Arc::new(place.clone());
-        let (proxy, procmgr) = (Arc::clone(&place), Arc::clone(&place));
-        tasks.spawn(again(sender.clone(), move || {
-            let place = Arc::clone(&proxy);
-            async move { Heard::Metrics(metrics::text(&place).await) }
-        }));
-        tasks.spawn(again(sender.clone(), move || {
-            let place = Arc::clone(&procmgr);
-            async move { Heard::Apps(instances::list(&place).await) }
-        }));
-        tasks.spawn(follow_log(sender, wanted, move |id: String| {
-            let place = Arc::clone(&place);
-            async move { logs::last_lines(&place, &id, LINES).await }
-        }));
-        Self { heard, log, _tasks: tasks }
+        let tasks = match hub {
+            Hub::Here(place) => here(place, sender, wanted),
+            Hub::Elsewhere(session) => elsewhere(session, sender, wanted)?,
+        };
+        Ok(Self { heard, log, _tasks: tasks })
     }
 
     /// Whose log is wanted from now on; none = nobody's.
@@ -84,6 +81,68 @@ impl Asking {
             None => std::future::pending().await,
         }
     }
+}
+
+/// The daemons of this machine.
+fn here(place: &Place, heard: Sender<Heard>, wanted: watch::Receiver<Option<String>>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let place = Arc::new(place.clone());
+    let (proxy, procmgr) = (Arc::clone(&place), Arc::clone(&place));
+    tasks.spawn(again(heard.clone(), move || {
+        let place = Arc::clone(&proxy);
+        async move { Heard::Metrics(metrics::text(&place).await) }
+    }));
+    tasks.spawn(again(heard.clone(), move || {
+        let place = Arc::clone(&procmgr);
+        async move { Heard::Apps(instances::list(&place).await) }
+    }));
+    tasks.spawn(follow_log(heard, wanted, move |id: String| {
+        let place = Arc::clone(&place);
+        async move { logs::last_lines(&place, &id, LINES).await }
+    }));
+    tasks
+}
+
+/// debug-api of a platform elsewhere. Its stream tells of the apps, which keeps none of them alive; what it told last holds while it is
+/// open.
+fn elsewhere(
+    session: &Arc<Session>,
+    heard: Sender<Heard>,
+    wanted: watch::Receiver<Option<String>>,
+) -> Result<JoinSet<()>, Failure> {
+    let mut tasks = JoinSet::new();
+    let (counter, reader) = (Arc::new(session.client()?), Arc::new(session.client()?));
+    let mut feed = Feed::new(session.client()?, None, session.zone());
+    let (teller, told) = watch::channel(None);
+    tasks.spawn(async move {
+        let mut retry = Retry::default();
+        loop {
+            let said = feed.next().await.map(|known| known.list());
+            let broke = said.is_err();
+            teller.send_replace(Some(said));
+            if broke {
+                tokio::time::sleep(retry.wait()).await;
+            } else {
+                retry.reset();
+            }
+        }
+    });
+    tasks.spawn(again(heard.clone(), move || {
+        let mut told = told.clone();
+        async move {
+            let said = told.wait_for(Option::is_some).await.ok().and_then(|said| said.clone());
+            Heard::Apps(said.unwrap_or_else(|| Err(Failure::new("nobody tells", ""))))
+        }
+    }));
+    tasks.spawn(again(heard.clone(), move || {
+        let client = Arc::clone(&counter);
+        async move { Heard::Metrics(far::counted(&client).await) }
+    }));
+    tasks.spawn(follow_log(heard, wanted, move |id: String| {
+        let client = Arc::clone(&reader);
+        async move { far::log::last_lines(&client, &id, LINES).await }
+    }));
+    Ok(tasks)
 }
 
 /// Asks again and again, one question at a time.

@@ -18,13 +18,18 @@ const WIDE: u16 = 96;
 
 /// Draws everything.
 pub(crate) fn draw(frame: &mut Frame, state: &State) {
-    let daemons = u16::try_from(state.daemons.len()).unwrap_or(u16::MAX).saturating_add(2).min(8);
+    let daemons = match u16::try_from(state.daemons.len()) {
+        Ok(0) => 1, // nobody tells of them
+        count => count.unwrap_or(u16::MAX).saturating_add(2).min(8),
+    };
     let log = if state.logs { Constraint::Percentage(40) } else { Constraint::Length(0) };
     let rows =
         [Constraint::Length(1), Constraint::Length(daemons), Constraint::Min(3), log, Constraint::Length(1)];
     let [title, top, middle, bottom, foot] = Layout::vertical(rows).areas(frame.area());
     frame.render_widget(heading(state), title);
-    frame.render_widget(self::daemons(state), top);
+    if !state.daemons.is_empty() {
+        frame.render_widget(self::daemons(state), top);
+    }
     apps(frame, state, middle);
     if state.logs {
         logs(frame, state, bottom);

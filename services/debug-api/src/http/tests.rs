@@ -190,6 +190,21 @@ async fn an_application_is_created_shown_listed_and_deleted() {
 }
 
 #[tokio::test]
+async fn who_watches_from_elsewhere_is_told_what_is_counted_of_the_pushed_and_of_nobody_else() {
+    let world = world();
+    let id = world.create("a", "one").await;
+    let line = format!("nexushub_proxy_route_responses_total{{instance=\"{id}\",class=\"2xx\"}} 7\n");
+    *world.house.counted.lock().unwrap() = Some(line.clone());
+    assert_eq!(world.call("GET", "/debug/metrics", "").await, (OK, line));
+    *world.house.counted.lock().unwrap() = None;
+    let away = refused(StatusCode::SERVICE_UNAVAILABLE, "proxy does not say what it counts: gone; try again");
+    assert_eq!(world.call("GET", "/debug/metrics", "").await, away);
+    let request = Request::get("/debug/metrics").header(PROXY_TOKEN, &world.proxy_token);
+    let request = request.body(Body::empty()).unwrap();
+    assert_eq!(read(world.send(request).await).await, refused(StatusCode::UNAUTHORIZED, "Unauthorized"));
+}
+
+#[tokio::test]
 async fn an_older_application_of_the_same_app_id_is_removed_first() {
     let world = world();
     let older = world.create("a", "one").await;

@@ -40,6 +40,8 @@ pub(crate) struct FakeHouse {
     breaks: Mutex<bool>,
     /// What was ordered.
     orders: Mutex<Vec<String>>,
+    /// What the proxy counts besides; none = it is away.
+    pub(crate) counted: Mutex<Option<String>>,
 }
 
 impl FakeHouse {
@@ -51,6 +53,7 @@ impl FakeHouse {
             refused: Mutex::default(),
             breaks: Mutex::default(),
             orders: Mutex::default(),
+            counted: Mutex::new(Some(String::new())),
         })
     }
 
@@ -124,7 +127,10 @@ impl House for FakeHouse {
 
     fn metrics(&self) -> Call<'_, String> {
         let line = "nexushub_proxy_route_responses_total{instance=\"shop\",host=\"shop\",class=\"5xx\"} 4\n";
-        Box::pin(async { Ok(line.to_owned()) })
+        let counted = self.counted.lock().unwrap().clone();
+        Box::pin(async move {
+            counted.map(|more| line.to_owned() + &more).ok_or_else(|| Status::unavailable("gone"))
+        })
     }
 
     fn releases(&self, asked: String) -> Call<'_, Vec<Application>> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use nexushub_chassis::names::Zone;
+use nexushub_chassis::{names::Zone, standing};
 use nexushub_proto::{
     procmgr::{InstanceStatus, State},
     provider::{self, ListInstancesResponse, Origin},
@@ -10,7 +10,7 @@ use nexushub_proto::{
 use serde::Serialize;
 
 use super::releases;
-use crate::{live::Live, record::rfc3339};
+use crate::{counts::label, live::Live, record::rfc3339};
 
 /// An application has no package: what should run can't.
 const NO_PACKAGE: &str = "no package yet";
@@ -158,19 +158,9 @@ fn origin(origin: Origin) -> &'static str {
     }
 }
 
-/// The words that `nexushub status` has.
+/// The words that `nexushub status` has, and one for its requests.
 pub(crate) fn state(status: &InstanceStatus) -> &'static str {
-    match status.state() {
-        _ if status.pause.is_some() => "paused",
-        State::Unspecified | State::Unknown => "unknown",
-        State::Starting => "starting",
-        State::Running => "running",
-        State::Unhealthy => "unhealthy",
-        State::Stopping => "stopping",
-        State::Stopped => "stopped",
-        State::Failed => "failed",
-        State::Asleep => "asleep",
-    }
+    if status.pause.is_some() { "paused" } else { standing::word(status) }
 }
 
 /// Why it is in its state, or else what keeps its next generation from taking its place.
@@ -196,19 +186,6 @@ pub(crate) fn traffic(text: &str) -> HashMap<String, Traffic> {
         }
     }
     all
-}
-
-/// The value of a label; ids and classes need no escapes.
-fn label<'t>(labels: &'t str, name: &str) -> Option<&'t str> {
-    let mut rest = labels;
-    while let Some((key, after)) = rest.split_once("=\"") {
-        let (value, after) = after.split_once('"')?;
-        if key.trim_start_matches(',') == name {
-            return Some(value);
-        }
-        rest = after;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -61,7 +61,11 @@ async fn an_app_is_made_changed_and_removed_in_the_pages() {
     let made = world.form("/apps", &[("displayName", "Shop"), ("appId", "shop"), ("hostName", "shop")]).await;
     let path = made.location().split('?').next().unwrap().to_owned();
     let page = world.get(&user(1, "admin"), made.location()).await;
-    assert!(page.text.contains("as soon as its app id has a package") && page.text.contains("Shop"), "{}", page.text);
+    assert!(
+        page.text.contains("as soon as its app id has a package") && page.text.contains("Shop"),
+        "{}",
+        page.text
+    );
     let twice =
         world.form("/apps", &[("displayName", "<Two>"), ("appId", "shop"), ("hostName", "shop")]).await;
     assert_eq!(twice.status, StatusCode::CONFLICT);

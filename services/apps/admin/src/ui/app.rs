@@ -96,7 +96,9 @@ pub(crate) struct After {
 
 fn done(after: &str) -> Option<Notice> {
     let text = match after {
-        "created" => "Created. It starts as soon as its app id has a package: push one below if there is none yet.",
+        "created" => {
+            "Created. It starts as soon as its app id has a package: push one below if there is none yet."
+        }
         "updated" => "Saved. A new address counts as soon as the platform has heard of it, within a second.",
         "restart" => "It is being started anew; its state below says how far that is.",
         "pause" => "Paused: requests wait a while for it to be resumed, and are told to come back then.",
