@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::{env, io, net::SocketAddr};
 
 use nexushub_launch::config::{Config, ROOT};
-use nexushub_launch::daemon::{DAEMONS, Daemon, identity};
+use nexushub_launch::daemon::{DAEMONS, Daemon};
 use nexushub_launch::secret::{Secret, credentials};
 use nexushub_launch::{Fault, durable, handoff::Handoff};
 use nix::unistd::{AccessFlags, access, geteuid};
@@ -33,9 +33,7 @@ pub(crate) struct Build {
     pub(crate) exe: File,
     /// The configuration's text.
     pub(crate) text: String,
-    /// Which file the executable is.
-    pub(crate) file: String,
-    /// That, and what of the configuration concerns the daemon: another build has another mark.
+    /// Which file the executable is, in brackets, and what of the configuration concerns the daemon: another build has another mark.
     pub(crate) mark: String,
 }
 
@@ -99,9 +97,9 @@ impl Site {
             let (msg, hint) = (format!("no program: {error}"), "install it, or set supervisor.bin_dir");
             Fault::new("executable_missing", msg, path.display().to_string(), hint)
         })?;
-        let file = identity(&file);
+        let file = (&path, file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec());
         let tables = self.config.fingerprint(&["platform", "rpc", "telemetry", daemon.name]);
-        Ok(Build { exe, text: self.config.text().to_owned(), mark: format!("{file} {tables}"), file })
+        Ok(Build { exe, text: self.config.text().to_owned(), mark: format!("{file:?} {tables}") })
     }
 
     pub(crate) fn builds(&self) -> Result<Vec<Build>, Fault> {

@@ -21,7 +21,6 @@ pub(crate) fn render(supervisor: &Supervisor) -> String {
         .text("state", supervisor.phase.0)
         .raw("listen", &array(&listen))
         .text("root", &config.root.to_string_lossy())
-        .text("programs", &supervisor.site.settings.bin_dir.to_string_lossy())
         .raw("config", &path)
         .number("strangers", supervisor.strangers);
     Object::new().raw("supervisor", &own.finish()).raw("daemons", &array(&daemons)).finish()
@@ -40,7 +39,7 @@ fn daemon(unit: &Unit) -> String {
         .number("since_unix_ms", unix_ms(unit.shown.1))
         .raw("ready_unix_ms", &or_null(ready.map(Into::into)))
         .number("restarts", unit.restarts.total)
-        .text("executable", &unit.build.file)
+        .text("executable", unit.build.mark.split(") [").next().unwrap_or_default())
         .text("status", &unit.status)
         .text("reason", &unit.reason)
         .finish()

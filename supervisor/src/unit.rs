@@ -319,8 +319,7 @@ mod tests {
     }
 
     fn build(mark: &str) -> Build {
-        let (exe, text, file) = (std::fs::File::open("/dev/null").unwrap(), String::new(), String::new());
-        Build { exe, text, file, mark: mark.to_owned() }
+        Build { exe: std::fs::File::open("/dev/null").unwrap(), text: String::new(), mark: mark.to_owned() }
     }
 
     impl Hand {

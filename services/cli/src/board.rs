@@ -2,10 +2,10 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use nexushub_launch::daemon;
 use serde::Deserialize;
 
 use crate::{args::DAEMONS, process::Process};
@@ -30,8 +30,6 @@ pub(crate) struct Supervisor {
     pub(crate) listen: Vec<String>,
     /// The configuration that it was started with.
     pub(crate) config: Option<PathBuf>,
-    /// Where it takes executables from.
-    pub(crate) programs: PathBuf,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -78,12 +76,9 @@ impl Board {
 
     /// Daemons of which there is another executable by now than they are started from. One that is missing takes nobody's place.
     pub(crate) fn renewed(&self) -> Vec<&'static str> {
-        let on_disk = |name: &str| {
-            let file = fs::metadata(self.supervisor.programs.join(format!("nexushub-{name}")));
-            file.ok().map(|file| daemon::identity(&file))
-        };
-        let held = |name: &str| self.daemon(name)?.executable.clone();
-        let renewed = |name: &&str| held(name).zip(on_disk(name)).is_some_and(|(held, there)| held != there);
+        let held = |name: &str| self.daemon(name)?.executable.as_deref();
+        let renewed =
+            |name: &&str| held(name).is_some_and(|held| on_disk(held).is_some_and(|now| now != held));
         DAEMONS.into_iter().filter(renewed).collect()
     }
 
@@ -91,6 +86,15 @@ impl Board {
     pub(crate) fn daemon(&self, name: &str) -> Option<&Daemon> {
         self.daemons.iter().find(|daemon| daemon.name == name)
     }
+}
+
+/// What the supervisor would say of the executable that it means, as that is now: its path, device, inode, bytes, and when it was
+/// changed (`site.rs` there); none if it is not there, or not understood.
+fn on_disk(held: &str) -> Option<String> {
+    let (path, _) = held.strip_prefix("(\"")?.split_once("\", ")?;
+    let (path, file) = (Path::new(path), fs::metadata(path).ok()?);
+    let now = (path, file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec());
+    Some(format!("{now:?}").trim_end_matches(')').to_owned())
 }
 
 #[cfg(test)]
@@ -133,20 +137,20 @@ mod tests {
         ["provider", "procmgr", "proxy"].into_iter().for_each(put);
         let held = |name: &str| Daemon {
             name: name.into(),
-            executable: Some(daemon::identity(&fs::metadata(path(name)).unwrap())),
+            executable: on_disk(&format!("({:?}, 1", path(name))),
             ..Daemon::default()
         };
         let silent = Daemon { name: "debug-api".into(), ..Daemon::default() }; // of an earlier release's supervisor
-        let mut board = Board {
+        let board = Board {
             daemons: vec![held("provider"), held("procmgr"), held("proxy"), silent],
             ..Board::default()
         };
-        board.supervisor.programs = folder.path().to_owned();
         put("debug-api");
         assert!(board.renewed().is_empty());
         put("proxy");
         fs::remove_file(path("provider")).unwrap();
         assert_eq!(board.renewed(), ["proxy"]);
+        assert_eq!(["", "(", "(\"/nowhere\", 1", "(\"\u{1b}"].map(on_disk), [const { None }; 4]);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Which daemons a platform has, and the sockets that are bound for each before it starts.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt};
-
 /// A daemon of the platform, as its parent sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Daemon {
@@ -36,12 +34,6 @@ pub const STOP_ORDER: [&str; 4] = ["proxy", "provider", "debug-api", "procmgr"];
 
 /// Name of the file in the run folder by which procmgr learns that SIGTERM means: stop every instance.
 pub const STOP_ALL: &str = "stop-all";
-
-/// Which file an executable is: another one, or one that was changed, has another word.
-#[must_use]
-pub fn identity(file: &Metadata) -> String {
-    format!("{:?}", (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
-}
 
 /// The daemon of a name.
 #[must_use]
