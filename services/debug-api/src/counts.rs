@@ -25,7 +25,7 @@ pub(crate) async fn show(State(hub): State<Arc<Hub>>) -> Result<Response, ApiErr
 
 /// The lines about these instances.
 fn of(counted: &str, ids: &BTreeSet<String>) -> String {
-    let id = |line: &'_ str| {
+    let id = |line: &str| {
         line.split_once('{').and_then(|(_, labels)| label(labels, "instance")).map(str::to_owned)
     };
     counted.split_inclusive('\n').filter(|line| id(line).is_some_and(|id| ids.contains(&id))).collect()
