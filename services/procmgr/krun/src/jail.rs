@@ -169,17 +169,7 @@ fn bind(source: &OwnedFd, target: &Path, flags: MsFlags) -> io::Result<()> {
     tell(mount(Some(&held(source)), target, NONE, MsFlags::MS_BIND, NONE), &what)?;
     // A mount that a user namespace has inherited keeps what it forbids.
     let had = fstatvfs(source).map(|stat| stat.flags()).unwrap_or(FsFlags::empty());
-    let kept = [
-        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    let kept = kept.into_iter().filter(|(had_it, _)| had.contains(*had_it)).map(|(_, keep)| keep);
-    let flags = kept.fold(flags, |flags, keep| flags | keep) | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    let flags = flags | nexushub_volume::kept(had) | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
     tell(mount(NONE, target, NONE, flags, NONE), &what)
 }
 

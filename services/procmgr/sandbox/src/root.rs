@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::{ffi::CString, fs, io};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::statvfs::statvfs;
 use nix::{errno::Errno, libc, unistd};
 
 use crate::order::Run;
@@ -255,24 +255,10 @@ fn restrict_each(at: &str, flags: MsFlags) -> nix::Result<()> {
     let table = fs::read_to_string(format!("{OLD}/proc/self/mountinfo")).map_err(|_| Errno::ENOSYS)?;
     let places = table.lines().filter_map(|line| line.split(' ').nth(4));
     for place in places.filter(|place| Path::new(place).starts_with(at)) {
-        let has = kept(statvfs(place)?.flags());
+        let has = nexushub_volume::kept(statvfs(place)?.flags());
         mount(none, place, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | has | flags, none)?;
     }
     Ok(())
-}
-
-/// The flags of a mount that a remount would lose.
-fn kept(has: FsFlags) -> MsFlags {
-    let pairs = [
-        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    pairs.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect()
 }
 
 #[cfg(test)]
@@ -321,11 +307,5 @@ mod tests {
                 |step: &Step| matches!(step, Step::File("/etc/nsswitch.conf", text) if text.contains("dns"));
             assert_eq!(plan.iter().any(asked), dns);
         }
-    }
-
-    #[test]
-    fn flags_that_may_be_locked_are_kept() {
-        let has = FsFlags::ST_NOEXEC | FsFlags::ST_RELATIME;
-        assert_eq!(kept(has), MsFlags::MS_NOEXEC | MsFlags::MS_RELATIME);
     }
 }

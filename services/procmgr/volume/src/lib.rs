@@ -1,8 +1,10 @@
 //! The data of one app instance, as whoever builds a box around the app prepares them: whose they are, and how much.
 
 mod disk;
+mod flags;
 
 pub use disk::{bound, trial};
+pub use flags::kept;
 
 use std::{ffi::CStr, io, os::fd::AsFd, path::Path};
 
