@@ -1,10 +1,14 @@
 //! Who asks for the internet gets the internet, and nothing of the machine that it runs on; who doesn't gets nothing.
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    io::{BufRead, BufReader},
+    net::{TcpListener, TcpStream},
+    process::Stdio,
+};
 
 use nexushub_e2e::{
     App, Options, Platform, rounds, soon, workshop,
-    world::{self, INTERNET, admin, links},
+    world::{self, INTERNET, admin, links, there},
 };
 use nexushub_proto::{
     procmgr::{InstanceStatus, State},
@@ -78,6 +82,32 @@ fn a_way_out_is_no_way_in_for_who_else_is_on_the_machine() {
         assert_eq!(platform.says("out", &script).await, "in", "the box itself gets in");
         assert!(TcpStream::connect("198.18.0.2:9999").is_err());
         assert_eq!(platform.https().get("out", "/").await.status, 200, "by the shim it does");
+    });
+}
+
+#[test]
+fn who_sends_as_another_box_is_not_heard() {
+    world::tell(async || {
+        let platform = Platform::start();
+        let out = boxed(&platform, "out", Egress::Internet).await;
+        boxed(&platform, "other", Egress::Internet).await;
+        let listen = "$s = IO::Socket::INET->new(LocalAddr => '203.0.113.80:7', Proto => 'udp') or die; $| = 1; \
+                      print qq(listens\n); print qq($m\n) while $s->recv($m, 9)";
+        let mut ear =
+            there("perl").args(["-MIO::Socket::INET", "-e", listen]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut heard = BufReader::new(ear.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(heard.next().as_deref(), Some("listens"));
+        // As a guest's kernel might, which a microVM's app has taken over.
+        drop(admin(&format!("nsenter -t {} -n ip address add 198.18.0.6/32 dev eth0", out.pid)));
+        for (address, word) in [("198.18.0.6", "another"), ("198.18.0.2", "itself")] {
+            let say = format!(
+                "IO::Socket::INET->new(PeerAddr => '203.0.113.80:7', LocalAddr => '{address}', Proto => 'udp')->send('{word}')"
+            );
+            drop(admin(&format!("nsenter -t {} -n perl -MIO::Socket::INET -e \"{say}\"", out.pid)));
+        }
+        assert_eq!(heard.next().as_deref(), Some("itself"));
+        ear.kill().unwrap();
+        ear.wait().unwrap();
     });
 }
 
@@ -169,7 +199,7 @@ async fn who_cannot_have_a_way_out_is_refused_with_the_reason_and_never_runs_wit
     for (name, driver, why) in [
         ("user", Driver::Sandbox, "egress \"internet\" needs root"),
         ("best", Driver::Auto, "egress \"internet\" needs root"),
-        ("machine", Driver::Krun, "egress \"internet\" is not had in a microVM"),
+        ("machine", Driver::Krun, "egress \"internet\" needs root"),
     ] {
         let instance = asking(&platform, name, driver, Egress::Internet);
         platform.hand_over();

@@ -5,6 +5,7 @@
 mod bounds;
 mod microvms;
 mod own_apps;
+mod way_out;
 
 /// A script that starts so many processes at once and fails where it can't; either way they end with it.
 fn fork_bomb(processes: usize) -> String {

@@ -14,7 +14,7 @@ use nexushub_proto::{
 use crate::fork_bomb;
 
 /// As small as a guest with the probe in it may be.
-const SMALL: Limits = Limits {
+pub(crate) const SMALL: Limits = Limits {
     memory_bytes: 128 << 20,
     cpu_percent: 0,
     processes: 64,
@@ -25,25 +25,25 @@ const SMALL: Limits = Limits {
 };
 
 /// One that gives the trial of a microVM the time that it takes in an emulated machine.
-fn platform() -> Platform {
+pub(crate) fn platform() -> Platform {
     Platform::start_with(&Options::with("[procmgr]\nkrun_boot_ms = 60000\n"))
 }
 
-async fn machine(platform: &Platform, name: &str) -> InstanceStatus {
+pub(crate) async fn machine(platform: &Platform, name: &str) -> InstanceStatus {
     let status = platform.run_boxed(name, Driver::Krun, SMALL).await;
     assert_eq!(status.driver, "krun");
     status
 }
 
 /// The process of the virtual machine, below its keeper.
-fn vmm(app: &InstanceStatus) -> Process {
+pub(crate) fn vmm(app: &InstanceStatus) -> Process {
     let below = |pid: &u32| processes::parent(*pid) == Some(app.pid);
     let found: Vec<u32> = processes::all().into_iter().filter(below).collect();
     Process::open(*found.first().expect("a keeper has a machine")).unwrap()
 }
 
 /// The next run of an instance.
-async fn next(platform: &Platform, last: &InstanceStatus) -> InstanceStatus {
+pub(crate) async fn next(platform: &Platform, last: &InstanceStatus) -> InstanceStatus {
     let fresh = |status: &InstanceStatus| status.routed && status.generation > last.generation;
     platform.instance_until(&last.id, "runs anew", fresh).await
 }

@@ -200,7 +200,7 @@ boot() { # root, MiB of memory, processors
   local code=0 version
   version=$(ls "$kernel/lib/modules")
   (cd "$1" && find . | cpio -o -H newc --quiet -R 0:0) >"$run/initrd"
-  timeout -k 5 $((600 * patience)) qemu-system-x86_64 -M q35,accel=tcg,sata=off,usb=off,i8042=off -cpu EPYC,+svm,+npt \
+  timeout -k 5 $((900 * patience)) qemu-system-x86_64 -M q35,accel=tcg,sata=off,usb=off,i8042=off -cpu EPYC,+svm,+npt \
     -m "$2" -smp "$3" -nodefaults -no-user-config -display none -no-reboot -serial stdio \
     -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$kernel/boot/vmlinuz-$version" -initrd "$run/initrd" \
     -append 'console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check nohz=off highres=off random.trust_cpu=on' \

@@ -6,7 +6,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fmt, fs,
-    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Ms,
     desired::{Deploy, Desired, Egress, Isolation},
-    egress::Router,
+    egress::{Found, Router, WayOut},
     env::{Inside, Surroundings},
     generation::Generation,
     health::Check,
@@ -76,8 +75,8 @@ pub(crate) struct Plan<'a> {
     pub stop_ms: Ms,
     /// First of the instance's own user ids; none for an ordinary user, who has none to give.
     pub uid: Option<u32>,
-    /// Where its box finds the way out to the internet, if it has one.
-    pub gateway: Option<Ipv4Addr>,
+    /// Its box's way out to the internet, if it has one.
+    pub way_out: Option<WayOut>,
 }
 
 /// One way to isolate.
@@ -215,15 +214,17 @@ pub(crate) enum Missing {
 pub(crate) struct Drivers {
     sandbox: Result<Arc<Sandbox>, Missing>,
     krun: Result<Arc<Krun>, Missing>,
-    /// Whether boxes can reach the internet.
+    /// Whether boxes can reach the internet, and whether microVMs can.
     egress: Result<(), Missing>,
+    machine_egress: Result<(), Missing>,
 }
 
 impl Drivers {
     /// While the search is under way.
     pub(crate) fn looking() -> Self {
         let looking = || Missing::Looking;
-        Self { sandbox: Err(looking()), krun: Err(looking()), egress: Err(looking()) }
+        let (egress, machine_egress) = (Err(looking()), Err(looking()));
+        Self { sandbox: Err(looking()), krun: Err(looking()), egress, machine_egress }
     }
 
     /// With the outcome of the sandbox's trial.
@@ -247,18 +248,23 @@ impl Drivers {
         self.sandbox.as_ref().map_or_else(|_| untried(), |sandbox| told(sandbox.not_enforced()))
     }
 
-    /// With the outcome of the way out's trial.
-    pub(crate) fn with_egress(self, found: Result<(), String>) -> Self {
-        Self { egress: found.map_err(Missing::NoWayOut), ..self }
+    /// With the outcome of the ways out's trials.
+    pub(crate) fn with_egress(self, found: Found) -> Self {
+        let [egress, machine_egress] =
+            [found.boxes, found.machines].map(|found| found.map_err(Missing::NoWayOut));
+        Self { egress, machine_egress, ..self }
     }
 
-    /// The driver for an instance, or why there is none for what it asks. Only a sandbox has a way out, so that is the best box for
-    /// who needs one; nothing holds back an app without a box.
+    /// The driver for an instance, or why there is none for what it asks. Where only a sandbox has a way out, that is the best box
+    /// for who needs one; nothing holds back an app without a box.
     pub(crate) fn of(&self, desired: &Desired) -> Result<Arc<dyn Driver>, Missing> {
         match (desired.egress, desired.isolation) {
             (Egress::None, wanted) | (_, wanted @ Isolation::Process) => self.resolve(wanted),
-            (Egress::Internet, Isolation::Krun) => {
-                Err(Missing::NoWayOut("is not had in a microVM; ask for driver sandbox or auto".into()))
+            (Egress::Internet, wanted @ Isolation::Krun) => {
+                self.machine_egress.clone().and_then(|()| self.resolve(wanted))
+            }
+            (Egress::Internet, Isolation::Auto) if self.machine_egress.is_ok() => {
+                self.resolve(Isolation::Auto)
             }
             (Egress::Internet, Isolation::Auto | Isolation::Sandbox) => {
                 self.egress.clone().and_then(|()| self.resolve(Isolation::Sandbox))
@@ -300,7 +306,7 @@ impl Drivers {
     fn log(&self) {
         let why = |missing: Option<&Missing>| missing.map(ToString::to_string).unwrap_or_default();
         let (no_krun, no_sandbox) = (why(self.krun.as_ref().err()), why(self.sandbox.as_ref().err()));
-        let no_egress = why(self.egress.as_ref().err());
+        let no_egress = why(self.egress.as_ref().and(self.machine_egress.as_ref()).err());
         match self.resolve(Isolation::Auto) {
             Ok(driver) => {
                 let not_enforced = driver.not_enforced().join("; ");
@@ -462,7 +468,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_internet_is_reached_out_of_a_sandbox_and_nobody_runs_without_the_way_out_that_it_asks_for() {
+    fn the_internet_is_reached_out_of_the_best_box_that_can_and_nobody_runs_without_the_way_out_that_it_asks_for()
+     {
         let asking = |isolation, egress| Desired {
             isolation,
             egress,
@@ -472,16 +479,21 @@ pub(crate) mod tests {
             let driver = drivers.of(&asking(isolation, Egress::Internet));
             driver.map(|driver| driver.name()).map_err(|missing| missing.to_string())
         };
-        let some = with_krun().with_egress(Ok(()));
+        let all = with_krun().with_egress(Found { boxes: Ok(()), machines: Ok(()) });
+        assert_eq!(
+            [Isolation::Auto, Isolation::Krun].map(|wanted| name(&all, wanted)),
+            [Ok("krun"), Ok("krun")]
+        );
+        assert_eq!(name(&all, Isolation::Sandbox), Ok("sandbox"));
+        let some = with_krun()
+            .with_egress(Found { boxes: Ok(()), machines: Err("can't be had in a microVM".into()) });
         assert_eq!(name(&some, Isolation::Auto).as_deref(), Ok("sandbox"));
         assert_eq!(some.name(&asking(Isolation::Auto, Egress::None)), "krun");
-        assert!(
-            name(&some, Isolation::Krun)
-                .unwrap_err()
-                .starts_with("egress \"internet\" is not had in a microVM")
-        );
-        let none = with_krun().with_egress(Err("needs root".into()));
-        for isolation in [Isolation::Auto, Isolation::Sandbox] {
+        let refused = name(&some, Isolation::Krun).unwrap_err();
+        assert!(refused.starts_with("egress \"internet\" can't be had in a microVM"), "{refused}");
+        let why = || Err("needs root".to_owned());
+        let none = with_krun().with_egress(Found { boxes: why(), machines: why() });
+        for isolation in [Isolation::Auto, Isolation::Sandbox, Isolation::Krun] {
             assert_eq!(name(&none, isolation), Err("egress \"internet\" needs root".into()));
             assert_ne!(none.name(&asking(isolation, Egress::None)), "");
         }

@@ -187,7 +187,7 @@ impl Os {
             check: &check,
             stop_ms: terms.stop_ms,
             uid,
-            gateway: way_out.map(|slot| self.place.router.gateway(slot)),
+            way_out: way_out.map(|slot| self.place.router.way_out(slot)),
         });
         let inside = driver.inside(desired, &terms.around, port.as_ref().map(|(port, _)| *port));
         let own_secret = terms.key.app_secret(desired.id.as_str());

@@ -4,6 +4,9 @@
 //! ```text
 //! box: eth0, address 4n+2 ──── nh<tag>-n, address 4n+1: the machine ──── interface of the default route
 //! ```
+//! A microVM's program makes the link itself: a tap, whose other end is the guest's device. It is taken out of the box's network, so
+//! that it is to the machine as every other.
+//!
 //! n is the number of the box's range of user ids (`slots.rs`), the tag that of this platform. Invariants: the rules are in force
 //! before there is a way to be ruled, and are put in force again at every start of a box and of procmgr; a pair ends with the
 //! box's network, whoever lives; forwarding is switched on for the interfaces concerned alone, and only those that had it off are
@@ -20,6 +23,8 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nexushub_chassis::launch::{durable, secret};
@@ -28,8 +33,12 @@ use nix::net::if_::if_nametoindex;
 use crate::slots::SLOTS;
 use rules::Rules;
 
+/// Bits that the addresses of a pair have in common.
+const PAIR_PREFIX: u32 = 30;
 /// What a box calls its end.
 const INSIDE: &str = "eth0";
+/// Longest wait for the link of a microVM's program, which makes it first of all, and the time between two looks.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(1));
 /// The file that is there while the machine routes boxes, and names the interfaces whose forwarding was off.
 const LENT: &str = "procmgr/forwarding";
 
@@ -39,7 +48,7 @@ pub(crate) struct Network(Ipv4Addr);
 
 impl Network {
     /// Of a pair: the network's own, the machine's, the box's, and the broadcast.
-    const PAIR: u32 = 4;
+    const PAIR: u32 = 1 << (32 - PAIR_PREFIX);
     /// All.
     pub(crate) const ADDRESSES: u32 = SLOTS * Self::PAIR;
     /// Bits that they have in common.
@@ -76,9 +85,34 @@ pub(crate) struct Router {
     turn: Arc<Mutex<()>>,
 }
 
-/// Why an ordinary user gets none.
+/// A box's end of its way out, as who is in there is told: `198.18.0.2/30 198.18.0.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WayOut {
+    /// The box's own address.
+    pub address: Ipv4Addr,
+    /// The machine's: where it leads on, and names are asked for.
+    pub gateway: Ipv4Addr,
+}
+
+impl std::fmt::Display for WayOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} {}", self.address, PAIR_PREFIX, self.gateway)
+    }
+}
+
+/// Which boxes can have ways out here, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Sandboxes.
+    pub boxes: Result<(), String>,
+    /// MicroVMs.
+    pub machines: Result<(), String>,
+}
+
+/// Why an ordinary user gets none: what could be had without root, a network in user space, would reach the machine's own addresses.
 pub(crate) fn needs_root() -> String {
-    "needs root: procmgr runs as an ordinary user".into()
+    "needs root: procmgr runs as an ordinary user, who can't keep a box from the machine's own addresses"
+        .into()
 }
 
 impl Router {
@@ -89,31 +123,44 @@ impl Router {
         Self { network: Network(first), tag, lent: state.join(LENT), turn: Arc::default() }
     }
 
-    /// Where a box finds its way out.
-    pub(crate) fn gateway(&self, slot: u32) -> Ipv4Addr {
-        self.network.at(slot, 1)
+    /// What a box is told of its way out.
+    pub(crate) fn way_out(&self, slot: u32) -> WayOut {
+        WayOut { address: self.network.at(slot, 2), gateway: self.network.at(slot, 1) }
     }
 
-    /// Whether boxes can have ways out, or why not: one is made for a trial, apart from everything. Ways that an earlier procmgr
+    /// Which boxes can have ways out: of each kind one is made for a trial, apart from everything. Ways that an earlier procmgr
     /// made have their rules put in force again.
-    pub(crate) async fn find(router: Option<Self>) -> Result<(), String> {
-        let router = router.ok_or_else(needs_root)?;
+    pub(crate) async fn find(router: Option<Self>) -> Found {
+        let Some(router) = router else {
+            return Found { boxes: Err(needs_root()), machines: Err(needs_root()) };
+        };
         let tried = tokio::task::spawn_blocking(move || {
-            router.try_apart()?;
-            let _alone = router.alone();
-            let used = router.addresses()?.iter().any(|(name, _)| name.starts_with(&router.links()));
-            if used { router.rule() } else { Ok(()) }
+            let boxes = router.try_apart().and_then(|()| {
+                let _alone = router.alone();
+                let used = router.addresses()?.iter().any(|(name, _)| name.starts_with(&router.links()));
+                if used { router.rule() } else { Ok(()) }
+            });
+            let boxes = boxes.map_err(|error| format!("can't be had here: {error}"));
+            let machines =
+                || router.try_tap().map_err(|error| format!("can't be had in a microVM here: {error}"));
+            Found { machines: boxes.clone().and_then(|()| machines()), boxes }
         });
-        let tried = tried.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        tried.map_err(|error| format!("can't be had here: {error}"))
+        tried.await.unwrap_or_else(|error| {
+            let lost = format!("can't be had here: {error}");
+            Found { boxes: Err(lost.clone()), machines: Err(lost) }
+        })
     }
 
-    /// Makes the way out of the box whose network this process is in. What is left of an earlier box's is replaced. Blocks.
-    pub(crate) fn attach(&self, slot: u32, pid: u32) -> Result<(), String> {
-        let _alone = self.alone();
-        let made = self.rule().and_then(|()| {
-            let inside = File::open(format!("/proc/{pid}/ns/net"))?;
-            self.connect(slot, &inside)
+    /// Makes the way out of the box whose network this process is in; `machine`: of the link that is made in there. What is left of
+    /// an earlier box's is replaced. Blocks.
+    pub(crate) fn attach(&self, slot: u32, pid: u32, machine: bool) -> Result<(), String> {
+        let made = File::open(format!("/proc/{pid}/ns/net")).and_then(|inside| {
+            if machine && !await_link(&inside, pid)? {
+                return Ok(()); // it has ended, and says itself why
+            }
+            let _alone = self.alone();
+            self.rule()?;
+            if machine { self.take_over(slot, &inside) } else { self.connect(slot, &inside) }
         });
         made.map_err(|error| format!("its way out to the internet: {error}"))
     }
@@ -195,6 +242,33 @@ impl Router {
     }
 
     fn connect(&self, slot: u32, inside: &File) -> io::Result<()> {
+        let link = self.free_link(slot, inside)?;
+        // The network is the tool's standard input: a path with the number of a process could mean another's meanwhile.
+        let pair = ["link", "add", &link, "type", "veth", "peer", "name", INSIDE, "netns", "/proc/self/fd/0"];
+        space::run_with("ip", &pair, inside)?;
+        self.open(slot, &link)?;
+        let WayOut { address, gateway } = self.way_out(slot);
+        space::within(inside, || {
+            host::no_ipv6(INSIDE)?;
+            // The route last: it is what a box waits for.
+            let text = format!(
+                "address add {address}/{PAIR_PREFIX} dev {INSIDE}\nlink set {INSIDE} up\nroute add default via {gateway}\n"
+            );
+            space::run("ip", &["-batch", "-"], text.as_bytes())
+        })
+    }
+
+    /// Takes the link that is in a box's network out of it.
+    fn take_over(&self, slot: u32, inside: &File) -> io::Result<()> {
+        let link = self.free_link(slot, inside)?;
+        let own = File::open("/proc/thread-self/ns/net")?;
+        let moved = ["link", "set", INSIDE, "netns", "/proc/self/fd/0", "name", &link];
+        space::within(inside, || space::run_with("ip", &moved, &own))?;
+        self.open(slot, &link)
+    }
+
+    /// The name of the machine's end, which nobody has any more.
+    fn free_link(&self, slot: u32, inside: &File) -> io::Result<String> {
         let (own, theirs) = (fs::metadata("/proc/thread-self/ns/net")?, inside.metadata()?);
         if (own.dev(), own.ino()) == (theirs.dev(), theirs.ino()) {
             return Err(io::Error::other("the box is in the machine's own network"));
@@ -204,22 +278,17 @@ impl Router {
             // Fails when it goes by itself just then.
             let _ = space::run("ip", &["link", "delete", &link], b"");
         }
-        // The network is the tool's standard input: a path with the number of a process could mean another's meanwhile.
-        let pair = ["link", "add", &link, "type", "veth", "peer", "name", INSIDE, "netns", "/proc/self/fd/0"];
-        space::run_with("ip", &pair, inside)?;
-        host::no_ipv6(&link)?;
-        host::forward(&link, true)?;
-        let (gateway, address) = (self.gateway(slot), self.network.at(slot, 2));
-        let text = format!("address add {gateway}/30 dev {link}\nlink set {link} up\n");
-        space::run("ip", &["-batch", "-"], text.as_bytes())?;
-        space::within(inside, || {
-            host::no_ipv6(INSIDE)?;
-            // The route last: it is what a box waits for.
-            let text = format!(
-                "address add {address}/30 dev {INSIDE}\nlink set {INSIDE} up\nroute add default via {gateway}\n"
-            );
-            space::run("ip", &["-batch", "-"], text.as_bytes())
-        })
+        Ok(link)
+    }
+
+    /// Puts the machine's end into service. That it is up comes last: it is what a microVM waits for.
+    fn open(&self, slot: u32, link: &str) -> io::Result<()> {
+        host::no_ipv6(link)?;
+        host::own_addresses_only(link)?;
+        host::forward(link, true)?;
+        let gateway = self.way_out(slot).gateway;
+        let text = format!("address add {gateway}/{PAIR_PREFIX} dev {link}\nlink set {link} up\n");
+        space::run("ip", &["-batch", "-"], text.as_bytes())
     }
 
     /// Makes a way out between two networks of nobody's, which are gone afterwards.
@@ -230,6 +299,36 @@ impl Router {
             self.connect(0, &inside)
         })
     }
+
+    /// The same with the link of a microVM.
+    fn try_tap(&self) -> io::Result<()> {
+        space::apart(|| {
+            let inside = space::apart(|| {
+                space::run("ip", &["tuntap", "add", INSIDE, "mode", "tap"], b"")?;
+                File::open("/proc/thread-self/ns/net")
+            })?;
+            self.take_over(0, &inside)
+        })
+    }
+}
+
+/// Waits for the link of a box's own, as long as there is the box; says whether there is one.
+fn await_link(inside: &File, pid: u32) -> io::Result<bool> {
+    let (patience, pause) = PATIENCE;
+    let deadline = Instant::now() + patience;
+    space::within(inside, || {
+        while if_nametoindex(INSIDE).is_err() {
+            // Of a process that has ended this is gone, before anybody has waited for it.
+            if fs::metadata(format!("/proc/{pid}/ns/net")).is_err() {
+                return Ok(false);
+            }
+            if Instant::now() >= deadline {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "its program made no link"));
+            }
+            thread::sleep(pause);
+        }
+        Ok(true)
+    })
 }
 
 #[cfg(test)]
@@ -272,6 +371,45 @@ mod tests {
 
     #[tokio::test]
     async fn an_ordinary_user_is_told_that_it_takes_root() {
-        assert!(Router::find(None).await.unwrap_err().contains("needs root"));
+        let Found { boxes, machines } = Router::find(None).await;
+        assert!(
+            [boxes, machines].iter().all(|found| found.as_ref().is_err_and(|why| why.contains("needs root")))
+        );
+    }
+
+    #[test]
+    fn a_box_is_told_its_address_and_where_its_way_leads() {
+        let router = Router::new(Path::new("/nonexistent"), FIRST);
+        assert_eq!(router.way_out(1).to_string(), "198.18.64.6/30 198.18.64.5");
+    }
+
+    #[test]
+    fn of_a_box_that_has_ended_no_link_is_awaited() {
+        let Ok(inside) = space::apart(|| File::open("/proc/thread-self/ns/net")) else {
+            return println!("not tried, since it takes root");
+        };
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        assert!(!await_link(&inside, ended.id()).unwrap());
+        let link = ["link", "add", INSIDE, "type", "veth", "peer", "name", "other"];
+        space::within(&inside, || space::run("ip", &link, b"")).unwrap();
+        assert!(await_link(&inside, ended.id()).unwrap());
+    }
+
+    #[test]
+    fn the_link_of_a_microvm_becomes_the_machines_with_its_address() {
+        let router = Router::new(Path::new("/nonexistent"), FIRST);
+        let taken = space::apart(|| {
+            let inside = space::apart(|| {
+                space::run("ip", &["tuntap", "add", INSIDE, "mode", "tap"], b"")?;
+                File::open("/proc/thread-self/ns/net")
+            })?;
+            router.take_over(3, &inside)?;
+            host::addresses()
+        });
+        match taken {
+            Ok(own) => assert_eq!(own, [(format!("{}3", router.links()), router.way_out(3).gateway)]),
+            Err(error) => println!("not tried, since it takes root and a kernel with taps: {error}"),
+        }
     }
 }

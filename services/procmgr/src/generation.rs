@@ -278,10 +278,11 @@ impl Place {
         let failed = |why: String| Failure { number, why };
         let id = order.id.clone();
         let (port, way_out) = (order.port.as_ref().map(|(port, _)| *port), order.way_out);
+        let machine = order.spec.machine;
         let dir = self.instance(&id).join(format!("g{number}"));
         let (mut child, note) = self.spawn(order, &dir, number).map_err(|error| failed(error.to_string()))?;
         let begun = complete(&dir, &mut child).and_then(|record| {
-            way_out.map_or(Ok(()), |slot| self.router.attach(slot, child.id()))?;
+            way_out.map_or(Ok(()), |slot| self.router.attach(slot, child.id(), machine))?;
             Ok(record)
         });
         let record = begun.map_err(|why| {

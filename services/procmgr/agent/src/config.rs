@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 /// What a guest is to be. Without a program (`args` empty) it ends with code 0 as soon as it is up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,46 @@ pub struct Config {
     pub shares: bool,
     /// The host's `/usr` is shared.
     pub base: bool,
+    /// Its way out to the internet, if it has one.
+    pub way_out: Option<WayOut>,
+    /// The certificates of the host's authorities, for who reaches the internet.
+    pub authorities: Option<Vec<u8>>,
+}
+
+/// What a guest's own end of its way out is: `198.18.0.2/30 198.18.0.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WayOut {
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// How many of its bits are the network's.
+    pub prefix: u8,
+    /// Where the way leads on, and who is asked for names.
+    pub gateway: Ipv4Addr,
+}
+
+impl WayOut {
+    /// The mask of its network.
+    #[must_use]
+    pub fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for WayOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} {}", self.address, self.prefix, self.gateway)
+    }
+}
+
+impl FromStr for WayOut {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (network, gateway) = text.split_once(' ').ok_or(())?;
+        let (address, prefix) = network.split_once('/').ok_or(())?;
+        let prefix = prefix.parse().ok().filter(|prefix| (1..=32).contains(prefix)).ok_or(())?;
+        let parse = |text: &str| text.parse().map_err(|_| ());
+        Ok(Self { address: parse(address)?, prefix, gateway: parse(gateway)? })
+    }
 }
 
 impl Config {
@@ -52,6 +93,12 @@ impl Config {
         put("stop-ms", self.stop_ms.to_string().as_bytes());
         put("shares", if self.shares { b"1" } else { b"0" });
         put("base", if self.base { b"1" } else { b"0" });
+        if let Some(way) = &self.way_out {
+            put("way-out", way.to_string().as_bytes());
+        }
+        if let Some(authorities) = &self.authorities {
+            put("authorities", authorities);
+        }
         bytes
     }
 
@@ -87,6 +134,8 @@ impl Config {
             "stop-ms" => self.stop_ms = number()?,
             "shares" => self.shares = flag()?,
             "base" => self.base = flag()?,
+            "way-out" => self.way_out = Some(text()?.parse().ok()?),
+            "authorities" => self.authorities = Some(value.to_vec()),
             _ => return None,
         }
         Some(())
@@ -121,7 +170,10 @@ mod tests {
             stop_ms: 5000,
             shares: true,
             base: false,
+            way_out: "198.18.0.2/30 198.18.0.1".parse().ok(),
+            authorities: Some(b"-----BEGIN".to_vec()),
         };
+        assert!(config.way_out.is_some_and(|way| way.mask() == Ipv4Addr::new(255, 255, 255, 252)));
         assert_eq!(Config::decode(&config.encode()).unwrap(), config);
         assert_eq!(Config::decode(&Config::default().encode()).unwrap(), Config::default());
     }
@@ -133,6 +185,21 @@ mod tests {
         {
             assert!(Config::decode(bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_way_out_is_an_address_with_its_network_and_where_it_leads_on() {
+        for text in [
+            "",
+            "198.18.0.2 198.18.0.1",
+            "198.18.0.2/0 198.18.0.1",
+            "198.18.0.2/33 198.18.0.1",
+            "x/30 198.18.0.1",
+        ] {
+            assert_eq!(text.parse::<WayOut>(), Err(()), "{text}");
+        }
+        let whole: WayOut = "192.0.2.1/32 192.0.2.2".parse().unwrap();
+        assert_eq!(whole.mask(), Ipv4Addr::BROADCAST);
     }
 
     #[test]

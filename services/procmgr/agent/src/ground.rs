@@ -20,7 +20,7 @@ const QUIET: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 
 /// Makes the app's root and moves into it.
 pub(crate) fn lay(config: &Config) -> io::Result<()> {
-    attach("tmpfs", "tmpfs", NEW, QUIET, "mode=755,size=1m,nr_inodes=256")?;
+    attach("tmpfs", "tmpfs", NEW, QUIET, "mode=755,size=2m,nr_inodes=256")?;
     folders(config)?;
     etc(config)?;
     attach("dev", "devtmpfs", "/new/dev", MsFlags::MS_NOSUID, "")?;
@@ -59,8 +59,15 @@ fn etc(config: &Config) -> io::Result<()> {
     write("hostname", format!("{}\n", config.hostname).as_bytes())?;
     write("passwd", format!("root:x:0:0::/:/bin/sh\napp:x:{APP_ID}:{APP_ID}::/db:/bin/sh\n").as_bytes())?;
     write("group", format!("root:x:0:\napp:x:{APP_ID}:\n").as_bytes())?;
-    write("nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")?;
-    write("resolv.conf", b"")?;
+    let dns = if config.way_out.is_some() { " dns" } else { "" };
+    write("nsswitch.conf", format!("passwd: files\ngroup: files\nhosts: files{dns}\n").as_bytes())?;
+    let resolver = config.way_out.map(|way| format!("nameserver {}\n", way.gateway)).unwrap_or_default();
+    write("resolv.conf", resolver.as_bytes())?;
+    if let Some(authorities) = &config.authorities {
+        make(&Path::new(NEW).join("etc/ssl/certs"))?;
+        write("ssl/certs/ca-certificates.crt", authorities)?;
+        links("/new/etc/ssl", &[("cert.pem", "certs/ca-certificates.crt")])?;
+    }
     config.ca.as_ref().map_or(Ok(()), |ca| write("nexushub/ca.crt", ca))
 }
 

@@ -57,6 +57,7 @@ fn run(host: &Control, orders: File, bye: Sender<()>) -> io::Result<End> {
         return Ok(End::Code(0));
     }
     let prepared = ground::lay(&config).and_then(|()| wire::loopback()).and_then(|()| inward());
+    let prepared = prepared.and_then(|()| config.way_out.as_ref().map_or(Ok(()), wire::way_out));
     let prepared = prepared.and_then(|()| wire::listener(APP_PORT));
     // A stop that came before is still in the socket: it is obeyed when there is somebody to signal.
     let started = prepared.and_then(|listener| app::start(&config).map(|pid| (listener, pid)));

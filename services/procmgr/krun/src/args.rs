@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::{path::PathBuf, time::Duration};
 
+use nexushub_agent::config::WayOut;
+
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Task {
@@ -32,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) processes: u64,
     pub(crate) hostname: String,
     pub(crate) hosts: Vec<String>,
+    /// Its way out to the internet, which the process manager makes of the link that is made here.
+    pub(crate) way_out: Option<WayOut>,
     /// First of the 65,536 host ids of this instance; the VMM runs as the one after the first thousand. Root only.
     pub(crate) uid: Option<u32>,
     /// How long the app's processes have after a stop.
@@ -60,6 +64,7 @@ impl Default for Options {
             processes: 0,
             hostname: "app".into(),
             hosts: Vec::new(),
+            way_out: None,
             uid: None,
             stop: Duration::from_secs(10),
             boot: Duration::from_secs(30),
@@ -120,6 +125,7 @@ fn set(options: &mut Options, name: &str, value: &OsStr) -> Option<()> {
         "--processes" => options.processes = number()?,
         "--hostname" => options.hostname = text().filter(|text| (1..=64).contains(&text.len()))?.into(),
         "--host" => options.hosts.push(text()?.into()),
+        "--way-out" => options.way_out = Some(text()?.parse().ok()?),
         "--uid" => options.uid = Some(small().filter(|base| (1 << 16..u32::MAX - (1 << 17)).contains(base))?),
         "--stop-ms" => options.stop = time()?,
         "--deadline-ms" | "--boot-ms" => options.boot = time()?,
@@ -144,10 +150,12 @@ mod tests {
                     --hostname shop --uid 200000 -- /app/bin/app --dir x";
         let mut words = words(line);
         words.splice(0..0, ["--host".into(), "127.0.0.1 internal.yesterday.localhost".into()]);
+        words.splice(0..0, ["--way-out".into(), "198.18.0.2/30 198.18.0.1".into()]);
         let Task::Run(options) = parse(&words).unwrap() else { unreachable!() };
         assert_eq!((options.memory_mib, options.vcpus, options.uid), (128, 2, Some(200_000)));
         assert_eq!((options.tmp_bytes, options.open_files, options.processes), (9, 8, 7));
         assert_eq!(options.hosts, ["127.0.0.1 internal.yesterday.localhost"]);
+        assert_eq!(options.way_out, "198.18.0.2/30 198.18.0.1".parse().ok());
         assert_eq!(options.app, ["/app/bin/app", "--dir", "x"]);
     }
 
@@ -166,6 +174,7 @@ mod tests {
             ("--release", "--release has no value"),
             ("--colour red", "--colour red is not understood"),
             ("--vcpus 0", "--vcpus 0 is not understood"),
+            ("--way-out 198.18.0.2", "--way-out 198.18.0.2 is not understood"),
             ("--uid 0", "--uid 0 is not understood"),
             ("--hostname a\nb", "--hostname a\nb is not understood"),
             ("--release /r --data /d -- x", "--dir is missing"),

@@ -25,10 +25,12 @@ use crate::jail::Jail;
 use crate::machine::{self, Machine};
 use crate::user::{self, Owner};
 use crate::watch::{Outcome, Watch};
-use crate::{bpf, files, plan};
+use crate::{bpf, files, link, plan};
 
 /// The shim's report pipe.
 const REPORT: i32 = 3;
+/// What the frames of its network have in the VMM.
+const NETWORK: i32 = 7;
 /// The code when there was no app to have one.
 const NOT_STARTED: u8 = 127;
 /// How long a guest that has said its end may take to end; its last output is on its way meanwhile.
@@ -63,6 +65,8 @@ pub(crate) fn keep(options: &Options) -> io::Result<Outcome> {
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let owner = Owner::of(options.uid)?;
     let base = options.release.is_some() && plan::base();
+    let tap = options.way_out.map(|_| link::open()).transpose()?; // before the jail, which has no such device
+    let (network, frames) = tap.as_ref().map(|_| link::pair()).transpose()?.unzip();
     let machine = Machine {
         memory_mib: options.memory_mib,
         vcpus: options.vcpus,
@@ -71,10 +75,14 @@ pub(crate) fn keep(options: &Options) -> io::Result<Outcome> {
         shares: options.release.is_some(),
         base,
         outputs: [REPORT, REPORT + 1],
+        network,
     };
     let mut jail = Jail::enter(options, &files::kernel(options.kernel.as_deref())?, base, owner)?;
+    tap.as_ref().map_or(Ok(()), link::await_taken)?;
     let (vmm, errors) = start(machine, owner)?;
-    jail.inward.take().into_iter().for_each(inward); // after the fork, which needs a process of one thread
+    // Threads after the fork, which needs a process of one.
+    jail.inward.take().into_iter().for_each(inward);
+    tap.zip(frames).map_or(Ok(()), |(tap, frames)| link::serve(tap, frames))?;
     let mut keeper = Keeper {
         watch: Watch::new(Instant::now(), options.boot, options.silence),
         jail,
@@ -121,7 +129,8 @@ fn start(machine: Machine, owner: Owner) -> io::Result<(Pid, File)> {
     Ok((child, errors.into()))
 }
 
-/// In the child: its own standard error, the app's outputs at 3 and 4, nothing else; then another user, and the machine.
+/// In the child: its own standard error, the app's outputs at 3 and 4, its network's frames, if it has one, at 7, nothing else;
+/// then another user, and the machine.
 fn become_vmm(
     mut machine: Machine,
     owner: Owner,
@@ -134,13 +143,21 @@ fn become_vmm(
     let [errors, parted, gate] = unsafe {
         let high = |fd: OwnedFd| Errno::result(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 10));
         let [errors, parted, gate] = [high(errors)?, high(parted)?, high(gate)?];
+        let network = machine.network.take().map(high).transpose()?;
         Errno::result(libc::dup2(libc::STDOUT_FILENO, REPORT))?;
         Errno::result(libc::dup2(libc::STDERR_FILENO, REPORT + 1))?;
         Errno::result(libc::dup2(errors, libc::STDOUT_FILENO))?;
         Errno::result(libc::dup2(errors, libc::STDERR_FILENO))?;
         Errno::result(libc::dup2(parted, 5))?;
         Errno::result(libc::dup2(gate, 6))?;
-        Errno::result(libc::syscall(libc::SYS_close_range, 7, u32::MAX, 0))?;
+        let first_free = match network {
+            Some(network) => {
+                machine.network = Some(OwnedFd::from_raw_fd(Errno::result(libc::dup2(network, NETWORK))?));
+                NETWORK + 1
+            }
+            None => NETWORK,
+        };
+        Errno::result(libc::syscall(libc::SYS_close_range, first_free, u32::MAX, 0))?;
         [OwnedFd::from_raw_fd(libc::STDERR_FILENO), OwnedFd::from_raw_fd(5), OwnedFd::from_raw_fd(6)]
     };
     std::mem::forget(errors);

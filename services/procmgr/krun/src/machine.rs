@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd as _, OwnedFd, RawFd};
 use std::{io, ptr};
 
 use nexushub_agent::{
@@ -12,6 +12,9 @@ use nexushub_agent::{
 use nix::libc;
 
 use crate::jail::{APP_SOCKET, CONTROL_SOCKET, INWARD_SOCKET, KERNEL};
+
+/// The guest's in its network, in which nobody else is but the host; a locally administered one.
+const ADDRESS: [u8; 6] = [0x02, 0x6e, 0x68, 0, 0, 2];
 
 /// What a machine is made of.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) base: bool,
     /// The app's standard output and error.
     pub(crate) outputs: [RawFd; 2],
+    /// Where the frames of its network go, if it has one.
+    pub(crate) network: Option<OwnedFd>,
 }
 
 /// Becomes the machine. Returns only when it could not start; afterwards libkrun ends this process by itself.
@@ -72,6 +77,12 @@ fn build(machine: Machine) -> io::Result<u32> {
             let added = krun::krun_add_vsock_port2(context, port, path.as_ptr(), listen);
             call("map a vsock port", added)?;
         }
+        if let Some(frames) = machine.network {
+            // libkrun takes the descriptor over, when the guest finds the device.
+            let (path, fd) = (ptr::null(), frames.into_raw_fd());
+            let added = krun::krun_add_net_unixgram(context, path, fd, ADDRESS.as_ptr(), 0, 0);
+            call("add a network", added)?;
+        }
         call("turn off the default console", krun::krun_disable_implicit_console(context))?;
         let [stdout, stderr] = machine.outputs;
         call("add a console", krun::krun_add_virtio_console_default(context, -1, stdout, stderr))?;
@@ -82,15 +93,22 @@ fn build(machine: Machine) -> io::Result<u32> {
 /// Loads the guest's kernel, so that libkrun, which knows it by name, finds it loaded.
 fn kernel() -> io::Result<()> {
     let path = text(KERNEL);
-    // SAFETY: the path ends with NUL; the library runs nothing when it is loaded. Errors are texts of the loader's own.
+    let refused = |why| {
+        io::Error::other(format!("could not load the guest kernel: {why}; fetch it anew with dist/libkrunfw"))
+    };
+    // SAFETY: texts end with NUL; the library runs nothing when it is loaded. Errors are texts of the loader's own.
     unsafe {
-        if !libc::dlopen(path.as_ptr(), libc::RTLD_NOW).is_null() {
-            return Ok(());
+        let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        if library.is_null() {
+            let error = libc::dlerror();
+            let error = if error.is_null() { c"unknown" } else { CStr::from_ptr(error) };
+            return Err(refused(error.to_string_lossy()));
         }
-        let error = libc::dlerror();
-        let error = if error.is_null() { c"unknown" } else { CStr::from_ptr(error) };
-        Err(io::Error::other(format!("could not load the guest kernel: {}", error.to_string_lossy())))
+        if libc::dlsym(library, c"krunfw_get_kernel".as_ptr()).is_null() {
+            return Err(refused("the library holds none".into()));
+        }
     }
+    Ok(())
 }
 
 /// A file of the root that can be looked up once: the kernel takes the agent, the agent the configuration, the app nothing.

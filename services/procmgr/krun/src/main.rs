@@ -11,6 +11,7 @@ mod bpf;
 mod files;
 mod jail;
 mod keeper;
+mod link;
 mod machine;
 mod plan;
 mod probe;

@@ -12,6 +12,9 @@ use crate::args::Options;
 /// dynamically and may run as root.
 pub(crate) const PREFIX: &str = "app_";
 
+/// The host's authorities, in one file, where its packages put them.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// The configuration of a guest that runs an app.
 pub(crate) fn config(options: &Options, base: bool) -> io::Result<Config> {
     let ca = options.ca.as_ref().map(fs::read).transpose();
@@ -29,6 +32,9 @@ pub(crate) fn config(options: &Options, base: bool) -> io::Result<Config> {
         stop_ms: options.stop.as_millis().try_into().unwrap_or(u64::MAX),
         shares: options.release.is_some(),
         base,
+        way_out: options.way_out,
+        // Without them an app may bring its own.
+        authorities: options.way_out.and_then(|_| fs::read(AUTHORITIES).ok()),
     })
 }
 

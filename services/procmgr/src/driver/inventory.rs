@@ -38,6 +38,12 @@ fn why(missing: &Missing) -> String {
 mod tests {
     use super::*;
     use crate::driver::tests::{with_sandbox, without_boxes};
+    use crate::egress::Found;
+
+    fn no_root() -> Found {
+        let why = || Err("needs root".to_owned());
+        Found { boxes: why(), machines: why() }
+    }
 
     fn missing(told: &ListDriversResponse) -> Vec<(&str, &str)> {
         told.drivers.iter().map(|driver| (driver.name.as_str(), driver.missing.as_str())).collect()
@@ -45,7 +51,7 @@ mod tests {
 
     #[test]
     fn each_driver_is_told_with_why_there_is_none_or_what_it_does_not_enforce() {
-        let told = with_sandbox(&["landlock: no"]).with_egress(Err("needs root".into())).inventory();
+        let told = with_sandbox(&["landlock: no"]).with_egress(no_root()).inventory();
         assert_eq!(missing(&told), [("krun", "no /dev/kvm"), ("sandbox", ""), ("process", "")]);
         assert_eq!(told.drivers[1].not_enforced, ["landlock: no"]);
         assert_eq!((told.auto.as_str(), told.no_egress.as_str()), ("sandbox", "needs root"));

@@ -55,6 +55,7 @@ impl Driver for Krun {
         let mut args = options(plan, &self.not_enforced);
         let mut option = |name: &str, value: String| args.extend([name.into(), value.into()]);
         option("--host", plan.around.internal_host());
+        plan.way_out.iter().for_each(|way| option("--way-out", way.to_string()));
         option("--memory-mib", memory(plan.limits).div_ceil(MIB).to_string());
         option("--vcpus", plan.limits.cpu_percent.div_ceil(100).clamp(1, 64).to_string());
         option("--processes", plan.limits.processes.to_string());
@@ -100,7 +101,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{config::Config, desired::tests::proto, slots};
+    use crate::{config::Config, desired::tests::proto, egress::WayOut, slots};
 
     fn krun() -> Krun {
         Krun::new("/opt/nexushub-krun".into(), None)
@@ -114,7 +115,7 @@ mod tests {
         let limits = Limits { memory_bytes: (128 << 20) + 1, cpu_percent: 250, ..config.app_limits() };
         let (check, uid) = (config.check(), Some(slots::FIRST));
         let (desired, around, limits, check) = (&desired, &around, &limits, &check);
-        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, gateway: None };
+        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, way_out: None };
         let program = krun().program(&plan);
         let args = program.args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(
@@ -124,6 +125,9 @@ mod tests {
              --stop-ms 4375 -- /app/bin/app"
         );
         assert_eq!(program.form, Form::Machine);
+        let way = WayOut { address: [198, 18, 0, 2].into(), gateway: [198, 18, 0, 1].into() };
+        let args = krun().program(&Plan { way_out: Some(way), ..plan }).args;
+        assert!(args.windows(2).any(|two| two == ["--way-out", "198.18.0.2/30 198.18.0.1"]), "{args:?}");
     }
 
     #[test]

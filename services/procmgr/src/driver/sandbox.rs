@@ -43,7 +43,7 @@ impl Driver for Sandbox {
     fn program(&self, plan: &Plan<'_>) -> Program {
         let mut args = options(plan, &self.not_enforced);
         args.extend(["--hosts".into(), plan.around.internal_host().into()]);
-        args.extend(plan.gateway.iter().flat_map(|gateway| ["--gateway".into(), gateway.to_string().into()]));
+        args.extend(plan.way_out.iter().flat_map(|way| ["--gateway".into(), way.gateway.to_string().into()]));
         args.extend(["--".into(), boxed_app()]);
         Program { path: self.program.clone(), args, cwd: "/".into(), form: Form::Box }
     }
@@ -71,7 +71,7 @@ mod tests {
     use std::path::Path;
 
     use super::{super::CA_FILE, *};
-    use crate::{config::Config, desired::tests::proto};
+    use crate::{config::Config, desired::tests::proto, egress::WayOut};
 
     #[test]
     fn the_program_gets_the_bounds_and_folders_as_options_and_the_app_after_them() {
@@ -84,7 +84,8 @@ mod tests {
         let sandbox = Sandbox::new("/opt/nexushub-sandbox".into(), vec![]);
         let (limits, check) = (config.app_limits(), config.check());
         let program = |uid: Option<u32>| {
-            let gateway = uid.map(|_| std::net::Ipv4Addr::new(198, 18, 0, 1));
+            let way_out =
+                uid.map(|_| WayOut { address: [198, 18, 0, 2].into(), gateway: [198, 18, 0, 1].into() });
             sandbox.program(&Plan {
                 desired: &desired,
                 around: &around,
@@ -92,7 +93,7 @@ mod tests {
                 check: &check,
                 stop_ms: 5000,
                 uid,
-                gateway,
+                way_out,
             })
         };
         let args =
@@ -109,7 +110,7 @@ mod tests {
             Sandbox::new("/opt/nexushub-sandbox".into(), vec!["data_bytes: no loop device".into()]);
         let (desired, around, limits, check) = (&desired, &around, &limits, &check);
         let uid = Some(slots::FIRST);
-        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, gateway: None };
+        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, way_out: None };
         assert!(!diskless.program(&plan).args.contains(&"--data-bytes".into()));
         let inside = sandbox.inside(desired, around, None);
         assert_eq!(

@@ -47,6 +47,11 @@ pub(super) fn forward(interface: &str, on: bool) -> io::Result<()> {
     set(&forwarding(interface), if on { "1" } else { "0" })
 }
 
+/// Has an interface tell whose addresses are its own, and of no others that the machine has: frames of a microVM may ask for any.
+pub(super) fn own_addresses_only(interface: &str) -> io::Result<()> {
+    set(&format!("/proc/sys/net/ipv4/conf/{interface}/arp_ignore"), "1")
+}
+
 /// Takes the addresses of IPv6 from an interface, where the machine knows any.
 pub(super) fn no_ipv6(interface: &str) -> io::Result<()> {
     set(&format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1")

@@ -50,6 +50,7 @@ impl Rules {
     iifname != \"{links}*\" return
     meta nfproto ipv6 drop
     ip saddr != {network} drop
+    fib saddr . iif oif missing drop
     {names}
     fib daddr type != unicast {REFUSE}
     ip daddr {{ {network}, {NOT_INTERNET} }} {REFUSE}
@@ -149,7 +150,8 @@ mod tests {
         let arriving = chain(&text, "arriving");
         let at = |rule: &str| arriving.iter().position(|line| line.contains(rule));
         assert_eq!(at("!= \"nhab12-*\" return"), Some(0), "only boxes are meant");
-        assert_eq!(at("ip saddr != 198.18.0.0/18 drop"), Some(2), "nobody sends as another");
+        assert_eq!(at("ip saddr != 198.18.0.0/18 drop"), Some(2), "nobody sends as somebody else");
+        assert_eq!(at("fib saddr . iif oif missing drop"), Some(3), "nor as another box");
         assert!(at("dport 53 accept") < at("fib daddr type != unicast reject"));
         assert!(
             arriving.last().is_some_and(|line| line.contains("169.254.0.0/16") && line.contains("reject"))
