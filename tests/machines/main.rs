@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bounds;
+mod deploys;
+mod hostile;
 mod microvms;
 mod own_apps;
 mod way_out;
