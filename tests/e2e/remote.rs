@@ -186,9 +186,7 @@ async fn what_was_pushed_is_watched_on_a_screen_from_another_machine() {
     laptop.well(&["push", &laptop.package("one"), "--name", "shop"]);
     let home = laptop.folder.path();
     let mut terminal = Terminal::start_elsewhere(&laptop.path("work"), &["top"], &[("HOME", home)]);
-    for text in
-        [&format!("the platform at {}", laptop.url), "APP", "debug-shop", "running", "process"]
-    {
+    for text in [&format!("the platform at {}", laptop.url), "APP", "debug-shop", "running", "process"] {
         terminal.shows(text);
     }
     let (https, heard) = (platform.https(), Arc::new(AtomicBool::new(false)));
