@@ -1,5 +1,5 @@
-//! The first process of the machine's pid namespace: small, deaf to the guest but for the agent's lines, and the only one that
-//! has the report pipe. When it ends, the kernel kills the VMM.
+//! The first process of the machine's pid namespace: small, deaf to the guest but for the agent's lines (it passes on unread what the
+//! guest says to the network), and the only one that has the report pipe. When it ends, the kernel kills the VMM.
 #![allow(unsafe_code)]
 
 use std::io::{self, Read as _, Write as _};
