@@ -14,8 +14,8 @@ use std::{
 use http::Request;
 use http_body_util::Full;
 use nexushub_e2e::{
-    App, Load, Options, Platform, Process, Protocol, Traces, platform::AT_REST, processes, rounds_up_to,
-    soon, workshop,
+    App, Load, Options, Platform, Process, Protocol, Traces, machine, platform::AT_REST, processes,
+    rounds_up_to, soon, workshop,
 };
 use nexushub_proto::{
     procmgr::{InstanceStatus, State, endpoint::Kind, exit::How},
@@ -186,6 +186,12 @@ async fn whatever_a_hostile_app_tries_fails_and_its_neighbour_never_notices() {
     assert_eq!(platform.running("hostile").await.state(), State::Running);
 }
 
+/// Whether this is bounded here, by one of these files; what the platform says of it has to be true.
+fn bounds(status: &InstanceStatus, what: &str, unified: &str, older: &str) -> bool {
+    let says = !status.not_enforced.iter().any(|line| line.starts_with(what));
+    machine::enforces(what, says, [unified, older].into_iter().any(machine::has_groups_with))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
     let platform = Platform::start_with(&Options::with(AT_REST));
@@ -198,9 +204,7 @@ async fn what_a_box_uses_is_bounded_or_said_not_to_be() {
     assert!(usage.data_bytes >= 3 << 20, "what it keeps is counted: {usage:?}");
     let bomb = "perl -e 'for (1..100) { $p = fork; defined $p or do { kill 9, @p; exit 1 }; $p or sleep 60; push @p, $p }'";
     assert!(!platform.sh("greedy", bomb).await.0, "the bound on processes, or its own limit, holds");
-    let bounded = !status.not_enforced.iter().any(|line| line.starts_with("memory"));
-    println!("memory is {}bounded on this machine", if bounded { "" } else { "not " });
-    if bounded {
+    if bounds(&status, "memory", "memory.max", "memory.limit_in_bytes") {
         assert!(!platform.sh("greedy", "perl -e '$x = \"a\" x 300_000_000'").await.0);
         let lives = platform.instance_now("greedy").await.unwrap();
         assert!(lives.usage.unwrap().oom_kills > 0, "that a child of its was killed is told");
@@ -225,8 +229,7 @@ async fn a_bound_on_processor_time_holds_a_box_back_and_that_is_told() {
     let platform = Platform::start();
     let limits = Limits { cpu_percent: 10, ..Limits::default() };
     let status = platform.run_boxed("busy", Driver::Sandbox, limits).await;
-    if status.not_enforced.iter().any(|line| line.starts_with("processor")) {
-        println!("processor time is not bounded on this machine: {:?}", status.not_enforced);
+    if !bounds(&status, "processor time", "cpu.max", "cpu.cfs_quota_us") {
         return;
     }
     let told = || {
@@ -255,9 +258,8 @@ async fn a_box_that_keeps_reaching_its_bound_of_processes_is_held_back_until_it_
     let platform = Platform::start_with(&Options::with(looks));
     let limits = Limits { processes: 40, cpu_percent: 80, ..Limits::default() };
     let status = platform.run_boxed("bomb", Driver::Sandbox, limits).await;
-    let bounds = |line: &String| line.starts_with("process"); // processes, and processor time
-    if status.not_enforced.iter().any(bounds) {
-        println!("not bounded on this machine: {:?}", status.not_enforced);
+    let processes = bounds(&status, "processes", "pids.max", "pids.max");
+    if !bounds(&status, "processor time", "cpu.max", "cpu.cfs_quota_us") || !processes {
         return;
     }
     let https = platform.https();
@@ -368,9 +370,8 @@ async fn a_box_at_its_worst_is_not_noticed_next_door() {
         let name = format!("worst-{round}");
         let limits = Limits { memory_bytes: 256 << 20, processes: 200, ..Limits::default() };
         let status = platform.run_boxed(&name, Driver::Sandbox, limits).await;
-        if script.contains("x .=") && status.not_enforced.iter().any(|line| line.starts_with("memory")) {
-            println!("memory is not bounded here: its bomb is left out");
-            continue;
+        if script.contains("x .=") && !bounds(&status, "memory", "memory.max", "memory.limit_in_bytes") {
+            continue; // its bomb is left out
         }
         let https = platform.https();
         let host = name.clone();

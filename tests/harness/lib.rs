@@ -20,6 +20,7 @@ pub mod https;
 pub mod journal;
 pub mod lines;
 pub mod load;
+pub mod machine;
 pub mod noise;
 pub mod package;
 pub mod platform;
