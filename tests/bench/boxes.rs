@@ -20,7 +20,7 @@ use nix::{
 };
 use tokio::time;
 
-use crate::{IDLE, neighbours};
+use crate::{IDLE, neighbours, starts};
 
 /// Health checks of what starts are a matter of a millisecond here, so that it is the start that is measured.
 pub(crate) const QUICK: &str = "[platform]\nlog_level = \"info\"\n[procmgr]\nmax_instances = 4000\nstart_probe_first_ms = 1\n\
@@ -40,7 +40,9 @@ const BOTH: [(&str, Driver); 2] = [("process", Driver::Process), ("sandbox", Dri
 pub(crate) async fn measure(long: bool, named: impl Fn(&str) -> bool) {
     let ((apps, found), all) = (if long { MANY } else { FEW }, named("boxes"));
     if all || named("start") {
-        starts(if long { 200 } else { 40 }).await;
+        let rounds = if long { 200 } else { 40 };
+        starts::measure(rounds);
+        starts(rounds).await;
     }
     if all || named("reach") {
         reach(if long { 20_000 } else { 4_000 }).await;

@@ -15,6 +15,7 @@ mod logs;
 mod neighbours;
 mod proxy;
 mod sign_in;
+mod starts;
 mod tokens;
 mod uploads;
 
