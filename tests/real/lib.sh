@@ -29,6 +29,20 @@ equal() { # what, expected, actual
   [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"
 }
 
+# Something that only computes joins a box's group: the bound on processor time holds it back, which status tells.
+is_held_back() { # the group's folder, command that tells the status of an app...
+  local folder=$1 busy
+  shift
+  (
+    echo 0 >"$folder/cgroup.procs" # of this shell
+    while :; do :; done
+  ) &
+  busy=$!
+  until_true 60 'how long it was held back is told' tells_held_back "$@"
+  kill -KILL "$busy"
+}
+tells_held_back() { "$@" boxed | grep -E 'held it back for ([1-9][0-9]*\.|0\.[1-9])'; }
+
 apt_quiet() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@"; }
 
 # ---------------------------------------------------------------- Docker
