@@ -40,6 +40,7 @@ is_held_back() { # the group's folder, command that tells the status of an app..
   busy=$!
   until_true 60 'how long it was held back is told' tells_held_back "$@"
   kill -KILL "$busy"
+  wait "$busy" 2>/dev/null || true
 }
 tells_held_back() { "$@" boxed | grep -E 'held it back for ([1-9][0-9]*\.|0\.[1-9])'; }
 
