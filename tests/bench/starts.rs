@@ -1,13 +1,11 @@
 //! What a box costs a start by itself: from the exec of the program that builds it to the first 200 of the app in it, beside the exec
-//! of the app as a bare process. Network and process numbers are made as a shim makes them, in the time that is taken; what procmgr
-//! does before and after is not (`boxes.rs`).
-#![allow(unsafe_code)]
+//! of the app as a bare process. The network that a shim makes before is there already, and what procmgr does before and after is not
+//! in it either (`boxes.rs`).
 
 use std::{
     fs,
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
-    os::fd::AsRawFd,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -16,10 +14,7 @@ use std::{
 
 use nexushub_e2e::{HANG, workshop};
 use nix::{
-    errno::Errno,
-    libc,
     sched::{CloneFlags, unshare},
-    sys::socket::{AddressFamily, SockFlag, SockType, socket},
     unistd::geteuid,
 };
 
@@ -70,10 +65,11 @@ fn alone(home: &Path) -> Duration {
 }
 
 fn within(home: &Path) -> Duration {
-    let began = Instant::now();
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID).unwrap();
-    bring_up_loopback().unwrap();
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0").unwrap(); // of this network
+    let began = Instant::now();
+    unshare(CloneFlags::CLONE_NEWPID).unwrap();
     let mut sandbox = Command::new(workshop::program("nexushub-sandbox"));
     sandbox.arg("--release").arg(home.join("release")).arg("--data").arg(home.join("data"));
     sandbox.args(["--uid", UID]).args(BOUNDS).args(["--hostname", "start", "--", "/app/bin/app"]);
@@ -103,15 +99,4 @@ fn answers(port: u16) -> bool {
         Ok(head == *b"HTTP/1.1 200")
     };
     ask().unwrap_or(false)
-}
-
-fn bring_up_loopback() -> io::Result<()> {
-    let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    // SAFETY: all zeros is a valid ifreq, whose name is then ended by a zero.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[..2].copy_from_slice(&[b'l'.cast_signed(), b'o'.cast_signed()]);
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request is a whole ifreq, and the call only reads it.
-    Errno::result(unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
-    Ok(())
 }
