@@ -228,8 +228,7 @@ impl<E: Effects> Manager<E> {
         machine.examined(found, newest, &rules, now);
         machine.rejoin(beside, &rules, now);
         machine.asleep = self.orders.asleep.get(id).filter(|_| machine.phase == Phase::Idle).cloned();
-        let newest = machine.live.as_ref().map_or(machine.generation, |run| run.number);
-        machine.restart_asked = self.orders.is_to_go(id, newest);
+        machine.restart_asked = self.orders.is_to_go(id, machine.current());
         let lives = machine.live.is_some();
         for run in machine.runs() {
             tracing::info!(instance = %id, generation = run.number, pid = run.pid, endpoint = %run.endpoint, "adopted a live instance");
@@ -349,7 +348,7 @@ impl<E: Effects> Manager<E> {
             Ok(_) | Err(Missing::Looking) => {}
         }
         machine.ask_restart(now);
-        self.orders.restart.insert(id.clone(), machine.generation);
+        self.orders.restart.insert(id.clone(), machine.current());
         self.effects.keep(&self.orders, Some(kept));
         self.touched.insert(id);
         Ok(())

@@ -30,7 +30,7 @@ pub(crate) struct Orders {
     pub paused: BTreeMap<InstanceId, Pause>,
     /// Those that are asleep, with the digest of what would be started.
     pub asleep: BTreeMap<InstanceId, String>,
-    /// Those for which a restart was asked, with the generation that was the newest then. It is done once a newer one runs.
+    /// Those for which a restart was asked, with the generation that counted then. It is done once a newer one counts.
     pub restart: BTreeMap<InstanceId, u64>,
 }
 
@@ -55,7 +55,7 @@ impl Orders {
         self.paused.remove(id).is_some() || slept || restarted
     }
 
-    /// Whether a restart was asked for while this generation was the newest, or was still to come.
+    /// Whether a restart was asked for while this generation counted, or was still to come.
     pub(crate) fn is_to_go(&self, id: &InstanceId, generation: u64) -> bool {
         self.restart.get(id).is_some_and(|newest| *newest >= generation)
     }

@@ -113,6 +113,11 @@ impl Machine {
         self.next.as_deref_mut().filter(|next| is(next))
     }
 
+    /// The generation that counts: the one that lives, else the newest that there was.
+    pub(crate) fn current(&self) -> u64 {
+        self.live.as_ref().map_or(self.generation, |run| run.number)
+    }
+
     /// Everything of it that lives.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Generation>> {
         let next = self.next.as_deref().and_then(|next| next.live.as_ref());

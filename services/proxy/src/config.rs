@@ -68,6 +68,7 @@ pub struct Config {
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Streams that one HTTP/2 connection may reset a second, beside twice `h2_streams` at once: Rapid Reset (CVE-2023-44487).
+    /// 0 = as many as `h2_streams`.
     pub h2_resets_per_second: u32,
     /// Streams that one HTTP/2 connection may make the proxy reset a second, beside 100 at once: MadeYouReset (CVE-2025-8671).
     pub h2_errors_per_second: u32,
@@ -104,8 +105,8 @@ pub struct Config {
     pub pause_ms: u64,
     /// Requests that wait for starting apps at once, and as many again out of boxes; one more is answered 503.
     pub hold_requests: u32,
-    /// Bytes that they may be in memory, and as many again out of boxes: of each its head, and of its body what may come before
-    /// the app takes it. What doesn't fit is answered 503.
+    /// Bytes that they may come to, and as many again out of boxes: of each its head, and of its body as much as may come before the
+    /// app takes it, whether it has come or not. What doesn't fit is answered 503. By default no sooner than `hold_requests` are there.
     pub hold_bytes: u64,
     /// How long a request whose app refused the connection waits for news about that app.
     pub switch_ms: u64,
@@ -154,7 +155,7 @@ impl Default for Config {
             max_target_bytes: 8_192,
             max_body_bytes: 0,
             h2_streams: 128,
-            h2_resets_per_second: 128,
+            h2_resets_per_second: 0,
             h2_errors_per_second: 10,
             h2_idle_frames_per_second: 200,
             tls_handshake_ms: 10_000,
@@ -172,7 +173,7 @@ impl Default for Config {
             hold_ms: 5_000,
             pause_ms: 30_000,
             hold_requests: 1024,
-            hold_bytes: 67_108_864,
+            hold_bytes: 268_435_456,
             switch_ms: 1_000,
             upgrade_linger_ms: 10_000,
             drain_idle_ms: 1_000,
@@ -217,7 +218,7 @@ impl Config {
             ("max_header_bytes", u64::from(self.max_header_bytes), 8_192, 1_048_576),
             ("max_target_bytes", u64::from(self.max_target_bytes), 1_024, 65_534),
             ("h2_streams", u64::from(self.h2_streams), 1, 10_000),
-            ("h2_resets_per_second", u64::from(self.h2_resets_per_second), 1, 100_000),
+            ("h2_resets_per_second", u64::from(self.h2_resets_per_second), 0, 100_000),
             ("h2_errors_per_second", u64::from(self.h2_errors_per_second), 1, 100_000),
             ("h2_idle_frames_per_second", u64::from(self.h2_idle_frames_per_second), 1, 100_000),
             ("tls_handshake_ms", self.tls_handshake_ms, 1, DAY_MS),
@@ -267,7 +268,7 @@ impl Config {
         h2::Paces {
             idle: self.h2_idle_frames_per_second,
             errors: self.h2_errors_per_second,
-            resets: self.h2_resets_per_second,
+            resets: if self.h2_resets_per_second == 0 { self.h2_streams } else { self.h2_resets_per_second },
         }
     }
 
@@ -320,6 +321,14 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused() {
         assert!(serde_json::from_str::<Config>(r#"{"max_conections": 5}"#).is_err());
+    }
+
+    #[test]
+    fn a_connection_resets_as_many_streams_as_it_may_have_open_unless_it_is_said_otherwise() {
+        let resets = |h2_resets_per_second| {
+            Config { h2_streams: 1_000, h2_resets_per_second, ..Config::default() }.paces().resets
+        };
+        assert_eq!([0, 7].map(resets), [1_000, 7]);
     }
 
     #[test]
