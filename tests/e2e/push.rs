@@ -238,8 +238,19 @@ async fn a_first_push_that_is_refused_leaves_nothing_one_that_fails_says_why_and
     workshop::put_program(&source.join("bin/app"), b"no program at all");
     push(1);
     assert_eq!(platform.https().get("shop", "/").await.status, 200, "what ran before is no first push's");
+    let elsewhere = ["push", source.to_str().unwrap(), "--name", "shop", "--host-name", "moved"];
+    run(&elsewhere, 1);
+    let moved = apps();
+    assert_eq!(
+        moved[0]["host_name"], "moved",
+        "there was one of its name, so nothing is taken away: {moved}"
+    );
+    workshop::put_program(&source.join("bin/app"), &good);
+    run(&elsewhere, 0);
+    let files = platform.state().join("debug-api/apps").join(apps()[0]["id"].as_str().unwrap());
+
     assert!(run(&["remove", "shop"], 2).contains("--yes"));
-    assert_eq!(platform.https().get("shop", "/").await.status, 200);
+    assert_eq!(platform.https().get("moved", "/").await.status, 200);
     assert!(run(&["remove", "shop", "--yes"], 0).contains("with its releases and its data"));
     assert_eq!(apps(), serde_json::json!([]));
     until("its files are gone", || (!files.exists()).then_some(())).await;

@@ -47,7 +47,7 @@ pub(crate) async fn run(hub: &Hub, args: &Push) -> Result<u8, Failure> {
     let (app, is_new) = bring(hub, &client, &description, &package).await?;
     let installed = progress::waiting("installing", app.install(&package)).await;
     if installed.as_ref().is_err_and(|failure| is_new && upload::is_unfit(failure)) {
-        // It was made for this package, and nothing of it ever ran: all is as it was. If it can't be, it tells of itself.
+        // It was made for this package, and before there was none of its name: all is as it was. If it can't be, it tells of itself.
         let _ = life::order(&client, &app.id, Method::DELETE, "", "remove the app").await;
     }
     installed?;
@@ -72,14 +72,16 @@ pub(crate) async fn last_words(hub: &Hub, id: &str, standing: &Standing) -> Vec<
     }
 }
 
-/// The application on the platform, holding the package; and whether it was made for it.
+/// The application on the platform, holding the package; and whether there was none of its name before, as far as is known.
 async fn bring<'c>(
     hub: &Hub,
     client: &'c Client,
     description: &Description,
     package: &Package,
 ) -> Result<(Remote<'c>, bool), Failure> {
-    if let Some(id) = known(hub, description).await {
+    let pushed = hub.pushed().await;
+    let is_new = pushed.as_ref().is_ok_and(|apps| apps.iter().all(|app| app.app_id != description.app_id));
+    if let Some(id) = pushed.ok().and_then(|apps| among(apps, description)) {
         let app = Remote::known(client, id);
         match app.holds(package).await? {
             Some(true) => return Ok((app, false)),
@@ -92,7 +94,7 @@ async fn bring<'c>(
     }
     let app = Remote::create(client, description).await?;
     send(client, &app, package).await?;
-    Ok((app, true))
+    Ok((app, is_new))
 }
 
 /// Uploads, and shows how far it is.
@@ -103,8 +105,12 @@ async fn send(client: &Client, app: &Remote<'_>, package: &Package) -> Result<()
 
 /// The id of an application that was pushed under this name, and answers at this host name.
 pub(crate) async fn known(hub: &Hub, description: &Description) -> Option<String> {
+    among(hub.pushed().await.ok()?, description)
+}
+
+fn among(apps: Vec<Application>, description: &Description) -> Option<String> {
     let same = |app: &Application| {
         app.app_id == description.app_id && app.host_name == description.host_name.as_str()
     };
-    hub.pushed().await.ok()?.into_iter().find(same).map(|app| app.id)
+    apps.into_iter().find(same).map(|app| app.id)
 }
