@@ -23,12 +23,27 @@ pub(crate) async fn show(State(hub): State<Arc<Hub>>) -> Result<Response, ApiErr
     Ok((headers, of(&counted, &pushed)).into_response())
 }
 
-/// The lines about these instances.
+/// The lines about these instances, with what is said first of each figure that they tell.
 fn of(counted: &str, ids: &BTreeSet<String>) -> String {
     let id = |line: &str| {
         line.split_once('{').and_then(|(_, labels)| label(labels, "instance")).map(str::to_owned)
     };
-    counted.split_inclusive('\n').filter(|line| id(line).is_some_and(|id| ids.contains(&id))).collect()
+    let (mut told, mut first, mut of_before) = (String::new(), String::new(), true);
+    for line in counted.split_inclusive('\n') {
+        if line.starts_with('#') {
+            if std::mem::take(&mut of_before) {
+                first.clear();
+            }
+            first.push_str(line);
+            continue;
+        }
+        of_before = true;
+        if id(line).is_some_and(|id| ids.contains(&id)) {
+            told.push_str(&std::mem::take(&mut first));
+            told.push_str(line);
+        }
+    }
+    told
 }
 
 /// The value of a label; ids and classes need no escapes.
@@ -50,10 +65,13 @@ mod tests {
 
     #[test]
     fn what_is_counted_of_others_is_not_told() {
-        let counted = "# HELP x Requests.\nx{instance=\"a\",class=\"2xx\"} 1\nx{instance=\"b\"} 2\ny{le=\"1\",instance=\"a\"} 3\n\
-                       z 4\nx{instance=\"a";
+        let counted = "# HELP x Requests.\n# TYPE x counter\nx{instance=\"a\",class=\"2xx\"} 1\nx{instance=\"b\"} 2\n\
+                       # TYPE v gauge\nv{instance=\"b\"} 5\n# TYPE y histogram\ny{instance=\"b\"} 6\n\
+                       y{le=\"1\",instance=\"a\"} 3\nz 4\nx{instance=\"a";
         let told = of(counted, &BTreeSet::from(["a".to_owned()]));
-        assert_eq!(told, "x{instance=\"a\",class=\"2xx\"} 1\ny{le=\"1\",instance=\"a\"} 3\n");
+        let expected = "# HELP x Requests.\n# TYPE x counter\nx{instance=\"a\",class=\"2xx\"} 1\n\
+                        # TYPE y histogram\ny{le=\"1\",instance=\"a\"} 3\n";
+        assert_eq!(told, expected);
         assert_eq!(of(counted, &BTreeSet::new()), "");
     }
 }
