@@ -1,5 +1,5 @@
-//! `nexushub apply`: has the platform take up its configuration, and executables that are new, and ends when what it changes answers; or confirms that what the
-//! admin app no longer lists may go.
+//! `nexushub apply`: has the platform take up its configuration, and executables that are new, and ends when what it changes
+//! answers; or confirms that what the admin app no longer lists may go.
 
 use std::{
     collections::HashMap,

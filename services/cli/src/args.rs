@@ -156,8 +156,8 @@ pub(crate) enum Command {
     Start(Life),
     /// Remove an app that was pushed, with its releases and its data
     ///
-    /// It can't be undone: at a terminal it is asked about, elsewhere `--yes` says that it may go. Apps of the configuration and of the
-    /// admin app are removed there; their data stay.
+    /// It can't be undone: at a terminal it is asked about, elsewhere `--yes` says that it may go. An app of the configuration is
+    /// removed in the configuration, one of the admin app in the admin app; their data stay.
     #[command(visible_alias = "delete")]
     Remove(Remove),
     /// Wait until an app answers, or is gone

@@ -27,8 +27,9 @@ use crate::{
 /// Something would change, or is held back.
 const CHANGES: u8 = 2;
 /// What is said where nobody knows what the daemons were started with.
-pub(crate) const UNKNOWN: &str = "\nwhat its settings would change, and whether there are new executables, is not known here: units take both up when they are reloaded, one \
-                       at a time (systemctl reload nexushub-proxy), a supervisor of an earlier release at SIGHUP";
+pub(crate) const UNKNOWN: &str = "\nwhat its settings would change, and whether there are new executables, is not known here: units take \
+     both up when they are reloaded, one at a time (systemctl reload nexushub-proxy), a supervisor of an \
+     earlier release at SIGHUP";
 /// The largest answer of provider's that is taken.
 const MESSAGE_BYTES: usize = 64 << 20;
 
