@@ -1,7 +1,7 @@
 //! What the neighbours of a box at its worst feel: how long requests to a second app take, by way of the proxy, while the box does its
 //! deed and, in turns with that, while it is frozen. So both figures are of the same minutes of the same machine.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use http::Request;
 use http_body_util::Full;
@@ -17,54 +17,65 @@ use crate::boxes::{QUICK, ask, put_with, remove, spread, thousandth};
 const PACE: Duration = Duration::from_millis(5);
 /// Requests of one turn: far shorter than a health check may wait.
 const TURN: usize = 50;
-/// So long it may take until procmgr holds back what keeps reaching its bound of processes; and practically never.
-const SOON: &str = "health_interval_ms = 500\n";
-const NEVER: &str = "health_interval_ms = 600000\n";
+/// Requests until the deed is well under way and procmgr has looked at it twice, a second apart.
+const BEFORE: usize = 600;
+/// Nothing yields.
+const EQUALS: &str = "yield_percent = 0\n";
 
-/// A deed: its name, a request to the box that does it, made again whenever that ends, and what procmgr looks how often.
+/// A deed: its name, a request to the box that does it, made again whenever that ends, and what procmgr is told of boxes.
 type Deed = (&'static str, &'static str, &'static str, &'static str);
 
 const COMPUTES: &str = "perl -e '1 while 1'";
+const EVERYWHERE: &str = "for i in 1 2 3 4; do perl -e '1 while 1' & done; wait";
 const FORK: &str = "perl -e 'while (1) { fork }'";
 const MEMORY: &str = "perl -e '$x .= \"a\" x 1e6 while 1'";
 const TMP: &str = "while :; do dd if=/dev/zero of=/tmp/full bs=1M; done";
 const DB: &str = "while :; do rm -f /db/full; dd if=/dev/zero of=/db/full bs=1M count=900; done";
 const FILES: &str = "perl -e 'while (1) { open(my $f, q(<), q(/dev/null)) or next; push @f, $f }'";
 
-/// The first is no deed but the measure of all others: what any app may do with its share of a processor.
-const DEEDS: [Deed; 8] = [
-    ("an app that computes", "/sh", COMPUTES, SOON),
-    ("fork bomb, not seen yet", "/sh", FORK, NEVER),
-    ("fork bomb", "/sh", FORK, SOON),
-    ("memory bomb", "/sh", MEMORY, SOON),
-    ("filler of /tmp", "/sh", TMP, SOON),
-    ("filler of /db", "/sh", DB, SOON),
-    ("log flood", "/print?text=x&count=20000&bytes=1000", "", SOON),
-    ("descriptors", "/sh", FILES, SOON),
+/// The first are no deeds but the measure of all others: what any app may do with its share of a processor.
+const DEEDS: [Deed; 10] = [
+    ("an app that computes", "/sh", COMPUTES, ""),
+    ("one on every core", "/sh", EVERYWHERE, ""),
+    ("the same as an equal", "/sh", EVERYWHERE, EQUALS),
+    ("fork bomb", "/sh", FORK, ""),
+    ("the same as an equal", "/sh", FORK, EQUALS),
+    ("memory bomb", "/sh", MEMORY, ""),
+    ("filler of /tmp", "/sh", TMP, ""),
+    ("filler of /db", "/sh", DB, ""),
+    ("log flood", "/print?text=x&count=20000&bytes=1000", "", ""),
+    ("descriptors", "/sh", FILES, ""),
 ];
 
 pub(crate) async fn measure(requests: usize) {
     println!(
         "## request to a neighbour, each 5 ms, in us: p50, p99 beside it frozen; p50, p99 beside it; ratio of p99; of {requests} each"
     );
+    go_first();
     for deed in DEEDS {
         beside(deed, requests).await;
     }
 }
 
-async fn beside((what, path, body, looks): Deed, requests: usize) {
-    let platform = Platform::start_with(&nexushub_e2e::Options::of(&format!("{QUICK}{looks}")));
+/// The client is not held up by the deed itself, as one elsewhere isn't; what it starts is as it would be.
+fn go_first() {
+    let own = std::process::id().to_string();
+    let chrt =
+        Command::new("chrt").args(["--all-tasks", "--reset-on-fork", "--fifo", "--pid", "1", &own]).status();
+    if !chrt.is_ok_and(|status| status.success()) {
+        println!("(the client has no priority here: its own waits count)");
+    }
+}
+
+async fn beside((what, path, body, told): Deed, requests: usize) {
+    let platform = Platform::start_with(&nexushub_e2e::Options::of(&format!("{QUICK}{told}")));
     put_with(&platform, "neighbour", Driver::Sandbox, Limits::default()).await;
     platform.running("neighbour").await;
     let limits = Limits { memory_bytes: 256 << 20, ..Limits::default() };
     put_with(&platform, "hostile", Driver::Sandbox, limits).await;
     platform.running("hostile").await;
     let deed = tokio::spawn(again_and_again(platform.https(), path, body));
-    ask(&platform, "neighbour", "/echo", 4 * TURN, PACE).await; // until it is well under way
-    if body == FORK && looks == SOON {
-        let usage = async || platform.instance_now("hostile").await?.usage;
-        while !usage().await.is_some_and(|usage| usage.held_back) {}
-    }
+    ask(&platform, "neighbour", "/echo", BEFORE, PACE).await;
     let mut took = [Vec::new(), Vec::new()];
     for _ in 0..requests.div_ceil(TURN) {
         for (goes_on, took) in [false, true].into_iter().zip(&mut took) {

@@ -19,7 +19,7 @@ pub struct Traces {
     pub mounts: BTreeSet<String>,
     /// Namespaces that its processes are in.
     pub namespaces: BTreeSet<PathBuf>,
-    /// Control groups below the platform's own.
+    /// Control groups of its instances.
     pub groups: BTreeSet<PathBuf>,
     /// Files in its state.
     pub files: BTreeSet<PathBuf>,
@@ -42,7 +42,7 @@ impl Traces {
 }
 
 impl Platform {
-    /// What there is of it now. `groups` are the folders of the platform's own control groups.
+    /// What there is of it now. `groups` are the folders of an instance's control groups: all of it have theirs beside them.
     ///
     /// # Panics
     /// When a daemon is not ready.
@@ -67,17 +67,17 @@ impl Platform {
                 .collect(),
             mounts: mounts.flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>()).collect(),
             namespaces: namespaces.collect(),
-            groups: groups.iter().flat_map(|group| entries(group)).filter(|path| path.is_dir()).collect(),
+            groups: groups.iter().flat_map(|group| siblings(group)).filter(|path| path.is_dir()).collect(),
             files: below(&self.state()),
             devices: devices(&self.state()),
         }
     }
 
-    /// The platform's own control groups, as the process of an app in one below them tells.
+    /// An app's control groups, as its process tells.
     #[must_use]
     pub fn groups_around(pid: u32) -> BTreeSet<PathBuf> {
         let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let own = table.lines().filter_map(|line| line.splitn(3, ':').nth(2)?.split_once("/nexushub-"));
+        let own = table.lines().filter_map(|line| line.splitn(3, ':').nth(2)?.rsplit_once("/nexushub-"));
         let names: Vec<_> = own
             .filter_map(|(above, name)| Some(format!("{above}/nexushub-{}", name.split('/').next()?)))
             .collect();
@@ -92,6 +92,13 @@ impl Platform {
 
 fn fewer(now: &BTreeMap<String, usize>, before: &BTreeMap<String, usize>) -> bool {
     now.iter().all(|(name, count)| before.get(name).is_some_and(|then| count <= then))
+}
+
+/// What is beside a group and named for the same platform.
+fn siblings(group: &Path) -> Vec<PathBuf> {
+    let platform = |path: &Path| path.file_name()?.to_str()?.split('.').next().map(str::to_owned);
+    let all = group.parent().map(entries).unwrap_or_default();
+    all.into_iter().filter(|path| platform(path) == platform(group)).collect()
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

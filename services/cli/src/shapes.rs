@@ -42,7 +42,7 @@ As JSON an object; fields are only ever added:
   instances[].usage.processes
   instances[].usage.processes_limit
   instances[].usage.refused_processes   how often it was refused one more
-  instances[].usage.held_back           whether it keeps reaching its bound of processes and gets next to no processor time until it stops
+  instances[].usage.yields              whether it keeps a processor busy and gets what nobody else wants until it takes less
   instances[].usage.oom_kills           of its processes, for want of memory
   instances[].usage.data_bytes
   instances[].usage.data_limit_bytes

@@ -34,7 +34,7 @@ use nix::{
 };
 
 use crate::{
-    control,
+    cgroup, control,
     driver::KRUN_PREFIX,
     exit::{Exit, How},
     generation::{self, Generation, Place},
@@ -249,6 +249,7 @@ impl Summary {
             tracing::warn!(instance = %id, generation = one.number, error = %error, "its note is lost; it will be replaced");
             Note::default()
         });
+        cgroup::bound_processor(&note.folders(), note.limits.cpu_percent);
         let was_healthy = generation::was_healthy(&one.dir);
         match Generation::new(id, &one.dir, record, note) {
             Some(run) => self.alive.push(Alive { run: run.into(), was_healthy, ending }),

@@ -23,7 +23,9 @@ use crate::{ids::InstanceId, limits::Limits};
 
 mod usage;
 
-pub(crate) use usage::{Usage, oom_kills, refused_processes, usage};
+use usage::processor_usec;
+
+pub(crate) use usage::{Usage, oom_kills, usage};
 
 /// A killed process leaves its cgroup within moments; so often and so long it is looked for.
 const TRIES: u32 = 20;
@@ -33,12 +35,35 @@ const USED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 /// Over so many microseconds processor time is dealt out.
 const PERIOD_USEC: u64 = 100_000;
 
+/// The file by which a group yields to all others, of either version (Linux 5.15).
+const IDLE: &str = "cpu.idle";
+
 /// The unit whose group is there for those of the boxes (`dist/systemd`).
 const UNIT: &str = "nexushub-boxes.service";
 
 /// Where the generations' cgroups are made; empty: nowhere.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cgroups(Vec<PathBuf>);
+pub(crate) struct Cgroups(Vec<Place>);
+
+/// A group to make others in, and what their names begin with.
+#[derive(Clone, Debug)]
+struct Place {
+    own: PathBuf,
+    prefix: String,
+    /// Whether what is made here counts processor time.
+    counts: bool,
+}
+
+impl Place {
+    /// Of all generations that have a group here.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.own).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names
+            .filter(|name| name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.')))
+            .collect()
+    }
+}
 
 /// The cgroups of one generation.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -73,9 +98,10 @@ impl Cgroups {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let prepared = hierarchies(&mounts, &own).into_iter().filter_map(|hierarchy| {
             let hierarchy = hierarchy.beside();
-            let made = prepare(&hierarchy, state);
+            let own = hierarchy.own.clone();
+            let made = prepare(hierarchy, state);
             if let Err(error) = &made {
-                tracing::debug!(folder = %hierarchy.own.display(), error = %error, "no cgroup can be made here; instances run without");
+                tracing::debug!(folder = %own.display(), error = %error, "no cgroup can be made here; instances run without");
             }
             made.ok()
         });
@@ -84,19 +110,34 @@ impl Cgroups {
 
     /// Where the cgroups of a generation are, or would be.
     pub(crate) fn folders(&self, id: &InstanceId, generation: u64) -> Vec<PathBuf> {
-        self.0.iter().map(|base| base.join(name(id, generation))).collect()
+        let own = |place: &Place| place.own.join(format!("{}.{}", place.prefix, name(id, generation)));
+        self.0.iter().map(own).collect()
     }
 
-    /// Removes the places themselves, if nothing is left in them; made anew when they are needed.
-    pub(crate) fn leave(&self) {
-        self.0.iter().for_each(|base| drop(fs::remove_dir(base))); // busy: something of ours still runs
+    /// Processor time that each generation with cgroups has used ever, microseconds, by the names of these. Blocks.
+    pub(crate) fn processor_usec(&self) -> Vec<(String, u64)> {
+        let Some(counts) = self.0.iter().find(|place| place.counts) else { return Vec::new() };
+        let each = counts.names().into_iter();
+        each.filter_map(|name| processor_usec(&counts.own.join(&name)).map(|usec| (name, usec))).collect()
+    }
+
+    /// The names of those that yield to all others. Blocks.
+    pub(crate) fn yielding(&self) -> Vec<String> {
+        let yields = |place: &Place, name: &String| yields(&[place.own.join(name)]);
+        self.0.iter().flat_map(|place| place.names().into_iter().filter(|name| yields(place, name))).collect()
+    }
+
+    /// Has one yield to all others, or no longer; whether that could be done. Blocks.
+    pub(crate) fn set_yielding(&self, name: &str, yields: bool) -> bool {
+        let files = self.0.iter().map(|place| place.own.join(name).join(IDLE));
+        files.filter(|file| file.exists()).any(|file| fs::write(file, if yields { "1" } else { "0" }).is_ok())
     }
 
     /// Makes the cgroups of a generation and sets its bounds.
     pub(crate) fn make(&self, id: &InstanceId, generation: u64, limits: &Limits) -> Groups {
         let mut groups = Groups::default();
         for folder in self.folders(id, generation) {
-            match folder.parent().map_or(Ok(()), make).and_then(|()| make(&folder)) {
+            match make(&folder) {
                 Ok(()) => {
                     groups.procs.push(folder.join("cgroup.procs"));
                     groups.folders.push(folder);
@@ -151,9 +192,15 @@ fn processor(percent: u32) -> Bound {
     }
 }
 
-/// Gives a generation that runs another bound on its processor time, 0 = none; whether that could be done.
-pub(crate) fn bound_processor(folders: &[PathBuf], percent: u32) -> bool {
-    processor(percent).set(folders).is_none()
+/// Gives a generation that runs its bound on processor time again, 0 = none: an earlier version took of it from what kept reaching its
+/// bound of processes. Blocks.
+pub(crate) fn bound_processor(folders: &[PathBuf], percent: u32) {
+    let _ = processor(percent).set(folders);
+}
+
+/// Whether what is in these groups of a generation yields to all others. Blocks.
+pub(crate) fn yields(folders: &[PathBuf]) -> bool {
+    folders.iter().any(|folder| fs::read_to_string(folder.join(IDLE)).is_ok_and(|text| text.trim() == "1"))
 }
 
 impl Bound {
@@ -189,8 +236,10 @@ impl Bound {
 /// Ends whatever is left in a generation's cgroups and removes them. A path that isn't that of a generation of ours is left
 /// alone; one that stays busy is removed another time. Blocks for a moment where something has to be ended.
 pub(crate) fn clear(folders: &[PathBuf], state: &Path, id: &InstanceId, generation: u64) {
-    let own = Path::new(&base_name(state)).join(name(id, generation));
-    for folder in folders.iter().filter(|folder| folder.is_absolute() && folder.ends_with(&own)) {
+    let (prefix, name) = (prefix(state), name(id, generation));
+    let own = [PathBuf::from(format!("{prefix}.{name}")), Path::new(&prefix).join(name)]; // the second: of an earlier version
+    let is_ours = |folder: &&PathBuf| folder.is_absolute() && own.iter().any(|own| folder.ends_with(own));
+    for folder in folders.iter().filter(is_ours) {
         for _ in 0..TRIES {
             if fs::remove_dir(folder).is_ok() || !folder.exists() {
                 break;
@@ -215,18 +264,18 @@ fn end_all(folder: &Path) {
     }
 }
 
-fn prepare(hierarchy: &Hierarchy, state: &Path) -> io::Result<PathBuf> {
+fn prepare(hierarchy: Hierarchy, state: &Path) -> io::Result<Place> {
     // Who may not write here may make folders below, but move no process into them.
     fs::OpenOptions::new().write(true).open(hierarchy.own.join("cgroup.procs"))?;
-    let base = hierarchy.own.join(base_name(state));
+    let prefix = prefix(state);
+    let trial = hierarchy.own.join(&prefix);
     if hierarchy.unified {
         pass_on(&hierarchy.own);
     }
-    make(&base)?;
-    if hierarchy.unified {
-        pass_on(&base);
-    }
-    Ok(base)
+    make(&trial)?;
+    let counts = processor_usec(&trial).is_some();
+    fs::remove_dir(&trial)?;
+    Ok(Place { own: hierarchy.own, prefix, counts })
 }
 
 /// Lets groups below this one use its controllers. The kernel refuses where processes are in it, which is then as it is.
@@ -250,7 +299,7 @@ fn make(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn base_name(state: &Path) -> String {
+fn prefix(state: &Path) -> String {
     let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
     format!("nexushub-{}", hex(&digest[..6]))
 }

@@ -77,6 +77,8 @@ pub struct Config {
     pub app_memory_bytes: u64,
     /// Processor time of one boxed instance, 100 = one core; 0 = not bounded.
     pub app_cpu_percent: u32,
+    /// So much of a core, in percent, makes an instance yield to all others; 0 = none yields.
+    pub yield_percent: u32,
     /// Processes and threads of one boxed instance; 0 = not bounded.
     pub app_processes: u32,
     /// Open files of one process of a boxed instance.
@@ -127,6 +129,7 @@ impl Default for Config {
             max_watchers: 64,
             app_memory_bytes: 512 << 20,
             app_cpu_percent: 100,
+            yield_percent: 50,
             app_processes: 512,
             app_open_files: 1024,
             app_data_bytes: 1 << 30,

@@ -260,19 +260,13 @@ impl Os {
         self.blocking(move || data.judge(Instant::now())).await.unwrap_or(Ok(()))
     }
 
-    /// How many of its processes the kernel has killed at the bound on its memory, where it has one. What keeps reaching that on
-    /// processes is held back.
+    /// How many of its processes the kernel has killed at the bound on its memory, where it has one.
     async fn look(&self, run: &Arc<Generation>) -> u64 {
         if run.cgroups.is_empty() && run.driver != driver::KRUN {
             return 0;
         }
         let run = Arc::clone(run);
-        let look = move || {
-            if let Some(held) = run.restraint.look(Instant::now()) {
-                tracing::warn!(instance = %run.instance, generation = run.number, held, "it keeps reaching its bound of processes and is held back, or no longer");
-            }
-            kills::count(&run.dir, &run.cgroups)
-        };
+        let look = move || kills::count(&run.dir, &run.cgroups);
         tokio::task::spawn_blocking(look).await.unwrap_or(0)
     }
 
@@ -337,13 +331,6 @@ impl Os {
         let place = Arc::clone(&self.place);
         let clear = move || place.clear_cgroup(&run.instance, run.number, &run.dir);
         let _ = tokio::task::spawn_blocking(clear).await;
-    }
-
-    /// In its last moments it is held back no more. (While it drains it may be: nobody looks then whether it still has to be.)
-    async fn end(&self, run: &Arc<Generation>, deadline: Duration) {
-        let held = Arc::clone(run);
-        let _ = tokio::task::spawn_blocking(move || held.restraint.end()).await;
-        self.tell(run, Request::Stop(deadline)).await;
     }
 
     /// Whether the shim took the order. If it didn't, the matter isn't over: what doesn't end by its deadline is killed.
@@ -427,7 +414,7 @@ impl Effects for Os {
 
     fn stop(&self, run: &Arc<Generation>, deadline: Duration) {
         let (os, run) = (self.clone(), Arc::clone(run));
-        tokio::spawn(async move { os.end(&run, deadline).await });
+        tokio::spawn(async move { os.tell(&run, Request::Stop(deadline)).await });
     }
 
     fn kill(&self, run: &Arc<Generation>) {
@@ -489,7 +476,6 @@ mod tests {
         desired::{Isolation, tests::proto},
         driver::tests::with_sandbox,
         egress::Router,
-        restraint::Restraint,
         slots::Slots,
     };
 
@@ -567,27 +553,6 @@ mod tests {
         assert_eq!((process.note.limits, process.note.not_enforced.len()), (only_its_log, 0));
         assert_eq!((process.spec.log_budget_bytes, boxed.spec.log_budget_bytes), (1 << 19, 1 << 19));
         assert!(process.spec.env.contains(&("PORT".into(), "10000".into())));
-    }
-
-    #[tokio::test]
-    async fn what_is_held_back_is_not_when_it_is_told_to_end() {
-        let (dir, group) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let note = Note { limits: Limits { cpu_percent: 150, ..Limits::default() }, ..Note::default() };
-        note.write(dir.path()).unwrap();
-        let bound = group.path().join("cpu.max");
-        std::fs::write(&bound, "").unwrap();
-        let restraint = Arc::new(Restraint::new(dir.path(), &[group.path().to_owned()]));
-        let refused = |times: u64| {
-            std::fs::write(group.path().join("pids.events"), format!("max {times}\n")).unwrap();
-        };
-        let now = Instant::now();
-        refused(0);
-        assert_eq!(restraint.look(now), None);
-        refused(1 << 20);
-        assert_eq!(restraint.look(now + Duration::from_secs(60)), Some(true));
-        let run = Arc::new(Generation { restraint, ..Generation::sample(1) });
-        os(dir.path(), None).end(&run, Duration::ZERO).await;
-        assert_eq!(std::fs::read_to_string(bound).unwrap(), "150000 100000");
     }
 
     #[test]

@@ -34,7 +34,7 @@ use nexushub_shim::{
 
 use crate::{
     cgroup, data::Watched, desired::Overrides, driver, egress::Router, ids::InstanceId, limits::Limits,
-    note::Note, restraint::Restraint, slots::Slots,
+    note::Note, slots::Slots,
 };
 
 /// Longest time from the fork to the completed record.
@@ -101,8 +101,6 @@ pub(crate) struct Generation {
     pub disk_bytes: u64,
     /// Its cgroups.
     pub cgroups: Vec<PathBuf>,
-    /// Whether it is held back.
-    pub restraint: Arc<Restraint>,
     /// Its own health check, where that is known.
     pub health: Option<Overrides>,
     /// Of what it was started from.
@@ -136,7 +134,6 @@ impl Generation {
             not_enforced: note.not_enforced,
             data,
             disk_bytes,
-            restraint: Arc::new(Restraint::new(dir, &cgroups)),
             cgroups,
             health: note.health,
             digest: note.digest,
@@ -167,7 +164,6 @@ impl Generation {
             data: None,
             disk_bytes: 0,
             cgroups: Vec::new(),
-            restraint: Arc::new(Restraint::new(Path::new("/nonexistent"), &[])),
             health: None,
             digest: String::new(),
             secret_sha256: vec![1],

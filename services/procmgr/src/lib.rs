@@ -47,13 +47,13 @@ mod ports;
 mod probe;
 mod process;
 mod reconcile;
-mod restraint;
 mod service;
 mod sleep;
 mod slots;
 mod state;
 mod table;
 mod usage;
+mod yielding;
 
 use std::{
     fs::File,
@@ -133,6 +133,8 @@ impl Daemon for Procmgr {
         // Beside everything else: only what needs a box waits for it.
         let search =
             tokio::spawn(driver::search(programs(&chassis.setup)?, place.root_router(), events.clone()));
+        let yielding =
+            tokio::spawn(yielding::keep_looking(place.cgroups.clone(), chassis.setup.config.yield_percent));
         let holders = start.holders.clone();
         let (instances, desired) = (start.known.len(), start.desired.clone());
         let mut owner = tokio::spawn(Manager::new(start, os).run(inbox));
@@ -159,9 +161,9 @@ impl Daemon for Procmgr {
             fault = first_end(&mut owner, &mut feed, &mut server) => return Err(fault),
         }
         search.abort(); // a trial that is under way ends with it
+        yielding.abort();
         if stop_all_marker(&chassis.setup).exists() {
             stop_all(&chassis, &events).await;
-            place.cgroups.leave();
             place.router.leave();
         }
         match server.await {

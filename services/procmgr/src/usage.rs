@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use nexushub_proto::procmgr::Usage;
 use nexushub_shim::segment;
 
-use crate::{
-    cgroup, cgroup::Usage as Counted, data, generation, guest, kills, note::Note, restraint,
-    restraint::SLIVER_PERCENT,
-};
+use crate::{cgroup, cgroup::Usage as Counted, data, generation, guest, kills, note::Note};
 
 /// The usage of the generation in this folder; nothing where nothing of it is counted. Blocks.
 pub(crate) fn of(dir: &Path) -> Option<Usage> {
@@ -26,8 +23,7 @@ pub(crate) fn of(dir: &Path) -> Option<Usage> {
         }
         _ => cgroup::usage(&folders),
     };
-    let (limits, held_back) = (&note.limits, restraint::is_held(dir));
-    let cpu_percent = if held_back { SLIVER_PERCENT } else { limits.cpu_percent };
+    let limits = &note.limits;
     Some(Usage {
         memory_bytes: used.memory_bytes,
         memory_peak_bytes: used.memory_peak_bytes,
@@ -36,14 +32,14 @@ pub(crate) fn of(dir: &Path) -> Option<Usage> {
         throttled_usec: used.throttled_usec,
         oom_kills: kills::count(dir, &folders),
         memory_limit_bytes: in_force(&folders, &["memory.max", "memory.limit_in_bytes"], limits.memory_bytes),
-        cpu_limit_percent: in_force(&folders, &["cpu.max", "cpu.cfs_quota_us"], cpu_percent),
+        cpu_limit_percent: in_force(&folders, &["cpu.max", "cpu.cfs_quota_us"], limits.cpu_percent),
         processes_limit: in_force(&folders, &["pids.max"], limits.processes),
         data_bytes,
         data_limit_bytes: limits.data_bytes,
         log_bytes,
         log_limit_bytes: limits.log_bytes,
         refused_processes: used.refused_processes,
-        held_back,
+        yields: cgroup::yields(&folders),
     })
 }
 

@@ -84,11 +84,11 @@ impl Usage {
 
     /// What of it people should know who did not ask.
     pub(super) fn remarks(&self) -> impl Iterator<Item = String> {
-        let held_back = self.0.held_back.then(|| {
-            let (most, percent) = (self.0.processes_limit, self.0.cpu_limit_percent);
-            format!("it keeps reaching its bound of {most} processes, and until it stops it gets {percent} % of a core")
-        });
-        held_back.into_iter().chain(self.killed())
+        let yields = self
+            .0
+            .yields
+            .then(|| "it keeps a processor busy, and yields to whoever else wants one".to_owned());
+        yields.into_iter().chain(self.killed())
     }
 
     fn killed(&self) -> Option<String> {
@@ -145,9 +145,9 @@ mod tests {
         );
         assert_eq!(Usage::default().log(), None);
         assert_eq!(usage.remarks().collect::<Vec<_>>(), [remark]);
-        let held = Usage(procmgr::Usage { held_back: true, ..usage.0 });
-        let told = "it keeps reaching its bound of 3 processes, and until it stops it gets 10 % of a core";
-        assert_eq!(held.remarks().collect::<Vec<_>>(), [told, remark]);
+        let busy = Usage(procmgr::Usage { yields: true, ..usage.0 });
+        let told = "it keeps a processor busy, and yields to whoever else wants one";
+        assert_eq!(busy.remarks().collect::<Vec<_>>(), [told, remark]);
         assert_eq!((Usage::default().lines().len(), Usage::default().remarks().count()), (0, 0));
     }
 }

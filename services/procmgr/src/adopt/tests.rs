@@ -95,7 +95,7 @@ impl Stage {
             state: dir.path().to_owned(),
             boot_id: nexushub_chassis::launch::clock::boot_id().unwrap(),
             shim: "/nonexistent".into(),
-            cgroups: crate::cgroup::Cgroups::default(),
+            cgroups: cgroup::Cgroups::default(),
             router: crate::egress::Router::new(dir.path(), [198, 18, 0, 0].into()),
             slots: None,
             keep: 3,

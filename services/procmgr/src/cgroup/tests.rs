@@ -67,12 +67,14 @@ fn a_folder_that_is_no_cgroup_of_ours_is_left_alone() {
     fs::create_dir(&foreign).unwrap();
     clear(std::slice::from_ref(&foreign), state, &id(), 1);
     assert!(foreign.exists());
-    let own = dir.path().join(base_name(state)).join("a.g1");
-    fs::create_dir_all(&own).unwrap();
-    clear(std::slice::from_ref(&own), state, &id(), 2);
-    assert!(own.exists());
-    clear(std::slice::from_ref(&own), state, &id(), 1);
-    assert!(!own.exists());
+    let prefix = dir.path().join(prefix(state));
+    for own in [prefix.with_added_extension("a.g1"), prefix.join("a.g1")] {
+        fs::create_dir_all(&own).unwrap();
+        clear(std::slice::from_ref(&own), state, &id(), 2);
+        assert!(own.exists());
+        clear(std::slice::from_ref(&own), state, &id(), 1);
+        assert!(!own.exists());
+    }
 }
 
 #[test]
@@ -128,7 +130,16 @@ fn real_groups_bound_count_end_and_vanish() {
         assert!(!forked.success(), "the ninth process was refused");
         assert!(usage(&groups.folders).processes > 0);
     }
+    let name = format!("{}.a.g1", prefix(dir.path()));
+    let counted = cgroups.processor_usec();
+    println!("processor time counted here: {counted:?}");
+    assert!(counted.iter().all(|(counted, _)| *counted == name));
+    if cgroups.set_yielding(&name, true) {
+        assert!(yields(&groups.folders) && cgroups.yielding().contains(&name));
+        assert!(
+            cgroups.set_yielding(&name, false) && !yields(&groups.folders) && cgroups.yielding().is_empty()
+        );
+    }
     clear(&groups.folders, dir.path(), &id(), 1);
     assert!(groups.folders.iter().all(|folder| !folder.exists()), "what was left in them is ended");
-    cgroups.leave();
 }

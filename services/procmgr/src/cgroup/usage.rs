@@ -31,8 +31,8 @@ type Source = (&'static str, Option<&'static str>, u64);
 const OOM_KILLS: [Source; 2] =
     [("memory.events", Some("oom_kill"), 1), ("memory.oom_control", Some("oom_kill"), 1)];
 
-/// Where it counts what it refused at the bound on processes.
-const REFUSED: [Source; 1] = [("pids.events", Some("max"), 1)];
+/// Where it counts processor time, in microseconds.
+const PROCESSOR: [Source; 2] = [("cpu.stat", Some("usage_usec"), 1), ("cpuacct.usage", None, 1000)];
 
 /// Reads the counts of a generation's cgroups.
 pub(crate) fn usage(folders: &[PathBuf]) -> Usage {
@@ -40,14 +40,14 @@ pub(crate) fn usage(folders: &[PathBuf]) -> Usage {
     Usage {
         memory_bytes: first(&[("memory.current", None, 1), ("memory.usage_in_bytes", None, 1)]),
         memory_peak_bytes: first(&[("memory.peak", None, 1), ("memory.max_usage_in_bytes", None, 1)]),
-        cpu_usec: first(&[("cpu.stat", Some("usage_usec"), 1), ("cpuacct.usage", None, 1000)]),
+        cpu_usec: first(&PROCESSOR),
         processes: first(&[("pids.current", None, 1)]),
         throttled_usec: first(&[
             ("cpu.stat", Some("throttled_usec"), 1),
             ("cpu.stat", Some("throttled_time"), 1000),
         ]),
         oom_kills: first(&OOM_KILLS),
-        refused_processes: first(&REFUSED),
+        refused_processes: first(&[("pids.events", Some("max"), 1)]),
     }
 }
 
@@ -56,9 +56,9 @@ pub(crate) fn oom_kills(folders: &[PathBuf]) -> u64 {
     first(folders, &OOM_KILLS)
 }
 
-/// Another.
-pub(crate) fn refused_processes(folders: &[PathBuf]) -> u64 {
-    first(folders, &REFUSED)
+/// Processor time, microseconds, where this group counts it.
+pub(super) fn processor_usec(folder: &Path) -> Option<u64> {
+    PROCESSOR.iter().find_map(|source| count(folder, source))
 }
 
 fn first(folders: &[PathBuf], sources: &[Source]) -> u64 {
