@@ -1,10 +1,9 @@
 //! How a healthy client fares beside each flood: its requests' p50 and p99 alone and then, and what the proxy's memory came to. The
-//! proxy has one core, the floods and everything else the other; there the healthy client and its app go before the floods, so that
+//! proxy has one core, the floods and everything else the other; there the floods yield to the healthy client and its app, so that
 //! it is the proxy that is measured and not who gets the core.
 
 use std::{
-    process::{self, Command, Stdio},
-    thread,
+    process, thread,
     time::{Duration, Instant},
 };
 
@@ -17,10 +16,13 @@ use nexushub_e2e::{
 };
 use nix::unistd::gettid;
 
-use crate::proxy::cost::{MEASURED, REST, bind_process};
+use crate::{
+    proxy::cost::{MEASURED, REST, bind_process},
+    schedule,
+};
 
 /// Requests that are measured beside each.
-const REQUESTS: usize = 2_000;
+const REQUESTS: usize = 20_000;
 
 pub(crate) async fn measure() {
     println!(
@@ -33,9 +35,8 @@ pub(crate) async fn measure() {
         platform.run_app(&App::named(name)).await;
     }
     let (https, proxy) = (platform.https(), platform.daemon("proxy").await.pid);
-    let well = platform.running("well").await.pid;
     bind_process(proxy, MEASURED);
-    prefer(well);
+    schedule("--idle", &["--all-tasks", "--pid"], process::id());
     let memory = || processes::field(proxy, "VmRSS").unwrap_or_default();
     let (middle, alone) = percentiles(&https);
     println!(
@@ -60,18 +61,11 @@ pub(crate) async fn measure() {
     }
 }
 
-/// Has a process, or one of its threads, go before others on its core.
-fn prefer(who: u32) {
-    let done =
-        Command::new("renice").args(["-n", "-20", "-p", &who.to_string()]).stdout(Stdio::null()).status();
-    assert!(done.unwrap().success(), "needs root");
-}
-
 /// Of one client's requests, one after the other on a kept connection, on a thread of its own.
 fn percentiles(https: &Https) -> (Duration, Duration) {
     let https = https.clone();
     let client = thread::spawn(move || {
-        prefer(gettid().as_raw().cast_unsigned());
+        schedule("--other", &["--pid"], gettid().as_raw().cast_unsigned());
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(ask(&https))
     });
     client.join().unwrap()

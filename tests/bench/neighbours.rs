@@ -1,7 +1,7 @@
 //! What the neighbours of a box at its worst feel: how long requests to a second app take, by way of the proxy, while the box does its
 //! deed and, in turns with that, while it is frozen. So both figures are of the same minutes of the same machine.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process, time::Duration};
 
 use http::Request;
 use http_body_util::Full;
@@ -11,13 +11,16 @@ use nexushub_proto::{
     provider::{Driver, Limits},
 };
 
-use crate::boxes::{QUICK, ask, put_with, remove, spread, thousandth};
+use crate::{
+    boxes::{QUICK, ask, put_with, remove, spread, thousandth},
+    schedule,
+};
 
 /// Between two requests.
 const PACE: Duration = Duration::from_millis(5);
-/// Requests of one turn: far shorter than a health check may wait.
-const TURN: usize = 50;
-/// Requests until the deed is well under way and procmgr has looked at it twice, a second apart.
+/// Requests of one turn: shorter than a health check may wait.
+const TURN: usize = 250;
+/// Requests until the deed is well under way again and procmgr has looked at it twice, a second apart.
 const BEFORE: usize = 600;
 /// Nothing yields.
 const EQUALS: &str = "yield_percent = 0\n";
@@ -51,19 +54,10 @@ pub(crate) async fn measure(requests: usize) {
     println!(
         "## request to a neighbour, each 5 ms, in us: p50, p99 beside it frozen; p50, p99 beside it; ratio of p99; of {requests} each"
     );
-    go_first();
+    // It is not held up by the deed itself, as a client elsewhere isn't; what it starts is as it would be.
+    schedule("--fifo", &["--all-tasks", "--reset-on-fork", "--pid"], process::id());
     for deed in DEEDS {
         beside(deed, requests).await;
-    }
-}
-
-/// The client is not held up by the deed itself, as one elsewhere isn't; what it starts is as it would be.
-fn go_first() {
-    let own = std::process::id().to_string();
-    let chrt =
-        Command::new("chrt").args(["--all-tasks", "--reset-on-fork", "--fifo", "--pid", "1", &own]).status();
-    if !chrt.is_ok_and(|status| status.success()) {
-        println!("(the client has no priority here: its own waits count)");
     }
 }
 
@@ -75,17 +69,17 @@ async fn beside((what, path, body, told): Deed, requests: usize) {
     put_with(&platform, "hostile", Driver::Sandbox, limits).await;
     platform.running("hostile").await;
     let deed = tokio::spawn(again_and_again(platform.https(), path, body));
-    ask(&platform, "neighbour", "/echo", BEFORE, PACE).await;
-    let mut took = [Vec::new(), Vec::new()];
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    let requests_of = async |number| ask(&platform, "neighbour", "/echo", number, PACE).await;
     for _ in 0..requests.div_ceil(TURN) {
-        for (goes_on, took) in [false, true].into_iter().zip(&mut took) {
-            let frozen = if goes_on { None } else { freeze(&platform).await };
-            took.extend(ask(&platform, "neighbour", "/echo", TURN, PACE).await);
-            frozen.iter().for_each(|file| drop(fs::write(file, "0"))); // gone: so is what was frozen
-        }
+        requests_of(BEFORE).await;
+        beside.extend(requests_of(TURN).await);
+        let frozen = freeze(&platform).await;
+        alone.extend(requests_of(TURN).await);
+        frozen.iter().for_each(|file| drop(fs::write(file, "0"))); // gone: so is what was frozen
     }
     deed.abort();
-    let [(calm, alone), (middle, most)] = took.each_mut().map(|took| spread(took));
+    let ((calm, alone), (middle, most)) = (spread(&mut alone), spread(&mut beside));
     println!("{what:24} {calm:>8} {alone:>8} {middle:>8} {most:>8} {:>8.2}", thousandth(most * 1000 / alone));
     remove(&platform, "hostile").await;
 }
