@@ -46,7 +46,7 @@ const IDLE: u32 = 10_000;
 const WORTH: u32 = 3;
 /// Bytes of a good piece. One that is made small by its client's window is none.
 const GOOD: usize = 1024;
-/// Streams that a client may at once make us reset by its errors (MadeYouReset, CVE-2025-8671).
+/// Streams that a client may at once make us reset by its errors (MadeYouReset, CVE-2025-8671), or refuse for their heads.
 const ERRORS: u32 = 100;
 /// Streams that a client may reset at once (Rapid Reset, CVE-2023-44487), in times of how many it may have open; a browser that
 /// leaves a page resets all that are.

@@ -133,7 +133,7 @@ async fn a_header_section_that_never_ends() {
 }
 
 #[tokio::test]
-async fn a_header_section_that_is_too_large_is_refused_and_not_its_connection() {
+async fn a_header_section_that_is_too_large_is_refused_and_its_connection_only_after_many() {
     let (hub, _backend) = hub().await;
     let large = |number| {
         let first = frame(HEADERS, END_STREAM, nth(number), &[head(GET), field(126).repeat(110)].concat());
@@ -141,6 +141,7 @@ async fn a_header_section_that_is_too_large_is_refused_and_not_its_connection() 
         [first, more(0), more(END_HEADERS)].concat()
     };
     assert_eq!(flood(&hub, Vec::new(), 1, large).await, End::Endured);
+    assert_eq!(flood(&hub, Vec::new(), 1000, large).await, End::SentAway);
     is_well(&hub).await;
 }
 

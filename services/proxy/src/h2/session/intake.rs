@@ -162,7 +162,10 @@ impl Session {
                 self.fail(id, Reason::Protocol)
             }
             Ok((parts, length)) => self.open(id, Ok(parts), !ends, length),
-            Err(Fault::Refused(why)) => self.open(id, Err(why), !ends, None),
+            Err(Fault::Refused(why)) => {
+                self.spend_error()?;
+                self.open(id, Err(why), !ends, None)
+            }
             Err(Fault::Malformed) => {
                 self.terms.counters.requests_malformed.up();
                 self.fail(id, Reason::Protocol)
@@ -341,6 +344,10 @@ impl Session {
     fn fail(&mut self, id: u32, reason: Reason) -> Taken {
         self.break_off(id);
         self.put_reset(id, reason);
+        self.spend_error()
+    }
+
+    fn spend_error(&mut self) -> Taken {
         let over = || Fatal::calm(Calmed::Error, "too many streams went wrong");
         if self.errors.spend(clock::now_ms) { Ok(()) } else { Err(over()) }
     }
