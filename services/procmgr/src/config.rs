@@ -129,7 +129,7 @@ impl Default for Config {
             max_watchers: 64,
             app_memory_bytes: 512 << 20,
             app_cpu_percent: 100,
-            yield_percent: 50,
+            yield_percent: 20,
             app_processes: 512,
             app_open_files: 1024,
             app_data_bytes: 1 << 30,
