@@ -1,5 +1,6 @@
 //! The first process of the machine's pid namespace: small, deaf to the guest but for the agent's lines (it passes on unread what the
-//! guest says to the network), and the only one that has the report pipe. When it ends, the kernel kills the VMM.
+//! guest says to the network, but for the kind of its frames), and the only one that has the report pipe. When it ends, the kernel
+//! kills the VMM.
 #![allow(unsafe_code)]
 
 use std::io::{self, Read as _, Write as _};
@@ -78,7 +79,7 @@ pub(crate) fn keep(options: &Options) -> io::Result<Outcome> {
         network,
     };
     let mut jail = Jail::enter(options, &files::kernel(options.kernel.as_deref())?, base, owner)?;
-    tap.as_ref().map_or(Ok(()), link::await_taken)?;
+    tap.as_ref().map_or(Ok(()), |tap| link::await_taken(tap, link::PATIENCE))?;
     let (vmm, errors) = start(machine, owner)?;
     // Threads after the fork, which needs a process of one.
     jail.inward.take().into_iter().for_each(inward);
