@@ -449,7 +449,7 @@ impl Exchange {
         keeps_cookies: bool,
     ) {
         let upgrade = self.upgrade.clone();
-        let (peer, passed_on) = (&self.link.peer_value, self.link.trusted.then_some(self.client));
+        let (peer, passed_on) = (&self.link.peer_told, self.link.trusted.then_some(self.client));
         let edge = Edge { peer, passed_on, authority, id: &self.id, by, keeps_cookies, upgrade, token };
         headers::toward_backend(&mut self.parts.headers, edge);
     }

@@ -18,7 +18,7 @@ use http::{
 };
 
 use self::asker::Asker;
-pub(crate) use self::asker::client;
+pub(crate) use self::asker::{Peer, client};
 use uuid::Uuid;
 
 use crate::{cookies, guard::Verified, identity::Identity};
@@ -102,8 +102,8 @@ const OURS: [&str; 19] = [
 
 /// What the proxy knows about a request and tells the backend.
 pub(crate) struct Edge<'a> {
-    /// The address at the other end.
-    pub(crate) peer: &'a HeaderValue,
+    /// The other end of its connection.
+    pub(crate) peer: &'a Peer,
     /// That is a proxy whose word about its own client is believed, and this is the client's address.
     pub(crate) passed_on: Option<IpAddr>,
     /// The authority that the client asked for, as it wrote it.
@@ -353,7 +353,7 @@ mod tests {
 
     fn toward_app(pairs: &[(&str, &str)], by: &Identity) -> HeaderMap {
         let mut headers = map(pairs);
-        let peer = HeaderValue::from_static("192.0.2.7");
+        let peer = Peer::at(HeaderValue::from_static("192.0.2.7"));
         let authority = HeaderValue::from_static("hello.yesterday.localhost:8443");
         let id = HeaderValue::from_static("the-id");
         let edge = Edge {
@@ -542,7 +542,7 @@ mod tests {
         let value = HeaderValue::from_static("v");
         let upgrade = Some(HeaderValue::from_static("websocket"));
         let edge = Edge {
-            peer: &value,
+            peer: &Peer::at(value.clone()),
             passed_on: None,
             authority: &value,
             id: &value,

@@ -22,6 +22,7 @@ use crate::{
     clock,
     door::{Door, Place},
     guard::Verified,
+    headers::Peer,
 };
 
 /// How long a connection may be quiet.
@@ -59,8 +60,8 @@ pub(crate) enum Waits {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) peer: SocketAddr,
-    /// The address as a header value, made once.
-    pub(crate) peer_value: HeaderValue,
+    /// The same as apps hear of it, made once.
+    pub(crate) peer_told: Peer,
     /// What its certificate covers, if the client asked for a name in the handshake.
     pub(crate) names: Option<Arc<Names>>,
     h2: bool,
@@ -93,11 +94,11 @@ impl Link {
     /// A connection whose handshake is done.
     pub(crate) fn new(peer: SocketAddr, names: Option<Arc<Names>>, h2: bool, place: Place) -> Self {
         let now = clock::now_ms();
-        let peer_value = HeaderValue::try_from(peer.ip().to_canonical().to_string())
+        let address = HeaderValue::try_from(peer.ip().to_canonical().to_string())
             .expect("an address is printable ASCII");
         Self {
             peer,
-            peer_value,
+            peer_told: Peer::at(address),
             names,
             h2,
             requests: AtomicU32::new(0),
@@ -338,6 +339,6 @@ mod tests {
     #[test]
     fn a_mapped_address_is_written_as_the_client_knows_it() {
         let link = Link::new("[::ffff:192.0.2.7]:1".parse().unwrap(), None, false, Place::single());
-        assert_eq!(link.peer_value, "192.0.2.7");
+        assert_eq!(link.peer_told.address(), "192.0.2.7");
     }
 }

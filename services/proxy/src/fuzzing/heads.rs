@@ -19,7 +19,7 @@ use crate::{
         conditions::{Answer, Version, judge},
     },
     h1::head,
-    headers::{self, Edge},
+    headers::{self, Edge, Peer},
     identity::Identity,
     refusal::Form,
     upgrade,
@@ -42,7 +42,7 @@ fn request(bytes: &[u8]) -> Option<Parts> {
 pub(super) fn asker(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let Some(mut headers) = section(rest) else { return };
-    let peer = HeaderValue::from_static("2001:db8::7");
+    let peer = Peer::at(HeaderValue::from_static("2001:db8::7"));
     let authority = HeaderValue::from_static("hello.yesterday.localhost:8443");
     let id = HeaderValue::from_static("f61746bd-b598-447d-813d-e51e6fd849b4");
     let trusted = first & 1 == 1;
@@ -69,7 +69,10 @@ pub(super) fn asker(bytes: &[u8]) {
     assert_eq!((only(HOST.as_str()), only("x-forwarded-host")), (authority.clone(), authority.clone()));
     assert_eq!(only("x-request-id"), id);
     let path = only("x-forwarded-for");
-    assert!(path.as_bytes().ends_with(peer.as_bytes()) && (trusted || path == peer), "{path:?}");
+    assert!(
+        path.as_bytes().ends_with(peer.address().as_bytes()) && (trusted || path == *peer.address()),
+        "{path:?}"
+    );
     let told = passed_on.map(|client| client.to_string());
     assert_eq!(headers.get("x-real-ip").and_then(|told| told.to_str().ok()), told.as_deref());
     assert!(matches!(only("x-forwarded-proto").as_bytes(), b"https" | b"http"));

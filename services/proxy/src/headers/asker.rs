@@ -1,11 +1,44 @@
 //! Who asks: what an app is told of its client. It is taken from the socket; what comes from outside counts only from a proxy
 //! that the configuration names.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::OnceLock,
+};
 
 use http::{HeaderMap, HeaderValue};
 
 use super::{Edge, FORWARDED_FOR, FORWARDED_PROTO, tokens};
+
+/// The other end of a connection, as apps hear of it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    address: HeaderValue,
+    /// What `Forwarded` says, with the authority that it says it of: of a connection's requests most are for the host of the first.
+    forwarded: OnceLock<(HeaderValue, HeaderValue)>,
+}
+
+impl Peer {
+    /// At this address.
+    pub(crate) fn at(address: HeaderValue) -> Self {
+        Self { address, forwarded: OnceLock::new() }
+    }
+
+    /// Its address; that of one that is mapped into IPv6 as it is by itself.
+    pub(crate) fn address(&self) -> &HeaderValue {
+        &self.address
+    }
+
+    /// `Forwarded` of a request for this authority that nobody passed on.
+    fn forwarded(&self, authority: &HeaderValue) -> HeaderValue {
+        let make = || forwarded(&self.address, &HTTPS, authority);
+        let (known, value) = self.forwarded.get_or_init(|| (authority.clone(), make()));
+        if known == authority { value.clone() } else { make() }
+    }
+}
+
+/// How a client asks that comes by itself.
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// Who asks, as far as it can be believed.
 pub(super) struct Asker {
@@ -20,13 +53,14 @@ pub(super) struct Asker {
 impl Asker {
     /// As the socket says it, and a trusted proxy at its other end.
     pub(super) fn of(headers: &HeaderMap, edge: &Edge<'_>) -> Self {
-        let (mut path, mut scheme) = (edge.peer.clone(), HeaderValue::from_static("https"));
-        if edge.passed_on.is_some() {
-            path = prolonged(headers, edge.peer);
-            if headers.get(FORWARDED_PROTO).is_some_and(|told| told == "http") {
-                scheme = HeaderValue::from_static("http");
-            }
+        let address = edge.peer.address();
+        if edge.passed_on.is_none() {
+            let forwarded = edge.peer.forwarded(edge.authority);
+            return Self { path: address.clone(), scheme: HTTPS, forwarded };
         }
+        let path = prolonged(headers, address);
+        let is_plain = headers.get(FORWARDED_PROTO).is_some_and(|told| told == "http");
+        let scheme = if is_plain { HeaderValue::from_static("http") } else { HTTPS };
         let forwarded = forwarded(&path, &scheme, edge.authority);
         Self { path, scheme, forwarded }
     }
@@ -133,6 +167,15 @@ mod tests {
         for byte in 0..=255_u8 {
             let expected = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
             assert_eq!(TOKEN[usize::from(byte)], expected, "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn of_each_request_of_a_connection_its_own_authority_is_told() {
+        let peer = Peer::at(HeaderValue::from_static("192.0.2.7"));
+        for authority in ["a.example", "b.example", "a.example", "A.example"] {
+            let told = peer.forwarded(&HeaderValue::from_static(authority));
+            assert_eq!(told, written("192.0.2.7", authority));
         }
     }
 
