@@ -47,7 +47,7 @@ use crate::{
     files,
     gate::Gate,
     h1::{Malformed, client::Call},
-    headers::{self, Edge},
+    headers::{self, Edge, Told},
     host::{Place, place},
     id,
     identity::Identity,
@@ -202,6 +202,8 @@ struct Exchange {
     client: IpAddr,
     id: HeaderValue,
     parts: Parts,
+    /// What goes out with the prepared head.
+    told: Told,
     body: RequestBody,
     /// The protocol asked for.
     upgrade: Option<HeaderValue>,
@@ -451,7 +453,7 @@ impl Exchange {
         let upgrade = self.upgrade.clone();
         let (peer, passed_on) = (&self.link.peer_told, self.link.trusted.then_some(self.client));
         let edge = Edge { peer, passed_on, authority, id: &self.id, by, keeps_cookies, upgrade, token };
-        headers::toward_backend(&mut self.parts.headers, edge);
+        self.told = headers::toward_backend(&mut self.parts.headers, edge);
     }
 
     /// Makes the prepared head fit for an app with rules of its own: says who its client is, and leaves of the target what

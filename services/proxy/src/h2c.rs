@@ -27,6 +27,7 @@ use crate::{
         Malformed,
         client::{Broke, INTERIM, merge},
     },
+    headers::{self, Told},
     pool::streams::Lease,
 };
 
@@ -58,7 +59,7 @@ pub(crate) struct Call {
 }
 
 /// A prepared head as a request of HTTP/2, where the connection's own fields have no place.
-pub(crate) fn request(parts: &request::Parts) -> Result<Request<()>, Malformed> {
+pub(crate) fn request(parts: &request::Parts, told: &Told) -> Result<Request<()>, Malformed> {
     let mut request = Request::new(());
     let host = parts.headers.get(HOST).ok_or(Malformed::Field)?;
     let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -66,7 +67,7 @@ pub(crate) fn request(parts: &request::Parts) -> Result<Request<()>, Malformed> 
     *request.uri_mut() = uri.build().map_err(|_| Malformed::Target)?;
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = parts.headers.clone();
+    *request.headers_mut() = headers::whole(&parts.headers, told);
     for name in [HOST, CONNECTION, UPGRADE] {
         request.headers_mut().remove(name);
     }

@@ -191,8 +191,12 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     id.as_bytes().iter().all(unreserved).then_some(id)
 }
 
-/// Makes a client's header section fit for a backend.
-pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
+/// What the proxy says of a request: fields that are in no header section of a client's, so nobody looks for them before they are
+/// written after those that are.
+pub(crate) type Told = Vec<(HeaderName, HeaderValue)>;
+
+/// Makes a client's header section fit for a backend, and tells what goes out with it.
+pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) -> Told {
     let trailers = accepts_trailers(headers);
     let asker = Asker::of(headers, &edge);
     strip_nominated(headers);
@@ -208,18 +212,7 @@ pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
         cookies::strip(headers);
     }
     headers.insert(HOST, edge.authority.clone());
-    headers.insert(FORWARDED_FOR, asker.path);
-    headers.insert(FORWARDED_HOST, edge.authority.clone());
-    headers.insert(FORWARDED_PROTO, asker.scheme);
-    headers.insert(FORWARDED, asker.forwarded);
-    if let Some(address) = edge.passed_on.and_then(|client| HeaderValue::try_from(client.to_string()).ok()) {
-        headers.insert(REAL_IP, address);
-    }
-    headers.insert(REQUEST_ID, edge.id.clone());
-    headers.insert(TRACE_ID, edge.id.clone());
-    if let Some(token) = edge.token {
-        headers.insert(PROXY_TOKEN, token.clone());
-    }
+    let told = told(asker, &edge);
     if let Some(protocol) = edge.upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
@@ -227,6 +220,34 @@ pub(crate) fn toward_backend(headers: &mut HeaderMap, edge: Edge<'_>) {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    told
+}
+
+/// All of these are among `OURS`, so none is said twice.
+fn told(asker: Asker, edge: &Edge<'_>) -> Told {
+    let mut told = Told::with_capacity(8);
+    told.push((FORWARDED_FOR, asker.path));
+    told.push((FORWARDED_HOST, edge.authority.clone()));
+    told.push((FORWARDED_PROTO, asker.scheme));
+    told.push((FORWARDED, asker.forwarded));
+    told.push((REQUEST_ID, edge.id.clone()));
+    told.push((TRACE_ID, edge.id.clone()));
+    if let Some(address) = edge.passed_on.and_then(|client| HeaderValue::try_from(client.to_string()).ok()) {
+        told.push((REAL_IP, address));
+    }
+    if let Some(token) = edge.token {
+        told.push((PROXY_TOKEN, token.clone()));
+    }
+    told
+}
+
+/// A prepared header section with what is told besides, for whoever writes none himself.
+pub(crate) fn whole(headers: &HeaderMap, told: &Told) -> HeaderMap {
+    let mut whole = headers.clone();
+    for (name, value) in told {
+        whole.append(name, value.clone());
+    }
+    whole
 }
 
 /// Says in a prepared header section who the client is.
@@ -366,9 +387,9 @@ mod tests {
             upgrade: None,
             token: None,
         };
-        toward_backend(&mut headers, edge);
+        let told = toward_backend(&mut headers, edge);
         by.tell(&mut headers, Some(&[7; 32]), || 1_800_000_000_000);
-        headers
+        whole(&headers, &told)
     }
 
     #[test]
@@ -551,7 +572,8 @@ mod tests {
             upgrade,
             token: Some(&value),
         };
-        toward_backend(&mut headers, edge);
+        let told = toward_backend(&mut headers, edge);
+        let headers = whole(&headers, &told);
         assert_eq!(headers["connection"], "upgrade");
         assert_eq!(headers["upgrade"], "websocket");
         assert_eq!(headers["nexushub-proxy-token"], "v");

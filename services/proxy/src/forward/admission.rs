@@ -58,6 +58,7 @@ impl Exchange {
             upgrade: if socket.is_some() { Some(Wanted::protocol()) } else { upgrade::asked(&parts) },
             socket,
             parts,
+            told: Vec::new(),
             body,
             record,
             held: None,

@@ -128,6 +128,7 @@ impl Exchange {
             client: self.client,
             id: self.id.clone(),
             parts,
+            told: Vec::new(),
             body: RequestBody::Whole(Some(Bytes::from(question.to_string()))),
             upgrade: None,
             socket: None,

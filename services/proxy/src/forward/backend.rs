@@ -86,7 +86,8 @@ impl Exchange {
         let repeatable = lease.reused && self.is_repeatable();
         let reused = lease.reused;
         let body = std::mem::replace(&mut self.body, RequestBody::Empty);
-        let call = Call::begin(lease, self.parts.method.clone(), Outgoing::request(&self.parts, body));
+        let call =
+            Call::begin(lease, self.parts.method.clone(), Outgoing::request(&self.parts, &self.told, body));
         async move {
             let (error, call) = match self.send_once(call).await? {
                 Ok(answered) => return Ok(answered),
@@ -97,7 +98,9 @@ impl Exchange {
             let again = match unsent {
                 Some(_) if !reused => return Err(Unavailable::Connect(closed).into()),
                 Some(request) => request,
-                None if repeatable && unheard => Outgoing::request(&self.parts, RequestBody::Empty),
+                None if repeatable && unheard => {
+                    Outgoing::request(&self.parts, &self.told, RequestBody::Empty)
+                }
                 None => return Err(Failure::Broke(Broke::Closed(closed))),
             };
             Box::pin(self.send_again(pool, again)).await
@@ -142,7 +145,7 @@ impl Exchange {
         let mut tries = 2;
         loop {
             tries -= 1;
-            let request = h2c::request(&self.parts).map_err(Broke::Malformed)?;
+            let request = h2c::request(&self.parts, &self.told).map_err(Broke::Malformed)?;
             let (shared, whole) = (body.progress(), Progress::whole());
             let progress = shared.as_deref().unwrap_or(&whole);
             let broke = match h2c::Call::begin(lease, request, body) {

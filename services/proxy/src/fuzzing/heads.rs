@@ -59,7 +59,8 @@ pub(super) fn asker(bytes: &[u8]) {
         upgrade: None,
         token: None,
     };
-    headers::toward_backend(&mut headers, edge);
+    let told = headers::toward_backend(&mut headers, edge);
+    let headers = headers::whole(&headers, &told);
     let only = |name: &str| {
         let mut values = headers.get_all(name).into_iter();
         let value = values.next().cloned();

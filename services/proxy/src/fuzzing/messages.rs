@@ -227,7 +227,7 @@ pub(super) fn requests(bytes: &[u8]) {
         }
     }
     for asked in whole.iter().filter(|asked| asked.content.whole) {
-        let out = written(Outgoing::request(&asked.parts, Replay::of(&asked.content, asked.length)));
+        let out = written(Outgoing::request(&asked.parts, &[], Replay::of(&asked.content, asked.length)));
         let (again, broke) = conversation(&[&out], ROOMY);
         assert!(again.len() == 1 && !broke, "sent as {:?}", out.escape_ascii().to_string());
         same(asked, &again[0]);
@@ -252,7 +252,7 @@ pub(super) fn streams(bytes: &[u8]) {
         // A body whose length was said has no place for what follows it.
         let content = Content { trailers: content.trailers.filter(|_| length == Length::Chunked), ..content };
         let asked = Asked { parts: asked.parts, length, content };
-        let out = written(Outgoing::request(&asked.parts, Replay::of(&asked.content, asked.length)));
+        let out = written(Outgoing::request(&asked.parts, &[], Replay::of(&asked.content, asked.length)));
         let (again, broke) = conversation(&[&out], ROOMY);
         assert!(again.len() == 1 && !broke, "sent as {:?}", out.escape_ascii().to_string());
         same(&asked, &again[0]);

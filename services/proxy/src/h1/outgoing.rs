@@ -52,14 +52,15 @@ pub(crate) struct Outgoing<B: Body> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
-    /// A request. Its head says by which framing its body goes, whatever its fields say.
-    pub(crate) fn request(parts: &request::Parts, body: B) -> Self {
+    /// A request, with what the proxy tells of it. Its head says by which framing its body goes, whatever its fields say.
+    pub(crate) fn request(parts: &request::Parts, told: &[(HeaderName, HeaderValue)], body: B) -> Self {
         let mut head = sheet();
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         for piece in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             head.extend_from_slice(piece.as_bytes());
         }
         put_fields(&mut head, &parts.headers);
+        told.iter().for_each(|(name, value)| put_field(&mut head, name, value.as_bytes()));
         let framing = if body.is_end_stream() {
             Length::Exact(0)
         } else {
