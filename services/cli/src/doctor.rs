@@ -144,7 +144,15 @@ fn boxes(told: &ListDriversResponse) -> Vec<Finding> {
         why => Finding::note("egress internet", why, ""),
     };
     let each = told.drivers.iter().flat_map(driver);
-    std::iter::once(auto).chain(each).chain([egress]).collect()
+    std::iter::once(auto).chain(each).chain([egress]).chain(machine_egress(told)).collect()
+}
+
+/// Worth a line where there are microVMs, and other boxes have what these lack.
+fn machine_egress(told: &ListDriversResponse) -> Option<Finding> {
+    let krun = told.drivers.iter().any(|driver| driver.name == "krun" && driver.missing.is_empty());
+    let lacks = krun && told.no_egress.is_empty() && !told.no_machine_egress.is_empty();
+    let next = "`auto` takes a sandbox for apps that ask for it";
+    lacks.then(|| Finding::note("egress of krun", &told.no_machine_egress, next))
 }
 
 fn driver(driver: &DriverStatus) -> Vec<Finding> {
@@ -189,6 +197,7 @@ mod tests {
             auto: auto.into(),
             no_egress: String::new(),
             looking: false,
+            no_machine_egress: String::new(),
         }
     }
 
@@ -227,6 +236,18 @@ ok    egress internet  apps that ask for it have it";
         assert_eq!(boxes(&none)[0].verdict, Verdict::Bad);
         none.looking = true;
         assert_eq!(boxes(&none)[0].verdict, Verdict::Note);
+    }
+
+    #[test]
+    fn that_only_microvms_lack_a_way_out_is_told_where_there_are_some() {
+        let findings = |krun: &str, no_egress: &str| {
+            let (no_egress, no_machine_egress) = (no_egress.to_owned(), "no /dev/net/tun".to_owned());
+            machine_egress(&ListDriversResponse { no_egress, no_machine_egress, ..told("krun", krun, &[]) })
+        };
+        let next = "`auto` takes a sandbox for apps that ask for it";
+        let told = Finding::note("egress of krun", "no /dev/net/tun", next);
+        assert_eq!(findings("", ""), Some(told));
+        assert_eq!((findings("no /dev/kvm", ""), findings("", "needs root")), (None, None));
     }
 
     #[test]

@@ -17,6 +17,7 @@ impl Drivers {
             auto: self.resolve(Isolation::Auto).map_or("", |driver| driver.name()).to_owned(),
             no_egress: self.egress.as_ref().err().map(why).unwrap_or_default(),
             looking: looking.contains(&Some(&Missing::Looking)),
+            no_machine_egress: self.machine_egress.as_ref().err().map(why).unwrap_or_default(),
         }
     }
 }
@@ -41,8 +42,7 @@ mod tests {
     use crate::egress::Found;
 
     fn no_root() -> Found {
-        let why = || Err("needs root".to_owned());
-        Found { boxes: why(), machines: why() }
+        Found { boxes: Err("needs root".into()), machines: Err("needs /dev/net/tun".into()) }
     }
 
     fn missing(told: &ListDriversResponse) -> Vec<(&str, &str)> {
@@ -55,6 +55,7 @@ mod tests {
         assert_eq!(missing(&told), [("krun", "no /dev/kvm"), ("sandbox", ""), ("process", "")]);
         assert_eq!(told.drivers[1].not_enforced, ["landlock: no"]);
         assert_eq!((told.auto.as_str(), told.no_egress.as_str()), ("sandbox", "needs root"));
+        assert_eq!(told.no_machine_egress, "needs /dev/net/tun");
         assert!(!told.looking);
     }
 
