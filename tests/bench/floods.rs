@@ -21,6 +21,9 @@ use crate::{
     schedule,
 };
 
+/// The healthy client's app is busy enough to yield, and would to the floods as to an equal.
+const CONFIG: &str =
+    "[platform]\nlog_level = \"warn\"\n[proxy]\naccess_log = false\n[procmgr]\nyield_percent = 0\n";
 /// Requests that are measured beside each.
 const REQUESTS: usize = 20_000;
 
@@ -29,8 +32,7 @@ pub(crate) async fn measure() {
         "## beside each flood: p50 and p99 of a healthy client in µs, p99 to that without one; proxy's memory in KiB"
     );
     bind_process(process::id(), REST); // and all that is started from now on
-    let platform =
-        Platform::start_with(&Options::of("[platform]\nlog_level = \"warn\"\n[proxy]\naccess_log = false\n"));
+    let platform = Platform::start_with(&Options::of(CONFIG));
     for name in ["flooded", "well"] {
         platform.run_app(&App::named(name)).await;
     }
