@@ -104,6 +104,31 @@ fn a_bound_goes_to_the_files_of_the_version_that_is_there_and_a_missing_one_is_t
     assert!(bounds(&Limits::default()).iter().all(|bound| bound.enforce(&[]).is_none()));
 }
 
+#[test]
+fn groups_are_made_beside_those_that_an_earlier_version_left_in_one_of_its_own() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), Path::new("/state"));
+    let earlier = dir.path().join(prefix(state));
+    fs::create_dir_all(earlier.join("a.g1")).unwrap();
+    for group in [dir.path(), &earlier] {
+        fs::write(group.join("cgroup.procs"), "").unwrap();
+    }
+    let place = prepare(Hierarchy { unified: false, own: dir.path().to_owned() }, state).unwrap();
+    assert!(earlier.join("a.g1").exists());
+    fs::create_dir(dir.path().join(format!("{}.b.g1", prefix(state)))).unwrap();
+    assert_eq!(place.names(), [format!("{}.b.g1", prefix(state))]);
+}
+
+#[test]
+fn a_generation_that_runs_gets_its_bound_on_processor_time_again() {
+    let group = tempfile::tempdir().unwrap();
+    let file = group.path().join("cpu.max");
+    for (percent, bound) in [(150, "150000 100000"), (0, "max 100000")] {
+        fs::write(&file, "2000 100000").unwrap();
+        bound_processor(&[group.path().to_owned()], percent);
+        assert_eq!(fs::read_to_string(&file).unwrap(), bound);
+    }
+}
+
 /// A shell in the groups of a generation.
 fn shell(groups: &Groups, script: &str) -> Child {
     let join: String = groups.procs.iter().map(|file| format!("echo $$ > {}; ", file.display())).collect();
