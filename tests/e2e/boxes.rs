@@ -264,6 +264,13 @@ async fn a_box_that_keeps_a_processor_busy_yields_until_it_takes_less() {
     }
     let file = file.unwrap();
     let is = || fs::read_to_string(&file).unwrap().trim().to_owned();
+    let cores = || {
+        let told = fs::read_to_string(format!("/proc/{}/status", status.pid)).unwrap();
+        told.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap().to_owned()
+    };
+    let bounded = groups.iter().any(|group| group.join("cpuset.cpus").exists());
+    let kept = machine::enforces("cores", bounded, machine::has_groups_with("cpuset.cpus"));
+    let all = cores();
     let yields = async |expected: bool| {
         let all = async {
             loop {
@@ -285,12 +292,15 @@ async fn a_box_that_keeps_a_processor_busy_yields_until_it_takes_less() {
     });
     yields(true).await;
     assert_eq!(is(), "1");
+    if kept {
+        assert!(cores().parse::<u32>().is_ok(), "its bound is one core: {}", cores());
+    }
     platform.kill("procmgr").await;
     assert_eq!(yields(true).await, status.pid, "a successor leaves it there");
     platform.says("busy", "touch /tmp/stop").await;
     deed.await.unwrap().unwrap();
     yields(false).await;
-    assert_eq!(is(), "0");
+    assert_eq!((is(), cores()), ("0".to_owned(), all));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{ids::InstanceId, limits::Limits};
 
+mod cores;
 mod usage;
 
 use usage::processor_usec;
@@ -31,7 +32,7 @@ pub(crate) use usage::{Usage, oom_kills, usage};
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Controllers of use here.
-const USED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+const USED: [&str; 5] = ["cpu", "cpuacct", "cpuset", "memory", "pids"];
 /// Over so many microseconds processor time is dealt out.
 const PERIOD_USEC: u64 = 100_000;
 
@@ -127,10 +128,16 @@ impl Cgroups {
         self.0.iter().flat_map(|place| place.names().into_iter().filter(|name| yields(place, name))).collect()
     }
 
-    /// Has one yield to all others, or no longer; whether that could be done. Blocks.
-    pub(crate) fn set_yielding(&self, name: &str, yields: bool) -> bool {
-        let files = self.0.iter().map(|place| place.own.join(name).join(IDLE));
-        files.filter(|file| file.exists()).any(|file| fs::write(file, if yields { "1" } else { "0" }).is_ok())
+    /// Has one yield to all others, or no longer; whether that could be done. These others yield already. Blocks.
+    pub(crate) fn set_yielding(&self, name: &str, yields: bool, others: &[&str]) -> bool {
+        let folders: Vec<PathBuf> = self.0.iter().map(|place| place.own.join(name)).collect();
+        let elsewhere = self.0.iter().flat_map(|place| others.iter().map(|other| place.own.join(other)));
+        let kept = if yields { cores::keep(&folders, elsewhere) } else { cores::free(&folders) };
+        if let Err(error) = kept {
+            tracing::debug!(group = %name, yields, error = %error, "its cores stay as they were");
+        }
+        let files = folders.iter().map(|folder| folder.join(IDLE)).filter(|file| file.exists());
+        files.into_iter().any(|file| fs::write(file, if yields { "1" } else { "0" }).is_ok())
     }
 
     /// Makes the cgroups of a generation and sets its bounds.
@@ -291,6 +298,7 @@ fn make(folder: &Path) -> io::Result<()> {
         _ => {}
     }
     fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))?;
+    cores::inherit(folder)?;
     match fs::read_to_string(folder.join("cgroup.type")) {
         Ok(kind) if kind.trim() != "domain" => {
             Err(io::Error::other(format!("{} takes no processes: it is {}", folder.display(), kind.trim())))

@@ -1,7 +1,8 @@
 //! Who keeps a processor busy yields to all others. A box that has taken much of one of late goes to the kernel's idle class
 //! (`cpu.idle`): all that nobody else wants is still its, and whoever else wakes up takes over at once. The scheduler lets who runs
 //! use up its slice otherwise, and looks at that with each tick: beside a box that is busy on every core a request to a neighbour
-//! waits 4 ms now and then. A box that is starved this way takes little, and by the next look is an equal again.
+//! waits 4 ms now and then. A box that is starved this way takes little, and by the next look is an equal again. As long as it yields
+//! it has as many cores as its bound on processor time comes to, not all.
 //!
 //! The group's own file says who yields, so a successor of procmgr knows it, and nothing is to be undone when a box ends.
 
@@ -41,7 +42,7 @@ fn look(cgroups: &Cgroups, course: &mut Course, now: Instant) {
     let did_much = course.did_much(machine_usec(), now);
     let changes = if did_much { course.judge(cgroups.processor_usec(), now) } else { course.rest() };
     for (name, yields) in changes {
-        if cgroups.set_yielding(&name, yields) {
+        if cgroups.set_yielding(&name, yields, &course.yielding_but(&name)) {
             tracing::debug!(group = %name, yields, "it keeps a processor busy and yields to others, or no longer");
         }
     }
@@ -97,6 +98,12 @@ impl Course {
     fn rest(&mut self) -> Vec<(String, bool)> {
         let yielded = self.boxes.drain().filter(|(_, seen)| seen.yields);
         yielded.map(|(name, _)| (name, false)).collect()
+    }
+
+    /// Who yields by now, but for one.
+    fn yielding_but(&self, name: &str) -> Vec<&str> {
+        let yields = self.boxes.iter().filter(|(other, seen)| seen.yields && *other != name);
+        yields.map(|(other, _)| other.as_str()).collect()
     }
 
     /// Whose standing changes, and to what.
@@ -162,6 +169,7 @@ mod tests {
         assert_eq!(stage.look(SECOND, &[7 * SECOND, 0]), [], "what came before counts for nothing");
         assert_eq!(stage.look(2 * SECOND, &[7 * SECOND + 500_000, 499_999]), change("a", true));
         assert_eq!(stage.look(3 * SECOND, &[8 * SECOND, SECOND]), change("b", true), "a goes on");
+        assert_eq!(stage.course.yielding_but("b"), ["a"]);
         assert_eq!(stage.look(4 * SECOND, &[8 * SECOND, 2 * SECOND]), change("a", false));
         assert_eq!(stage.look(5 * SECOND, &[8 * SECOND]), [], "b is gone");
         assert_eq!(stage.look(6 * SECOND, &[8 * SECOND, 9 * SECOND]), [], "another of its name");

@@ -159,10 +159,12 @@ fn real_groups_bound_count_end_and_vanish() {
     let counted = cgroups.processor_usec();
     println!("processor time counted here: {counted:?}");
     assert!(counted.iter().all(|(counted, _)| *counted == name));
-    if cgroups.set_yielding(&name, true) {
+    if cgroups.set_yielding(&name, true, &[]) {
         assert!(yields(&groups.folders) && cgroups.yielding().contains(&name));
         assert!(
-            cgroups.set_yielding(&name, false) && !yields(&groups.folders) && cgroups.yielding().is_empty()
+            cgroups.set_yielding(&name, false, &[])
+                && !yields(&groups.folders)
+                && cgroups.yielding().is_empty()
         );
     }
     clear(&groups.folders, dir.path(), &id(), 1);
