@@ -168,9 +168,20 @@ async fn the_command_line_pushes_a_folder_and_waits_until_it_answers() {
     let platform = Platform::start();
     let home = platform.home.path().to_owned();
     let source = platform.release("source");
-    let output = workshop::nexushub(&home, &["push", source.to_str().unwrap(), "--name", "shop"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(platform.https().get("shop", "/").await.status, 200);
+    let push = |args: &[&str]| {
+        let args = [&["push", source.to_str().unwrap(), "--name", "shop"], args].concat();
+        let output = workshop::nexushub(&home, &args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    push(&["--host-name", "market"]);
+    assert_eq!(platform.https().get("market", "/").await.status, 200);
+    let ids =
+        async || platform.instances_until("it is told of", |_| true).await.into_keys().collect::<Vec<_>>();
+    let before = ids().await;
+    let again = push(&[]);
+    assert!(again.contains("https://market."), "it keeps its host name: {again}");
+    assert_eq!(ids().await, before, "and its id");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,19 +249,13 @@ async fn a_first_push_that_is_refused_leaves_nothing_one_that_fails_says_why_and
     workshop::put_program(&source.join("bin/app"), b"no program at all");
     push(1);
     assert_eq!(platform.https().get("shop", "/").await.status, 200, "what ran before is no first push's");
-    let elsewhere = ["push", source.to_str().unwrap(), "--name", "shop", "--host-name", "moved"];
-    run(&elsewhere, 1);
-    let moved = apps();
-    assert_eq!(
-        moved[0]["host_name"], "moved",
-        "there was one of its name, so nothing is taken away: {moved}"
-    );
     workshop::put_program(&source.join("bin/app"), &good);
-    run(&elsewhere, 0);
-    let files = platform.state().join("debug-api/apps").join(apps()[0]["id"].as_str().unwrap());
+    let elsewhere = run(&["push", source.to_str().unwrap(), "--name", "shop", "--host-name", "moved"], 1);
+    assert!(elsewhere.contains("answers at shop, which it keeps"), "{elsewhere}");
+    assert_eq!((apps()[0]["id"].as_str(), files.exists()), (Some(app.as_str()), true), "with its data");
 
     assert!(run(&["remove", "shop"], 2).contains("--yes"));
-    assert_eq!(platform.https().get("moved", "/").await.status, 200);
+    assert_eq!(platform.https().get("shop", "/").await.status, 200);
     assert!(run(&["remove", "shop", "--yes"], 0).contains("with its releases and its data"));
     assert_eq!(apps(), serde_json::json!([]));
     until("its files are gone", || (!files.exists()).then_some(())).await;

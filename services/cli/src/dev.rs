@@ -253,7 +253,7 @@ impl<'a> Session<'a> {
         self.followers.end();
         let id = match &self.app {
             Some(app) => Some(app.id.clone()),
-            None if self.asked => push::known(self.hub, &self.description).await,
+            None if self.asked => push::known(self.hub, &self.description).await?.map(|app| app.id),
             None => None,
         };
         let Some(id) = id else { return Ok(()) };

@@ -30,7 +30,8 @@ pub(crate) fn failed(place: &Place, daemon: &str, status: &Status) -> Failure {
         Code::NotFound => format!("see {} for what there is", place.command("status")),
         _ => format!("see {}", place.command(&format!("logs {daemon}"))),
     };
-    Failure::new(format!("{daemon}: {}", said(status)), hint)
+    let passing = matches!(status.code(), Code::Unavailable | Code::Cancelled);
+    Failure { passing, ..Failure::new(format!("{daemon}: {}", said(status)), hint) }
 }
 
 /// What a status says. tonic's own words for a socket that nobody serves say little, so the cause is added.

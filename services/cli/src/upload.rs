@@ -414,13 +414,23 @@ pub(crate) fn understood<T: DeserializeOwned>(answer: &Answer) -> Result<T, Fail
 
 /// Asks, and asks again while the platform can't answer.
 pub(crate) async fn send(client: &Client, ask: Ask<'_>) -> Result<Answer, Failure> {
+    let away = |answer: &Result<Answer, Failure>| {
+        answer.as_ref().map_or_else(|failure| failure.passing, |answer| is_away(answer.status))
+    };
+    again(|| client.ask(ask.clone()), away).await
+}
+
+/// Does it, and does it again while that may help.
+pub(crate) async fn again<T, Done: Future<Output = T>>(
+    mut once: impl FnMut() -> Done,
+    passes: impl Fn(&T) -> bool,
+) -> T {
     let mut waits = TRIES.iter();
     loop {
-        let answer = client.ask(ask.clone()).await;
-        let away = answer.as_ref().map_or_else(|failure| failure.passing, |answer| is_away(answer.status));
-        match waits.next().filter(|_| away) {
+        let done = once().await;
+        match waits.next().filter(|_| passes(&done)) {
             Some(wait) => tokio::time::sleep(*wait).await,
-            None => return answer,
+            None => return done,
         }
     }
 }
