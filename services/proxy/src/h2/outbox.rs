@@ -8,6 +8,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 const SMALL: usize = 8 * 1024;
 /// So many pieces are written at once.
 pub(super) const SLICES: usize = 16;
+/// Room for a small answer: asked for at once, since to grow piece by piece costs more.
+const SHEET: usize = 2 * 1024;
 
 /// What waits to be written.
 #[derive(Debug, Default)]
@@ -33,13 +35,16 @@ impl Outbox {
 
     /// Where small pieces are written.
     pub(super) fn near(&mut self) -> &mut BytesMut {
+        if self.near.capacity() == 0 {
+            self.near.reserve(SHEET);
+        }
         &mut self.near
     }
 
     /// Adds a piece.
     pub(super) fn push(&mut self, piece: Bytes) {
         if piece.len() <= SMALL {
-            return self.near.put_slice(&piece);
+            return self.near().put_slice(&piece);
         }
         if !self.near.is_empty() {
             self.ahead += self.near.len();

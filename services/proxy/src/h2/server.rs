@@ -1,14 +1,17 @@
 //! A conversation with a client: reads, writes, and drives the answers to all that it asks.
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use bytes::BytesMut;
-use futures_util::stream::{FuturesUnordered, Stream as _};
+use futures_util::{
+    future::Either,
+    stream::{FuturesUnordered, Stream as _},
+};
 use http::{Method, Request, Response, header::EXPECT};
 use tokio::{io::AsyncWriteExt, task::yield_now};
 
@@ -50,6 +53,8 @@ where
 {
     let mut driver = Driver::new(stream, terms.clone());
     let mut answers = FuturesUnordered::new();
+    // With one that is never ready there is always one that was not polled; else, once all were, it would wake this task for nothing.
+    answers.push(Either::Left(pending()));
     let ended = poll_fn(|cx| {
         driver.poll(cx, link, |cx, session| {
             loop {
@@ -58,7 +63,8 @@ where
                 let head_only = arrival.asked.as_ref().is_ok_and(|parts| parts.method == Method::HEAD);
                 let (id, asked) = (arrival.stream, request(session, arrival));
                 let ask = || answer(asked);
-                answers.push(send::answer(session.clone(), link, id, head_only, terms.taking, ask));
+                let answer = send::answer(session.clone(), link, id, head_only, terms.taking, ask);
+                answers.push(Either::Right(answer));
             }
             while let Poll::Ready(Some(())) = Pin::new(&mut answers).poll_next(cx) {}
         })
