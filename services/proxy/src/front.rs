@@ -21,7 +21,6 @@ use tokio::{
     task::yield_now,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
-use tokio_rustls::server::TlsStream;
 
 use crate::{
     address::Client,
@@ -36,7 +35,7 @@ use crate::{
     h2,
     link::{Link, Quiet, Waits},
     preface,
-    tls::Tls,
+    tls::{Secured, Tls},
 };
 
 /// How long a connection that was told to close may take over it.
@@ -167,7 +166,7 @@ impl Front {
                 return Err(format!("handshake failed: {error}").into());
             }
         };
-        let session = stream.get_ref().1;
+        let session = stream.session();
         let counters = &self.proxy.counters;
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         if resumed { &counters.tls_resumed } else { &counters.tls_full }.up();
@@ -183,7 +182,7 @@ impl Front {
     }
 
     /// Shakes hands; only where some app wants to know its clients it matters for whom.
-    async fn shake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Verified>)> {
+    async fn shake(&self, stream: TcpStream) -> io::Result<(Secured, Option<Verified>)> {
         if !self.proxy.table.borrow().is_guarded() {
             return Ok((self.tls.accept(stream).await?, None));
         }
@@ -239,7 +238,7 @@ impl Front {
         }
     }
 
-    async fn speak_h2(&self, stream: TlsStream<TcpStream>, link: &Arc<Link>) -> Result<(), Ended> {
+    async fn speak_h2(&self, stream: Secured, link: &Arc<Link>) -> Result<(), Ended> {
         let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
         let conversation = Box::pin(h2::server::serve(stream, link, self.terms.clone(), answer));
         Ok(self.attend(conversation, link).await.unwrap_or(Ok(()))?)

@@ -1,6 +1,8 @@
 //! TLS as the front speaks it: 1.2 and 1.3 by aws-lc-rs, h2 before http/1.1, sessions resumed by tickets without server state;
 //! and, where the name that a client asks for wants that, with its certificate (`guard.rs`).
 
+mod stream;
+
 use std::{
     io,
     path::PathBuf,
@@ -19,8 +21,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+pub(crate) use self::stream::Secured;
 use crate::{
     clock,
     guard::{Guards, Verified},
@@ -83,8 +86,8 @@ impl Tls {
     }
 
     /// Shakes hands with a client.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Secured> {
+        TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await.map(Secured::new)
     }
 
     /// The same, with who it proved to be where the name that it asks for wants to know: `ca_of` says by which authorities.
@@ -92,10 +95,11 @@ impl Tls {
         &self,
         stream: TcpStream,
         ca_of: impl FnOnce(&str) -> Option<PathBuf>,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<Verified>)> {
+    ) -> io::Result<(Secured, Option<Verified>)> {
         let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let Some(ca) = begun.client_hello().server_name().and_then(ca_of) else {
-            return Ok((begun.into_stream(Arc::clone(&self.config)).await?, None));
+            let stream = begun.into_stream(Arc::clone(&self.config)).await?;
+            return Ok((Secured::new(stream), None));
         };
         let config = match self.guards.known(&ca) {
             Some(config) => config,
@@ -108,8 +112,8 @@ impl Tls {
                 learnt.ok().flatten().ok_or_else(unfit)?
             }
         };
-        let stream = begun.into_stream(config).await?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let stream = Secured::new(begun.into_stream(config).await?);
+        let shown = stream.session().peer_certificates().and_then(|chain| chain.first());
         let verified = shown.and_then(|shown| Verified::by(ca, shown));
         Ok((stream, verified))
     }
