@@ -39,27 +39,43 @@ const VARIABLE_MAX: usize = 128;
 /// Whether the text is one label of a host name: 1 to 63 letters, digits and hyphens, with no hyphen at either end. Any case.
 #[must_use]
 pub fn is_label(text: &str) -> bool {
-    are_label(text.as_bytes())
+    is_name(text) && !text.contains('.')
 }
 
-fn are_label(bytes: &[u8]) -> bool {
-    (1..=LABEL_MAX).contains(&bytes.len())
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-        && !bytes.starts_with(b"-")
-        && !bytes.ends_with(b"-")
-}
+/// Letters and digits, by each byte.
+const IN_LABEL: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
 
 /// Whether the text is a full host name: labels joined by dots, at most 253 bytes. Any case.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    text.len() <= NAME_MAX && text.as_bytes().split(|byte| *byte == b'.').all(are_label)
+    // In one pass, since the proxy asks at every request: the bytes of a label so far, and the byte before.
+    let (mut length, mut before) = (0, b'.');
+    for byte in text.bytes() {
+        let fits = match byte {
+            b'.' => (1..=LABEL_MAX).contains(&length) && before != b'-',
+            b'-' => length > 0,
+            _ => IN_LABEL[usize::from(byte)],
+        };
+        if !fits {
+            return false;
+        }
+        length = if byte == b'.' { 0 } else { length + 1 };
+        before = byte;
+    }
+    text.len() <= NAME_MAX && (1..=LABEL_MAX).contains(&length) && before != b'-'
 }
 
 /// The port that the text is: digits and nothing else, and not 0.
 #[must_use]
 pub fn port(text: &str) -> Option<u16> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|port| digits && *port != 0)
+    text.parse().ok().filter(|port| *port != 0 && !text.starts_with('+'))
 }
 
 /// Whether an environment variable may be called so: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 bytes.
@@ -138,6 +154,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_name_is_labels_joined_by_dots(text in "[aZ7.-]{0,12}|[aZ7._\\-é ]{0,4}|a{60,66}(\\.a{0,64}){0,4}") {
+            let labels = text.split('.').all(|label| {
+                let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+                plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+            });
+            prop_assert_eq!(is_name(&text), labels && text.len() <= 253);
+            prop_assert_eq!(is_label(&text), labels && !text.contains('.'));
+        }
+
         #[test]
         fn nothing_is_shown_that_moves_a_cursor_or_fills_a_log(text in any::<String>()) {
             let shown = shown(&text);

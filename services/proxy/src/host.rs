@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use nexushub_chassis::names::port;
 pub(crate) use nexushub_chassis::names::{Place, is_name, place};
 
@@ -19,7 +20,7 @@ pub(crate) fn parse(authority: &str) -> Result<Cow<'_, str>, Malformed> {
         check_port(port)?;
         return Ok(Cow::Owned(address.to_ascii_lowercase()));
     }
-    let (name, port) = match authority.bytes().position(|byte| byte == b':') {
+    let (name, port) = match memchr(b':', authority.as_bytes()) {
         Some(at) => authority.split_at(at),
         None => (authority, ""),
     };
@@ -28,7 +29,8 @@ pub(crate) fn parse(authority: &str) -> Result<Cow<'_, str>, Malformed> {
     if !is_name(name) {
         return Err(Malformed);
     }
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    // All of it is looked at, which is done many bytes at once.
+    if name.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase()) {
         return Ok(Cow::Owned(name.to_ascii_lowercase()));
     }
     Ok(Cow::Borrowed(name))

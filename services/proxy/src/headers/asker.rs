@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue};
+use memchr::memchr2;
 
 use super::{Edge, FORWARDED_FOR, FORWARDED_PROTO, tokens};
 
@@ -123,12 +124,13 @@ fn put_node(text: &mut Vec<u8>, node: &[u8]) {
     }
     let bare = str::from_utf8(node).is_ok_and(|node| node.parse::<Ipv6Addr>().is_ok());
     text.extend_from_slice(if bare { b"\"[" } else { b"\"" });
-    for byte in node {
-        if matches!(byte, b'"' | b'\\') {
-            text.push(b'\\');
-        }
-        text.push(*byte);
+    let mut rest = node;
+    while let Some(at) = memchr2(b'"', b'\\', rest) {
+        text.extend_from_slice(&rest[..at]);
+        text.extend_from_slice(&[b'\\', rest[at]]);
+        rest = &rest[at + 1..];
     }
+    text.extend_from_slice(rest);
     text.extend_from_slice(if bare { b"]\"" } else { b"\"" });
 }
 
