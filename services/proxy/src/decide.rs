@@ -13,7 +13,7 @@ use std::{path::Path, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING},
+    header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN},
     request::Parts,
 };
 
@@ -378,23 +378,11 @@ pub(crate) fn is_awaited(route: &Route, hold_ms: u64, now_unix_ms: i64) -> Resul
     Ok(false)
 }
 
-/// What the parser lets through but nobody should send.
+/// What the parsers let through but nobody should send.
 fn sane(parts: &Parts) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         let allow = Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         return Err(Refusal { allow, ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") });
-    }
-    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).into_iter();
-    let (length, more) = (lengths.next(), lengths.next());
-    let plain = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
-    if more.is_some() || length.is_some_and(|length| !plain(length)) {
-        return Err(Refusal::bad_request("malformed Content-Length"));
-    }
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).into_iter();
-    let (coding, more) = (codings.next(), codings.next());
-    // A coding that isn't passed on would reach the app undone and unsaid.
-    if more.is_some() || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err(Refusal::bad_request("unsupported Transfer-Encoding"));
     }
     target(&parts.method, &parts.uri)
 }
