@@ -70,8 +70,8 @@ pub struct Config {
     /// Streams that one HTTP/2 connection may reset a second, beside twice `h2_streams` at once: Rapid Reset (CVE-2023-44487).
     /// 0 = as many as `h2_streams`.
     pub h2_resets_per_second: u32,
-    /// Streams that one HTTP/2 connection may make the proxy reset or refuse for their heads, a second, beside 100 at once:
-    /// MadeYouReset (CVE-2025-8671).
+    /// Streams that one HTTP/2 connection, and all of one client together, may make the proxy reset or refuse for their heads, a
+    /// second, beside 100 at once: MadeYouReset (CVE-2025-8671).
     pub h2_errors_per_second: u32,
     /// Frames that ask for nothing, a second of one HTTP/2 connection, beside 10,000 at once: floods of PING, SETTINGS, empty DATA,
     /// PRIORITY, WINDOW_UPDATE, and frames that are late or unknown.
@@ -285,6 +285,7 @@ impl Config {
             connections: self.max_connections as usize,
             census: (self.address_connections > 0).then(|| Census::new(self.address_connections)),
             rates: (rate > 0).then(|| Rates::new(rate, self.address_burst)),
+            errors: Some(Rates::new(self.h2_errors_per_second, h2::ERRORS)),
         }
     }
 

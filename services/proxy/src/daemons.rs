@@ -27,8 +27,7 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 
 /// Accepts until the drain.
 pub(crate) async fn serve(front: Arc<Front>, listener: UnixListener, drain: CancellationToken) {
-    let bounds = Outer { connections: CONNECTIONS, census: None, rates: None };
-    let door = Door::outside(bounds, Arc::clone(&front.proxy.counters), drain);
+    let door = Door::outside(Outer::of(CONNECTIONS), Arc::clone(&front.proxy.counters), drain);
     while let Some(accepted) = door.drain.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _)) = accepted else {
             sleep(ACCEPT_PAUSE).await;

@@ -17,6 +17,7 @@ use crate::{
     address::{Census, Client, Entry, Rates},
     clock,
     counters::Counters,
+    h2,
 };
 
 /// An app that calls, by its instance id, which is fit to stand in a header. Made only of what was verified here: the listener
@@ -55,13 +56,14 @@ pub(crate) struct Outer {
     pub(crate) census: Option<Arc<Census>>,
     /// The pace of each client's requests, if it is bounded.
     pub(crate) rates: Option<Rates>,
+    /// The pace of each client's errors in HTTP/2, on all its connections; none where no HTTP/2 is spoken.
+    pub(crate) errors: Option<Rates>,
 }
 
 impl Outer {
     /// Nothing but so many connections.
-    #[cfg(test)]
     pub(crate) fn of(connections: usize) -> Self {
-        Self { connections, census: None, rates: None }
+        Self { connections, census: None, rates: None, errors: None }
     }
 }
 
@@ -72,6 +74,8 @@ pub(crate) struct Bounds {
     pub(crate) connections: usize,
     /// Requests at once by this door.
     pub(crate) requests: usize,
+    /// Errors in HTTP/2 by this door, each second.
+    pub(crate) errors_per_second: u32,
     /// Places that it shares with the doors of all other boxes.
     pub(crate) shared: Arc<Semaphore>,
 }
@@ -94,6 +98,7 @@ pub(crate) struct Door {
     places: Arc<Semaphore>,
     census: Option<Arc<Census>>,
     rates: Option<Rates>,
+    errors: Option<Rates>,
     /// The last connection was refused; said once, not for each.
     full: AtomicBool,
     /// No more requests by this door; those under way are finished.
@@ -115,7 +120,8 @@ impl Door {
         drain: CancellationToken,
     ) -> Arc<Self> {
         let (shared, turns) = (Arc::clone(&bounds.shared), semaphore(bounds.requests));
-        let outer = Outer { connections: bounds.connections, census: None, rates: None };
+        let errors = Some(Rates::new(bounds.errors_per_second, h2::ERRORS));
+        let outer = Outer { errors, ..Outer::of(bounds.connections) };
         Self::new(Some(Inward { caller, shared, turns }), outer, counters, drain)
     }
 
@@ -125,9 +131,9 @@ impl Door {
         counters: Arc<Counters>,
         drain: CancellationToken,
     ) -> Arc<Self> {
-        let Outer { connections, census, rates } = bounds;
+        let Outer { connections, census, rates, errors } = bounds;
         let (places, full) = (semaphore(connections), AtomicBool::new(false));
-        Arc::new(Self { inward, places, census, rates, full, drain, counters })
+        Arc::new(Self { inward, places, census, rates, errors, full, drain, counters })
     }
 
     /// Whose box it leads out of.
@@ -156,6 +162,11 @@ impl Door {
     pub(crate) fn pace(&self, client: Client) -> Result<(), Duration> {
         let Some(rates) = &self.rates else { return Ok(()) };
         rates.ask(client, clock::since_start()).inspect_err(|_| self.counters.requests_limited.up())
+    }
+
+    /// Whether one more error of this client is borne.
+    fn bears(&self, client: Client) -> bool {
+        self.errors.as_ref().is_none_or(|errors| errors.ask(client, clock::since_start()).is_ok())
     }
 
     fn refuse(&self) {
@@ -187,6 +198,20 @@ fn semaphore(places: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
 }
 
+/// Who makes the errors of a connection: its client, who may make more of them on others.
+#[derive(Debug, Clone)]
+pub(crate) struct Culprit {
+    door: Arc<Door>,
+    client: Client,
+}
+
+impl Culprit {
+    /// Whether one more error is borne.
+    pub(crate) fn is_borne(&self) -> bool {
+        self.door.bears(self.client)
+    }
+}
+
 /// A request's turn at its door; given up when its answer has ended.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -205,6 +230,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// This client, as who makes errors.
+    pub(crate) fn culprit(&self, client: Client) -> Culprit {
+        Culprit { door: Arc::clone(&self.door), client }
+    }
+
     /// The same for this client; nothing if it has as many connections as it may.
     pub(crate) fn of(mut self, client: Client) -> Option<Self> {
         if let Some(census) = &self.door.census {
@@ -243,7 +273,7 @@ mod tests {
     use super::*;
 
     fn bounds(connections: usize, requests: usize, shared: usize) -> Bounds {
-        Bounds { connections, requests, shared: semaphore(shared) }
+        Bounds { connections, requests, errors_per_second: 1, shared: semaphore(shared) }
     }
 
     fn of_box(id: &str, bounds: &Bounds, counters: &Arc<Counters>) -> Arc<Door> {

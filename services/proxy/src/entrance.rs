@@ -69,6 +69,7 @@ impl Entrances {
         let bounds = Bounds {
             connections: config.inward_connections_per_app as usize,
             requests: config.inward_requests_per_app as usize,
+            errors_per_second: config.h2_errors_per_second,
             shared: Arc::new(Semaphore::new(config.inward_connections as usize)),
         };
         Self { front, bounds, patience: Duration::from_millis(config.connect_ms), drain }

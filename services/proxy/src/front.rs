@@ -77,6 +77,7 @@ impl Front {
             streams: config.h2_streams as usize,
             paces: config.paces(),
             taking: Duration::from_millis(config.taking_ms),
+            culprit: None,
             counters: Arc::clone(&proxy.counters),
         };
         Arc::new(Self {
@@ -240,7 +241,8 @@ impl Front {
 
     async fn speak_h2(&self, stream: Secured, link: &Arc<Link>) -> Result<(), Ended> {
         let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
-        let conversation = Box::pin(h2::server::serve(stream, link, self.terms.clone(), answer));
+        let terms = h2::Terms { culprit: link.culprit(), ..self.terms.clone() };
+        let conversation = Box::pin(h2::server::serve(stream, link, terms, answer));
         Ok(self.attend(conversation, link).await.unwrap_or(Ok(()))?)
     }
 

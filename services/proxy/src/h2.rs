@@ -28,6 +28,7 @@ pub(crate) use incoming::{Broken, Incoming};
 
 use crate::{
     counters::{Calmed, Counters},
+    door::Culprit,
     h1,
 };
 
@@ -38,6 +39,10 @@ const PACES: Paces = Paces { idle: 200, errors: 10, resets: 8 };
 /// Bytes of one request's body that a client may send ahead of what was taken.
 pub(crate) const STREAM_WINDOW: u32 = stream::WINDOW;
 
+/// Streams that a client may at once make us reset by its errors (MadeYouReset, CVE-2025-8671), or refuse for their heads: on one
+/// connection, and on all its connections together. Who is sent away comes again, and heads are dear to read.
+pub(crate) const ERRORS: u32 = 100;
+
 /// What a client is granted.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
@@ -46,6 +51,8 @@ pub(crate) struct Terms {
     /// Requests at once.
     pub(crate) streams: usize,
     pub(crate) paces: Paces,
+    /// Whose errors those of the connection are, too.
+    pub(crate) culprit: Option<Culprit>,
     /// How long it may take nothing of an answer.
     pub(crate) taking: Duration,
     pub(crate) counters: Arc<Counters>,

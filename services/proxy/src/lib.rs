@@ -337,14 +337,13 @@ fn redirect_from(
     https: &[TcpListener],
     drain: &CancellationToken,
 ) -> Result<(), Fault> {
-    let bounds = || Outer { connections: REDIRECTS, census: None, rates: None };
     let port = https.first().and_then(|listener| listener.local_addr().ok()).map_or(443, |at| at.port());
     let listeners = chassis.listeners.take_tcp("http");
     warn_of_unheld("redirect_listen", &chassis.setup.platform.redirect_listen, &listeners);
     for listener in listeners {
         let listener = front::prepare(&listener).and_then(|()| tokio::net::TcpListener::from_std(listener));
         let listener = listener.map_err(|error| unusable("http", &error))?;
-        let door = Door::outside(bounds(), Arc::clone(&front.proxy.counters), drain.clone());
+        let door = Door::outside(Outer::of(REDIRECTS), Arc::clone(&front.proxy.counters), drain.clone());
         front.proxy.tasks.spawn(Arc::clone(front).accept(listener, door, Manner::Redirect(port)));
     }
     Ok(())

@@ -18,9 +18,10 @@ use std::{
 use http::{HeaderMap, HeaderValue};
 
 use crate::{
+    address::Client,
     certificate::Names,
     clock,
-    door::{Door, Place},
+    door::{Culprit, Door, Place},
     guard::Verified,
     headers::Peer,
 };
@@ -141,6 +142,11 @@ impl Link {
     /// The door that it came by.
     pub(crate) fn door(&self) -> &Door {
         &self.place.door
+    }
+
+    /// Who makes its errors; nobody alone, where its peer passes on those of others.
+    pub(crate) fn culprit(&self) -> Option<Culprit> {
+        (!self.trusted).then(|| self.place.culprit(Client::at(self.peer.ip())))
     }
 
     /// Whether it speaks HTTP/2.

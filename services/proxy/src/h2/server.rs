@@ -268,6 +268,7 @@ mod tests {
             streams: 1,
             paces: super::super::PACES,
             taking: Duration::MAX,
+            culprit: None,
             counters: Default::default(),
         };
         let link = Link::new("192.0.2.7:1".parse().unwrap(), None, true, Place::single());

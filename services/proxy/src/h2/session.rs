@@ -13,7 +13,7 @@ use http::{StatusCode, request};
 use http_body::Frame as BodyFrame;
 
 use super::{
-    Broken, Fatal, Reason, Terms,
+    Broken, ERRORS, Fatal, Reason, Terms,
     budget::Budget,
     frame::{self, END_HEADERS, END_STREAM, HEAD, HEADERS},
     hpack::{Decoder, encode},
@@ -46,8 +46,6 @@ const IDLE: u32 = 10_000;
 const WORTH: u32 = 3;
 /// Bytes of a good piece. One that is made small by its client's window is none.
 const GOOD: usize = 1024;
-/// Streams that a client may at once make us reset by its errors (MadeYouReset, CVE-2025-8671), or refuse for their heads.
-const ERRORS: u32 = 100;
 /// Streams that a client may reset at once (Rapid Reset, CVE-2023-44487), in times of how many it may have open; a browser that
 /// leaves a page resets all that are.
 const RESETS: u32 = 2;

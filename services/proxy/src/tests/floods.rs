@@ -143,6 +143,13 @@ async fn a_header_section_that_is_too_large_is_refused_and_its_connection_only_a
     assert_eq!(flood(&hub, Vec::new(), 1, large).await, End::Endured);
     assert_eq!(flood(&hub, Vec::new(), 1000, large).await, End::SentAway);
     is_well(&hub).await;
+    assert_eq!(flood(&hub, Vec::new(), 50, large).await, End::SentAway, "who comes again is known");
+    let good = |number| frame(HEADERS, END_HEADERS | END_STREAM, nth(number), &head(GET));
+    assert_eq!(
+        flood(&hub, Vec::new(), 50, good).await,
+        End::Endured,
+        "what is no error is none of anybody's"
+    );
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock,
     counters::{Calmed, Stopped},
+    door::Culprit,
 };
 
 /// So many bytes of a turn the smallest frame is worth: it is not its bytes that cost.
@@ -349,7 +350,8 @@ impl Session {
 
     fn spend_error(&mut self) -> Taken {
         let over = || Fatal::calm(Calmed::Error, "too many streams went wrong");
-        if self.errors.spend(clock::now_ms) { Ok(()) } else { Err(over()) }
+        let borne = self.terms.culprit.as_ref().is_none_or(Culprit::is_borne);
+        if borne && self.errors.spend(clock::now_ms) { Ok(()) } else { Err(over()) }
     }
 
     fn spend_idle(&mut self, by: Calmed) -> Taken {

@@ -12,12 +12,17 @@ use std::{
 };
 
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{PACES, frame::PREFACE},
     *,
 };
-use crate::h1::Limits;
+use crate::{
+    address::{Client, Rates},
+    door::{Door, Outer},
+    h1::Limits,
+};
 
 const DATA: u8 = frame::DATA;
 const PRIORITY: u8 = frame::PRIORITY;
@@ -42,6 +47,7 @@ fn session() -> Session {
         streams: STREAMS,
         paces: PACES,
         taking: Duration::from_secs(60),
+        culprit: None,
         counters: Arc::default(),
     })
 }
@@ -319,6 +325,22 @@ fn what_only_costs_is_taken_at_once_and_each_second_as_it_was_granted() {
     ] {
         assert_eq!((most(budget, start), most(budget, second)), (at_once, a_second));
     }
+}
+
+#[test]
+fn the_errors_of_a_client_count_together_on_all_its_connections() {
+    let bounds = Outer { errors: Some(Rates::per_minute(3)), ..Outer::of(1) };
+    let place = Door::outside(bounds, Arc::default(), CancellationToken::new()).admit().unwrap();
+    let of = |client: &str| {
+        let mut session = begun();
+        session.terms.culprit = Some(place.culprit(Client::at(client.parse().unwrap())));
+        end_of(&mut session, &[&get(1), &window(1, 0)])
+    };
+    for _ in 0..3 {
+        assert_eq!(of("192.0.2.7"), stream_protocol(1));
+    }
+    assert_eq!(of("192.0.2.7"), Connection(Reason::EnhanceYourCalm));
+    assert_eq!(of("192.0.2.8"), stream_protocol(1));
 }
 
 #[test]
