@@ -104,10 +104,11 @@ pub struct Config {
     pub hold_ms: u64,
     /// How long a request waits for the end of its app's pause.
     pub pause_ms: u64,
-    /// Requests that wait for starting apps at once, and as many again out of boxes; one more is answered 503.
+    /// Requests that wait for one app at once while it is starting, and as many again out of boxes; one more is answered 503.
     pub hold_requests: u32,
-    /// Bytes that they may come to, and as many again out of boxes: of each its head, and of its body as much as may come before the
-    /// app takes it, whether it has come or not. What doesn't fit is answered 503. By default no sooner than `hold_requests` are there.
+    /// Bytes that those of all apps may come to, and as many again out of boxes: of each its head, and of its body as much as may come
+    /// before the app takes it, whether it has come or not. One app may have as much of it as it leaves free. What doesn't fit is
+    /// answered 503.
     pub hold_bytes: u64,
     /// How long a request whose app refused the connection waits for news about that app.
     pub switch_ms: u64,

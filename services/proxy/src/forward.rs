@@ -96,7 +96,7 @@ pub(crate) struct Proxy {
     pub(crate) debug_token: Option<HeaderValue>,
     /// Programs on this machine may ask it without a token.
     pub(crate) debug_without_token: bool,
-    /// Where requests wait for a starting app.
+    /// Where requests wait for apps that are starting.
     pub(crate) waiting: WaitingRoom,
     /// The same of requests out of boxes: none of them takes a seat from the outside.
     pub(crate) inward_waiting: WaitingRoom,
@@ -380,7 +380,8 @@ impl Exchange {
         let held = match self.held.take() {
             Some(held) if held.paused == paused => held,
             before => {
-                let seat = before.map_or_else(|| self.seat(), |held| Some(held.seat));
+                let app = route.map_or("", |route| &route.entry.id);
+                let seat = before.map_or_else(|| self.seat(app), |held| Some(held.seat));
                 let seat = seat.ok_or_else(|| in_vain(Stopped::Holds))?;
                 Held { seat, until: Instant::now() + limit, paused }
             }
@@ -412,11 +413,11 @@ impl Exchange {
         if timeout_at(until, news).await == Ok(true) { Ok(()) } else { Err(in_vain(by)) }
     }
 
-    /// A seat among those that wait, if one is free and there is room for what it brings.
-    fn seat(&self) -> Option<Seat> {
+    /// A seat among those that wait for this app, if one is free and there is room for what it brings.
+    fn seat(&self, app: &str) -> Option<Seat> {
         let boxed = self.link.door().caller().is_some();
         let room = if boxed { &self.proxy.inward_waiting } else { &self.proxy.waiting };
-        room.take(headers::bytes(&self.parts) + self.body.ahead())
+        room.take(app, headers::bytes(&self.parts) + self.body.ahead())
     }
 
     /// An app that refuses connections may just have been replaced: once, news about it are waited for.

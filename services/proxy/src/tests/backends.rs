@@ -142,19 +142,25 @@ async fn a_refused_connection_waits_for_the_switch_and_goes_to_the_new_backend()
 #[tokio::test]
 async fn requests_wait_for_a_starting_app_within_their_number_and_time() {
     let hub = Hub::start(Config { hold_ms: 60_000, hold_requests: 1, ..calm() }).await;
-    hub.route(vec![idle("h1", "hello", State::Starting, "health check has not answered yet")]);
+    hub.route(vec![
+        idle("h1", "hello", State::Starting, "health check has not answered yet"),
+        idle("s1", "slow", State::Starting, ""),
+    ]);
     let mut first = hub.client().await;
     first.write(&format!("POST /public/1 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\nhi")).await;
-    hub.until(|_| hub.proxy.waiting.left(), 0).await;
+    hub.until(|_| hub.proxy.waiting.left("h1"), 0).await;
     let refused = hub.ask(&get("/public/2")).await;
     assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")));
     assert_eq!(refused.body, "Service Unavailable: hello is starting: health check has not answered yet\n");
+    let mut elsewhere = hub.client().await;
+    elsewhere.write("GET /public/3 HTTP/1.1\r\nHost: slow.yesterday.localhost\r\n\r\n").await;
+    hub.until(|_| hub.proxy.waiting.left("s1"), 0).await; // another app has seats of its own
     hub.change(Change::put(running("other", "other", 1))); // news of another app change nothing
     let backend = Backend::start().await;
     hub.change(Change::put(running("h1", "hello", backend.port)));
     let mut app = backend.accept().await;
     assert_eq!(app.message().await.body, "hi");
-    assert_eq!(hub.proxy.waiting.left(), 1);
+    assert_eq!(hub.proxy.waiting.left("h1"), 1);
     app.write(OK).await;
     assert_eq!(first.message().await.status(), 200);
 }
@@ -163,7 +169,7 @@ async fn requests_wait_for_a_starting_app_within_their_number_and_time() {
 async fn who_gives_up_while_its_request_waits_leaves_its_place_although_nobody_reads_its_body() {
     let hub = Hub::start(Config { hold_ms: 60_000, hold_requests: 1, ..calm() }).await;
     hub.route(vec![idle("h1", "hello", State::Starting, "")]);
-    let places = |number| hub.until(|_| hub.proxy.waiting.left(), number);
+    let places = |number| hub.until(|_| hub.proxy.waiting.left("h1"), number);
     for (length, sent) in [(2, "hi"), (5, "hi"), (10_000, "")] {
         let mut client = hub.client().await;
         let head = format!("POST /public/1 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n");
@@ -190,7 +196,7 @@ async fn requests_that_wait_for_an_app_go_to_it_in_the_order_in_which_they_came(
     for number in 0..16 {
         let mut client = hub.client().await;
         client.write(&get(&format!("/public/{number}"))).await;
-        hub.until(|_| hub.proxy.waiting.left(), 15 - number).await;
+        hub.until(|_| hub.proxy.waiting.left("h1"), 15 - number).await;
         waiting.push(client);
     }
     let backend = Backend::start().await;
