@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("nexushub-volume", &[]),
     ("nexushub-chassis", &["nexushub-launch", "nexushub-proto"]),
     ("nexushub-provider", &["nexushub-chassis", "nexushub-proto"]),
-    ("nexushub-procmgr", &["nexushub-chassis", "nexushub-proto", "nexushub-shim"]),
+    ("nexushub-procmgr", &["nexushub-chassis", "nexushub-proto", "nexushub-shim", "nexushub-volume"]),
     ("nexushub-proxy", &["nexushub-chassis", "nexushub-proto"]),
     ("nexushub-debug-api", &["nexushub-chassis", "nexushub-proto"]),
     ("nexushub", &["nexushub-chassis", "nexushub-proto", "nexushub-launch"]),

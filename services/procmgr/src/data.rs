@@ -2,13 +2,12 @@
 //! an app can take more, and is ended for it at the next.
 
 use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use nexushub_volume::taken;
 
 /// Shortest time between two looks at what is within its bound, and at what isn't.
 const RHYTHM: Duration = Duration::from_secs(10);
@@ -19,8 +18,6 @@ const SHARE: u32 = 100;
 const ENTRIES: usize = 1_000_000;
 /// The same where somebody waits for an answer.
 const ENTRIES_AT_ONCE: usize = 20_000;
-/// The unit of a file's blocks, whatever the file system.
-const BLOCK: u64 = 512;
 
 /// A folder and how much of the disk it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,36 +86,10 @@ pub(crate) fn used(folder: &Path) -> u64 {
     taken(folder, ENTRIES_AT_ONCE)
 }
 
-/// Bytes of the disk that a folder takes with all in it, of at most so many entries: what links lead to and other file systems
-/// don't count, and a file with several names counts once. What can't be read counts nothing.
-fn taken(folder: &Path, entries: usize) -> u64 {
-    let Ok(top) = fs::symlink_metadata(folder) else { return 0 };
-    let (mut sum, mut seen) = (0, BTreeSet::new());
-    let mut folders = vec![folder.to_owned()];
-    let mut left = entries;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if left == 0 {
-                return sum;
-            }
-            left -= 1;
-            if meta.dev() != top.dev() || (meta.nlink() > 1 && !meta.is_dir() && !seen.insert(meta.ino())) {
-                continue;
-            }
-            sum += meta.blocks() * BLOCK;
-            if meta.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::os::unix::fs::symlink;
+    use std::fs;
 
     use super::*;
 
@@ -126,22 +97,6 @@ mod tests {
 
     fn filled(path: &Path, mib: usize) {
         fs::write(path, vec![b'x'; mib << 20]).unwrap();
-    }
-
-    #[test]
-    fn what_a_folder_takes_is_its_files_once_each_and_nothing_elsewhere() {
-        let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        filled(&outside.path().join("big"), 8);
-        fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        filled(&dir.path().join("a/b/file"), 2);
-        fs::hard_link(dir.path().join("a/b/file"), dir.path().join("again")).unwrap();
-        symlink(outside.path().join("big"), dir.path().join("soft")).unwrap();
-        symlink(outside.path(), dir.path().join("folder")).unwrap();
-        fs::File::create(dir.path().join("holes")).unwrap().set_len(64 * MIB).unwrap();
-        let bytes = taken(dir.path(), ENTRIES);
-        assert!((2 * MIB..3 * MIB).contains(&bytes), "{bytes}");
-        assert!(taken(dir.path(), 1) < 2 * MIB + 65_536, "no more than asked for is looked at");
-        assert_eq!(taken(&dir.path().join("none"), ENTRIES), 0);
     }
 
     #[test]

@@ -1,20 +1,26 @@
-//! The data of one app instance, as whoever builds a box around the app prepares them: whose they are, and how much.
+//! The data of one app instance, as whoever builds a box around the app prepares them, and as who looks after them finds them:
+//! whose they are, and how much.
 
 mod disk;
 mod flags;
+mod walk;
 
 pub use disk::{bound, trial};
 pub use flags::kept;
 
-use std::{ffi::CStr, io, os::fd::AsFd, path::Path};
+use std::os::fd::BorrowedFd;
+use std::{collections::BTreeSet, ffi::CStr, fs, io, path::Path};
 
-use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::libc;
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::{self, Gid, Uid};
+use nix::sys::stat::FileStat;
+use nix::unistd::{self, Gid, Uid, UnlinkatFlags, unlinkat};
 
-const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+use walk::{Visit, is_folder, walk};
+
+/// The unit of a file's blocks, whatever the file system.
+const BLOCK: u64 = 512;
 
 /// Makes the data this user's, if their folder isn't: what has another name elsewhere stays as it is, no link is followed, no
 /// other file system is entered. One that is interrupted is begun again the next time.
@@ -25,44 +31,206 @@ pub fn own(data: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let named = |error: nix::Error| {
         io::Error::other(format!("could not give {} to the app: {}", data.display(), error.desc()))
     };
-    take_all(data, &Owner(Uid::from_raw(uid), Gid::from_raw(gid))).map_err(named)
+    take_all(data, uid, gid).map_err(named)
 }
 
-fn take_all(data: &Path, owner: &Owner) -> nix::Result<()> {
-    let mut folder = Dir::open(data, FOLDER, Mode::empty())?;
-    let stat = fstat(&folder)?;
-    if stat.st_uid == owner.0.as_raw() {
+fn take_all(data: &Path, uid: u32, gid: u32) -> nix::Result<()> {
+    let (folder, stat) = walk::top(data)?;
+    if stat.st_uid == uid {
         return Ok(());
     }
-    owner.take_below(&mut folder, stat.st_dev)?;
-    owner.take(&folder, c"") // last: it says that all below is done
+    let mut owner = Owner { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), device: stat.st_dev };
+    walk(&folder, usize::MAX, &mut owner)?;
+    unistd::fchown(&folder, Some(owner.uid), Some(owner.gid)) // last: it says that all below is done
 }
 
-struct Owner(Uid, Gid);
+struct Owner {
+    uid: Uid,
+    gid: Gid,
+    device: libc::dev_t,
+}
 
-impl Owner {
-    fn take(&self, folder: impl AsFd, name: &CStr) -> nix::Result<()> {
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_EMPTY_PATH;
-        unistd::fchownat(folder, name, Some(self.0), Some(self.1), flags)
+impl Visit for Owner {
+    fn found(&mut self, folder: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> nix::Result<bool> {
+        if stat.st_dev != self.device || (!is_folder(stat) && stat.st_nlink > 1) {
+            return Ok(false);
+        }
+        unistd::fchownat(folder, name, Some(self.uid), Some(self.gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        Ok(true)
+    }
+}
+
+/// Bytes of the disk that a folder takes with all in it, of at most so many entries: what links lead to and other file systems
+/// don't count, and a file with several names counts once. What can't be read counts nothing.
+#[must_use]
+pub fn taken(folder: &Path, entries: usize) -> u64 {
+    let Ok((folder, stat)) = walk::top(folder) else { return 0 };
+    let mut sum = Sum { device: stat.st_dev, bytes: 0, seen: BTreeSet::new() };
+    let _ = walk(&folder, entries, &mut sum);
+    sum.bytes
+}
+
+struct Sum {
+    device: libc::dev_t,
+    bytes: u64,
+    seen: BTreeSet<libc::ino_t>,
+}
+
+impl Visit for Sum {
+    fn found(&mut self, _: BorrowedFd<'_>, _: &CStr, stat: &FileStat) -> nix::Result<bool> {
+        let another = stat.st_nlink > 1 && !is_folder(stat) && !self.seen.insert(stat.st_ino);
+        if stat.st_dev != self.device || another {
+            return Ok(false);
+        }
+        self.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
+        Ok(true)
     }
 
-    fn take_below(&self, folder: &mut Dir, device: libc::dev_t) -> nix::Result<()> {
-        let names: Vec<_> = folder
-            .iter()
-            .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
-            .collect::<Result<_, _>>()?;
-        for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
-            let stat: FileStat = fstatat(&*folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            let is_folder = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-            if stat.st_dev != device || (!is_folder && stat.st_nlink > 1) {
-                continue;
-            }
-            if is_folder {
-                let mut below = Dir::openat(&*folder, name.as_c_str(), FOLDER, Mode::empty())?;
-                self.take_below(&mut below, device)?;
-            }
-            self.take(&*folder, name)?;
-        }
+    fn missed(&mut self, _: Errno) -> nix::Result<()> {
         Ok(())
+    }
+}
+
+/// Removes a folder with all in it, but what is on another file system.
+///
+/// # Errors
+/// Those of the file system, with the folder.
+pub fn remove(folder: &Path) -> io::Result<()> {
+    let named =
+        |error: io::Error| io::Error::other(format!("could not remove {}: {error}", folder.display()));
+    let emptied = walk::top(folder).and_then(|(top, _)| walk(&top, usize::MAX, &mut Remover));
+    emptied.map_err(io::Error::from).and_then(|()| fs::remove_dir(folder)).map_err(named)
+}
+
+struct Remover;
+
+impl Visit for Remover {
+    fn found(&mut self, folder: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> nix::Result<bool> {
+        if !is_folder(stat) {
+            unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
+        }
+        Ok(true)
+    }
+
+    fn seen(&mut self, folder: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+        unlinkat(folder, name, UnlinkatFlags::RemoveDir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::ffi::CString;
+    use std::fs::File;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    /// Deeper than a process may have files open, or a path may be long.
+    const DEPTH: usize = 2100;
+
+    fn filled(path: &Path, mib: usize) {
+        fs::write(path, vec![b'x'; mib << 20]).unwrap();
+    }
+
+    /// So many folders in each other, and a file of 1 MiB in the last.
+    fn deep(top: &Path, depth: usize) {
+        let mut here = std::os::fd::OwnedFd::from(File::open(top).unwrap());
+        for _ in 0..depth {
+            mkdirat(&here, c"a", Mode::S_IRWXU).unwrap();
+            here = openat(&here, c"a", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        }
+        let file = openat(&here, c"file", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::S_IRWXU).unwrap();
+        io::Write::write_all(&mut File::from(file), &vec![b'x'; 1 << 20]).unwrap();
+    }
+
+    #[test]
+    fn what_a_folder_takes_is_its_files_once_each_and_nothing_elsewhere() {
+        let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        filled(&outside.path().join("big"), 8);
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        filled(&dir.path().join("a/b/file"), 2);
+        fs::hard_link(dir.path().join("a/b/file"), dir.path().join("again")).unwrap();
+        symlink(outside.path().join("big"), dir.path().join("soft")).unwrap();
+        symlink(outside.path(), dir.path().join("folder")).unwrap();
+        File::create(dir.path().join("holes")).unwrap().set_len(64 * MIB).unwrap();
+        let bytes = taken(dir.path(), usize::MAX);
+        assert!((2 * MIB..3 * MIB).contains(&bytes), "{bytes}");
+        assert!(taken(dir.path(), 1) < 2 * MIB + 65_536, "no more than asked for is looked at");
+        assert_eq!(taken(&dir.path().join("none"), usize::MAX), 0);
+        assert_eq!(taken(&dir.path().join("folder"), usize::MAX), 0, "a link is no folder");
+    }
+
+    #[test]
+    fn depth_hides_nothing_and_ends_no_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        deep(&data, DEPTH);
+        assert!(taken(&data, usize::MAX) >= MIB);
+        assert!(taken(&data, DEPTH / 2) < MIB * 16 && taken(&data, 0) == 0);
+        if unistd::geteuid().is_root() {
+            own(&data, 1234, 1234).unwrap();
+            assert_eq!(fs::metadata(data.join("a/a/a")).unwrap().uid(), 1234);
+        }
+        remove(&data).unwrap();
+        assert!(!data.exists());
+    }
+
+    #[test]
+    fn a_removal_leaves_what_links_lead_to() {
+        let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("kept"), "").unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir_all(data.join("a/b")).unwrap();
+        symlink(outside.path(), data.join("a/link")).unwrap();
+        symlink(&data, dir.path().join("link")).unwrap();
+        assert!(remove(&dir.path().join("link")).is_err(), "a link is no folder");
+        remove(&data).unwrap();
+        assert!(!data.exists() && outside.path().join("kept").exists());
+        let none = remove(&data).unwrap_err().to_string();
+        assert!(none.starts_with("could not remove ") && none.contains("No such file"), "{none}");
+    }
+
+    /// Moves the first folder that is looked into away from under the walk.
+    struct Mover<'a> {
+        from: &'a Path,
+        to: &'a Path,
+        names: Vec<CString>,
+    }
+
+    impl Visit for Mover<'_> {
+        fn found(&mut self, _: BorrowedFd<'_>, name: &CStr, _: &FileStat) -> nix::Result<bool> {
+            self.names.push(name.into());
+            if name == c"inner" {
+                fs::rename(self.from, self.to).unwrap();
+            }
+            Ok(true)
+        }
+
+        fn missed(&mut self, why: Errno) -> nix::Result<()> {
+            assert_eq!(why, Errno::ESTALE);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_moved_away_leads_the_walk_nowhere_else() {
+        let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, to) = (dir.path().join("a/b"), outside.path().join("b"));
+        fs::create_dir_all(from.join("inner")).unwrap();
+        fs::create_dir(dir.path().join("other")).unwrap();
+        fs::write(dir.path().join("other/last"), "").unwrap();
+        fs::write(outside.path().join("secret"), "").unwrap();
+        let mut mover = Mover { from: &from, to: &to, names: Vec::new() };
+        let (top, _) = walk::top(dir.path()).unwrap();
+        walk(&top, usize::MAX, &mut mover).unwrap();
+        mover.names.sort();
+        let names: Vec<_> = mover.names.iter().map(|name| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["a", "b", "inner", "last", "other"]);
     }
 }
