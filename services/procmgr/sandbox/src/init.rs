@@ -34,7 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 const SOMEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// What the app's process does once it is confined: execs the app, or looks around. It returns only why it can't.
-pub(crate) type Begin = fn(&Run, notes: &[&str]) -> Result<Infallible, Reason>;
+pub(crate) type Begin = fn(&Run, note: Option<&str>) -> Result<Infallible, Reason>;
 
 /// Builds the box around this process, runs the app in it, and tells the report how it ended or why it never began.
 #[must_use]
@@ -50,7 +50,7 @@ pub(crate) fn run_with(run: &Run, report: Report, begin: Begin) -> ExitCode {
 }
 
 fn start(run: &Run, report: &Report, begin: Begin) -> Result<Pid, Reason> {
-    let ids = Ids::of(run.uid)?;
+    let ids = Ids::of(run.uid, run.slot)?;
     prctl::set_no_new_privs().because(|| "renounce privileges")?;
     prctl::set_pdeathsig(Signal::SIGKILL).because(|| "be tied to the shim")?;
     // From here on signals wait until they are asked for.
@@ -69,6 +69,7 @@ fn start(run: &Run, report: &Report, begin: Begin) -> Result<Pid, Reason> {
     root::keep_to_itself()?;
     nexushub_volume::bound(&run.data, run.data_bytes).map_err(Reason::new)?;
     ids.own(&run.data)?;
+    ids.own_outputs();
     root::build(&root::plan(&run, ids.inside()))?;
     if run.gateway.is_some() {
         await_way_out()?;
@@ -143,15 +144,13 @@ fn become_app(
     // SAFETY: sets the default disposition, which runs no code; the runtime had SIGPIPE ignored.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.because(|| "reset signals")?;
     unistd::chdir("/app").because(|| "enter /app")?;
-    let one_id =
-        matches!(ids, Ids::One(..)).then_some("own ids: an ordinary user has one, and so its apps have it");
-    let notes: Vec<_> = one_id.into_iter().chain(land::restrict()?).collect();
+    let note = land::restrict()?;
     SigSet::empty().thread_set_mask().because(|| "unblock signals")?;
     filter::install()?;
-    begin(run, &notes)
+    begin(run, note)
 }
 
-fn exec(run: &Run, _: &[&str]) -> Result<Infallible, Reason> {
+fn exec(run: &Run, _: Option<&str>) -> Result<Infallible, Reason> {
     let program = &run.command[0];
     unistd::execv(program, &run.command).because(|| format!("start {}", program.to_string_lossy()))
 }

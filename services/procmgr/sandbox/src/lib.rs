@@ -15,8 +15,10 @@
 //! Invariants: whatever can't be built stops the start with a reason, save Landlock, whose absence the probe tells; the
 //! namespaces and mounts belong to a user namespace in which the app is nobody; nobody but pid 1 holds the report.
 //!
-//! It works alike as root (`--uid`: 65,536 ids of the box's own) and as an ordinary user (one id, the user's).
+//! It works alike as root (`--uid`: 65,536 ids of the box's own) and as an ordinary user (`--slot`: one of the ids that it may give
+//! away; else the user's own).
 
+pub mod data;
 pub mod filter;
 pub mod init;
 pub mod land;
@@ -24,4 +26,5 @@ pub mod order;
 pub mod probe;
 pub mod report;
 pub mod root;
+pub mod subordinate;
 pub mod user;

@@ -4,7 +4,7 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::{net::Ipv4Addr, path::PathBuf, str::FromStr};
 
-use crate::report::Reason;
+use crate::{data::Task, report::Reason};
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,7 +15,13 @@ pub enum Order {
     Probe {
         /// The first of the ids to try it with.
         uid: Option<u32>,
+        /// The slot to try it with, as an ordinary user who may give ids away.
+        slot: Option<u32>,
     },
+    /// Map the ids of this process.
+    Map(u32),
+    /// Do something with these folders of data.
+    Data(Task, Vec<PathBuf>),
 }
 
 /// A box and its app.
@@ -29,6 +35,8 @@ pub struct Run {
     pub ca: Option<PathBuf>,
     /// The first of the box's 65,536 host ids; none as an ordinary user.
     pub uid: Option<u32>,
+    /// Which of the ids that an ordinary user may give away the box has; none: the user's own.
+    pub slot: Option<u32>,
     /// Bound of `/db`, which takes root; 0: none.
     pub data_bytes: u64,
     /// Bound of `/tmp`; 0: none.
@@ -53,16 +61,23 @@ pub struct Run {
 /// When one is missing, unknown or no such value.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Order, Reason> {
     let mut args = args.into_iter();
-    let (mut run, mut probe) = (Run::default(), false);
+    let (mut run, mut probe, mut map, mut task, mut folders) =
+        (Run::default(), false, None, None, Vec::new());
     while let Some(arg) = args.next() {
         let name = text(arg, "an option")?;
         let mut value = || args.next().ok_or_else(|| Reason::new(format_args!("{name} has no value")));
         match name.as_str() {
             "--probe" => probe = true,
+            "--map" => map = Some(number(value()?, "--map")?),
+            "--measure" => task = Some(Task::Measure(number(value()?, "--measure")?)),
+            "--reclaim" => task = Some(Task::Reclaim),
+            "--remove" => task = Some(Task::Remove),
+            "--folder" => folders.push(value()?.into()),
             "--release" => run.release = value()?.into(),
             "--data" => run.data = value()?.into(),
             "--ca" => run.ca = Some(value()?.into()),
             "--uid" => run.uid = Some(number(value()?, "--uid")?),
+            "--slot" => run.slot = Some(number(value()?, "--slot")?),
             "--data-bytes" => run.data_bytes = number(value()?, "--data-bytes")?,
             "--tmp-bytes" => run.tmp_bytes = number(value()?, "--tmp-bytes")?,
             "--open-files" => run.open_files = number(value()?, "--open-files")?,
@@ -77,10 +92,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Order, Reason> 
     let words =
         args.map(|word| CString::new(word.into_vec()).map_err(|_| Reason::new("a NUL in an argument")));
     run.command = words.collect::<Result<_, _>>()?;
-    match probe {
-        true => Ok(Order::Probe { uid: run.uid }),
-        false => complete(run).map(|run| Order::Run(Box::new(run))),
-    }
+    Ok(match (map, task) {
+        (Some(process), _) => Order::Map(process),
+        (None, Some(task)) => Order::Data(task, folders),
+        (None, None) if probe => Order::Probe { uid: run.uid, slot: run.slot },
+        (None, None) => Order::Run(Box::new(complete(run)?)),
+    })
 }
 
 fn complete(run: Run) -> Result<Run, Reason> {
@@ -143,6 +160,7 @@ mod tests {
             data: "/d".into(),
             ca: Some("/ca".into()),
             uid: Some(100_000),
+            slot: None,
             data_bytes: 8192,
             tmp_bytes: 4096,
             open_files: 64,
@@ -157,8 +175,22 @@ mod tests {
 
     #[test]
     fn a_probe_needs_nothing_else() {
-        assert_eq!(parsed("--probe"), Ok(Order::Probe { uid: None }));
-        assert_eq!(parsed("--probe --uid 65536"), Ok(Order::Probe { uid: Some(65536) }));
+        assert_eq!(parsed("--probe"), Ok(Order::Probe { uid: None, slot: None }));
+        assert_eq!(parsed("--probe --uid 65536"), Ok(Order::Probe { uid: Some(65536), slot: None }));
+        assert_eq!(parsed("--probe --slot 0"), Ok(Order::Probe { uid: None, slot: Some(0) }));
+    }
+
+    #[test]
+    fn what_is_to_be_done_beside_boxes_is_read() {
+        assert_eq!(parsed("--map 17"), Ok(Order::Map(17)));
+        let data = |task| Ok(Order::Data(task, ["/a", "/b"].map(PathBuf::from).into()));
+        assert_eq!(parsed("--measure 9 --folder /a --folder /b"), data(Task::Measure(9)));
+        assert_eq!(parsed("--reclaim --folder /a --folder /b"), data(Task::Reclaim));
+        assert_eq!(parsed("--remove --folder /a --folder /b"), data(Task::Remove));
+        let Ok(Order::Run(run)) = parsed(&format!("{LEAST} --slot 3 -- /app/bin/app")) else {
+            unreachable!()
+        };
+        assert_eq!((run.uid, run.slot), (None, Some(3)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::AsFd as _;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::{convert::Infallible, env, fs, fs::File, io::Read as _, io::Write as _, path::Path};
 use std::{os::unix::fs::MetadataExt as _, time::Duration};
 
@@ -15,7 +15,7 @@ use nix::{fcntl::OFlag, libc};
 
 use crate::order::Run;
 use crate::report::{Because as _, Reason, Report};
-use crate::{init, user::Ids};
+use crate::{init, subordinate, user::Ids};
 
 /// How long a box may take to come up, in milliseconds.
 const PATIENCE: u16 = 1500;
@@ -24,27 +24,49 @@ const FOLDER: &str = "nexushub-probe-";
 /// A probe's folder that is older belongs to none that lives.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// Prints a line for each property that isn't enforced here, or why a box can't be made.
+/// Prints a line for each property that isn't enforced here, or why a box can't be made; of an ordinary user who may give ids to
+/// its boxes also how many (`slots=65536`).
 #[must_use]
-pub fn run(uid: Option<u32>) -> ExitCode {
+pub fn run(uid: Option<u32>, slot: Option<u32>) -> ExitCode {
     // As a release is unpacked, whatever mask the service manager sets.
     umask(Mode::from_bits_truncate(0o022));
-    let tried = Ids::of(uid).and_then(|ids| {
-        sweep(&env::temp_dir());
-        let name = format!("{FOLDER}XXXXXX");
-        let folder = mkdtemp(&env::temp_dir().join(name)).because(|| "make a folder")?;
-        let disk = disk_note(ids, &folder);
-        let told = enter(ids).and_then(|()| boxed(uid, &folder));
-        let told = told.map(|notes| notes + &disk);
-        let _ = fs::remove_dir_all(&folder);
-        told
-    });
+    let tried = match (uid, slot) {
+        (None, None) if !unistd::geteuid().is_root() => with_ids_to_give().or_else(|why| {
+            let notes = tried(None, None)?;
+            Ok(format!("own ids: an ordinary user has one, and so its apps have it: {why}\n{notes}"))
+        }),
+        _ => tried(uid, slot),
+    };
     let (text, code) = match tried {
         Ok(notes) => (notes, ExitCode::SUCCESS),
         Err(reason) => (format!("{reason}\n"), ExitCode::FAILURE),
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     code
+}
+
+/// Has another process try a box with the first of the ids that this user may give: what it then is in can't be left.
+fn with_ids_to_give() -> Result<String, Reason> {
+    let slots = subordinate::slots()?;
+    let tried = Command::new("/proc/self/exe").args(["--probe", "--slot", "0"]).output();
+    let output = tried.because(|| "try it with another id")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match output.status.success() {
+        true => Ok(format!("slots={slots}\n{text}")),
+        false => Err(Reason::new(text.trim_end())),
+    }
+}
+
+/// Builds a box with these ids, and tells what isn't enforced of it.
+fn tried(uid: Option<u32>, slot: Option<u32>) -> Result<String, Reason> {
+    let ids = Ids::of(uid, slot)?;
+    sweep(&env::temp_dir());
+    let name = format!("{FOLDER}XXXXXX");
+    let folder = mkdtemp(&env::temp_dir().join(name)).because(|| "make a folder")?;
+    let disk = disk_note(ids, &folder);
+    let told = enter(ids).and_then(|()| boxed(uid, slot, &folder));
+    let _ = fs::remove_dir_all(&folder);
+    told.map(|notes| notes + &disk)
 }
 
 /// Removes what probes left behind that were killed: folders of ours, too old to be in use.
@@ -68,7 +90,9 @@ fn sweep(within: &Path) {
 fn disk_note(ids: Ids, folder: &Path) -> String {
     let disk = folder.join("disk");
     let why = match ids {
-        Ids::One(..) => Err("only root can give an app's data a disk of their own".to_owned()),
+        Ids::One(..) | Ids::Given(..) => {
+            Err("only root can give an app's data a disk of their own".to_owned())
+        }
         Ids::Range(_) => fs::create_dir(&disk)
             .and_then(|()| nexushub_volume::trial(&disk))
             .map_err(|error| error.to_string()),
@@ -80,20 +104,25 @@ fn disk_note(ids: Ids, folder: &Path) -> String {
 
 /// What a shim does before it starts a box.
 fn enter(ids: Ids) -> Result<(), Reason> {
-    if let Ids::One(..) = ids {
-        unshare(CloneFlags::CLONE_NEWUSER).because(|| "make a user namespace")?;
-        ids.map(unistd::getpid())?;
+    match ids {
+        Ids::One(..) => {
+            unshare(CloneFlags::CLONE_NEWUSER).because(|| "make a user namespace")?;
+            ids.map(unistd::getpid())?;
+        }
+        Ids::Given(..) => subordinate::enter()?,
+        Ids::Range(_) => {}
     }
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID).because(|| "make pid and net namespaces")
 }
 
-fn boxed(uid: Option<u32>, folder: &Path) -> Result<String, Reason> {
+fn boxed(uid: Option<u32>, slot: Option<u32>, folder: &Path) -> Result<String, Reason> {
     let [release, data] = ["release", "data"].map(|name| folder.join(name));
     for made in [&release, &data] {
         fs::create_dir(made).because(|| format!("make {}", made.display()))?;
     }
     let hostname = "probe".into();
-    let order = Run { release, data, uid, tmp_bytes: 1 << 20, open_files: 64, hostname, ..Run::default() };
+    let order =
+        Run { release, data, uid, slot, tmp_bytes: 1 << 20, open_files: 64, hostname, ..Run::default() };
     let pipe = || pipe2(OFlag::O_CLOEXEC).because(|| "make a pipe");
     let ((told, report), (seen, notes)) = (pipe()?, pipe()?);
     // SAFETY: this process has one thread: no lock is held by another.
@@ -125,8 +154,8 @@ fn boxed(uid: Option<u32>, folder: &Path) -> Result<String, Reason> {
 }
 
 /// In the box, in the place of an app.
-fn look_around(_: &Run, notes: &[&str]) -> Result<Infallible, Reason> {
-    let text: String = notes.iter().flat_map(|note| [note, "\n"]).collect();
+fn look_around(_: &Run, note: Option<&str>) -> Result<Infallible, Reason> {
+    let text: String = note.iter().flat_map(|note| [note, "\n"]).collect();
     std::io::stdout().write_all(text.as_bytes()).because(|| "tell what it sees")?;
     // SAFETY: ends the process at once, as the app would.
     unsafe { libc::_exit(0) }

@@ -1,12 +1,14 @@
 //! Who the app is: its ids inside and outside the box, its capabilities (none), its data's owner.
 #![allow(unsafe_code)]
 
-use std::{fs, path::Path, ptr};
+use std::{fs, os::fd::AsFd as _, path::Path, ptr};
 
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{self, Gid, Pid, Uid};
 use nix::{errno::Errno, libc};
 
 use crate::report::{Because as _, Reason};
+use crate::subordinate;
 
 /// Ids of one box.
 const RANGE: u32 = 65_536;
@@ -18,7 +20,9 @@ const APP: u32 = 1000;
 pub enum Ids {
     /// As root: a range of its own on the host, from this one on.
     Range(u32),
-    /// As an ordinary user: the user's, inside as outside.
+    /// As an ordinary user who may give ids away: one user and one group of these.
+    Given(u32, u32),
+    /// As any other user: the user's, inside as outside.
     One(u32, u32),
 }
 
@@ -26,9 +30,12 @@ impl Ids {
     /// The ids for a box that is built by whoever runs this.
     ///
     /// # Errors
-    /// Root needs a range, which lies above the host's own ids; nobody else can have one.
-    pub fn of(first: Option<u32>) -> Result<Self, Reason> {
+    /// Root needs a range, which lies above the host's own ids; nobody else can have one, but a slot of those that it may give.
+    pub fn of(first: Option<u32>, slot: Option<u32>) -> Result<Self, Reason> {
         let (uid, gid) = (unistd::geteuid(), unistd::getegid());
+        if let (Some(slot), false) = (slot, uid.is_root()) {
+            return subordinate::of_slot(slot).map(|(uid, gid)| Self::Given(uid, gid));
+        }
         match first {
             Some(first) if uid.is_root() && (RANGE..=u32::MAX - 2 * RANGE).contains(&first) => {
                 Ok(Self::Range(first))
@@ -44,7 +51,7 @@ impl Ids {
     #[must_use]
     pub fn inside(self) -> (u32, u32) {
         match self {
-            Self::Range(_) => (APP, APP),
+            Self::Range(_) | Self::Given(..) => (APP, APP),
             Self::One(uid, gid) => (uid, gid),
         }
     }
@@ -56,6 +63,7 @@ impl Ids {
         };
         let (uids, gids) = match self {
             Self::Range(first) => (format!("0 {first} {RANGE}"), format!("0 {first} {RANGE}")),
+            Self::Given(uid, gid) => (format!("{APP} {uid} 1"), format!("{APP} {gid} 1")),
             Self::One(uid, gid) => (format!("{uid} {uid} 1"), format!("{gid} {gid} 1")),
         };
         if let Self::One(..) = self {
@@ -78,8 +86,8 @@ impl Ids {
         prctl(libc::PR_SET_SECUREBITS, bits).because(|| "lock the capabilities of root")?;
         // The kernel's last capability is followed by one that it doesn't know.
         (0..64).all(|capability| prctl(libc::PR_CAPBSET_DROP, capability).is_ok());
-        if let Self::Range(_) = self {
-            unistd::setgroups(&[]).because(|| "leave root's groups")?;
+        if !matches!(self, Self::One(..)) {
+            unistd::setgroups(&[]).because(|| "leave the platform's groups")?;
         }
         let (uid, gid) = self.inside();
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -90,8 +98,27 @@ impl Ids {
 
     /// Makes the data the app's, if its folder isn't.
     pub(crate) fn own(self, data: &Path) -> Result<(), Reason> {
-        let Self::Range(first) = self else { return Ok(()) };
-        nexushub_volume::own(data, first + APP, first + APP).map_err(Reason::new)
+        self.outside().map_or(Ok(()), |(uid, gid)| nexushub_volume::own(data, uid, gid)).map_err(Reason::new)
+    }
+
+    /// Makes the pipes for its output the app's, which may then open them by name (`/dev/stderr`); another's stay that other's.
+    pub(crate) fn own_outputs(self) {
+        let Some((uid, gid)) = self.outside() else { return };
+        for output in [std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+            let kind = fstat(output).map_or(SFlag::empty(), |stat| SFlag::from_bits_truncate(stat.st_mode));
+            if kind & SFlag::S_IFMT == SFlag::S_IFIFO {
+                let _ = unistd::fchown(output, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            }
+        }
+    }
+
+    /// The app's user and group on the host, if they aren't those of who builds the box.
+    fn outside(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Range(first) => Some((first + APP, first + APP)),
+            Self::Given(uid, gid) => Some((uid, gid)),
+            Self::One(..) => None,
+        }
     }
 }
 
@@ -118,10 +145,12 @@ mod tests {
     #[test]
     fn root_needs_a_range_above_the_hosts_own_ids_and_nobody_else_may_have_one() {
         if unistd::geteuid().is_root() {
-            assert_eq!(Ids::of(Some(100_000)), Ok(Ids::Range(100_000)));
-            assert!(Ids::of(None).is_err() && Ids::of(Some(0)).is_err() && Ids::of(Some(u32::MAX)).is_err());
+            let of = |first| Ids::of(first, None);
+            assert_eq!(of(Some(100_000)), Ok(Ids::Range(100_000)));
+            assert!(of(None).is_err() && of(Some(0)).is_err() && of(Some(u32::MAX)).is_err());
+            assert!(Ids::of(None, Some(0)).is_err(), "root has ranges");
         } else {
-            assert!(Ids::of(None).is_ok() && Ids::of(Some(100_000)).is_err());
+            assert!(Ids::of(None, None).is_ok() && Ids::of(Some(100_000), None).is_err());
         }
     }
 }

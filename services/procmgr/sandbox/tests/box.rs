@@ -1,10 +1,11 @@
-//! A box as a shim would start it, with scripts as the app: as root with ids of its own, and as an ordinary user.
+//! A box as a shim would start it, with scripts as the app: as root with ids of its own, and as an ordinary user with and without
+//! ids to give away.
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -22,12 +23,30 @@ const HANG: Duration = Duration::from_secs(60);
 enum As {
     Root,
     User,
+    /// A user who has ids to give away.
+    Giver,
 }
 
-/// Who can be tried here.
+/// The user's own id, and those that it may give away.
+const NOBODY: u32 = 65_534;
+const GIVEN: u32 = 3_000_000_000;
+const GIVEN_COUNT: u32 = 65_536;
+
+/// Who can be tried here. Who gives ids away needs a program of the system's.
 fn all() -> Vec<As> {
-    if geteuid().is_root() { vec![As::Root, As::User] } else { vec![As::User] }
+    let gives = geteuid().is_root() && Path::new("/usr/bin/newuidmap").exists();
+    if !gives {
+        eprintln!("nobody gives ids away: that takes root, who plays an ordinary user, and newuidmap");
+    }
+    let root = geteuid().is_root().then_some(As::Root);
+    root.into_iter().chain([As::User]).chain(gives.then_some(As::Giver)).collect()
 }
+
+/// The beginning of a command line that somebody who may give ids away runs, from a folder with `ids`: only there the system's files
+/// say so.
+const AS_GIVER: &str = r#"unshare --mount --propagation private sh -c '
+  mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec "$@"' "$0/ids" \
+  setpriv --reuid 65534 --regid 65534 --clear-groups "#;
 
 /// Copies a program by a process of its own: one that another test forks meanwhile would inherit a descriptor that writes the copy,
 /// which can't be run for as long as anybody has that.
@@ -51,12 +70,21 @@ impl Bench {
         fs::write(bench.path("state/secret"), "s3cret").unwrap();
         fs::write(bench.path("ca"), "the ca").unwrap();
         install(Path::new(env!("CARGO_BIN_EXE_nexushub-sandbox")), &bench.path("sandbox"));
-        if who == As::User && geteuid().is_root() {
-            chown(bench.path("data"), Some(1000), Some(1000)).unwrap();
-        }
+        fs::write(bench.path("ids"), format!("{NOBODY}:{GIVEN}:{GIVEN_COUNT}\n")).unwrap();
+        bench.give("data");
         fs::write(bench.path("script"), format!("#!/bin/sh\n{script}\n")).unwrap();
         install(&bench.path("script"), &bench.path("release/bin/app"));
         bench
+    }
+
+    /// Makes this file that of who starts the box.
+    fn give(&self, name: &str) {
+        let owner = match self.who {
+            As::Root => None,
+            As::User => geteuid().is_root().then_some(1000),
+            As::Giver => Some(NOBODY),
+        };
+        lchown(self.path(name), owner, owner).unwrap();
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -72,6 +100,13 @@ impl Bench {
             }
             line += "unshare --user --map-current-user --keep-caps ";
         }
+        if self.who == As::Giver {
+            let map = format!("{GIVEN},{GIVEN},{GIVEN_COUNT}");
+            line += AS_GIVER;
+            line += &format!(
+                "unshare --user --map-current-user --map-users={map} --map-groups={map} --keep-caps "
+            );
+        }
         line += "unshare --pid --net --fork --kill-child \"$0/sandbox\" \"$@\"";
         let mut command = Command::new("bash");
         command.args(["-c", &line]).arg(self.folder.path());
@@ -80,6 +115,9 @@ impl Bench {
         }
         if self.who == As::Root {
             command.args(["--uid", &BASE.to_string()]);
+        }
+        if self.who == As::Giver {
+            command.args(["--slot", "0"]);
         }
         command.args(["--tmp-bytes", "1048576", "--open-files", "100", "--hostname", "shop"]);
         command.args(["--hosts", "127.0.0.1 more", "--", program, "one", "two words"]);
@@ -94,6 +132,16 @@ impl Bench {
     fn report(&self) -> String {
         fs::read_to_string(self.path("report")).unwrap()
     }
+}
+
+/// Does something with the data of a giver's box. What is said.
+fn keep(bench: &Bench, task: &[&str]) -> String {
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("{AS_GIVER} \"$0/sandbox\" \"$@\"")]).arg(bench.folder.path()).args(task);
+    let output = command.arg("--folder").arg(bench.path("data")).output().unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", said(&output.stderr));
+    said(&output.stdout)
 }
 
 /// What a script says; it has to end well.
@@ -150,6 +198,7 @@ fn hosts_files_and_privileges_are_out_of_reach() {
     for who in all() {
         let bench = Bench::new(who, "");
         symlink(bench.path("state/secret"), bench.path("data/link")).unwrap();
+        bench.give("data/link");
         let tries = tries.replace("STATE", bench.path("state").to_str().unwrap());
         let tries = tries.split([';', '\n']).map(str::trim).filter(|one| !one.is_empty());
         let script: String =
@@ -366,11 +415,49 @@ fn data_becomes_the_apps_own_but_links_are_left_alone() {
 }
 
 #[test]
+fn what_a_user_gave_away_is_measured_taken_back_and_removed_by_that_user_alone() {
+    if !all().contains(&As::Giver) {
+        return;
+    }
+    let script = "grep ^Uid /proc/self/status; cat /db/earlier; mkdir -m 700 /db/deep; head -c 3000000 /dev/zero >/db/deep/file";
+    let bench = Bench::new(As::Giver, script);
+    fs::set_permissions(bench.folder.path(), Permissions::from_mode(0o777)).unwrap(); // the folder that the data are in is the user's
+    fs::write(bench.path("data/earlier"), "earlier\n").unwrap();
+    bench.give("data/earlier");
+    let told = bench.run();
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(text.starts_with("Uid:\t1000") && text.ends_with("earlier\n"), "{text} {}", bench.report());
+    let owner = |name: &str| fs::symlink_metadata(bench.path(name)).unwrap().uid();
+    let last = GIVEN + GIVEN_COUNT - 1;
+    assert_eq!(["data", "data/earlier", "data/deep/file"].map(owner), [last; 3]);
+    let bytes: u64 = keep(&bench, &["--measure", "100"]).trim().parse().unwrap();
+    assert!((3_000_000..3_100_000).contains(&bytes), "{bytes}");
+    keep(&bench, &["--reclaim"]);
+    assert_eq!(["data", "data/earlier", "data/deep/file"].map(owner), [NOBODY; 3]);
+    bench.run();
+    assert_eq!(owner("data"), last, "given again");
+    keep(&bench, &["--remove"]);
+    assert!(!bench.path("data").exists());
+}
+
+#[test]
+fn an_app_of_another_user_may_open_its_output_by_name() {
+    if geteuid().is_root() {
+        assert_eq!(said(As::Root, "echo named > /dev/stdout; echo > /dev/stderr"), "named\n");
+    }
+}
+
+#[test]
 fn a_probe_builds_a_box_and_leaves_nothing_behind() {
     for who in all() {
         let bench = Bench::new(who, "");
         let temporary = bench.path("data");
         let mut command = match who {
+            As::Giver => {
+                let mut command = Command::new("bash");
+                command.args(["-c", &format!("{AS_GIVER} \"$0/sandbox\" \"$@\"")]).arg(bench.folder.path());
+                command
+            }
             As::User if geteuid().is_root() => {
                 let mut command = Command::new("setpriv");
                 command
@@ -388,7 +475,9 @@ fn a_probe_builds_a_box_and_leaves_nothing_behind() {
         let text = String::from_utf8(output.stdout).unwrap();
         eprint!("{who:?}: {text}");
         assert_eq!(output.status.code(), Some(0), "{text}");
-        assert_eq!(text.contains("own ids: "), who == As::User, "{text}");
+        let why_not = "own ids: an ordinary user has one, and so its apps have it: /etc/subuid";
+        assert_eq!(text.contains(why_not), who == As::User && geteuid().is_root(), "{text}");
+        assert_eq!(text.contains("slots=65536\n"), who == As::Giver, "{text}");
         assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
     }
 }

@@ -29,7 +29,8 @@ const BLOCK: u64 = 512;
 /// Those of the file system, with the folder.
 pub fn own(data: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let named = |error: nix::Error| {
-        io::Error::other(format!("could not give {} to the app: {}", data.display(), error.desc()))
+        let why = if error == Errno::EPERM { " (some of it belongs to somebody else)" } else { "" };
+        io::Error::other(format!("could not give {} to its user: {}{why}", data.display(), error.desc()))
     };
     take_all(data, uid, gid).map_err(named)
 }
