@@ -54,7 +54,7 @@ const FRUGAL: [(&str, &[&str]); 7] = [
 /// Folders whose code together may not grow beyond so many lines. The supervisor's is what its features came to, at their
 /// tersest (ARCHITECTURE.md, decisions).
 const CAPS: [(&[&str], usize); 2] =
-    [(&["supervisor/src", "supervisor/launch/src"], 2060), (&["services/procmgr/shim/src"], 1130)];
+    [(&["supervisor/src", "supervisor/launch/src"], 2060), (&["services/procmgr/shim/src"], 1140)];
 /// Code that lies beside the shim because its format has one home, but that only procmgr links.
 const NOT_IN_THE_SHIM: [&str; 4] = [
     "services/procmgr/shim/src/reader.rs",

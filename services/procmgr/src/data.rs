@@ -1,13 +1,21 @@
 //! What an app keeps where no disk of its own bounds that: measured, and refused past the bound. A soft bound: between two looks
 //! an app can take more, and is ended for it at the next.
+//!
+//! Where an ordinary user gave the app's box an id of its own, these data are that id's, and that user can't look at them: then
+//! `nexushub-sandbox` does, in a user namespace with the ids of all boxes.
 
 use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use nexushub_volume::taken;
+use nix::unistd::{getegid, geteuid};
 
 /// Shortest time between two looks at what is within its bound, and at what isn't.
 const RHYTHM: Duration = Duration::from_secs(10);
@@ -19,11 +27,61 @@ const ENTRIES: usize = 1_000_000;
 /// The same where somebody waits for an answer.
 const ENTRIES_AT_ONCE: usize = 20_000;
 
-/// A folder and how much of the disk it may take.
+/// The data of an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Data {
+    /// Where they are.
+    pub folder: PathBuf,
+    /// The program that looks after them where they are somebody else's.
+    pub keeper: Option<PathBuf>,
+}
+
+impl Data {
+    /// The program that looks after them, if they are somebody else's than ours and root's.
+    fn foreign(&self) -> Option<&Path> {
+        self.keeper.as_deref().filter(|_| is_foreign(&self.folder))
+    }
+}
+
+/// Whether these data are another user's, so that we may not use them.
+fn is_foreign(folder: &Path) -> bool {
+    let own = geteuid();
+    !own.is_root() && fs::symlink_metadata(folder).is_ok_and(|meta| meta.uid() != own.as_raw())
+}
+
+/// Makes the data of an app that has no id of its own ours again, if they aren't. Blocks.
+pub(crate) fn reclaim(keeper: &Path, folder: &Path) -> Result<(), String> {
+    if !is_foreign(folder) {
+        return Ok(());
+    }
+    ask(keeper, ["--reclaim"], &[folder]).map(drop).map_err(|why| {
+        let (folder, uid, gid) = (folder.display(), geteuid(), getegid());
+        format!(
+            "its data belong to an id that it had before, which can't be used now ({why}): mend that, or have root give them back: \
+             chown -hR {uid}:{gid} {folder}"
+        )
+    })
+}
+
+/// Has the keeper do something with these folders. What it says.
+fn ask<const N: usize>(keeper: &Path, task: [&str; N], folders: &[&Path]) -> Result<String, String> {
+    let mut command = Command::new(keeper);
+    command.args(task).env_clear().stdin(Stdio::null());
+    for folder in folders {
+        command.arg("--folder").arg(folder);
+    }
+    let output = command.output().map_err(|error| format!("{}: {error}", keeper.display()))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim_end().replace('\n', " ")),
+    }
+}
+
+/// How much of the disk an app's data may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
-    /// Of the data.
-    pub folder: PathBuf,
+    /// The data.
+    pub data: Data,
     /// Not 0.
     pub bytes: u64,
 }
@@ -31,14 +89,14 @@ pub(crate) struct Bound {
 impl Bound {
     /// Says so where more is taken. Blocks.
     pub(crate) fn judge(&self) -> Result<(), String> {
-        let taken = taken(&self.folder, ENTRIES);
+        let taken = all_taken(std::slice::from_ref(&self.data), ENTRIES).into_iter().sum::<u64>();
         if taken <= self.bytes {
             return Ok(());
         }
         Err(format!(
             "its data take {taken} bytes of the disk, more than its data_bytes, {}: remove some of {}, or raise the bound",
             self.bytes,
-            self.folder.display()
+            self.data.folder.display()
         ))
     }
 }
@@ -81,16 +139,40 @@ impl PartialEq for Watched {
 
 impl Eq for Watched {}
 
-/// Bytes of the disk that an app's data take, for people: of many files an estimate from below. Blocks.
-pub(crate) fn used(folder: &Path) -> u64 {
-    taken(folder, ENTRIES_AT_ONCE)
+/// Bytes of the disk that each of these apps' data take, for people: of many files an estimate from below. Blocks.
+pub(crate) fn used(all: &[Data]) -> Vec<u64> {
+    all_taken(all, ENTRIES_AT_ONCE)
+}
+
+/// What each takes, of at most so many entries; those that are somebody else's are asked for together.
+fn all_taken(all: &[Data], entries: usize) -> Vec<u64> {
+    let mut asked: BTreeMap<&Path, Vec<&Path>> = BTreeMap::new();
+    for data in all {
+        if let Some(keeper) = data.foreign() {
+            asked.entry(keeper).or_default().push(&data.folder);
+        }
+    }
+    let mut told: BTreeMap<&Path, u64> = BTreeMap::new();
+    for (keeper, folders) in asked {
+        match ask(keeper, ["--measure", &entries.to_string()], &folders) {
+            Ok(text) => {
+                told.extend(folders.into_iter().zip(text.lines().filter_map(|line| line.parse().ok())));
+            }
+            Err(why) => {
+                tracing::warn!(error = why, "data of apps that have ids of their own could not be measured");
+            }
+        }
+    }
+    let one = |data: &Data| match data.foreign() {
+        Some(_) => told.get(data.folder.as_path()).copied().unwrap_or(0),
+        None => taken(&data.folder, entries),
+    };
+    all.iter().map(one).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::fs;
-
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -99,10 +181,26 @@ mod tests {
         fs::write(path, vec![b'x'; mib << 20]).unwrap();
     }
 
+    fn bound(folder: &Path) -> Bound {
+        Bound { data: Data { folder: folder.into(), keeper: None }, bytes: MIB }
+    }
+
+    #[test]
+    fn what_is_ours_is_looked_at_without_a_keeper_and_stays_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(&dir.path().join("file"), 2);
+        let keeper = || PathBuf::from("/nonexistent/keeper");
+        let own = Data { folder: dir.path().into(), keeper: Some(keeper()) };
+        let none = Data { folder: dir.path().join("none"), keeper: Some(keeper()) };
+        let told = used(&[none.clone(), own, Data::default()]);
+        assert!(told[0] == 0 && (2 * MIB..3 * MIB).contains(&told[1]) && told[2] == 0, "{told:?}");
+        assert_eq!((reclaim(&keeper(), dir.path()), reclaim(&keeper(), &none.folder)), (Ok(()), Ok(())));
+    }
+
     #[test]
     fn more_than_the_bound_is_refused_with_both_numbers_and_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let bound = Bound { folder: dir.path().into(), bytes: MIB };
+        let bound = bound(dir.path());
         assert_eq!(bound.judge(), Ok(()));
         filled(&dir.path().join("file"), 2);
         let why = bound.judge().unwrap_err();
@@ -112,7 +210,7 @@ mod tests {
     #[test]
     fn looks_keep_their_rhythm_and_an_excess_is_looked_at_again_sooner() {
         let dir = tempfile::tempdir().unwrap();
-        let watched = Watched::new(Bound { folder: dir.path().into(), bytes: MIB });
+        let watched = Watched::new(bound(dir.path()));
         let now = Instant::now();
         assert_eq!(watched.judge(now), Ok(()));
         filled(&dir.path().join("file"), 2);

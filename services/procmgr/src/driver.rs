@@ -58,6 +58,8 @@ pub(crate) struct Program {
     pub cwd: PathBuf,
     /// Whether it is the app itself.
     pub form: Form,
+    /// Whether the box's ids are others than those of who runs the platform, and mapped by this program.
+    pub mapped: bool,
 }
 
 /// What a program is made of.
@@ -75,6 +77,8 @@ pub(crate) struct Plan<'a> {
     pub stop_ms: Ms,
     /// First of the instance's own user ids; none for an ordinary user, who has none to give.
     pub uid: Option<u32>,
+    /// Its slot among the ids that an ordinary user may give away, if it has one.
+    pub slot: Option<u32>,
     /// Its box's way out to the internet, if it has one.
     pub way_out: Option<WayOut>,
 }
@@ -101,6 +105,10 @@ pub(crate) trait Driver: fmt::Debug + Send + Sync {
     /// Whether two boxes of one instance can share its data and its network.
     fn shares(&self, _: &Desired) -> bool {
         true
+    }
+    /// How many boxes of an ordinary user can have ids of their own.
+    fn slots(&self) -> u32 {
+        0
     }
     /// What of its isolation this machine doesn't enforce.
     fn not_enforced(&self) -> &[String];
@@ -138,7 +146,13 @@ impl Driver for Process {
 
     fn program(&self, plan: &Plan<'_>) -> Program {
         let release = &plan.desired.release;
-        Program { path: release.join(APP), args: Vec::new(), cwd: release.clone(), form: Form::App }
+        Program {
+            path: release.join(APP),
+            args: Vec::new(),
+            cwd: release.clone(),
+            form: Form::App,
+            mapped: false,
+        }
     }
 
     fn not_enforced(&self) -> &[String] {
@@ -329,6 +343,10 @@ pub(crate) fn overlaps(run: &Generation, desired: &Desired, driver: &dyn Driver,
     if desired.deploy == Deploy::Replace || run.driver == KRUN || !driver.shares(desired) {
         return false;
     }
+    // Two boxes of different users can't share the data.
+    if run.given != (driver.slots() > 0 && is_public(&desired.release)) {
+        return false;
+    }
     // The disk of the data can't be made or grown while it is in use.
     let bounded = driver.boxes() && !measures_data(driver.not_enforced());
     let bytes = if bounded { desired.limits_in_force(limits).data_bytes } else { 0 };
@@ -347,6 +365,13 @@ pub(crate) fn judge_release(desired: &Desired) -> Result<(), String> {
         return Err(format!("{} is not an executable file", path.display()));
     }
     Ok(())
+}
+
+/// Whether an app whose user is another one can be started from this release, judged from what it needs at once.
+pub(crate) fn is_public(release: &Path) -> bool {
+    let app = release.join(APP);
+    let open = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o5 == 0o5);
+    [Some(release), app.parent(), Some(&app)].into_iter().flatten().all(open)
 }
 
 /// What makes trials.
@@ -519,6 +544,7 @@ pub(crate) mod tests {
         assert!(!beside(&run, all, |d| d.limits.data_bytes = 1 << 40), "a disk in use does not grow");
         assert!(!beside(&boxed(0), all, |_| ()), "a folder in use does not become a disk");
         assert!(!beside(&run, Isolation::Krun, |_| ()));
+        assert!(!beside(&Generation { given: true, ..run.clone() }, all, |_| ()), "another user's data");
         assert!(!beside(&Generation { driver: "krun".into(), ..run }, all, |_| ()));
     }
 

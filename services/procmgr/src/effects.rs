@@ -35,9 +35,9 @@ use crate::{
     adopt,
     clock::Ms,
     control,
-    data::Bound,
+    data::{self, Bound},
     desired::{Desired, Egress},
-    driver::{self, Driver, Form, Plan, judge_release, measures_data},
+    driver::{self, Driver, Form, Plan, is_public, judge_release, measures_data},
     egress,
     env::{self, Surroundings},
     exit::{Exit, How},
@@ -51,7 +51,8 @@ use crate::{
     orders::Orders,
     ports::bind_reservation,
     probe::{self, Question},
-    process, slots,
+    process,
+    slots::{self, Slots},
     state::Probed,
 };
 
@@ -112,6 +113,8 @@ pub(crate) struct Terms {
     pub orders: PathBuf,
     /// Folders of removed instances kept.
     pub keep_removed: usize,
+    /// The program that looks after data which are not the platform's own user's.
+    pub keeper: PathBuf,
 }
 
 /// The real ones.
@@ -122,6 +125,8 @@ pub(crate) struct Os {
     events: mpsc::Sender<Event>,
     /// Starts and examinations under way at once.
     busy: Arc<Semaphore>,
+    /// Which boxes have which of the ids that an ordinary user may give.
+    slots: Slots,
     children: Arc<Mutex<Vec<Child>>>,
     keeping: Arc<Keeping>,
 }
@@ -150,7 +155,7 @@ impl Os {
         });
         let busy = Arc::new(Semaphore::new(at_once.max(1)));
         let (place, terms, keeping) = (Arc::new(place), Arc::new(terms), Arc::default());
-        Ok(Self { place, terms, events, busy, children, keeping })
+        Ok(Self { place, terms, events, busy, slots: Slots::default(), children, keeping })
     }
 
     async fn report(&self, event: Event) {
@@ -179,6 +184,10 @@ impl Os {
             (Limits { log_bytes: bounds.log_bytes, ..Limits::default() }, None)
         };
         let way_out = self.way_out(desired, driver, uid)?;
+        let (slot, no_slot) = self.slot(desired, driver)?;
+        if slot.is_none() {
+            data::reclaim(&terms.keeper, &desired.data)?;
+        }
         let check = desired.health.apply(&terms.check);
         let program = driver.program(&Plan {
             desired,
@@ -187,6 +196,7 @@ impl Os {
             check: &check,
             stop_ms: terms.stop_ms,
             uid,
+            slot,
             way_out: way_out.map(|slot| self.place.router.way_out(slot)),
         });
         let inside = driver.inside(desired, &terms.around, port.as_ref().map(|(port, _)| *port));
@@ -204,20 +214,11 @@ impl Os {
             cwd: program.cwd,
             env: driver.env(env::of_app(&terms.around, desired, &inside, &own_secret)),
             boxed: program.form != Form::App,
+            mapped: program.mapped,
             machine: program.form == Form::Machine,
             cgroups: Vec::new(),
         };
-        let note = Note {
-            digest: desired.digest.clone(),
-            secret_sha256: secret::hex(&secret::digest(&own_secret)),
-            limits,
-            not_enforced: driver.not_enforced().to_vec(),
-            data: desired.data.clone(),
-            health: Some(desired.health.clone()),
-            data_measured: limits.data_bytes > 0 && measures_data(driver.not_enforced()),
-            started_unix: unix_ms(std::time::SystemTime::now()),
-            ..Note::default()
-        };
+        let note = self.note(desired, driver, limits, (slot, no_slot));
         note.measured().iter().try_for_each(Bound::judge)?;
         Ok(Order {
             id: desired.id.clone(),
@@ -230,6 +231,29 @@ impl Os {
             port,
             spec,
         })
+    }
+
+    /// What is to be known again of a start with these bounds and this slot.
+    fn note(
+        &self,
+        desired: &Desired,
+        driver: &dyn Driver,
+        limits: Limits,
+        (slot, no_slot): (Option<u32>, Option<String>),
+    ) -> Note {
+        let own_secret = self.terms.key.app_secret(desired.id.as_str());
+        Note {
+            digest: desired.digest.clone(),
+            secret_sha256: secret::hex(&secret::digest(&own_secret)),
+            limits,
+            not_enforced: driver.not_enforced().iter().cloned().chain(no_slot).collect(),
+            data: desired.data.clone(),
+            keeper: slot.map(|_| self.terms.keeper.clone()),
+            health: Some(desired.health.clone()),
+            data_measured: limits.data_bytes > 0 && measures_data(driver.not_enforced()),
+            started_unix: unix_ms(std::time::SystemTime::now()),
+            ..Note::default()
+        }
     }
 
     /// Which way out to the internet its box gets, if one.
@@ -251,6 +275,26 @@ impl Os {
         let place = &self.place;
         let uid = place.slots.as_ref().map(|slots| slots.first_uid(&place.instances(), id)).transpose();
         uid.map_err(|error| format!("its user ids: {error}"))
+    }
+
+    /// Its slot where an ordinary user can give its box ids of its own; or why it has none, for people.
+    fn slot(&self, desired: &Desired, driver: &dyn Driver) -> Result<(Option<u32>, Option<String>), String> {
+        let count = driver.slots();
+        if count == 0 {
+            return Ok((None, None));
+        }
+        if !is_public(&desired.release) {
+            let release = desired.release.display();
+            let why = format!(
+                "own ids: it has the user's, since no other may read its release (chmod -R go+rX {release})"
+            );
+            return Ok((None, Some(why)));
+        }
+        let number = self.slots.number(&self.place.instances(), &desired.id, count);
+        let number = number.map_err(|error| format!("its user ids: {error}"))?;
+        let none =
+            || format!("own ids: it has the user's, since all {count} that there are to give are taken");
+        Ok((number, number.is_none().then(none)))
     }
 
     /// Whether what it keeps is within its bound, where only looking tells.
@@ -476,7 +520,6 @@ mod tests {
         desired::{Isolation, tests::proto},
         driver::tests::with_sandbox,
         egress::Router,
-        slots::Slots,
     };
 
     fn os(state: &std::path::Path, slots: Option<Slots>) -> Os {
@@ -504,6 +547,7 @@ mod tests {
             log_segment_bytes: config.log_segment_bytes,
             orders: state.join("orders.json"),
             keep_removed: 1,
+            keeper: "/nonexistent/keeper".into(),
         };
         let (events, _) = mpsc::channel(1);
         let busy = Arc::new(Semaphore::new(1));
@@ -512,6 +556,7 @@ mod tests {
             terms: Arc::new(terms),
             events,
             busy,
+            slots: Slots::default(),
             children: Arc::default(),
             keeping: Arc::default(),
         }
@@ -553,6 +598,32 @@ mod tests {
         assert_eq!((process.note.limits, process.note.not_enforced.len()), (only_its_log, 0));
         assert_eq!((process.spec.log_budget_bytes, boxed.spec.log_budget_bytes), (1 << 19, 1 << 19));
         assert!(process.spec.env.contains(&("PORT".into(), "10000".into())));
+    }
+
+    #[test]
+    fn where_ids_can_be_given_away_a_box_has_one_until_there_are_none_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().join("r/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::copy("/bin/true", bin.join("app")).unwrap();
+        let drivers = with_sandbox(&["slots=1"]);
+        let driver = drivers.resolve(Isolation::Sandbox).unwrap();
+        let order = |id: &str| {
+            let release = dir.path().join("r").display().to_string();
+            let instance = nexushub_proto::provider::Instance { release, ..proto(id) };
+            let desired = Desired::from_proto(instance, 1_000).unwrap();
+            os(dir.path(), None).order(&desired, driver.as_ref(), None).unwrap()
+        };
+        let (has, lacks) = (order("a"), order("b"));
+        assert!(has.spec.mapped && has.spec.args.windows(2).any(|two| two == ["--slot", "0"]));
+        assert_eq!(has.note.keeper.as_deref(), Some(std::path::Path::new("/nonexistent/keeper")));
+        assert!(
+            !lacks.spec.mapped && !lacks.spec.args.contains(&"--slot".into()) && lacks.note.keeper.is_none()
+        );
+        assert_eq!((has.note.not_enforced.len(), lacks.note.not_enforced.len()), (0, 1));
+        assert!(lacks.note.not_enforced[0].starts_with("own ids: it has the user's, since all 1 "));
+        std::fs::set_permissions(bin, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+        assert!(order("a").note.not_enforced[0].contains("chmod -R go+rX"));
     }
 
     #[test]

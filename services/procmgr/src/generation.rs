@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $STATE/instances/<id>/log/          segments over all generations
-//! $STATE/instances/<id>/slot          which range of user ids its boxes have (`slots.rs`)
+//! $STATE/instances/<id>/slot          which user ids its boxes have (`slots.rs`)
 //! $STATE/instances/<id>/g<N>/lock     held by the kernel for as long as the shim lives (before: by procmgr)
 //!                           record    intent, completed by the shim
 //!                           note      what only procmgr needs to know again
@@ -95,6 +95,8 @@ pub(crate) struct Generation {
     pub driver: String,
     /// What of its isolation and its bounds this machine doesn't enforce.
     pub not_enforced: Vec<String>,
+    /// Whether its box has an id that an ordinary user gave it.
+    pub given: bool,
     /// Its data, where no disk of their own bounds them.
     pub data: Option<Arc<Watched>>,
     /// Size of the disk of its data; 0 = they have none of their own.
@@ -131,6 +133,7 @@ impl Generation {
             endpoint,
             release: record.release,
             driver: record.driver,
+            given: note.keeper.is_some(),
             not_enforced: note.not_enforced,
             data,
             disk_bytes,
@@ -161,6 +164,7 @@ impl Generation {
             release: "/srv/0".into(),
             driver: "process".into(),
             not_enforced: Vec::new(),
+            given: false,
             data: None,
             disk_bytes: 0,
             cgroups: Vec::new(),
@@ -599,6 +603,7 @@ mod tests {
                 args: Vec::new(),
                 cwd: "/srv/1".into(),
                 env: Vec::new(),
+                mapped: false,
                 boxed: false,
                 machine: false,
                 cgroups: Vec::new(),

@@ -277,6 +277,7 @@ fn terms(chassis: &Chassis<Config>) -> Result<Terms, Fault> {
         log_segment_bytes: config.log_segment_bytes,
         orders: orders_path(&chassis.setup.state),
         keep_removed: usize::try_from(config.keep_removed).unwrap_or(usize::MAX),
+        keeper: programs(&chassis.setup)?.sandbox,
     })
 }
 

@@ -8,7 +8,11 @@ use std::{
 use nexushub_chassis::launch::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Bound, desired::Overrides, limits::Limits};
+use crate::{
+    data::{Bound, Data},
+    desired::Overrides,
+    limits::Limits,
+};
 
 const FILE: &str = "note";
 
@@ -33,6 +37,8 @@ pub(crate) struct Note {
     pub data: PathBuf,
     /// Whether their bound is held by measuring them, since they have no disk of their own.
     pub data_measured: bool,
+    /// The program that looks after its data, where they belong to an id that an ordinary user gave its box.
+    pub keeper: Option<PathBuf>,
     /// Its own health check; not known where an earlier version of procmgr noted it.
     pub health: Option<Overrides>,
     /// When it was started, wall clock.
@@ -57,7 +63,12 @@ impl Note {
 
     /// The bound that is held by measuring.
     pub(crate) fn measured(&self) -> Option<Bound> {
-        self.data_measured.then(|| Bound { folder: self.data.clone(), bytes: self.limits.data_bytes })
+        self.data_measured.then(|| Bound { data: self.data(), bytes: self.limits.data_bytes })
+    }
+
+    /// Its data.
+    pub(crate) fn data(&self) -> Data {
+        Data { folder: self.data.clone(), keeper: self.keeper.clone() }
     }
 
     /// The folders of its cgroups.

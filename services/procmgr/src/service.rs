@@ -120,9 +120,13 @@ impl Service {
     ) -> Result<Vec<InstanceStatus>, ProcmgrError> {
         let instances = self.instances.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            for status in statuses.iter_mut().filter(|status| status.pid != 0) {
-                let folder = instances.join(&status.id).join(format!("g{}", status.generation));
-                status.usage = usage::of(&folder);
+            let live: Vec<_> = statuses.iter_mut().filter(|status| status.pid != 0).collect();
+            let folder = |status: &&mut InstanceStatus| {
+                instances.join(&status.id).join(format!("g{}", status.generation))
+            };
+            let folders: Vec<_> = live.iter().map(folder).collect();
+            for (status, usage) in live.into_iter().zip(usage::of_all(&folders)) {
+                status.usage = usage;
             }
             statuses
         });

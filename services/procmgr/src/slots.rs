@@ -1,5 +1,6 @@
-//! The user ids of the boxes: as root each instance has a range of its own, kept for as long as its folder is there, so that what
-//! one box leaves on disk is never another's. The ranges are far above those of people and of container tools.
+//! The user ids of the boxes: each instance has a slot of its own, kept for as long as its folder is there, so that what one box
+//! leaves on disk is never another's. As root a slot is a range far above those of people and of container tools; for an ordinary
+//! user it is one of the ids that `/etc/subuid` lets that user give away (`nexushub-sandbox` knows which).
 
 use std::{
     collections::BTreeSet,
@@ -16,9 +17,9 @@ use crate::{generation, ids::InstanceId};
 pub(crate) const FIRST: u32 = 0x7000_0000;
 /// User ids in a range.
 const RANGE: u32 = 1 << 16;
-/// Ranges there are.
+/// Slots there are at most.
 pub(crate) const SLOTS: u32 = 4096;
-/// Name of the file in an instance's folder that holds the number of its range.
+/// Name of the file in an instance's folder that holds the number of its slot.
 const FILE: &str = "slot";
 
 /// The number of the range that begins with this user id.
@@ -26,26 +27,32 @@ pub(crate) fn number(first_uid: u32) -> u32 {
     first_uid.saturating_sub(FIRST) / RANGE
 }
 
-/// Hands out the ranges, one at a time.
+/// Hands out the slots, one at a time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slots(Arc<Mutex<()>>);
 
 impl Slots {
     /// The first user id of an instance, of the range that it has or, from now on, gets. Blocks.
     pub(crate) fn first_uid(&self, instances: &Path, id: &InstanceId) -> io::Result<u32> {
+        let slot = self.number(instances, id, SLOTS)?;
+        let none = || io::Error::other(format!("all {SLOTS} ranges of user ids are taken"));
+        slot.map(|slot| FIRST + slot * RANGE).ok_or_else(none)
+    }
+
+    /// The slot of an instance, which it has or, from now on, gets; none if all of so many are taken. Blocks.
+    pub(crate) fn number(&self, instances: &Path, id: &InstanceId, count: u32) -> io::Result<Option<u32>> {
         let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = instances.join(id.as_str());
         if let Some(slot) = read(&folder)? {
-            return Ok(FIRST + slot * RANGE);
+            return Ok(Some(slot).filter(|slot| *slot < count));
         }
         generation::make(&folder)?;
         let entries = fs::read_dir(instances)?.flatten();
-        // One that makes no sense holds no range, and is an error only to its own instance.
+        // One that makes no sense holds no slot, and is an error only to its own instance.
         let taken = entries.filter_map(|entry| read(&entry.path()).ok().flatten()).collect();
-        let slot = lowest_free(&taken)
-            .ok_or_else(|| io::Error::other(format!("all {SLOTS} ranges of user ids are taken")))?;
-        durable::write(&folder.join(FILE), slot.to_string().as_bytes(), 0o600)?;
-        Ok(FIRST + slot * RANGE)
+        let slot = lowest_free(&taken, count);
+        slot.map_or(Ok(()), |slot| durable::write(&folder.join(FILE), slot.to_string().as_bytes(), 0o600))?;
+        Ok(slot)
     }
 }
 
@@ -63,8 +70,8 @@ fn read(folder: &Path) -> io::Result<Option<u32>> {
     slot.map(Some).ok_or_else(malformed)
 }
 
-fn lowest_free(taken: &BTreeSet<u32>) -> Option<u32> {
-    (0..SLOTS).find(|slot| !taken.contains(slot))
+fn lowest_free(taken: &BTreeSet<u32>, count: u32) -> Option<u32> {
+    (0..count.min(SLOTS)).find(|slot| !taken.contains(slot))
 }
 
 #[cfg(test)]
@@ -78,9 +85,10 @@ mod tests {
 
     #[test]
     fn the_lowest_range_that_nobody_has_is_taken_until_there_is_none() {
-        assert_eq!(lowest_free(&BTreeSet::new()), Some(0));
-        assert_eq!(lowest_free(&[0, 1, 3].into()), Some(2));
-        assert_eq!(lowest_free(&(0..SLOTS).collect()), None);
+        assert_eq!(lowest_free(&BTreeSet::new(), SLOTS), Some(0));
+        assert_eq!(lowest_free(&[0, 1, 3].into(), SLOTS), Some(2));
+        assert_eq!(lowest_free(&(0..SLOTS).collect(), u32::MAX), None);
+        assert_eq!((lowest_free(&[0].into(), 1), lowest_free(&[0].into(), 2)), (None, Some(1)));
         let last = FIRST + (SLOTS - 1) * RANGE + (RANGE - 1);
         assert!(i32::try_from(last).is_ok(), "every id is one that old system calls take");
     }
@@ -99,6 +107,16 @@ mod tests {
         assert_eq!(uid("c").unwrap(), FIRST, "free again");
         fs::write(dir.path().join("b/slot"), "4096").unwrap();
         assert!(uid("b").unwrap_err().to_string().contains("holds no slot number"));
+    }
+
+    #[test]
+    fn who_gets_none_of_few_slots_has_none_and_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let slots = Slots::default();
+        let number = |name: &str, count| slots.number(dir.path(), &id(name), count).unwrap();
+        assert_eq!((number("a", 1), number("b", 1), number("a", 1)), (Some(0), None, Some(0)));
+        assert_eq!(number("b", 2), Some(1), "there are more now");
+        assert_eq!(number("b", 1), None, "and fewer again");
     }
 
     #[test]

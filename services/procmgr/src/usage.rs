@@ -8,11 +8,17 @@ use nexushub_shim::segment;
 
 use crate::{cgroup, cgroup::Usage as Counted, data, generation, guest, kills, note::Note};
 
-/// The usage of the generation in this folder; nothing where nothing of it is counted. Blocks.
-pub(crate) fn of(dir: &Path) -> Option<Usage> {
-    let note = Note::read(dir).ok()?;
+/// The usage of the generations in these folders; nothing where nothing of one is counted. Blocks.
+pub(crate) fn of_all(dirs: &[PathBuf]) -> Vec<Option<Usage>> {
+    let notes: Vec<Option<Note>> = dirs.iter().map(|dir| Note::read(dir).ok()).collect();
+    let kept: Vec<_> = notes.iter().map(|note| note.as_ref().map(Note::data).unwrap_or_default()).collect();
+    let all = dirs.iter().zip(notes).zip(data::used(&kept));
+    all.map(|((dir, note), data_bytes)| of(dir, &note?, data_bytes)).collect()
+}
+
+fn of(dir: &Path, note: &Note, data_bytes: u64) -> Option<Usage> {
     let folders = note.folders();
-    let (data_bytes, log_bytes) = (data::used(&note.data), log(dir));
+    let log_bytes = log(dir);
     let (counted, guest) = (folders.iter().any(|folder| folder.exists()), guest::of(dir));
     if data_bytes | log_bytes == 0 && !counted && guest.is_none() {
         return None;
@@ -69,6 +75,7 @@ mod tests {
         let (instance, group) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dir = instance.path().join("g2");
         fs::create_dir(&dir).unwrap();
+        let of = |dir: &PathBuf| of_all(std::slice::from_ref(dir)).remove(0);
         assert_eq!(of(&dir), None, "there is no note");
         let limits = Limits { memory_bytes: 1 << 20, processes: 9, log_bytes: 100, ..Limits::default() };
         let mut note = Note { limits, ..Note::default() };

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::{fs, io, net::Ipv4Addr, net::SocketAddrV4, net::TcpListener, path::Path};
+use std::process::{Command, Stdio, id};
+use std::{fs, io, io::Write as _, net::Ipv4Addr, net::SocketAddrV4, net::TcpListener, path::Path};
 
 use nexushub_shim::{control, control::APP_PORT, control::INWARD_PORT, control::MACHINE, control::Reply};
 use nexushub_shim::{control::Request, spec::Spec};
@@ -16,10 +17,12 @@ use nix::{errno::Errno, libc};
 
 /// Moves this process into a network of its own, and its next child into process numbers of its own. The listener is where
 /// the box finds the platform.
-pub(crate) fn enter() -> io::Result<TcpListener> {
+pub(crate) fn enter(spec: &Spec) -> io::Result<TcpListener> {
     let (uid, gid) = (geteuid(), getegid());
-    if !uid.is_root() {
-        // In a user namespace of its own anybody may do the rest.
+    // In a user namespace of its own anybody may do the rest.
+    if spec.mapped {
+        part(&spec.program)?;
+    } else if !uid.is_root() {
         unshare(CloneFlags::CLONE_NEWUSER)?;
         fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
@@ -29,6 +32,19 @@ pub(crate) fn enter() -> io::Result<TcpListener> {
     bring_up_loopback()?;
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
     TcpListener::bind((Ipv4Addr::LOCALHOST, INWARD_PORT))
+}
+
+/// Moves this process into a user namespace whose ids are mapped by the program, which stays outside, where set-uid programs work.
+fn part(program: &Path) -> io::Result<()> {
+    let mut mapper = Command::new(program);
+    mapper.arg("--map").arg(id().to_string()).env_clear().stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut mapper = mapper.spawn()?;
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    // It waits for this byte. If it has ended already, it says why.
+    let _ = mapper.stdin.take().map(|mut gate| gate.write_all(b"."));
+    let output = mapper.wait_with_output()?;
+    let why = || String::from_utf8_lossy(&output.stderr).trim_end().replace('\n', " ");
+    output.status.success().then_some(()).ok_or_else(|| io::Error::other(why()))
 }
 
 /// What a request for a way in or out is answered with. Without a box there is neither.

@@ -36,6 +36,9 @@ document! {
         env: Vec<(OsString, OsString)>,
         /// Whether the program builds a box: it gets a network and process numbers of its own, and a report (see `control`).
         boxed: bool,
+        /// Whether the program, started outside of the box with `--map` and the shim's number, says whose the box's ids are; else an
+        /// ordinary user's box has that user's.
+        mapped: bool,
         /// Whether the box is a virtual machine: its app is reached by the socket that the program makes in `dir`.
         machine: bool,
         /// The `cgroup.procs` files of the cgroups that shim and app join.
@@ -86,6 +89,7 @@ mod tests {
             cwd: "/".into(),
             env: vec![("SECRET".into(), "hush=hush\n".into()), ("EMPTY".into(), "".into())],
             boxed: true,
+            mapped: true,
             machine: false,
             cgroups: vec!["/sys/fs/cgroup/x/cgroup.procs".into(), "/sys/fs/cgroup/y/cgroup.procs".into()],
         }

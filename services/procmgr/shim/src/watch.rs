@@ -140,7 +140,7 @@ impl<'a> Watch<'a> {
         }
         std::env::set_current_dir("/")?;
         let failed = |error| io::Error::other(format!("could not make the network of its box: {error}"));
-        let inward = spec.boxed.then(entrance::enter).transpose().map_err(failed)?;
+        let inward = spec.boxed.then(|| entrance::enter(spec)).transpose().map_err(failed)?;
         let door = control::bind(&spec.dir)?;
         door.set_nonblocking(true)?;
         let App { pid, outputs: [stdout, stderr], mut gate, failure } = app::start(spec)?;

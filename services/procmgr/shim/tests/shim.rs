@@ -73,6 +73,7 @@ impl Generation {
             args: vec!["-c".into(), script.into()],
             cwd: folder.path().to_owned(),
             env: vec![fifo("fifo"), fifo("back"), ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+            mapped: false,
             boxed: false,
             machine: false,
             cgroups: Vec::new(),

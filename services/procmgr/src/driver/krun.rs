@@ -63,7 +63,7 @@ impl Driver for Krun {
         // Ends before the shim's own deadline does: then it is known how the app ended.
         option("--stop-ms", (plan.stop_ms - plan.stop_ms / 8).to_string());
         args.extend(["--".into(), boxed_app()]);
-        Program { path: self.program.clone(), args, cwd: "/".into(), form: Form::Machine }
+        Program { path: self.program.clone(), args, cwd: "/".into(), form: Form::Machine, mapped: false }
     }
 
     fn env(&self, env: BTreeMap<OsString, OsString>) -> Vec<(OsString, OsString)> {
@@ -115,7 +115,7 @@ mod tests {
         let limits = Limits { memory_bytes: (128 << 20) + 1, cpu_percent: 250, ..config.app_limits() };
         let (check, uid) = (config.check(), Some(slots::FIRST));
         let (desired, around, limits, check) = (&desired, &around, &limits, &check);
-        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, way_out: None };
+        let plan = Plan { desired, around, limits, check, stop_ms: 5000, uid, slot: None, way_out: None };
         let program = krun().program(&plan);
         let args = program.args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(
