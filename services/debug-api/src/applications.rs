@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     disk::{Gauge, Held},
     error::{ApiError, StorageError},
-    folders::{Folders, blocking, remove_all},
+    folders::{Folders, blocking, remove_all, remove_app},
     front_end::FrontEnds,
     live::Live,
     names::Asked,
@@ -450,7 +450,7 @@ impl Hub {
         let (folders, id) = (self.folders.clone(), app.id.clone());
         let cleared = blocking(move || {
             remove_all(&folders.upload(&id))?;
-            remove_all(&folders.app(&id))?;
+            remove_app(&folders.app(&id))?;
             let record = folders.record(&id);
             durable::remove(&record).map_err(StorageError::of("remove", &record))
         });

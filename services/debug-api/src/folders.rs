@@ -19,12 +19,16 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
 
 use crate::error::StorageError;
+
+/// An application's own data, in its folder.
+const DATA: &str = "db";
 
 /// The daemon's folders.
 #[derive(Debug, Clone)]
@@ -111,13 +115,37 @@ impl Folders {
     }
 
     pub(crate) fn data(&self, id: &str) -> PathBuf {
-        self.app(id).join("db")
+        self.app(id).join(DATA)
     }
 }
 
 /// Makes a folder that only this user may enter, with its parents.
 pub(crate) fn private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes an application's folder, with releases and data.
+pub(crate) fn remove_app(app: &Path) -> Result<(), StorageError> {
+    match remove_all(app) {
+        Err(error) if error.cause.kind() == io::ErrorKind::PermissionDenied => {
+            remove_given(&app.join(DATA))?;
+            remove_all(app)
+        }
+        done => done,
+    }
+}
+
+/// Removes data that belong to an id which an ordinary user gave the app's box: by the program that builds boxes and knows the way
+/// to such files, beside this one.
+fn remove_given(data: &Path) -> Result<(), StorageError> {
+    let removed = std::env::current_exe().and_then(|own| {
+        let mut keeper = Command::new(own.with_file_name("nexushub-sandbox"));
+        keeper.args(["--remove", "--folder"]).arg(data).env_clear().stdin(Stdio::null());
+        let output = keeper.output()?;
+        let why = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(()) } else { Err(io::Error::other(why.trim_end().to_owned())) }
+    });
+    removed.map_err(StorageError::of("remove", data))
 }
 
 /// Removes a folder and all in it; one that isn't there is gone already.

@@ -14,7 +14,7 @@ use nexushub_chassis::chain;
 use crate::{
     applications::{App, Hub},
     error::StorageError,
-    folders::{Folders, remove_all},
+    folders::{Folders, remove_all, remove_app},
     install, receive,
     record::{Record, Wanted},
     transfer::{self, Sheet, Stage, Transfer},
@@ -57,7 +57,7 @@ pub(crate) fn read(folders: &Folders, max_bytes: u64) -> Result<Vec<Found>, Stor
     }
     for folder in [folders.uploads(), folders.apps()] {
         for stranger in names(&folder)?.iter().filter(|name| !known.contains(*name)) {
-            remove_all(&folder.join(stranger))?;
+            remove_app(&folder.join(stranger))?;
         }
     }
     for name in names(&folders.tmp())? {
