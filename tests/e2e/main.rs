@@ -25,6 +25,7 @@ mod guards;
 mod guests;
 mod hangs;
 mod hostile;
+mod ids;
 mod journal;
 mod kills;
 mod lies;

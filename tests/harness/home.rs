@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::{
         fd::AsRawFd,
-        unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown},
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, lchown},
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU16, Ordering},
@@ -14,6 +14,7 @@ use std::{
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt::ReuseAddr,
 };
+use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use crate::workshop;
@@ -102,11 +103,15 @@ impl Home {
     /// # Panics
     /// When we may not.
     pub fn give_to(&self, user: u32) {
+        let ours = geteuid().as_raw();
         let mut folders = vec![self.path().to_owned()];
+        chown(self.path(), Some(user), Some(user)).unwrap();
         while let Some(folder) = folders.pop() {
-            chown(&folder, Some(user), Some(user)).unwrap();
             for entry in fs::read_dir(folder).unwrap().flatten() {
-                lchown(entry.path(), Some(user), Some(user)).ok(); // what the platform took away meanwhile needs none
+                // What the platform took away meanwhile needs none, and what it gave to others is theirs.
+                if entry.metadata().is_ok_and(|meta| meta.uid() == ours) {
+                    lchown(entry.path(), Some(user), Some(user)).ok();
+                }
                 folders.extend(entry.path().is_dir().then(|| entry.path()));
             }
         }

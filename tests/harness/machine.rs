@@ -18,6 +18,18 @@ pub fn enforces(what: &str, says: bool, can: bool) -> bool {
     says
 }
 
+/// Whether somebody without root can give boxes ids of their own here: where root, who says for the tests which ids those are, finds
+/// the system's program for it. Otherwise that is told, and the test goes on without.
+#[must_use]
+pub fn gives_ids() -> bool {
+    let gives = nix::unistd::geteuid().is_root() && Path::new("/usr/bin/newuidmap").exists();
+    println!(
+        "boxes of an ordinary user have {} here",
+        if gives { "ids of their own" } else { "that user's id" }
+    );
+    gives
+}
+
 /// Whether who runs the tests may make control groups with this file in them.
 #[must_use]
 pub fn has_groups_with(file: &str) -> bool {

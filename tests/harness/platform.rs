@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     fs,
     net::SocketAddr,
+    ops::Range,
     os::unix::{net::UnixDatagram, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -71,11 +72,19 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Whose processes it is made of; none = our own user's.
     pub user: Option<u32>,
+    /// Whether that user has ids to give to its boxes: `GIVEN`.
+    pub gives: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: BRISK.to_owned(), programs: workshop::bin_dir(), listen: None, user: None }
+        Self {
+            config: BRISK.to_owned(),
+            programs: workshop::bin_dir(),
+            listen: None,
+            user: None,
+            gives: false,
+        }
     }
 }
 
@@ -109,6 +118,13 @@ impl Options {
         Self { programs: programs.to_owned(), user, ..Self::default() }
     }
 }
+
+/// The ids that a user who gives some to boxes has.
+pub const GIVEN: Range<u32> = 3_000_000_000..3_000_065_536;
+/// Runs a program as the user of its first argument, for whom the file of its name says that it may give ids away: only to that
+/// program the machine's own files say so.
+const AS_GIVER: &str = r#"mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && user=$1 && shift &&
+  exec setpriv --reuid "$user" --regid "$user" --clear-groups "$@""#;
 
 /// How long what has been killed may be seen.
 const LAST_BREATH: Duration = Duration::from_secs(20);
@@ -148,6 +164,8 @@ pub struct Platform {
     pub address: SocketAddr,
     programs: PathBuf,
     user: Option<u32>,
+    /// Whether that user has ids to give to boxes from the next start of a supervisor on.
+    pub gives: bool,
     /// What supervisors tell their parent, the last word being our own: that one ended.
     notices: (Sender<String>, Receiver<String>),
     supervisor: Option<(Child, Process)>,
@@ -195,6 +213,7 @@ impl Platform {
             address,
             programs: options.programs.clone(),
             user: options.user,
+            gives: options.gives,
             notices,
             supervisor: None,
             orphaned: false,
@@ -204,7 +223,12 @@ impl Platform {
     /// The command that starts the supervisor.
     #[must_use]
     pub fn supervisor_command(&self) -> Command {
-        let mut command = Command::new(self.programs.join("nexushub-supervisor"));
+        let program = self.programs.join("nexushub-supervisor");
+        let user = self.user;
+        let mut command = match user.filter(|_| self.gives) {
+            Some(user) => self.giver(user, &program),
+            None => Command::new(&program),
+        };
         command.arg("--home").arg(self.home.path()).arg("--listen").arg(self.address.to_string());
         command.arg("--config").arg(self.home.config());
         command
@@ -213,13 +237,23 @@ impl Platform {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         self.hand_over();
-        if let Some(user) = self.user {
+        if let Some(user) = user.filter(|_| !self.gives) {
             command.uid(user).gid(user);
         }
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("NOTIFY_SOCKET", self.home.path().join("notify.sock"));
+        command
+    }
+
+    /// A command that runs a program as a user who has ids to give to boxes.
+    fn giver(&self, user: u32, program: &Path) -> Command {
+        let ids = self.home.path().join("ids");
+        fs::write(&ids, format!("{user}:{}:{}\n", GIVEN.start, GIVEN.len())).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", AS_GIVER]);
+        command.arg(ids).arg(user.to_string()).arg(program);
         command
     }
 
