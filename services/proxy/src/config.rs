@@ -39,7 +39,8 @@ pub struct Config {
     pub workers: u32,
     /// Connections open at once, upgraded ones included; one more is closed as soon as it is accepted.
     pub max_connections: u32,
-    /// Of them, connections of one client: an IPv4 address or a /64 network of IPv6; 0 = no bound of its own.
+    /// Of them, connections of one client: an IPv4 address or a /64 network of IPv6; 0 = seven eighths, so that nobody alone shuts
+    /// out all others. A trusted proxy brings those of many, and isn't bounded.
     pub address_connections: u32,
     /// Requests a second of one client; more than that and its burst are answered 429. 0 = no bound.
     pub address_requests_per_second: u32,
@@ -279,12 +280,20 @@ impl Config {
         WaitingRoom::new(self.hold_requests, self.hold_bytes)
     }
 
+    /// Connections that one client may have.
+    fn share_of_one(&self) -> u32 {
+        match self.address_connections {
+            0 => self.max_connections - self.max_connections / 8,
+            most => most,
+        }
+    }
+
     /// What bounds the platform's own door.
     pub(crate) fn outer_bounds(&self) -> door::Outer {
         let rate = self.address_requests_per_second;
         door::Outer {
             connections: self.max_connections as usize,
-            census: (self.address_connections > 0).then(|| Census::new(self.address_connections)),
+            census: Some(Census::new(self.share_of_one())),
             rates: (rate > 0).then(|| Rates::new(rate, self.address_burst)),
             errors: Some(Rates::new(self.h2_errors_per_second, h2::ERRORS)),
         }

@@ -141,7 +141,8 @@ impl Front {
                 return;
             }
         };
-        let Some(place) = place.of(Client::at(peer.ip())) else { return };
+        let place = if self.proxy.trusts(peer.ip()) { Some(place) } else { place.of(Client::at(peer.ip())) };
+        let Some(place) = place else { return };
         let outcome = match manner {
             Manner::Serve => self.converse(stream, (peer, direct), place).await,
             Manner::Redirect(port) => Box::pin(self.redirect(stream, peer, place, port)).await,

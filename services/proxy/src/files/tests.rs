@@ -175,12 +175,16 @@ async fn a_file_that_lies_there_compressed_is_sent_so_to_who_takes_it() {
     };
     beside("sub/app.js.gz", "gzipped");
     beside("sub/app.js.br", "brotli");
+    beside("sub/app.js.zst", "zstandard");
     beside("lonely.js.gz", "nothing to be compressed");
     let plain = ask(&release, Method::GET, "/sub/app.js", &HeaderMap::new()).await;
     assert_eq!(plain.headers()[VARY], "accept-encoding");
-    for (accept, coding, content) in
-        [("gzip, br", "br", "brotli"), ("gzip", "gzip", "gzipped"), ("zstd", "", "let a;")]
-    {
+    for (accept, coding, content) in [
+        ("gzip, br", "br", "brotli"),
+        ("gzip", "gzip", "gzipped"),
+        ("zstd", "zstd", "zstandard"),
+        ("x", "", "let a;"),
+    ] {
         let says = [(http::header::ACCEPT_ENCODING, accept)];
         let got = asks(&release, "/sub/app.js", &says).await;
         assert_eq!(got, (200, coding.to_owned(), content.as_bytes().into()), "{accept}");

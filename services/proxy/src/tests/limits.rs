@@ -20,6 +20,29 @@ async fn a_client_has_as_many_connections_as_it_may() {
 }
 
 #[tokio::test]
+async fn nobody_alone_has_all_connections_but_a_trusted_proxy() {
+    let few = || Config { max_connections: 8, ..calm() };
+    let hub = Hub::start(few()).await;
+    let mut held = Vec::new();
+    for _ in 0..7 {
+        held.push(hub.client().await);
+    }
+    let mut eighth = TcpStream::connect(hub.address).await.unwrap();
+    assert_eq!(patient(eighth.read(&mut [0])).await.unwrap_or(0), 0);
+    assert_eq!(hub.proxy.counters.connections_refused_address.get(), 1);
+    let elsewhere = TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    hub.shake(elsewhere.connect(hub.address).await.unwrap(), &[b"http/1.1"], HOST).await;
+
+    let hub = Hub::start(Config { trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()], ..few() }).await;
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        all.push(hub.client().await);
+    }
+    assert_eq!(hub.proxy.counters.connections_open.get(), 8);
+}
+
+#[tokio::test]
 async fn a_client_that_sends_too_fast_is_told_when_to_come_back() {
     let hub = Hub::start(Config { address_requests_per_second: 1, address_burst: 2, ..calm() }).await;
     hub.route(Vec::new());
@@ -204,6 +227,16 @@ async fn connections_that_are_passed_on_say_whose_they_are() {
     client.write(&get("/public/a")).await;
     let mut app = backend.accept().await;
     assert!(app.head().await.has("x-forwarded-for: 192.0.2.7"));
+    let mut stream = TcpStream::connect(hub.address).await.unwrap();
+    // Version 2: its signature, PROXY, TCP over IPv4, 12 bytes; then both addresses and both ports.
+    stream
+        .write_all(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x08\xc6\x33\x64\x01\xdc\x04\x01\xbb")
+        .await
+        .unwrap();
+    let mut client = Peer::new(hub.shake(stream, &[b"http/1.1"], HOST).await);
+    client.write(&get("/public/a")).await;
+    app.write(OK).await;
+    assert!(app.head().await.has("x-forwarded-for: 192.0.2.8"));
     let mut stream = TcpStream::connect(hub.address).await.unwrap();
     stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00").await.unwrap();
     stream.shutdown().await.unwrap();
