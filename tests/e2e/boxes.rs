@@ -125,12 +125,29 @@ async fn a_box_whose_shim_is_killed_goes_with_it_and_comes_back() {
     assert_eq!(platform.https().get("hello", "/").await.status, 200);
 }
 
-/// What an app might try, in its own words. `$STATE`, `$OTHER` and `$PORT_OUT` are told to it: they are no secrets.
+/// Calls that are refused whatever they are asked, each so that the kernel does it for anybody whom nothing keeps from it: as an expression
+/// of perl, in which `$room` is room for what the kernel reads or writes.
+const CALLS: &[(&str, &str)] = &[
+    ("bpf", "syscall(321, 0, $room = pack(\"L4 x112\", 2, 4, 4, 1), 128)"),
+    ("io_uring_setup", "syscall(425, 8, $room)"),
+    ("keyctl", "syscall(250, 0, -3, 1)"),
+    ("userfaultfd", "syscall(323, 1)"),
+    ("ptrace", "syscall(101, 0, 0, 0, 0)"),
+    ("finit_module", "syscall(313, 0, $room, 0)"),
+];
+
+/// What an app might try, in its own words. What it is told of the machine around it is no secret.
 const DEEDS: &[&str] = &[
     "cat /etc/shadow",
     "ls $STATE",
+    "ls $RUN",
+    "cat $RUN/operator/* $RUN/status.json",
     "ls /db/../../../$STATE",
+    "ls /tmp/../../$STATE",
+    "ls /app/../../$STATE",
+    "ls /usr/../../$STATE",
     "ln -sf / /db/out && ls /db/out/$STATE",
+    "ln -sf / /tmp/out && ls /tmp/out/$RUN",
     "ls $OTHER",
     "ls /root",
     "ls /home/*/.ssh",
@@ -155,12 +172,7 @@ const DEEDS: &[&str] = &[
     "timeout 2 bash -c ': < /dev/tcp/169.254.169.254/80'",
     "perl -MSocket -e 'socket(S, PF_INET, SOCK_RAW, 1) or exit 1'",
     "perl -MSocket -e 'socket(S, 17, SOCK_RAW, 3) or exit 1'",
-    "perl -e 'exit(syscall(321, 0, 0, 0) < 0)'",    // bpf
-    "perl -e 'exit(syscall(425, 8, 0) < 0)'",       // io_uring_setup
-    "perl -e 'exit(syscall(250, 0, 0) < 0)'",       // keyctl
-    "perl -e 'exit(syscall(323, 0) < 0)'",          // userfaultfd
-    "perl -e 'exit(syscall(101, 16, 2) < 0)'",      // ptrace
-    "perl -e 'exit(syscall(313, 0, \"\", 0) < 0)'", // finit_module
+    "kill -9 $MANAGER",
     "dd if=/dev/zero of=/tmp/full bs=1M count=200",
 ];
 
@@ -171,15 +183,22 @@ async fn whatever_a_hostile_app_tries_fails_and_its_neighbour_never_notices() {
     boxed(&platform, "hostile").await;
     platform.says("other", "echo private > /db/secret").await;
     let told = format!(
-        "STATE={} OTHER={} PORT_OUT={}; export STATE OTHER PORT_OUT; ",
+        "STATE={} RUN={} OTHER={} PORT_OUT={} MANAGER={}; export STATE RUN OTHER PORT_OUT MANAGER; ",
         platform.state().display(),
+        platform.run().display(),
         platform.data_of("other").display(),
-        platform.address.port()
+        platform.address.port(),
+        platform.daemon("procmgr").await.pid
     );
     for deed in DEEDS {
         let (well, said) = platform.sh("hostile", &format!("{told}{deed}")).await;
         assert!(!well, "{deed} was done: {said}");
         assert!(!said.contains("not found"), "{deed} could not be tried: {said}");
+    }
+    for (name, call) in CALLS {
+        let asks = format!("perl -e '$room = \"\\0\" x 128; print {call} < 0 ? $! + 0 : \"done\"'");
+        let said = platform.says("hostile", &asks).await;
+        assert!(["1", "38"].contains(&said.as_str()), "{name}: refused with EPERM, or not there: {said}");
     }
     let now = platform.running("other").await;
     assert_eq!((now.pid, now.restarts), (other.pid, other.restarts));
@@ -420,7 +439,7 @@ async fn a_box_reaches_no_host_of_another_network_and_no_second_box() {
     );
     assert!(!platform.sh("hostile", &knock).await.0, "the second box has no door in the first");
     let Some(host) = Host::make() else {
-        println!("no network namespace can be made here: no host of another network was tried");
+        machine::untold("no network namespace can be made: no host of another network was tried");
         return;
     };
     let greets = |stream: TcpStream| {

@@ -159,7 +159,9 @@ impl Client {
         loop {
             let mut connection = self.https.open(protocol, &self.host).await?;
             match connection.send(request()).await {
-                Err(Failure::Unsent(_)) => {} // who took it on goes away in peace: whoever comes next takes the next one
+                // Who took it on goes away in peace, as HTTP/2 can say at once: whoever comes next takes the next one. By HTTP/1.1 a
+                // first request is always served.
+                Err(Failure::Unsent(_)) if protocol == Protocol::Http2 => {}
                 answer => {
                     *kept = Some(connection);
                     return answer;

@@ -52,7 +52,7 @@ pub fn there(program: &str) -> Command {
 /// When the story does.
 pub fn tell<F: Future<Output = ()>>(story: impl FnOnce() -> F + Send + 'static) {
     if !geteuid().is_root() {
-        println!("not told on this machine: networks of its own take root");
+        crate::machine::untold("networks of its own take root");
         return;
     }
     let told = thread::spawn(move || {

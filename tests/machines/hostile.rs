@@ -18,7 +18,11 @@ use crate::{
 const DEEDS: &[&str] = &[
     "cat /etc/shadow",
     "ls $STATE",
+    "ls $RUN",
+    "cat $RUN/operator/*",
     "ls /db/../../../$STATE",
+    "ls /tmp/../../$STATE",
+    "ls /app/../../$STATE",
     "ln -sf / /db/out && ls /db/out/$STATE",
     "ls /usr/../$STATE",
     "ls $OTHER",
@@ -81,9 +85,10 @@ fn whatever_a_hostile_app_tries_in_its_microvm_fails_and_its_neighbour_answers_e
         let service = TcpListener::bind("0.0.0.0:0").unwrap();
         service.set_nonblocking(true).unwrap();
         let told = format!(
-            "STATE={} OTHER={} PORT_OUT={} PORT_SERVICE={} MANAGER={} INTERNET={INTERNET}; \
-             export STATE OTHER PORT_OUT PORT_SERVICE MANAGER INTERNET; ",
+            "STATE={} RUN={} OTHER={} PORT_OUT={} PORT_SERVICE={} MANAGER={} INTERNET={INTERNET}; \
+             export STATE RUN OTHER PORT_OUT PORT_SERVICE MANAGER INTERNET; ",
             platform.state().display(),
+            platform.run().display(),
             platform.data_of("other").display(),
             platform.address.port(),
             service.local_addr().unwrap().port(),
@@ -95,7 +100,7 @@ fn whatever_a_hostile_app_tries_in_its_microvm_fails_and_its_neighbour_answers_e
         assert!(service.accept().is_err(), "somebody came");
         assert_eq!(links().len(), 1, "that of the other alone");
         assert_eq!(platform.running("hostile").await.generation, hostile.generation);
-        platform.https().post("hostile", "/sh", fork_bomb(100)).await;
+        assert!(!platform.sh("hostile", &fork_bomb(100)).await.0, "it may have 64 processes");
         load.goes_on(5).await;
         platform.https().get("hostile", "/eat?mib=400").await;
         load.goes_on(5).await;
