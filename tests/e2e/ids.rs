@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     process::Command,
 };
 
@@ -157,21 +157,24 @@ async fn data_go_over_to_a_given_id_and_back_and_who_cannot_have_them_says_why()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_that_only_its_owner_may_read_runs_with_the_owners_id() {
+async fn a_release_or_data_that_no_given_id_can_use_run_with_the_users_own() {
     if !machine::gives_ids() {
         return;
     }
     let programs = workshop::programs_for_anybody();
     let platform = Platform::start_with(&giver(&programs));
     fs::set_permissions(platform.release("own"), fs::Permissions::from_mode(0o700)).unwrap();
-    run(&platform, &["own"], 0).await;
-    let status = platform.running("own").await;
-    assert!(
-        status.not_enforced.iter().any(|line| line.contains("chmod -R go+rX")),
-        "{:?}",
-        status.not_enforced
-    );
-    assert_eq!(user(process(&status)), NOBODY);
+    let shared = platform.data_of("shared");
+    fs::create_dir_all(&shared).unwrap();
+    chown(&shared, Some(STRANGER), None).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    run(&platform, &["own", "shared"], 0).await;
+    for (name, why) in [("own", "chmod -R go+rX"), ("shared", "its data are somebody else's")] {
+        let status = platform.running(name).await;
+        assert!(status.not_enforced.iter().any(|line| line.contains(why)), "{:?}", status.not_enforced);
+        assert_eq!(user(process(&status)), NOBODY);
+    }
+    assert_eq!(owner(&platform, "shared"), STRANGER);
 }
 
 #[tokio::test(flavor = "multi_thread")]

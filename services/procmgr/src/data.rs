@@ -15,7 +15,7 @@ use std::{
 };
 
 use nexushub_volume::taken;
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{AccessFlags, access, getegid, geteuid};
 
 /// Shortest time between two looks at what is within its bound, and at what isn't.
 const RHYTHM: Duration = Duration::from_secs(10);
@@ -49,9 +49,15 @@ fn is_foreign(folder: &Path) -> bool {
     !own.is_root() && fs::symlink_metadata(folder).is_ok_and(|meta| meta.uid() != own.as_raw())
 }
 
-/// Makes the data of an app that has no id of its own ours again, if they aren't. Blocks.
+/// Whether these data are another user's, who lets us use them.
+pub(crate) fn is_shared(folder: &Path) -> bool {
+    let all = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+    is_foreign(folder) && access(folder, all).is_ok()
+}
+
+/// Makes the data of an app that has no id of its own ours again, if we may not use them. Blocks.
 pub(crate) fn reclaim(keeper: &Path, folder: &Path) -> Result<(), String> {
-    if !is_foreign(folder) {
+    if !is_foreign(folder) || is_shared(folder) {
         return Ok(());
     }
     ask(keeper, ["--reclaim"], &[folder]).map(drop).map_err(|why| {

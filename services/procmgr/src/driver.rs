@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::Ms,
+    data::is_shared,
     desired::{Deploy, Desired, Egress, Isolation},
     egress::{Found, Router, WayOut},
     env::{Inside, Surroundings},
@@ -344,7 +345,7 @@ pub(crate) fn overlaps(run: &Generation, desired: &Desired, driver: &dyn Driver,
         return false;
     }
     // Two boxes of different users can't share the data.
-    if run.given != (driver.slots() > 0 && is_public(&desired.release)) {
+    if run.given != (driver.slots() > 0 && no_id_to_give(desired, run.given).is_none()) {
         return false;
     }
     // The disk of the data can't be made or grown while it is in use.
@@ -367,8 +368,21 @@ pub(crate) fn judge_release(desired: &Desired) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether an app whose user is another one can be started from this release, judged from what it needs at once.
-pub(crate) fn is_public(release: &Path) -> bool {
+/// Why an app runs as the user that runs the platform even where that one may give ids away, if so. `has_one`: it was given one
+/// before, whose its data are then.
+pub(crate) fn no_id_to_give(desired: &Desired, has_one: bool) -> Option<String> {
+    let (release, data) = (desired.release.display(), desired.data.display());
+    if !is_public(&desired.release) {
+        return Some(format!(
+            "own ids: it has the user's, since no other may read its release (chmod -R go+rX {release})"
+        ));
+    }
+    let shared = !has_one && is_shared(&desired.data);
+    shared.then(|| format!("own ids: it has the user's, since its data are somebody else's ({data})"))
+}
+
+/// Whether another user can start an app from this release, judged from what is needed at once.
+fn is_public(release: &Path) -> bool {
     let app = release.join(APP);
     let open = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o5 == 0o5);
     [Some(release), app.parent(), Some(&app)].into_iter().flatten().all(open)

@@ -37,7 +37,7 @@ use crate::{
     control,
     data::{self, Bound},
     desired::{Desired, Egress},
-    driver::{self, Driver, Form, Plan, is_public, judge_release, measures_data},
+    driver::{self, Driver, Form, Plan, judge_release, measures_data, no_id_to_give},
     egress,
     env::{self, Surroundings},
     exit::{Exit, How},
@@ -283,14 +283,12 @@ impl Os {
         if count == 0 {
             return Ok((None, None));
         }
-        if !is_public(&desired.release) {
-            let release = desired.release.display();
-            let why = format!(
-                "own ids: it has the user's, since no other may read its release (chmod -R go+rX {release})"
-            );
-            return Ok((None, Some(why)));
+        let instances = self.place.instances();
+        let why = no_id_to_give(desired, slots::has(&instances, &desired.id));
+        if why.is_some() {
+            return Ok((None, why));
         }
-        let number = self.slots.number(&self.place.instances(), &desired.id, count);
+        let number = self.slots.number(&instances, &desired.id, count);
         let number = number.map_err(|error| format!("its user ids: {error}"))?;
         let none =
             || format!("own ids: it has the user's, since all {count} that there are to give are taken");

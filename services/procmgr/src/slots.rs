@@ -56,6 +56,11 @@ impl Slots {
     }
 }
 
+/// Whether an instance has a slot already.
+pub(crate) fn has(instances: &Path, id: &InstanceId) -> bool {
+    instances.join(id.as_str()).join(FILE).exists()
+}
+
 fn read(folder: &Path) -> io::Result<Option<u32>> {
     let path = folder.join(FILE);
     let text = match fs::read_to_string(&path) {

@@ -69,7 +69,7 @@ impl Kind {
         match kind.ranges.is_empty() {
             true => Err(Reason::new(format_args!(
                 "{path} has no ids for {}",
-                user.name.as_deref().unwrap_or("it")
+                user.name.as_deref().unwrap_or("this user")
             ))),
             false => Ok(kind),
         }
