@@ -79,13 +79,18 @@ impl Events {
 struct Halfway(TlsStream<TcpStream>);
 
 impl Halfway {
+    /// Once its body is asked for, the request is in an app's hand.
     async fn open(https: &Https, host: &str) -> Self {
         let mut stream = https.tls(host, &[b"http/1.1"]).await.unwrap();
         let host = https.authority(host);
         let head = format!(
-            "POST /echo HTTP/1.1\r\nhost: {host}\r\ncontent-length: 8\r\nconnection: close\r\n\r\nhalf"
+            "POST /echo HTTP/1.1\r\nhost: {host}\r\ncontent-length: 8\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
+        let mut asked = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+        soon("the body is asked for", stream.read_exact(&mut asked)).await.unwrap();
+        assert!(asked.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&asked));
+        stream.write_all(b"half").await.unwrap();
         stream.flush().await.unwrap();
         Self(stream)
     }
