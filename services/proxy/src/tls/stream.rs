@@ -16,14 +16,15 @@ use tokio_rustls::server::TlsStream;
 /// TLS over TCP. Most reads find nothing, since a connection is listened to whenever it has been served: of those TLS hears nothing,
 /// which would make ready for a record first.
 pub(crate) struct Secured {
-    tls: TlsStream<TcpStream>,
+    /// In a box: whatever it passes through on its way keeps room for it as long as the connection lasts.
+    tls: Box<TlsStream<TcpStream>>,
     /// What went wrong behind what was read last.
     error: Option<io::Error>,
 }
 
 impl Secured {
     pub(super) fn new(tls: TlsStream<TcpStream>) -> Self {
-        Self { tls, error: None }
+        Self { tls: Box::new(tls), error: None }
     }
 
     /// What was agreed on.
@@ -40,7 +41,7 @@ impl Secured {
         if session.wants_read() {
             ready!(tcp.poll_read_ready(cx))?; // nothing that was decrypted is left, and nothing has come
         }
-        Pin::new(&mut self.tls).poll_fill_buf(cx)
+        Pin::new(&mut *self.tls).poll_fill_buf(cx)
     }
 }
 
@@ -68,7 +69,7 @@ impl AsyncRead for Secured {
             if read == 0 {
                 break;
             }
-            Pin::new(&mut self.tls).consume(read);
+            Pin::new(&mut *self.tls).consume(read);
         }
         Poll::Ready(Ok(()))
     }
@@ -76,7 +77,7 @@ impl AsyncRead for Secured {
 
 impl AsyncWrite for Secured {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, piece: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, piece)
+        Pin::new(&mut *self.tls).poll_write(cx, piece)
     }
 
     fn poll_write_vectored(
@@ -84,7 +85,7 @@ impl AsyncWrite for Secured {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write_vectored(cx, pieces)
+        Pin::new(&mut *self.tls).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -92,10 +93,10 @@ impl AsyncWrite for Secured {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
+        Pin::new(&mut *self.tls).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(cx)
+        Pin::new(&mut *self.tls).poll_shutdown(cx)
     }
 }
