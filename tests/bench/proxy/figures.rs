@@ -7,6 +7,8 @@ use super::contenders::NAMES;
 /// The figure that tells whether a proxy was what limited its rate; and from where on it was.
 pub(crate) const BUSY: &str = "% of its core";
 const LIMITING: f64 = 95.0;
+/// How much of its core the generator took, which shares it with the backend.
+pub(crate) const GENERATOR: &str = "% of the generator's core";
 
 /// Which of two is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,6 +35,10 @@ const TIMER: u64 = u64::MAX;
 /// After so long without any event the load has failed.
 const SILENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
+/// At a pace, requests fall due together so often a second at most: where each has an interrupt of its own, a virtual machine's core
+/// has time for little else.
+const TICKS: u32 = 2_000;
+
 /// When requests are made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
@@ -124,6 +128,8 @@ struct Floor<'a> {
     room: Vec<u8>,
     timer: Option<TimerFd>,
     period: Duration,
+    /// So many requests fall due in each.
+    together: u32,
     /// When the next request is due, at a pace.
     due: Instant,
     /// Links without a request, and requests without a link, at a pace.
@@ -135,17 +141,18 @@ struct Floor<'a> {
 impl<'a> Floor<'a> {
     fn open(load: &'a Load) -> io::Result<Self> {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
-        let (timer, period) = match load.pace {
-            Pace::Eager(_) => (None, Duration::ZERO),
+        let (timer, period, together) = match load.pace {
+            Pace::Eager(_) => (None, Duration::ZERO, 0),
             Pace::PerSecond(rate) => {
-                let period = Duration::from_secs(1) / rate;
-                (Some(ticking(poll.as_fd(), period)?), period)
+                let together = rate.div_ceil(TICKS);
+                let period = Duration::from_secs(together.into()) / rate;
+                (Some(ticking(poll.as_fd(), period)?), period, together)
             }
         };
         let (places, free) = (Vec::new(), (0..load.links).rev().filter(|_| timer.is_some()).collect());
         let (room, due) = (link::room(), Instant::now());
         let (late, tally) = (VecDeque::new(), Tally::default());
-        let mut floor = Self { load, poll, places, room, timer, period, due, free, late, tally };
+        let mut floor = Self { load, poll, places, room, timer, period, together, due, free, late, tally };
         for number in 0..load.links {
             let place = floor.connect(number)?;
             floor.places.push(place);
@@ -231,12 +238,14 @@ impl<'a> Floor<'a> {
         let timer = self.timer.as_ref().expect("who ticks is there");
         rustix::io::read(timer.as_fd(), &mut [0; 8])?;
         while self.due <= now {
-            match self.free.pop() {
-                Some(number) => {
-                    self.ask(number, self.due);
-                    self.flush(number)?;
+            for _ in 0..self.together {
+                match self.free.pop() {
+                    Some(number) => {
+                        self.ask(number, self.due);
+                        self.flush(number)?;
+                    }
+                    None => self.late.push_back(self.due),
                 }
-                None => self.late.push_back(self.due),
             }
             self.due += self.period;
         }

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use super::{
     contenders::{Backend, Contender, Field, HOST, NAMES},
     cost::{self, Watch},
-    figures::{BUSY, Better, Figure},
+    figures::{BUSY, Better, Figure, GENERATOR},
     generator::{self, Load, Pace, Tally},
     link::{Link, Target},
     rows::{MIB, Measure, ROUTES, Row, Shape, Talk},
@@ -83,7 +83,7 @@ impl Bench {
         let mut rate = Figure::new(amount, Better::More);
         let mut cpu = Figure::new(cost, Better::Less);
         let mut busy = Figure::new(BUSY, Better::Neither);
-        let mut own = Figure::new("% of the generator's core", Better::Neither);
+        let mut own = Figure::new(GENERATOR, Better::Neither);
         let mut others = Figure::new("% of both cores taken by others", Better::Neither);
         let mut resumed = Figure::new("% resumed", Better::Neither);
         self.interleaved(|at, contender| {
@@ -118,6 +118,7 @@ impl Bench {
         let mut figures = parts.map(|(unit, _)| Figure::new(unit, Better::Less));
         let mut cpu = Figure::new("µs CPU/request", Better::Less);
         let mut rate = Figure::new("requests/s asked for", Better::Neither);
+        let mut own = Figure::new(GENERATOR, Better::Neither);
         self.interleaved(|at, contender| {
             let mut tally = self.load(contender, shape, Pace::PerSecond(pace(at)))?;
             tally.waits.sort_unstable();
@@ -126,9 +127,10 @@ impl Bench {
             }
             cpu.add(at, tally.used.measured * 1e6 / tally.exchanges as f64);
             rate.add(at, f64::from(pace(at)));
+            own.add(at, tally.used.generator / tally.time.as_secs_f64() * 100.0);
             Ok(())
         })?;
-        Ok(figures.into_iter().chain([cpu, rate]).collect())
+        Ok(figures.into_iter().chain([cpu, rate, own]).collect())
     }
 
     fn added(&self, shape: &Shape) -> io::Result<Vec<Figure>> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{
     contenders::{HOST, route},
     generator::Life,
-    sizes::LARGE,
+    sizes::{LARGE, MIDDLE, SMALL},
     speech::{H1, H2, Speech, WebSocket},
 };
 
@@ -59,7 +59,8 @@ pub(crate) enum Talk {
     Small,
     Middle,
     Download,
-    Upload,
+    /// So many bytes, for a small answer.
+    Upload(usize),
     /// A connection for one small answer.
     Close,
     /// The small answer over HTTP/2.
@@ -78,7 +79,7 @@ impl Talk {
             Self::Small => Box::new(H1::get(&host, "/1k", "")),
             Self::Middle => Box::new(H1::get(&host, "/100k", "")),
             Self::Download => Box::new(H1::get(&host, "/100m", "")),
-            Self::Upload => Box::new(H1::post(&host, "/upload", LARGE)),
+            Self::Upload(bytes) => Box::new(H1::post(&host, "/upload", bytes)),
             Self::Close => Box::new(H1::get(&host, "/1k", "Connection: close\r\n")),
             Self::Small2 => Box::new(H2::get(&host, "/1k")),
             Self::Middle2 => Box::new(H2::get(&host, "/100k")),
@@ -118,13 +119,15 @@ const fn row(name: &'static str, says: &'static str, measure: Measure) -> Row {
 }
 
 /// All of them, in the order of the table.
-pub(crate) const ALL: [Row; 16] = {
+pub(crate) const ALL: [Row; 18] = {
     use Measure::{Added, HalfLoad, Memory, Peak};
     use Talk::{Download, Echo, Middle, Middle2, Routes, Small, Small2, Upload};
     let crowd = Shape { idle: 1000, ..kept(Small, 100, 1) };
     [
         row("h1-1k", "HTTP/1.1 kept alive, 1 KiB, 64 connections", Peak(kept(Small, 64, 1))),
         row("h1-100k", "HTTP/1.1 kept alive, 100 KiB, 32 connections", Peak(kept(Middle, 32, 1))),
+        row("up-1k", "HTTP/1.1 kept alive, 1 KiB up, 64 connections", Peak(kept(Upload(SMALL), 64, 1))),
+        row("up-100k", "HTTP/1.1 kept alive, 100 KiB up, 32 connections", Peak(kept(Upload(MIDDLE), 32, 1))),
         row("tls-full", "a new TLS connection for each request, full handshake", Peak(fresh(false))),
         row("tls-resumed", "a new TLS connection for each request, resumed", Peak(fresh(true))),
         row("h2-1", "HTTP/2, 1 KiB, 32 connections of 1 stream", Peak(kept(Small2, 32, 1))),
@@ -132,7 +135,7 @@ pub(crate) const ALL: [Row; 16] = {
         row("h2-100", "HTTP/2, 1 KiB, 4 connections of 100 streams", Peak(kept(Small2, 4, 100))),
         row("h2-100k", "HTTP/2, 100 KiB, 8 connections of 4 streams", Peak(kept(Middle2, 8, 4))),
         row("down-100m", "HTTP/1.1, 100 MiB down, 4 connections", Peak(bulk(Download))),
-        row("up-100m", "HTTP/1.1, 100 MiB up, 4 connections", Peak(bulk(Upload))),
+        row("up-100m", "HTTP/1.1, 100 MiB up, 4 connections", Peak(bulk(Upload(LARGE)))),
         row("crowd", "HTTP/1.1, 1 KiB, 100 busy connections among 1,000 idle ones", Peak(crowd)),
         row(
             "routes",

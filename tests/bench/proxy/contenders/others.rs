@@ -113,7 +113,12 @@ impl Site<'_> {
 fn nginx(site: &Site) -> Command {
     let Site { folder, certs, address, backend, .. } = site;
     let (folder, certs) = (folder.display(), certs.display());
-    let names = site.names(|name| format!("    {name} app;"));
+    let apps = site.names(|name| {
+        format!(
+            "  upstream {name} {{ server {backend}; keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s; }}
+  server {{ listen {address}; server_name {name}; location / {{ proxy_pass http://{name}; }} }}"
+        )
+    });
     let config = format!(
         "user root;
 worker_processes 1;
@@ -125,45 +130,38 @@ events {{ worker_connections 20000; }}
 http {{
   access_log off;
   server_tokens off;
-  map_hash_max_size 65536;
-  map_hash_bucket_size 128;
-  map $host $app {{
-    default \"\";
-{names}  }}
+  server_names_hash_max_size 65536;
+  server_names_hash_bucket_size 128;
   map $http_upgrade $connection_upgrade {{ default upgrade; \"\" \"\"; }}
-  upstream app {{ server {backend}; keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s; }}
+  keepalive_requests 1000000000;
+  keepalive_timeout 600s;
+  client_max_body_size 0;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  proxy_http_version 1.1;
+  proxy_set_header Host $http_host;
+  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Connection $connection_upgrade;
+  proxy_set_header X-Forwarded-For $remote_addr;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Forwarded-Host $http_host;
+  proxy_set_header X-Request-Id $request_id;
+  proxy_request_buffering off;
+  proxy_max_temp_file_size 0;
   server {{
-    listen {address} ssl http2 backlog=4096;
+    listen {address} ssl http2 default_server backlog=4096;
     ssl_certificate {certs}/server.crt;
     ssl_certificate_key {certs}/server.key;
     ssl_protocols TLSv1.2 TLSv1.3;
     ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
     ssl_ecdh_curve X25519;
     ssl_session_tickets on;
-    keepalive_requests 1000000000;
-    keepalive_timeout 600s;
-    client_max_body_size 0;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    location / {{
-      if ($app = \"\") {{ return 404; }}
-      proxy_pass http://$app;
-      proxy_http_version 1.1;
-      proxy_set_header Host $http_host;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection $connection_upgrade;
-      proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_set_header X-Forwarded-Host $http_host;
-      proxy_set_header X-Request-Id $request_id;
-      proxy_request_buffering off;
-      proxy_max_temp_file_size 0;
-    }}
+    return 404;
   }}
-}}
+{apps}}}
 "
     );
     let mut command = Command::new("/usr/sbin/nginx");
@@ -175,7 +173,8 @@ fn haproxy(site: &Site) -> Command {
     let Site { address, backend, .. } = site;
     let part = |name: &str| fs::read_to_string(site.certs.join(name)).unwrap();
     let pem = site.write("server.pem", &(part("server.crt") + &part("server.key")));
-    let names = site.write("names.map", &site.names(|name| format!("{name} app")));
+    let names = site.write("names.map", &site.names(|name| format!("{name} {name}")));
+    let apps = site.names(|name| format!("backend {name}\n  server app {backend}"));
     let (pem, names) = (pem.display(), names.display());
     let config = format!(
         "global
@@ -199,9 +198,7 @@ frontend https
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   http-request set-header X-Request-Id %[uuid()]
   use_backend %[req.hdr(host),field(1,:),lower,map({names},none)]
-backend app
-  server app {backend}
-"
+{apps}"
     );
     let mut command = Command::new("/usr/sbin/haproxy");
     command.arg("-db").arg("-f").arg(site.write("haproxy.cfg", &config));
