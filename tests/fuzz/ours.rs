@@ -1,6 +1,10 @@
 //! What is public: of the chassis the names that strangers type, of the shim its log, its records and its words with procmgr, and
-//! what a daemon tells its parent.
+//! what a daemon tells its parent; of the agent what it hears at its start and what both sides of a microVM's wall say afterwards.
 
+use nexushub_agent::{
+    config::Config,
+    word::{MAX_BYTES, Order, Word},
+};
 use nexushub_chassis::{
     launch::notify,
     names::{HostName, HttpUrl, InstanceId, Zone, is_name, place, shown},
@@ -18,13 +22,15 @@ use nexushub_shim::{
 
 use crate::Target;
 
-pub(crate) const TARGETS: [(&str, Target); 6] = [
+pub(crate) const TARGETS: [(&str, Target); 8] = [
     ("names", names),
     ("notices", notices),
     ("log", log),
     ("cursor", cursor),
     ("control", control),
     ("records", records),
+    ("guests", guests),
+    ("words", words),
 ];
 
 /// What is taken for a name is one, written as it reads; what isn't can be shown.
@@ -120,4 +126,24 @@ fn records(bytes: &[u8]) {
         )*};
     }
     reads_as_written!(Record, Exit, Spec);
+}
+
+/// What a guest is to be, as its agent reads it.
+fn guests(bytes: &[u8]) {
+    if let Ok(config) = Config::decode(bytes) {
+        assert_eq!(Config::decode(&config.encode()), Ok(config));
+    }
+}
+
+/// What comes out of a microVM, and what goes in: whatever a hostile guest says, one bounded line is believed.
+fn words(bytes: &[u8]) {
+    let Ok(line) = str::from_utf8(bytes) else { return };
+    if let Ok(word) = line.parse::<Word>() {
+        let said = word.to_string();
+        assert!(said.len() < MAX_BYTES && !said.contains(char::is_control), "{said:?}");
+        assert_eq!(said.parse(), Ok(word), "{said:?}");
+    }
+    if let Ok(order) = line.parse::<Order>() {
+        assert_eq!(order.to_string(), line);
+    }
 }
