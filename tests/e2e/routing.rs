@@ -4,8 +4,13 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use nexushub_e2e::{App, Options, Platform, Protocol, Signal, raw::noise, soon, until, workshop};
-use nexushub_proto::proxy::{GetCountersRequest, proxy_service_client::ProxyServiceClient};
+use hyper::body::Incoming;
+use nexushub_e2e::{
+    App, Connection, Https, Options, Platform, Protocol, Signal, raw::noise, soon, until, workshop,
+};
+use nexushub_proto::proxy::{
+    GetCountersRequest, GetCountersResponse, proxy_service_client::ProxyServiceClient,
+};
 use serde_json::Value;
 use tungstenite::{Message, WebSocket, handshake::derive_accept_key, protocol::Role};
 
@@ -237,31 +242,48 @@ async fn internal_paths_need_an_apps_secret_and_static_files_come_from_the_relea
     }
 }
 
-async fn open_connections(platform: &Platform) -> u64 {
+async fn counters(platform: &Platform) -> GetCountersResponse {
     let mut proxy = ProxyServiceClient::new(platform.operate("proxy"));
-    proxy.get_counters(GetCountersRequest {}).await.unwrap().into_inner().connections_open
+    proxy.get_counters(GetCountersRequest {}).await.unwrap().into_inner()
+}
+
+/// A connection on which an answer has begun, once there is a place for it.
+async fn in_use(https: &Https, protocol: Protocol, key: &str) -> (Connection, Incoming) {
+    let begun = async {
+        loop {
+            if let Ok(mut connection) = https.open(protocol, "hello").await
+                && let Ok(answer) = connection.begin(get(&format!("/slow?key={key}"))).await
+            {
+                return (connection, answer.into_body());
+            }
+        }
+    };
+    let (connection, mut body) = soon("an answer", begun).await;
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "begun\n");
+    (connection, body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_too_many_is_closed_and_makes_room_when_others_go() {
-    let platform = Platform::start_with(&Options::with("[proxy]\nmax_connections = 4\n"));
+async fn of_too_many_connections_an_idle_one_makes_way_and_none_that_is_in_use() {
+    let platform = Platform::start_with(&Options::with("[proxy]\nmax_connections = 2\n"));
     platform.run_app(&App::named("hello")).await;
     let https = platform.https();
-    soon("the connections of before are gone", async { while open_connections(&platform).await > 0 {} })
-        .await;
-    let mut kept = Vec::new();
-    for _ in 0..4 {
-        let mut connection = https.open(Protocol::Http1, "hello").await.unwrap();
-        assert_eq!(connection.send(get("/")).await.unwrap().status, 200);
-        kept.push(connection);
+    for (number, protocol) in [(1, Protocol::Http1), (2, Protocol::Http2)] {
+        let gone = async { while counters(&platform).await.connections_open > 0 {} };
+        soon("the connections of before are gone", gone).await;
+        let (_used, body) = in_use(&https, protocol, &format!("first-{number}")).await;
+        let mut idle = https.open(protocol, "hello").await.unwrap();
+        assert_eq!(idle.send(get("/")).await.unwrap().status, 200);
+        let also = in_use(&https, protocol, &format!("second-{number}")).await;
+        assert!(idle.send(get("/")).await.is_err(), "it made way");
+        assert!(https.send(protocol, "hello", get("/")).await.is_err(), "all are in use");
+        assert_eq!(counters(&platform).await.connections_displaced, number);
+        drop(also);
+        let go = format!("/go?key=first-{number}");
+        let room = async { while https.send(protocol, "hello", get(&go)).await.is_err() {} };
+        soon("there is room again", room).await;
+        assert_eq!(soon("the rest", body.collect()).await.unwrap().to_bytes(), "done\n");
     }
-    assert!(https.send(Protocol::Http1, "hello", get("/")).await.is_err(), "one too many");
-    for connection in &mut kept {
-        assert_eq!(connection.send(get("/")).await.unwrap().status, 200, "the others are served");
-    }
-    drop(kept);
-    let room = async { while https.send(Protocol::Http1, "hello", get("/")).await.is_err() {} };
-    soon("there is room again", room).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,7 @@ pub mod world;
 
 pub use admin::Admin;
 pub use app::App;
-pub use https::{Answer, Failure, Https, Protocol};
+pub use https::{Answer, Connection, Failure, Https, Protocol};
 pub use load::{Load, Tally};
 pub use platform::{FORGIVING, Options, Platform, UNHURRIED};
 pub use processes::{Process, Signal};

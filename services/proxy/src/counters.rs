@@ -121,8 +121,10 @@ pub(crate) const STOPPED: [&str; 15] = [
 pub(crate) struct Counters {
     pub(crate) connections_accepted: Counter,
     pub(crate) connections_open: Counter,
-    /// Closed at once because as many were open as may be.
+    /// Closed at once because as many were open as may be, and none was idle.
     pub(crate) connections_refused: Counter,
+    /// Closed, idle, because as many were open as may be and another one came.
+    pub(crate) connections_displaced: Counter,
     /// Closed at once because their client had as many open as it may.
     pub(crate) connections_refused_address: Counter,
     pub(crate) tls_failures: Counter,

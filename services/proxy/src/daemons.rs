@@ -34,7 +34,8 @@ pub(crate) async fn serve(front: Arc<Front>, listener: UnixListener, drain: Canc
             continue;
         };
         if let Some(place) = door.admit() {
-            front.proxy.tasks.spawn(converse(Arc::clone(&front), stream, place));
+            let (seat, connection) = (Arc::clone(&place.seat), converse(Arc::clone(&front), stream, place));
+            front.proxy.tasks.spawn(async move { seat.hold(connection).await });
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The doors that connections come in by: the platform's own, and one out of each box. A door bounds what comes in by it and
 //! says who calls, so that a box can exhaust its own door and nobody else's.
 
+mod seats;
+
 use std::{
     sync::{
         Arc,
@@ -13,6 +15,8 @@ use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::seats::Seat;
+use self::seats::Seats;
 use crate::{
     address::{Census, Client, Entry, Rates},
     clock,
@@ -95,7 +99,7 @@ struct Inward {
 #[derive(Debug)]
 pub(crate) struct Door {
     inward: Option<Inward>,
-    places: Arc<Semaphore>,
+    seats: Seats,
     census: Option<Arc<Census>>,
     rates: Option<Rates>,
     errors: Option<Rates>,
@@ -132,8 +136,8 @@ impl Door {
         drain: CancellationToken,
     ) -> Arc<Self> {
         let Outer { connections, census, rates, errors } = bounds;
-        let (places, full) = (semaphore(connections), AtomicBool::new(false));
-        Arc::new(Self { inward, places, census, rates, errors, full, drain, counters })
+        let (seats, full) = (Seats::new(connections), AtomicBool::new(false));
+        Arc::new(Self { inward, seats, census, rates, errors, full, drain, counters })
     }
 
     /// Whose box it leads out of.
@@ -141,21 +145,35 @@ impl Door {
         self.inward.as_ref().map(|inward| &inward.caller)
     }
 
-    /// A place for one more connection; none when as many are open as may be.
+    /// A place for one more connection; none when as many are open as may be, and none of them makes way.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Place> {
         self.counters.connections_accepted.up();
-        let own = Arc::clone(&self.places).try_acquire_owned().ok();
         let shared = self.inward.as_ref().map(|inward| Arc::clone(&inward.shared).try_acquire_owned());
-        let (Some(own), Ok(shared)) = (own, shared.transpose()) else {
+        let Ok(shared) = shared.transpose() else {
             self.refuse();
             return None;
         };
-        self.full.store(false, Ordering::Relaxed);
+        let Some(seat) = self.seat() else {
+            self.refuse();
+            return None;
+        };
         self.counters.connections_open.up();
         if self.inward.is_some() {
             self.counters.inward_connections_open.up();
         }
-        Some(Place { door: Arc::clone(self), _own: own, _shared: shared, _entry: None })
+        Some(Place { door: Arc::clone(self), seat, _shared: shared, _entry: None })
+    }
+
+    /// A free seat, or that of whoever has been idle longest. Out of a box nobody makes way: whose app has so many open has them all.
+    fn seat(&self) -> Option<Arc<Seat>> {
+        let now_ms = clock::about_ms();
+        if let Some(seat) = self.seats.take(now_ms) {
+            self.full.store(false, Ordering::Relaxed);
+            return Some(seat);
+        }
+        let seat = if self.inward.is_none() { self.seats.displace(now_ms) } else { None }?;
+        self.counters.connections_displaced.up();
+        Some(seat)
     }
 
     /// Whether this client may send one more request now; else after how long.
@@ -223,7 +241,7 @@ pub(crate) struct Turn {
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) door: Arc<Door>,
-    _own: OwnedSemaphorePermit,
+    pub(crate) seat: Arc<Seat>,
     _shared: Option<OwnedSemaphorePermit>,
     /// Its client's among those of the same address.
     _entry: Option<Entry>,
@@ -259,6 +277,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.door.seats.give_back(&self.seat);
         let counters = &self.door.counters;
         counters.connections_open.down();
         if self.door.inward.is_some() {

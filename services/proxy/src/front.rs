@@ -117,7 +117,9 @@ impl Front {
                 Ok((stream, peer)) => {
                     (troubled, in_a_row) = (false, in_a_row + 1);
                     if let Some(place) = door.admit() {
-                        self.proxy.tasks.spawn(Arc::clone(&self).receive(stream, peer, place, manner));
+                        let (seat, front) = (Arc::clone(&place.seat), Arc::clone(&self));
+                        let connection = front.receive(stream, peer, place, manner);
+                        self.proxy.tasks.spawn(async move { seat.hold(connection).await });
                     }
                 }
                 Err(error) if is_about_one_connection(&error) => {}
@@ -240,7 +242,7 @@ impl Front {
         }
     }
 
-    async fn speak_h2(&self, stream: Secured, link: &Arc<Link>) -> Result<(), Ended> {
+    pub(crate) async fn speak_h2<S: Duplex>(&self, stream: S, link: &Arc<Link>) -> Result<(), Ended> {
         let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
         let terms = h2::Terms { culprit: link.culprit(), ..self.terms.clone() };
         let conversation = Box::pin(h2::server::serve(stream, link, terms, answer));

@@ -139,6 +139,22 @@ impl Link {
         Arc::new(Self { trusted, ..self })
     }
 
+    /// Whether it may go on with a request whose head has come; not if its place was given to another connection meanwhile. Nobody
+    /// takes it until it rests.
+    pub(crate) fn occupy(&self) -> bool {
+        self.place.seat.occupy()
+    }
+
+    /// Nothing is under way on it, and all was taken: it may have to make way.
+    pub(crate) fn rest(&self) {
+        self.place.seat.rest(self.rested_ms.load(Ordering::Acquire));
+    }
+
+    /// Whether its place was given to another connection.
+    pub(crate) fn is_displaced(&self) -> bool {
+        self.place.seat.is_displaced()
+    }
+
     /// The door that it came by.
     pub(crate) fn door(&self) -> &Door {
         &self.place.door
@@ -185,7 +201,9 @@ impl Link {
     /// A part of a request's head came in.
     pub(crate) fn received(&self) {
         if self.head_ms.load(Ordering::Acquire) == 0 {
-            self.head_ms.store(clock::about_ms(), Ordering::Release);
+            let now = clock::about_ms();
+            self.head_ms.store(now, Ordering::Release);
+            self.place.seat.stir(now);
         }
     }
 

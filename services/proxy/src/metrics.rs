@@ -65,6 +65,12 @@ pub(crate) fn text(table: &Table, counters: &Counters) -> String {
             &counters.connections_refused,
         ),
         (
+            "connections_displaced_total",
+            "counter",
+            "Idle connections that made way for others",
+            &counters.connections_displaced,
+        ),
+        (
             "connections_refused_address_total",
             "counter",
             "Connections refused: too many of one client",

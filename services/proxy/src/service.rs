@@ -72,6 +72,7 @@ impl ProxyService for Service {
             inward_refused: counters.inward_refused.get(),
             ejections: counters.ejections.get(),
             access_refused: counters.access_refused.get(),
+            connections_displaced: counters.connections_displaced.get(),
         }))
     }
 }

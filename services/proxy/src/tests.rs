@@ -6,6 +6,7 @@ mod accounts;
 mod backends;
 mod clients;
 mod conformance;
+mod crowds;
 mod entrances;
 mod floods;
 mod guards;

@@ -80,14 +80,14 @@ where
         let answer = Box::pin(answer(request));
         let response = while_there(&channel, link, asked.version, answer).await?;
         match write(&channel, link, response, &asked).await? {
-            Next::Head => {}
+            Next::Head => link.rest(),
             Next::Close { unread } => return leave(channel, unread).await.map(|()| None),
             Next::Upgrade(backend) => return Ok(Some(Upgraded { client: channel, backend })),
         }
     }
 }
 
-/// The next head; none when the connection ends or is to end.
+/// The next head; none when the connection ends or is to end, or had to make way for another.
 async fn next_head<S: Duplex + ?Sized>(
     channel: &Shared<S>,
     link: &Link,
@@ -98,8 +98,10 @@ async fn next_head<S: Duplex + ?Sized>(
             return Poll::Ready(Ok(None));
         }
         let head = channel.poll_head(cx);
-        if head.is_pending() && channel.has_bytes() {
-            link.received();
+        match &head {
+            Poll::Pending if channel.has_bytes() => link.received(),
+            Poll::Ready(Ok(Some(_))) if !link.occupy() => return Poll::Ready(Ok(None)),
+            _ => {}
         }
         head
     })

@@ -123,6 +123,11 @@ impl<S: Duplex> Driver<S> {
             if link.is_closing() {
                 self.session.lock().wind_up();
             }
+            if !self.keeps(link) {
+                self.session.lock().make_way();
+                let _ = self.write(cx); // it is gone now, whether it hears that or not
+                return Poll::Ready(End::Over);
+            }
             work(cx, &self.session);
             match self.write(cx) {
                 Ok(written) => progress |= written,
@@ -142,6 +147,11 @@ impl<S: Duplex> Driver<S> {
         }
     }
 
+    /// Whether the connection keeps its place; with a stream open nobody takes it.
+    fn keeps(&self, link: &Link) -> bool {
+        if self.session.lock().is_busy() { link.occupy() } else { !link.is_displaced() }
+    }
+
     /// Nothing is left to be done now.
     fn pause(&mut self, link: &Link, progress: bool) -> Poll<End> {
         let blocked = self.note(link, progress);
@@ -153,6 +163,9 @@ impl<S: Duplex> Driver<S> {
         if !session.is_busy() {
             session.outbox().rest();
             self.room.reset();
+            if !blocked {
+                link.rest();
+            }
         }
         Poll::Pending
     }

@@ -85,6 +85,8 @@ pub(super) struct Session {
     open: usize,
     /// The last stream that the client opened.
     last: u32,
+    /// The last one that somebody was told of.
+    told: u32,
     remembered: VecDeque<u32>,
     /// What a new stream may be sent at first.
     first_window: i64,
@@ -149,6 +151,7 @@ impl Session {
             streams: HashMap::default(),
             open: 0,
             last: 0,
+            told: 0,
             remembered: VecDeque::new(),
             first_window: DEFAULT_WINDOW.into(),
             window_out: DEFAULT_WINDOW.into(),
@@ -171,7 +174,7 @@ impl Session {
 
     /// The next request that came.
     pub(super) fn arrival(&mut self) -> Option<Arrival> {
-        self.arrivals.pop_front()
+        self.arrivals.pop_front().inspect(|arrival| self.told = arrival.stream)
     }
 
     /// What waits to be written.
@@ -238,6 +241,12 @@ impl Session {
     pub(super) fn leave(&mut self, fatal: Fatal) {
         fatal.calmed.into_iter().for_each(|by| self.terms.counters.calmed(by));
         frame::put_goaway(self.outbox.near(), self.last, fatal.reason, fatal.why);
+    }
+
+    /// Tells the client that the connection ends now, and that of what it has sent last nothing was done: it may ask for that again
+    /// (RFC 9113 §8.7).
+    pub(super) fn make_way(&mut self) {
+        frame::put_goaway(self.outbox.near(), self.told, Reason::None, "");
     }
 
     /// Who is to be woken when something is to be written.

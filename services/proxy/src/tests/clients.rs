@@ -251,8 +251,12 @@ fn a_configured_address_that_nobody_listens_at_is_told() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
-    let hub = Hub::start(Config { max_connections: 1, ..calm() }).await;
-    let first = hub.client().await;
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, Config { max_connections: 1, ..calm() }).await;
+    let mut first = hub.client().await;
+    first.write(&get("/public/a")).await;
+    let mut app = backend.accept().await;
+    app.head().await;
     let mut second = Peer::new(TcpStream::connect(hub.address).await.unwrap());
     assert!(!second.fill().await);
     assert_eq!(hub.proxy.counters.connections_refused.get(), 1);

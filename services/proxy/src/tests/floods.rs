@@ -4,6 +4,9 @@
 use super::*;
 use crate::counters::Stopped;
 
+/// The client's first words (RFC 9113 §3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -16,19 +19,19 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// `GET` or `POST https://HOST/public/a`, in HPACK without its tables.
-fn head(method: u8) -> Vec<u8> {
+pub(super) fn head(method: u8) -> Vec<u8> {
     let literal =
         |index: u8, value: &str| [&[index, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
     [vec![method, 0x87], literal(0x01, HOST), literal(0x04, "/public/a")].concat()
 }
 
-const GET: u8 = 0x82;
+pub(super) const GET: u8 = 0x82;
 const POST: u8 = 0x83;
 
 /// The stream that a client opens as its nth.
@@ -54,7 +57,7 @@ async fn flood(hub: &Hub, start: Vec<u8>, pieces: u32, piece: impl Fn(u32) -> Ve
         let _ = from.read_to_end(&mut read).await; // it may be cut off
         read
     });
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[]), start].concat();
+    let preface = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), start].concat();
     let mut whole = patient(to.write_all(&preface)).await.is_ok();
     for number in 0..pieces {
         whole = whole && patient(to.write_all(&piece(number))).await.is_ok();
@@ -156,7 +159,7 @@ async fn a_header_section_that_is_too_large_is_refused_and_its_connection_only_a
 async fn a_header_section_that_stays_half_beside_an_open_stream() {
     let (hub, backend) = hub().await;
     let mut client = Peer::new(hub.connect(&[b"h2"], HOST).await);
-    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
+    let begin = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
     let open = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(GET));
     patient(client.stream.write_all(&[begin, open.clone()].concat())).await.unwrap();
     let mut app = backend.accept().await;

@@ -39,16 +39,22 @@ async fn bytes_pass_both_ways_once_the_backend_agreed() {
     hub.until(|counters| counters.connections_open.get(), 0).await;
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_ends_the_backends_side() {
-    let backend = Backend::start().await;
-    let hub = Hub::with(&backend, calm()).await;
+/// A client and an app that have left HTTP.
+pub(super) async fn agreed(hub: &Hub, backend: &Backend) -> (Peer, Peer) {
     let mut client = hub.client().await;
     client.write(ASK).await;
     let mut app = backend.accept().await;
     app.head().await;
     app.write(AGREE).await;
     client.head().await;
+    (client, app)
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_backends_side() {
+    let backend = Backend::start().await;
+    let hub = Hub::with(&backend, calm()).await;
+    let (client, mut app) = agreed(&hub, &backend).await;
     drop(client);
     assert_eq!(app.rest().await, "");
 }

@@ -1,0 +1,291 @@
+//! The connections that a door has open, and which of them makes way when there are as many as may be: the one that has been idle
+//! longest. A connection owns its seat's state but for one step, by which whoever looks for a place takes it over while it is
+//! idle: so a request that has begun is never cut off, and one that comes after that step is never begun.
+//!
+//! ```text
+//! idle since a time <--its last answer ended-- busy
+//!      |            --a request's head is there-->
+//!      +--another connection takes its place--> displaced
+//! ```
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+
+/// A request is under way, or what an upgrade made of one.
+const BUSY: u64 = 0;
+/// Its place is another's.
+const DISPLACED: u64 = u64::MAX;
+/// So many of those that have been idle longest are found by one look at all: a flood has them looked at rarely.
+const FOUND: usize = 64;
+/// It has no place among those that are open.
+const NOWHERE: usize = usize::MAX;
+
+/// One connection's.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Since when it is idle, in milliseconds of `clock`; or `BUSY`, or `DISPLACED`.
+    state: AtomicU64,
+    /// Where it is among those that are open; changed under their lock.
+    at: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+impl Seat {
+    /// Whether its connection may go on with a request that has come: if so, nobody takes its place until it rests.
+    pub(crate) fn occupy(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let goes_on =
+            || self.state.compare_exchange(state, BUSY, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        state == BUSY || state != DISPLACED && goes_on()
+    }
+
+    /// Nothing is under way any more, since that time.
+    pub(crate) fn rest(&self, since_ms: u64) {
+        if self.state.load(Ordering::Relaxed) == BUSY {
+            self.state.store(since_ms, Ordering::Release);
+        }
+    }
+
+    /// It is idle no longer than since that time: a part of a request has come.
+    pub(crate) fn stir(&self, since_ms: u64) {
+        let state = self.state.load(Ordering::Relaxed);
+        if state != BUSY && state != DISPLACED {
+            // If that fails it was displaced just now.
+            let _ = self.state.compare_exchange(state, since_ms, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Whether its place is another's.
+    pub(crate) fn is_displaced(&self) -> bool {
+        self.state.load(Ordering::Acquire) == DISPLACED
+    }
+
+    /// Drives a task's whole future to its end; drops it when its place is another's, once it had its last turn.
+    pub(crate) async fn hold(&self, connection: impl Future<Output = ()>) {
+        let (mut connection, mut watched) = (pin!(connection), false);
+        poll_fn(|cx: &mut Context<'_>| {
+            if !std::mem::replace(&mut watched, true) {
+                self.waker.register(cx.waker()); // a task has one for all its life
+            }
+            match connection.as_mut().poll(cx) {
+                Poll::Pending if self.is_displaced() => Poll::Ready(()),
+                polled => polled,
+            }
+        })
+        .await;
+    }
+
+    /// Takes its place, if it has been idle since just that time.
+    fn displace(&self, since_ms: u64) -> bool {
+        let taken = self.state.compare_exchange(since_ms, DISPLACED, Ordering::AcqRel, Ordering::Relaxed);
+        if taken.is_ok() {
+            self.waker.wake();
+        }
+        taken.is_ok()
+    }
+}
+
+/// All seats of a door.
+#[derive(Debug)]
+pub(super) struct Seats {
+    most: usize,
+    /// Locked when a connection comes or goes.
+    hall: Mutex<Hall>,
+}
+
+#[derive(Debug, Default)]
+struct Hall {
+    open: Vec<Arc<Seat>>,
+    /// Those that were idle longest when all were looked at, the longest last; some may no longer be.
+    found: Vec<(u64, Arc<Seat>)>,
+    /// When all were looked at in vain.
+    vain_ms: u64,
+}
+
+impl Seats {
+    /// So many at most.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, hall: Mutex::default() }
+    }
+
+    /// One for a connection that has just come, if one is free.
+    pub(super) fn take(&self, now_ms: u64) -> Option<Arc<Seat>> {
+        let mut hall = self.lock();
+        (hall.open.len() < self.most).then(|| hall.add(now_ms))
+    }
+
+    /// The same in the place of the connection that has been idle longest; none if all are busy.
+    pub(super) fn displace(&self, now_ms: u64) -> Option<Arc<Seat>> {
+        let mut hall = self.lock();
+        let idle = hall.idle_longest(now_ms)?;
+        hall.remove(&idle);
+        Some(hall.add(now_ms))
+    }
+
+    /// Its connection is closed.
+    pub(super) fn give_back(&self, seat: &Seat) {
+        seat.state.store(BUSY, Ordering::Release); // whoever has found it doesn't displace it any more
+        self.lock().remove(seat);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hall> {
+        self.hall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hall {
+    fn add(&mut self, now_ms: u64) -> Arc<Seat> {
+        let (state, at) = (AtomicU64::new(now_ms), AtomicUsize::new(self.open.len()));
+        let seat = Arc::new(Seat { state, at, waker: AtomicWaker::new() });
+        self.open.push(Arc::clone(&seat));
+        seat
+    }
+
+    /// Removes it, if it has a place.
+    fn remove(&mut self, seat: &Seat) {
+        let at = seat.at.swap(NOWHERE, Ordering::Relaxed);
+        if at == NOWHERE {
+            return;
+        }
+        self.open.swap_remove(at);
+        if let Some(moved) = self.open.get(at) {
+            moved.at.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// The one that has been idle longest, displaced. Where none is, nobody looks at all again at the same time.
+    fn idle_longest(&mut self, now_ms: u64) -> Option<Arc<Seat>> {
+        loop {
+            while let Some((since_ms, seat)) = self.found.pop() {
+                if seat.displace(since_ms) {
+                    return Some(seat);
+                }
+            }
+            if self.vain_ms == now_ms || !self.look() {
+                self.vain_ms = now_ms;
+                return None;
+            }
+        }
+    }
+
+    /// Looks for those that have been idle longest; whether any is idle.
+    fn look(&mut self) -> bool {
+        let since = |seat: &Arc<Seat>| seat.state.load(Ordering::Acquire);
+        let idle = self.open.iter().map(|seat| (since(seat), seat)).filter(|(since_ms, _)| *since_ms != BUSY);
+        let mut idle: Vec<_> = idle.collect();
+        if idle.len() > FOUND {
+            idle.select_nth_unstable_by_key(FOUND, |(since_ms, _)| *since_ms);
+            idle.truncate(FOUND);
+        }
+        idle.sort_by_key(|(since_ms, _)| std::cmp::Reverse(*since_ms));
+        self.found = idle.into_iter().map(|(since_ms, seat)| (since_ms, Arc::clone(seat))).collect();
+        !self.found.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn who_has_been_idle_longest_makes_way_and_who_is_busy_never() {
+        let seats = Seats::new(3);
+        let [first, second, third] = [1, 2, 3].map(|now| seats.take(now).unwrap());
+        assert!(seats.take(4).is_none(), "as many as may be");
+        assert!(first.occupy() && third.occupy());
+        third.rest(5);
+        let _fourth = seats.displace(6).unwrap();
+        assert!(second.is_displaced() && !second.occupy(), "no request is begun there");
+        second.rest(7);
+        second.stir(7);
+        assert!(second.is_displaced());
+        let fifth = seats.displace(7).unwrap();
+        assert!(third.is_displaced(), "the fourth came later than it had its rest");
+        fifth.occupy();
+        assert!(seats.displace(8).is_some(), "the fourth");
+        assert!(!first.is_displaced() && !fifth.is_displaced());
+    }
+
+    #[test]
+    fn where_all_are_busy_none_makes_way_until_one_rests() {
+        let seats = Seats::new(1);
+        let seat = seats.take(1).unwrap();
+        seat.occupy();
+        assert!(seats.displace(2).is_none());
+        seat.rest(3);
+        assert!(seats.displace(2).is_none(), "it was looked for just now");
+        assert!(seats.displace(3).is_some());
+    }
+
+    #[test]
+    fn a_part_of_a_request_makes_a_connection_young_again() {
+        let seats = Seats::new(2);
+        let [first, second] = [1, 2].map(|now| seats.take(now).unwrap());
+        first.stir(3);
+        assert!(seats.displace(4).is_some() && second.is_displaced() && !first.is_displaced());
+    }
+
+    #[test]
+    fn who_is_found_and_then_is_busy_or_gone_or_was_idle_again_is_passed_by() {
+        let seats = Seats::new(4);
+        let [busy, gone, again, idle] = [1, 2, 3, 4].map(|now| seats.take(now).unwrap());
+        assert!(seats.lock().look(), "all of them are found");
+        assert!(busy.occupy() && again.occupy());
+        seats.give_back(&gone);
+        again.rest(5);
+        assert!(seats.displace(6).is_some() && idle.is_displaced());
+        assert!(!busy.is_displaced() && !gone.is_displaced() && !again.is_displaced());
+    }
+
+    #[test]
+    fn places_that_were_given_back_are_free_and_those_that_were_taken_over_are_not() {
+        let seats = Seats::new(2);
+        let [first, second] = [1, 2].map(|now| seats.take(now).unwrap());
+        let third = seats.displace(3).unwrap();
+        seats.give_back(&first);
+        assert!(first.at.load(Ordering::Relaxed) == NOWHERE && seats.take(4).is_none());
+        for seat in [&second, &third] {
+            seats.give_back(seat);
+        }
+        assert!(seats.lock().open.is_empty());
+    }
+
+    #[test]
+    fn of_many_those_idle_longest_are_found() {
+        let number = 10 * FOUND as u64;
+        let seats = Seats::new(usize::MAX);
+        let all: Vec<_> = (1..=number).rev().map(|since| seats.take(since).unwrap()).collect();
+        for _ in 0..2 * FOUND {
+            seats.displace(number).unwrap();
+        }
+        let displaced = all.iter().rev().take_while(|seat| seat.is_displaced()).count();
+        assert_eq!(
+            (displaced, all.iter().filter(|seat| seat.is_displaced()).count()),
+            (2 * FOUND, 2 * FOUND)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_place_is_taken_ends_at_once_and_has_its_last_turn() {
+        let seats = Seats::new(1);
+        let seat = seats.take(1).unwrap();
+        let mut turns = 0;
+        let holding = seat.hold(poll_fn(|_| {
+            turns += 1;
+            Poll::<()>::Pending
+        }));
+        let displacing = async { drop(seats.displace(2)) };
+        tokio::join!(holding, displacing);
+        assert_eq!(turns, 2);
+    }
+}
