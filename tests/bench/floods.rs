@@ -11,7 +11,7 @@ use http::Request;
 use http_body_util::Full;
 use nexushub_e2e::{
     App, Https, Options, Platform, Protocol,
-    flood::{ALL, Flood},
+    flood::{ALL, Flood, ROOM},
     processes,
 };
 use nix::unistd::gettid;
@@ -22,8 +22,11 @@ use crate::{
 };
 
 /// The healthy client's app is busy enough to yield, and would to the floods as to an equal.
-const CONFIG: &str =
-    "[platform]\nlog_level = \"warn\"\n[proxy]\naccess_log = false\n[procmgr]\nyield_percent = 0\n";
+fn options() -> Options {
+    let text =
+        "[platform]\nlog_level = \"warn\"\n[procmgr]\nyield_percent = 0\n[proxy]\naccess_log = false\n";
+    Options::of(&format!("{text}max_connections = {ROOM}\n"))
+}
 /// Requests that are measured beside each.
 const REQUESTS: usize = 20_000;
 
@@ -32,7 +35,7 @@ pub(crate) async fn measure() {
         "## beside each flood: p50 and p99 of a healthy client in µs, p99 to that without one; proxy's memory in KiB"
     );
     bind_process(process::id(), REST); // and all that is started from now on
-    let platform = Platform::start_with(&Options::of(CONFIG));
+    let platform = Platform::start_with(&options());
     for name in ["flooded", "well"] {
         platform.run_app(&App::named(name)).await;
     }
@@ -42,7 +45,7 @@ pub(crate) async fn measure() {
     let memory = || processes::field(proxy, "VmRSS").unwrap_or_default();
     let (middle, alone) = percentiles(&https);
     println!(
-        "{:16} {:>8} {:>8} {:>8} {:>12}",
+        "{:20} {:>8} {:>8} {:>8} {:>12}",
         "none",
         middle.as_micros(),
         alone.as_micros(),
@@ -54,7 +57,7 @@ pub(crate) async fn measure() {
         let (middle, most) = percentiles(&https);
         let (ratio, memory) = (most.as_secs_f64() / alone.as_secs_f64(), memory());
         println!(
-            "{:16} {:>8} {:>8} {ratio:>8.2} {memory:>12}",
+            "{:20} {:>8} {:>8} {ratio:>8.2} {memory:>12}",
             attack.name,
             middle.as_micros(),
             most.as_micros()

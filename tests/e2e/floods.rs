@@ -1,8 +1,11 @@
 //! Whoever floods the proxy costs it no more memory than it says, and costs nobody else an answer.
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use nexushub_e2e::{
-    App, Load, Options, Platform,
-    flood::{ALL, Flood},
+    App, Load, Options, Platform, Protocol,
+    flood::{ALL, Flood, ROOM},
     processes, soon,
 };
 
@@ -13,13 +16,21 @@ const CONNECTION: usize = 128;
 const REQUEST: usize = 16;
 
 /// With no line in the log for each request of a flood.
-const ROOMY: &str = "[platform]\nlog_level = \"warn\"\n[proxy]\nworkers = 2\n";
+fn roomy() -> Options {
+    Options::with(&format!(
+        "[platform]\nlog_level = \"warn\"\n[proxy]\nworkers = 2\nmax_connections = {ROOM}\n"
+    ))
+}
+
+fn get() -> Request<Full<Bytes>> {
+    Request::get("/").body(Full::default()).unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_flood_costs_more_memory_than_is_said_or_a_neighbour_an_answer() {
     for attack in ALL {
         // Each floods a proxy of its own: what an allocator keeps of the floods before would be there already.
-        let platform = Platform::start_with(&Options::with(ROOMY));
+        let platform = Platform::start_with(&roomy());
         for name in ["flooded", "well"] {
             platform.run_app(&App::named(name)).await;
         }
@@ -29,10 +40,12 @@ async fn no_flood_costs_more_memory_than_is_said_or_a_neighbour_an_answer() {
         let flood = Flood::start(&https, attack);
         let load = Load::start(&https, "well", 2, 1);
         load.goes_on(150).await;
+        let newcomer = async { while https.send(Protocol::Http1, "well", get()).await.is_err() {} };
+        soon("one more client is let in", newcomer).await;
         let more = processes::kib(proxy, "VmHWM").saturating_sub(before);
         let tally = load.stop().await;
         soon("the flood's end", flood.stop()).await;
-        let bound = ALLOCATOR + attack.connections * (CONNECTION + attack.requests * REQUEST);
+        let bound = ALLOCATOR + attack.connections.min(ROOM) * (CONNECTION + attack.requests * REQUEST);
         println!("figure: {}: {before} KiB before, at most {more} KiB more of {bound}", attack.name);
         assert_eq!((tally.failed(), tally.retried), (0, 0), "{}: {tally:?}", attack.name);
         assert!(more <= bound, "{}: {more} KiB of {bound}", attack.name);

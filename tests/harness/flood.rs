@@ -1,14 +1,13 @@
 //! Clients that mean harm: each way to make a server work, wait or remember for nothing, by many connections at once, until told to
 //! stop. The same for the story that asserts what they cost and for the bench that measures it.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     sync::watch,
     task::JoinSet,
-    time,
+    time::{self, MissedTickBehavior},
 };
 
 use crate::{
@@ -18,6 +17,9 @@ use crate::{
 
 /// Between two bytes of who is slow, and before a connection that was refused is tried again.
 const SLOW: Duration = Duration::from_millis(200);
+
+/// The connections that a proxy under attack has room for (`max_connections`).
+pub const ROOM: usize = 256;
 
 /// Streams of one connection that are left to wait.
 const STALLED: u32 = 100;
@@ -42,6 +44,8 @@ pub struct Attack {
     pub name: &'static str,
     /// So many connections at once.
     pub connections: usize,
+    /// They come from so many addresses.
+    addresses: u8,
     /// So many requests are under way on each of them.
     pub requests: usize,
     /// The protocol that is asked for; none = no TLS at all.
@@ -55,7 +59,7 @@ const H1: Option<&[u8]> = Some(b"http/1.1");
 const H2: Option<&[u8]> = Some(b"h2");
 
 /// All of them.
-pub const ALL: [Attack; 13] = [
+pub const ALL: [Attack; 14] = [
     attack("connections", None, |_| Vec::new(), |_| Vec::new(), Then::Leave),
     attack("handshakes", H2, |_| Vec::new(), |_| Vec::new(), Then::Leave),
     attack(
@@ -99,6 +103,12 @@ pub const ALL: [Attack; 13] = [
         Then::Pour,
     ),
     attack("window-stall", H2, |_| stalled(), |_| Vec::new(), Then::Stall),
+    Attack {
+        connections: ROOM + ROOM / 8,
+        addresses: 4, // nobody may have all of them alone
+        requests: 0,
+        ..attack("connections-hoarded", H1, |_| Vec::new(), |_| Vec::new(), Then::Stall)
+    },
 ];
 
 const fn attack(
@@ -110,7 +120,7 @@ const fn attack(
 ) -> Attack {
     let connections = if matches!(then, Then::Pour | Then::Leave) { 16 } else { 200 };
     let requests = if matches!((alpn, then), (Some(b"h2"), Then::Stall)) { STALLED as usize } else { 1 };
-    Attack { name, connections, requests, alpn, begin, piece, then }
+    Attack { name, connections, addresses: 1, requests, alpn, begin, piece, then }
 }
 
 fn posted(host: &str, length: usize, sent: usize) -> Vec<u8> {
@@ -168,8 +178,9 @@ impl Flood {
     pub fn start(https: &Https, attack: Attack) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
-        for _ in 0..attack.connections {
-            let (https, mut stopped) = (https.clone(), stopped.clone());
+        for address in (1..=attack.addresses).cycle().take(attack.connections) {
+            let https = https.clone().calling_from(Ipv4Addr::new(127, 0, 0, address).into());
+            let mut stopped = stopped.clone();
             clients.spawn(async move {
                 tokio::select! {
                     _ = stopped.wait_for(|stop| *stop) => {}
@@ -191,9 +202,10 @@ impl Flood {
 async fn harm(https: Https, attack: Attack) {
     let begin = (attack.begin)(&https.authority("flooded"));
     let mut pace = time::interval(SLOW);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let gone = match attack.alpn {
-            None => match TcpStream::connect(https.address()).await {
+            None => match https.tcp().await {
                 Ok(stream) => converse(stream, attack, &begin).await,
                 Err(_) => None,
             },

@@ -1,6 +1,11 @@
 //! A client on the other side of the HTTPS port: HTTP/1.1 or h2, any name in SNI and Host, the platform's own CA.
 
-use std::{fs, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -12,7 +17,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{Platform, soon, workshop::DOMAIN};
@@ -82,6 +87,8 @@ impl Answer {
 pub struct Https {
     address: SocketAddr,
     trust: Arc<RootCertStore>,
+    /// Where it connects from, if that matters.
+    from: Option<IpAddr>,
     shows: Option<Arc<Shown>>,
 }
 
@@ -106,13 +113,19 @@ impl Https {
         let mut trust = RootCertStore::empty();
         let pem = fs::read(ca).unwrap();
         trust.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-        Self { address, trust: Arc::new(trust), shows: None }
+        Self { address, trust: Arc::new(trust), from: None, shows: None }
     }
 
     /// One that shows a certificate where it is asked for one.
     #[must_use]
     pub fn showing(self, shown: Shown) -> Self {
         Self { shows: Some(Arc::new(shown)), ..self }
+    }
+
+    /// One that connects from this address.
+    #[must_use]
+    pub fn calling_from(self, address: IpAddr) -> Self {
+        Self { from: Some(address), ..self }
     }
 
     /// Where it connects to.
@@ -217,6 +230,13 @@ impl Https {
         config
     }
 
+    pub(crate) async fn tcp(&self) -> io::Result<TcpStream> {
+        let Some(from) = self.from else { return TcpStream::connect(self.address).await };
+        let socket = if from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind((from, 0).into())?;
+        socket.connect(self.address).await
+    }
+
     /// A TLS stream to a name, and nothing on it yet.
     ///
     /// # Errors
@@ -225,7 +245,7 @@ impl Https {
     /// # Panics
     /// When the name can't be one.
     pub async fn tls(&self, host: &str, alpn: &[&[u8]]) -> Result<TlsStream<TcpStream>, Failure> {
-        let tcp = TcpStream::connect(self.address).await.map_err(|error| match error.kind() {
+        let tcp = self.tcp().await.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Failure::Refused,
             _ => Failure::InFlight(format!("connect: {error}")),
         })?;
