@@ -34,8 +34,9 @@ pub(crate) async fn serve(front: Arc<Front>, listener: UnixListener, drain: Canc
             continue;
         };
         if let Some(place) = door.admit() {
-            let (seat, connection) = (Arc::clone(&place.seat), converse(Arc::clone(&front), stream, place));
-            front.proxy.tasks.spawn(async move { seat.hold(connection).await });
+            let seat = Arc::clone(&place.seat);
+            let connection = Box::pin(converse(Arc::clone(&front), stream, place));
+            front.proxy.tasks.spawn(seat.hold(connection));
         }
     }
 }

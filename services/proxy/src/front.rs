@@ -118,8 +118,8 @@ impl Front {
                     (troubled, in_a_row) = (false, in_a_row + 1);
                     if let Some(place) = door.admit() {
                         let (seat, front) = (Arc::clone(&place.seat), Arc::clone(&self));
-                        let connection = front.receive(stream, peer, place, manner);
-                        self.proxy.tasks.spawn(async move { seat.hold(connection).await });
+                        let connection = Box::pin(front.receive(stream, peer, place, manner));
+                        self.proxy.tasks.spawn(seat.hold(connection));
                     }
                 }
                 Err(error) if is_about_one_connection(&error) => {}

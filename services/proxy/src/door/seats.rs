@@ -10,7 +10,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -69,9 +69,10 @@ impl Seat {
         self.state.load(Ordering::Acquire) == DISPLACED
     }
 
-    /// Drives a task's whole future to its end; drops it when its place is another's, once it had its last turn.
-    pub(crate) async fn hold(&self, connection: impl Future<Output = ()>) {
-        let (mut connection, mut watched) = (pin!(connection), false);
+    /// Drives a task's whole future to its end; drops it when its place is another's, once it had its last turn. It lies in a box, else
+    /// the task had room for it at each step on its way here.
+    pub(crate) async fn hold(self: Arc<Self>, mut connection: Pin<Box<impl Future<Output = ()>>>) {
+        let mut watched = false;
         poll_fn(|cx: &mut Context<'_>| {
             if !std::mem::replace(&mut watched, true) {
                 self.waker.register(cx.waker()); // a task has one for all its life
@@ -280,10 +281,10 @@ mod tests {
         let seats = Seats::new(1);
         let seat = seats.take(1).unwrap();
         let mut turns = 0;
-        let holding = seat.hold(poll_fn(|_| {
+        let holding = seat.hold(Box::pin(poll_fn(|_| {
             turns += 1;
             Poll::<()>::Pending
-        }));
+        })));
         let displacing = async { drop(seats.displace(2)) };
         tokio::join!(holding, displacing);
         assert_eq!(turns, 2);
