@@ -29,8 +29,13 @@ fn options() -> Options {
 }
 /// Requests that are measured beside each.
 const REQUESTS: usize = 20_000;
+/// A p99 beside a flood may be so many times the one without.
+const GOAL: f64 = 2.0;
+/// Where it is more, so many are measured and their median counts: one may be the machine's.
+const TRIES: usize = 3;
 
-pub(crate) async fn measure() {
+/// The floods beside which a healthy client fared worse than the goal.
+pub(crate) async fn measure() -> Vec<&'static str> {
     println!(
         "## beside each flood: p50 and p99 of a healthy client in µs, p99 to that without one; proxy's memory in KiB"
     );
@@ -52,18 +57,22 @@ pub(crate) async fn measure() {
         "1.00",
         memory()
     );
+    let mut beyond = Vec::new();
     for attack in ALL {
-        let flood = Flood::start(&https, attack);
-        let (middle, most) = percentiles(&https);
-        let (ratio, memory) = (most.as_secs_f64() / alone.as_secs_f64(), memory());
-        println!(
-            "{:20} {:>8} {:>8} {ratio:>8.2} {memory:>12}",
-            attack.name,
-            middle.as_micros(),
-            most.as_micros()
-        );
-        flood.stop().await;
+        let mut ratios = Vec::new();
+        while ratios.len() < TRIES && ratios.first().is_none_or(|first| *first > GOAL) {
+            let flood = Flood::start(&https, attack);
+            let (middle, most) = percentiles(&https);
+            let (ratio, memory) = (most.as_secs_f64() / alone.as_secs_f64(), memory());
+            let (middle, most) = (middle.as_micros(), most.as_micros());
+            println!("{:20} {middle:>8} {most:>8} {ratio:>8.2} {memory:>12}", attack.name);
+            ratios.push(ratio);
+            flood.stop().await;
+        }
+        ratios.sort_by(f64::total_cmp);
+        beyond.extend((ratios[ratios.len() / 2] > GOAL).then_some(attack.name));
     }
+    beyond
 }
 
 /// Of one client's requests, one after the other on a kept connection, on a thread of its own.
