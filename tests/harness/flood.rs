@@ -104,7 +104,7 @@ pub const ALL: [Attack; 14] = [
     ),
     attack("window-stall", H2, |_| stalled(), |_| Vec::new(), Then::Stall),
     Attack {
-        connections: ROOM + ROOM / 8,
+        connections: 2 * ROOM,
         addresses: 4, // nobody may have all of them alone
         requests: 0,
         ..attack("connections-hoarded", H1, |_| Vec::new(), |_| Vec::new(), Then::Stall)

@@ -164,7 +164,7 @@ impl Door {
         Some(Place { door: Arc::clone(self), seat, _shared: shared, _entry: None })
     }
 
-    /// A free seat, or that of whoever has been idle longest. Out of a box nobody makes way: whose app has so many open has them all.
+    /// A free seat, or that of whoever is to make way. Out of a box nobody makes way: whose app has so many open has them all.
     fn seat(&self) -> Option<Arc<Seat>> {
         let now_ms = clock::about_ms();
         if let Some(seat) = self.seats.take(now_ms) {
@@ -255,6 +255,7 @@ impl Place {
 
     /// The same for this client; nothing if it has as many connections as it may.
     pub(crate) fn of(mut self, client: Client) -> Option<Self> {
+        let _ = self.seat.client.set(client); // it is told once
         if let Some(census) = &self.door.census {
             match census.enter(client) {
                 Some(entry) => self._entry = Some(entry),

@@ -1,5 +1,5 @@
-//! The connections that a door has open, and which of them makes way when there are as many as may be: the one that has been idle
-//! longest. A connection owns its seat's state but for one step, by which whoever looks for a place takes it over while it is
+//! The connections that a door has open, and which of them makes way when there are as many as may be: of the client that has most of
+//! them the one that has been idle longest, so who comes again and again takes its own places first. A connection owns its seat's state but for one step, by which whoever looks for a place takes it over while it is
 //! idle: so a request that has begun is never cut off, and one that comes after that step is never begun.
 //!
 //! ```text
@@ -9,10 +9,12 @@
 //! ```
 
 use std::{
+    cmp::Reverse,
+    collections::HashMap,
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -20,11 +22,13 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+use crate::address::Client;
+
 /// A request is under way, or what an upgrade made of one.
 const BUSY: u64 = 0;
 /// Its place is another's.
 const DISPLACED: u64 = u64::MAX;
-/// So many of those that have been idle longest are found by one look at all: a flood has them looked at rarely.
+/// So many that are to make way are found by one look at all: a flood has them looked at rarely.
 const FOUND: usize = 64;
 /// It has no place among those that are open.
 const NOWHERE: usize = usize::MAX;
@@ -37,6 +41,8 @@ pub(crate) struct Seat {
     /// Where it is among those that are open; changed under their lock.
     at: AtomicUsize,
     waker: AtomicWaker,
+    /// Whose it is, once that is known.
+    pub(super) client: OnceLock<Client>,
 }
 
 impl Seat {
@@ -106,7 +112,7 @@ pub(super) struct Seats {
 #[derive(Debug, Default)]
 struct Hall {
     open: Vec<Arc<Seat>>,
-    /// Those that were idle longest when all were looked at, the longest last; some may no longer be.
+    /// Those that were to make way when all were looked at, the first last; some may no longer be idle.
     found: Vec<(u64, Arc<Seat>)>,
     /// When all were looked at in vain.
     vain_ms: u64,
@@ -124,10 +130,10 @@ impl Seats {
         (hall.open.len() < self.most).then(|| hall.add(now_ms))
     }
 
-    /// The same in the place of the connection that has been idle longest; none if all are busy.
+    /// The same in the place of the connection that is to make way; none if all are busy.
     pub(super) fn displace(&self, now_ms: u64) -> Option<Arc<Seat>> {
         let mut hall = self.lock();
-        let idle = hall.idle_longest(now_ms)?;
+        let idle = hall.who_makes_way(now_ms)?;
         hall.remove(&idle);
         Some(hall.add(now_ms))
     }
@@ -146,7 +152,7 @@ impl Seats {
 impl Hall {
     fn add(&mut self, now_ms: u64) -> Arc<Seat> {
         let (state, at) = (AtomicU64::new(now_ms), AtomicUsize::new(self.open.len()));
-        let seat = Arc::new(Seat { state, at, waker: AtomicWaker::new() });
+        let seat = Arc::new(Seat { state, at, waker: AtomicWaker::new(), client: OnceLock::new() });
         self.open.push(Arc::clone(&seat));
         seat
     }
@@ -163,8 +169,8 @@ impl Hall {
         }
     }
 
-    /// The one that has been idle longest, displaced. Where none is, nobody looks at all again at the same time.
-    fn idle_longest(&mut self, now_ms: u64) -> Option<Arc<Seat>> {
+    /// The one that is to make way, displaced. Where none is idle, nobody looks at all again at the same time.
+    fn who_makes_way(&mut self, now_ms: u64) -> Option<Arc<Seat>> {
         loop {
             while let Some((since_ms, seat)) = self.found.pop() {
                 if seat.displace(since_ms) {
@@ -178,17 +184,25 @@ impl Hall {
         }
     }
 
-    /// Looks for those that have been idle longest; whether any is idle.
+    /// Looks for those that are to make way; whether any is idle. Who is not known yet counts as one client.
     fn look(&mut self) -> bool {
-        let since = |seat: &Arc<Seat>| seat.state.load(Ordering::Acquire);
-        let idle = self.open.iter().map(|seat| (since(seat), seat)).filter(|(since_ms, _)| *since_ms != BUSY);
+        let mut has = HashMap::<_, usize>::new();
+        for seat in &self.open {
+            *has.entry(seat.client.get()).or_default() += 1;
+        }
+        let turn = |seat: &Arc<Seat>| {
+            let since_ms = seat.state.load(Ordering::Acquire);
+            (Reverse(has[&seat.client.get()]), since_ms, Arc::clone(seat))
+        };
+        let idle = self.open.iter().map(turn).filter(|(_, since_ms, _)| *since_ms != BUSY);
         let mut idle: Vec<_> = idle.collect();
+        let first = |(most, since_ms, _): &(Reverse<usize>, u64, Arc<Seat>)| (*most, *since_ms);
         if idle.len() > FOUND {
-            idle.select_nth_unstable_by_key(FOUND, |(since_ms, _)| *since_ms);
+            idle.select_nth_unstable_by_key(FOUND, first);
             idle.truncate(FOUND);
         }
-        idle.sort_by_key(|(since_ms, _)| std::cmp::Reverse(*since_ms));
-        self.found = idle.into_iter().map(|(since_ms, seat)| (since_ms, Arc::clone(seat))).collect();
+        idle.sort_by_key(|seat| Reverse(first(seat)));
+        self.found = idle.into_iter().map(|(_, since_ms, seat)| (since_ms, seat)).collect();
         !self.found.is_empty()
     }
 }
@@ -215,6 +229,21 @@ mod tests {
         fifth.occupy();
         assert!(seats.displace(8).is_some(), "the fourth");
         assert!(!first.is_displaced() && !fifth.is_displaced());
+    }
+
+    #[test]
+    fn of_the_client_that_has_most_one_makes_way_first() {
+        let seats = Seats::new(5);
+        let all = [1, 2, 3, 4, 5].map(|now| seats.take(now).unwrap());
+        let whose = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 2]];
+        for (seat, address) in all.iter().zip(whose) {
+            seat.client.set(Client::at(address.into())).unwrap();
+        }
+        all[1].occupy();
+        seats.displace(6).unwrap();
+        assert!(all[3].is_displaced(), "the first has been idle longer, and is one of two only");
+        seats.displace(6).unwrap();
+        assert!(all[4].is_displaced() && !all[0].is_displaced());
     }
 
     #[test]
