@@ -44,8 +44,8 @@ pub struct Attack {
     pub name: &'static str,
     /// So many connections at once.
     pub connections: usize,
-    /// They come from so many addresses.
-    addresses: u8,
+    /// They come from these addresses of 127.0.0.0/24, in turn; a healthy client is at the first.
+    addresses: &'static [u8],
     /// So many requests are under way on each of them.
     pub requests: usize,
     /// The protocol that is asked for; none = no TLS at all.
@@ -105,7 +105,7 @@ pub const ALL: [Attack; 14] = [
     attack("window-stall", H2, |_| stalled(), |_| Vec::new(), Then::Stall),
     Attack {
         connections: 2 * ROOM,
-        addresses: 4, // nobody may have all of them alone
+        addresses: &[2, 3, 4, 5], // nobody may have all places alone, and who shares an address shares its fate
         requests: 0,
         ..attack("connections-hoarded", H1, |_| Vec::new(), |_| Vec::new(), Then::Stall)
     },
@@ -120,7 +120,7 @@ const fn attack(
 ) -> Attack {
     let connections = if matches!(then, Then::Pour | Then::Leave) { 16 } else { 200 };
     let requests = if matches!((alpn, then), (Some(b"h2"), Then::Stall)) { STALLED as usize } else { 1 };
-    Attack { name, connections, addresses: 1, requests, alpn, begin, piece, then }
+    Attack { name, connections, addresses: &[1], requests, alpn, begin, piece, then }
 }
 
 fn posted(host: &str, length: usize, sent: usize) -> Vec<u8> {
@@ -178,8 +178,8 @@ impl Flood {
     pub fn start(https: &Https, attack: Attack) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
-        for address in (1..=attack.addresses).cycle().take(attack.connections) {
-            let https = https.clone().calling_from(Ipv4Addr::new(127, 0, 0, address).into());
+        for address in attack.addresses.iter().cycle().take(attack.connections) {
+            let https = https.clone().calling_from(Ipv4Addr::new(127, 0, 0, *address).into());
             let mut stopped = stopped.clone();
             clients.spawn(async move {
                 tokio::select! {

@@ -41,7 +41,7 @@ pub(crate) struct Seat {
     /// Where it is among those that are open; changed under their lock.
     at: AtomicUsize,
     waker: AtomicWaker,
-    /// Whose it is, once that is known.
+    /// Whose it is, once that is known; nobody's if it comes by one who passes others' on.
     pub(super) client: OnceLock<Client>,
 }
 
@@ -184,15 +184,15 @@ impl Hall {
         }
     }
 
-    /// Looks for those that are to make way; whether any is idle. Who is not known yet counts as one client.
+    /// Looks for those that are to make way; whether any is idle. Who is not known yet, or nobody's, goes last.
     fn look(&mut self) -> bool {
         let mut has = HashMap::<_, usize>::new();
-        for seat in &self.open {
-            *has.entry(seat.client.get()).or_default() += 1;
+        for client in self.open.iter().filter_map(|seat| seat.client.get()) {
+            *has.entry(client).or_default() += 1;
         }
         let turn = |seat: &Arc<Seat>| {
             let since_ms = seat.state.load(Ordering::Acquire);
-            (Reverse(has[&seat.client.get()]), since_ms, Arc::clone(seat))
+            (Reverse(seat.client.get().map_or(0, |client| has[client])), since_ms, Arc::clone(seat))
         };
         let idle = self.open.iter().map(turn).filter(|(_, since_ms, _)| *since_ms != BUSY);
         let mut idle: Vec<_> = idle.collect();
@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn of_the_client_that_has_most_one_makes_way_first() {
-        let seats = Seats::new(5);
+        let seats = Seats::new(6);
+        let _nobodys = seats.take(0).unwrap();
         let all = [1, 2, 3, 4, 5].map(|now| seats.take(now).unwrap());
         let whose = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 2]];
         for (seat, address) in all.iter().zip(whose) {
