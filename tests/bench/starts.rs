@@ -27,7 +27,9 @@ const BOUNDS: [&str; 6] = ["--data-bytes", "1073741824", "--tmp-bytes", "6710886
 
 /// Of both in turns, so many.
 pub(crate) fn measure(rounds: usize) {
-    println!("## start, from exec to the first 200, in ms: p50, p99, of {rounds}");
+    println!(
+        "## start, from exec to the first 200, in ms: p50, p99, of {rounds}; the network of the box is there before"
+    );
     if !geteuid().is_root() {
         println!("not measurable here: needs root");
         return;

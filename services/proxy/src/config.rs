@@ -37,8 +37,8 @@ pub struct Config {
     pub hsts_seconds: u32,
     /// Threads that converse with clients; 0 = one for each core, up to 16.
     pub workers: u32,
-    /// Connections open at once, upgraded ones included. One more takes the place of that which has been without a request for longest;
-    /// where none is without one, it is closed as soon as it is accepted.
+    /// Connections open at once, upgraded ones included. One more takes the place of that which has been without a request for longest,
+    /// of those of the client that has most; where none is without one, it is closed as soon as it is accepted.
     pub max_connections: u32,
     /// Of them, connections of one client: an IPv4 address or a /64 network of IPv6; 0 = seven eighths, so that nobody alone shuts
     /// out all others. A trusted proxy brings those of many, and isn't bounded.

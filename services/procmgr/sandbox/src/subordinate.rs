@@ -173,7 +173,7 @@ pub(crate) fn enter() -> Result<(), Reason> {
 /// Maps the ids of a process that waits for it in a user namespace of its own: once a byte comes by standard input.
 ///
 /// # Errors
-/// As for [`enter`].
+/// When who waits is gone, there are no such ids, or the system's programs refuse or aren't there.
 pub fn map(process: u32) -> Result<(), Reason> {
     if io::stdin().read(&mut [0]).because(|| "wait for the process to map")? == 0 {
         return Err(Reason::new("the process to map is gone"));

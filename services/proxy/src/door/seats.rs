@@ -1,6 +1,7 @@
 //! The connections that a door has open, and which of them makes way when there are as many as may be: of the client that has most of
-//! them the one that has been idle longest, so who comes again and again takes its own places first. A connection owns its seat's state but for one step, by which whoever looks for a place takes it over while it is
-//! idle: so a request that has begun is never cut off, and one that comes after that step is never begun.
+//! them the one that has been idle longest, so who comes again and again takes its own places first. A connection owns its seat's
+//! state but for one step, by which whoever looks for a place takes it over while it is idle: so a request that has begun is never
+//! cut off, and one that comes after that step is never begun.
 //!
 //! ```text
 //! idle since a time <--its last answer ended-- busy
