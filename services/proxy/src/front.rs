@@ -60,7 +60,7 @@ pub(crate) enum Manner {
 /// What every connection needs.
 pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
-    tls: Tls,
+    pub(crate) tls: Tls,
     terms: h2::Terms,
     quiet: Quiet,
     drain_idle_ms: u64,

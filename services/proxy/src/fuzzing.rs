@@ -17,13 +17,19 @@ use std::{
 use http::{HeaderMap, HeaderName};
 use rustls::server::ProducesTickets;
 
-use crate::{h2, host, paths, preface, tickets::Tickets};
+use crate::{
+    h2, host,
+    identity::User,
+    paths, preface,
+    tickets::Tickets,
+    tokens::{self, Tokens},
+};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every one, by its name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("requests", messages::requests),
     ("answers", messages::answers),
     ("chunks", messages::chunks),
@@ -40,6 +46,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("host", host),
     ("path", path),
     ("ticket", ticket),
+    ("tokens", tokens),
 ];
 
 /// The outcome of what never waits.
@@ -121,6 +128,27 @@ fn ticket(bytes: &[u8]) {
     let at = usize::from(bytes.first().copied().unwrap_or_default()) % sealed.len();
     sealed[at] ^= 1;
     assert_eq!(tickets.decrypt(&sealed), None, "byte {at} was changed");
+}
+
+/// An access token: only what was made here is one, and says what it was made for; what is verified is still read with care.
+fn tokens(bytes: &[u8]) {
+    static TOKENS: OnceLock<Tokens> = OnceLock::new();
+    let now = crate::now_unix();
+    let made_here = TOKENS.get_or_init(|| Tokens::load(Path::new("/proc/nowhere"), now));
+    tokens::decoded(bytes);
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    assert!(made_here.read(text, now * 1000).is_err());
+    assert!(made_here.read(&format!("nxa1.{text}"), now * 1000).is_err());
+    let user = User { id: 7, name: text.into(), session: text.into() };
+    let Some(token) = made_here.make(text, &user, now * 1000) else { return };
+    let access = made_here.check(&token, now * 1000).expect("it was made just now");
+    assert_eq!((access.instance.as_str(), access.user.session.as_str()), (text, text));
+    assert!(text.starts_with(&access.user.name));
+    let (mut forged, at) = (token.into_bytes(), bytes.len());
+    let at = at % forged.len();
+    forged[at] ^= 1;
+    let forged = String::from_utf8(forged).expect("its letters are ASCII's");
+    assert!(made_here.read(&forged, now * 1000).is_err(), "byte {at} was changed");
 }
 
 /// Fields with their values, to compare.

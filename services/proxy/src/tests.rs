@@ -12,6 +12,7 @@ mod floods;
 mod guards;
 mod limits;
 mod shares;
+mod staples;
 mod streams;
 mod upgrades;
 

@@ -133,7 +133,7 @@ impl Tokens {
 }
 
 /// What the verified part says.
-fn decoded(rest: &[u8]) -> Option<Access> {
+pub(crate) fn decoded(rest: &[u8]) -> Option<Access> {
     let (expires, rest) = rest.split_first_chunk()?;
     let (id, mut rest) = rest.split_first_chunk()?;
     let mut text = || {

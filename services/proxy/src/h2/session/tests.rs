@@ -546,6 +546,16 @@ fn section_6_9_2_what_is_sent_keeps_to_windows_that_shrink() {
 }
 
 #[test]
+fn section_7_a_code_that_nobody_knows_is_a_code() {
+    let unknown = 0xdead_beef_u32.to_be_bytes();
+    let farewell = of(GOAWAY, 0, 0, &[&[0; 4], &unknown[..]].concat());
+    each(&[
+        ("of a reset", &[&get(1), &of(RST_STREAM, 0, 1, &unknown), &get(3)], Fine),
+        ("of a farewell", &[&farewell, &get(1)], Fine),
+    ]);
+}
+
+#[test]
 fn section_8_1_a_request_is_headers_data_and_at_most_trailers() {
     let trailers = section(&[("x-a", "1")]);
     each(&[
