@@ -20,29 +20,27 @@ pub(crate) fn channel(place: &Place, daemon: &str) -> Result<GrpcChannel, Failur
 
 /// A refused or failed call, for people.
 pub(crate) fn failed(place: &Place, daemon: &str, status: &Status) -> Failure {
+    let away = matches!(status.code(), Code::Unavailable | Code::Cancelled) || lost(status).is_some();
     let hint = match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-            format!("see {}", place.command("status"))
-        }
+        code if away || code == Code::DeadlineExceeded => format!("see {}", place.command("status")),
         Code::Unauthenticated | Code::PermissionDenied => {
             "the platform may have been started anew just now; try again".to_owned()
         }
         Code::NotFound => format!("see {} for what there is", place.command("status")),
         _ => format!("see {}", place.command(&format!("logs {daemon}"))),
     };
-    let passing = matches!(status.code(), Code::Unavailable | Code::Cancelled);
-    Failure { passing, ..Failure::new(format!("{daemon}: {}", said(status)), hint) }
+    Failure { passing: away, ..Failure::new(format!("{daemon}: {}", said(status)), hint) }
+}
+
+/// What became of the connection, where that is what failed. A daemon that is killed amid a call leaves a status of an unknown code.
+fn lost(status: &Status) -> Option<&io::Error> {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source()).filter_map(|error| error.downcast_ref()).last()
 }
 
 /// What a status says. tonic's own words for a socket that nobody serves say little, so the cause is added.
 pub(crate) fn said(status: &Status) -> String {
-    let mut cause = std::error::Error::source(status);
-    let mut io = None;
-    while let Some(error) = cause {
-        io = error.downcast_ref::<io::Error>().or(io);
-        cause = error.source();
-    }
-    match io {
+    match lost(status) {
         Some(error) => format!("not reachable: {error}"),
         None if status.message().is_empty() => format!("{:?}", status.code()),
         None => status.message().to_owned(),
@@ -77,6 +75,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::args::Global;
+
+    #[tokio::test]
+    async fn a_daemon_that_is_killed_amid_a_call_may_be_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let place =
+            Place::find(&Global { home: Some(folder.path().to_owned()), ..Default::default() }).unwrap();
+        let socket = folder.path().join("socket");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let killed = async {
+            let (connection, _) = listener.accept().await.unwrap();
+            connection.readable().await.unwrap(); // and what was said is never read
+        };
+        let mut client = HealthClient::new(GrpcChannel::new(socket, None));
+        let call = client.check(HealthCheckRequest::default());
+        let (answer, ()) = tokio::join!(call, killed);
+        let failure = failed(&place, "debug-api", &answer.unwrap_err());
+        assert!(failure.passing && failure.message.contains("not reachable"), "{failure:?}");
+    }
 
     #[tokio::test]
     async fn a_daemon_that_is_not_there_is_a_reason_and_not_a_hang() {
