@@ -14,11 +14,15 @@ use nexushub_e2e::{
 const ALLOCATOR: usize = 36 * 1024;
 const CONNECTION: usize = 128;
 const REQUEST: usize = 16;
+/// And the bodies that clients of HTTP/2 send ahead: what each connection may, and what all may together.
+const OWN: usize = 64;
+const BORROWED: usize = 16 * 1024;
 
 /// With no line in the log for each request of a flood.
 fn roomy() -> Options {
     Options::with(&format!(
-        "[platform]\nlog_level = \"warn\"\n[proxy]\nworkers = 2\nmax_connections = {ROOM}\n"
+        "[platform]\nlog_level = \"warn\"\n[proxy]\nworkers = 2\nmax_connections = {ROOM}\nh2_ahead_bytes = {}\n",
+        BORROWED * 1024
     ))
 }
 
@@ -39,13 +43,15 @@ async fn no_flood_costs_more_memory_than_is_said_or_a_neighbour_an_answer() {
         let before = processes::forget_peak(proxy);
         let flood = Flood::start(&https, attack);
         let load = Load::start(&https, "well", 2, 1);
-        load.goes_on(150).await;
+        load.goes_on(300).await;
         let newcomer = async { while https.send(Protocol::Http1, "well", get()).await.is_err() {} };
         soon("one more client is let in", newcomer).await;
         let more = processes::kib(proxy, "VmHWM").saturating_sub(before);
         let tally = load.stop().await;
         soon("the flood's end", flood.stop()).await;
-        let bound = ALLOCATOR + attack.connections.min(ROOM) * (CONNECTION + attack.requests * REQUEST);
+        let ahead = if attack.hoards() { (OWN, BORROWED) } else { (0, 0) };
+        let each = CONNECTION + attack.requests * REQUEST + ahead.0;
+        let bound = ALLOCATOR + attack.connections.min(ROOM) * each + ahead.1;
         println!("figure: {}: {before} KiB before, at most {more} KiB more of {bound}", attack.name);
         assert_eq!((tally.failed(), tally.retried), (0, 0), "{}: {tally:?}", attack.name);
         assert!(more <= bound, "{}: {more} KiB of {bound}", attack.name);

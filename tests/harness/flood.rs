@@ -1,11 +1,11 @@
 //! Clients that mean harm: each way to make a server work, wait or remember for nothing, by many connections at once, until told to
 //! stop. The same for the story that asserts what they cost and for the bench that measures it.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{self, MissedTickBehavior},
 };
@@ -24,6 +24,12 @@ pub const ROOM: usize = 256;
 /// Streams of one connection that are left to wait.
 const STALLED: u32 = 100;
 
+/// The same of those that hoard bodies, and bytes of a piece of one.
+const HOARDED: u32 = 4;
+const PIECE: usize = 16 * 1024;
+/// Bytes of bodies that may be sent over HTTP/2 before anything is granted (RFC 9113 §6.9.2).
+const UNASKED: usize = 65_535;
+
 /// How a connection goes on after its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
@@ -33,6 +39,8 @@ enum Then {
     Drip,
     /// Nothing, and nothing is read.
     Stall,
+    /// As much of a body as is granted, in pieces of `PIECE` bytes, which nobody takes.
+    Hoard,
     /// It is closed, and the next one opened.
     Leave,
 }
@@ -55,11 +63,19 @@ pub struct Attack {
     then: Then,
 }
 
+impl Attack {
+    /// Whether it is bodies that it leaves with the proxy.
+    #[must_use]
+    pub fn hoards(&self) -> bool {
+        self.then == Then::Hoard
+    }
+}
+
 const H1: Option<&[u8]> = Some(b"http/1.1");
 const H2: Option<&[u8]> = Some(b"h2");
 
 /// All of them.
-pub const ALL: [Attack; 14] = [
+pub const ALL: [Attack; 15] = [
     attack("connections", None, |_| Vec::new(), |_| Vec::new(), Then::Leave),
     attack("handshakes", H2, |_| Vec::new(), |_| Vec::new(), Then::Leave),
     attack(
@@ -104,6 +120,10 @@ pub const ALL: [Attack; 14] = [
     ),
     attack("window-stall", H2, |_| stalled(), |_| Vec::new(), Then::Stall),
     Attack {
+        requests: HOARDED as usize,
+        ..attack("bodies-hoarded", H2, |_| hoarded(), hoarded_piece, Then::Hoard)
+    },
+    Attack {
         connections: 2 * ROOM,
         addresses: &[2, 3, 4, 5], // nobody may have all places alone, and who shares an address shares its fate
         requests: 0,
@@ -139,9 +159,17 @@ fn hello(settings: &[u8]) -> Vec<u8> {
 
 /// The nth stream's `GET /` (HPACK without its tables). Flags: 1 = it has no body, 4 = the head is whole.
 fn head(number: u32, flags: u8) -> Vec<u8> {
-    let host = b"flooded.yesterday.localhost";
-    let authority = [&[0x01, u8::try_from(host.len()).expect("it is short")], &host[..]].concat();
-    frame(1, flags, 2 * number + 1, &[&[0x82, 0x87, 0x84], &authority[..]].concat())
+    frame(
+        1,
+        flags,
+        2 * number + 1,
+        &[&[0x82, 0x87, 0x84][..], &text(0x01, "flooded.yesterday.localhost")].concat(),
+    )
+}
+
+/// A field's value behind the number of its name, or a name behind none.
+fn text(name: u8, value: &str) -> Vec<u8> {
+    [&[name, u8::try_from(value.len()).expect("it is short")], value.as_bytes()].concat()
 }
 
 fn reset(number: u32) -> Vec<u8> {
@@ -163,6 +191,17 @@ fn crowded(number: u32) -> Vec<u8> {
 fn stalled() -> Vec<u8> {
     let no_window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
     [hello(&no_window), (0..STALLED).flat_map(|number| head(number, 5)).collect()].concat()
+}
+
+/// Bodies that their app takes nothing of.
+fn hoarded() -> Vec<u8> {
+    let fields =
+        [&[0x83, 0x87][..], &text(0x01, "flooded.yesterday.localhost"), &text(0x04, "/deaf")].concat();
+    [hello(SETTINGS), (0..HOARDED).flat_map(|number| frame(1, 4, 2 * number + 1, &fields)).collect()].concat()
+}
+
+fn hoarded_piece(number: u32) -> Vec<u8> {
+    frame(0, 0, 2 * (number % HOARDED) + 1, &[b'y'; PIECE])
 }
 
 /// One that goes on.
@@ -225,6 +264,9 @@ async fn converse<S: AsyncRead + AsyncWrite>(stream: S, attack: Attack, begin: &
     let (mut from, mut to) = tokio::io::split(stream);
     to.write_all(begin).await.ok()?;
     to.flush().await.ok()?;
+    if attack.hoards() {
+        return hoard(from, to, attack.piece).await;
+    }
     let read = async {
         let mut piece = [0; 16 * 1024];
         while from.read(&mut piece).await.is_ok_and(|length| length > 0) {}
@@ -243,6 +285,42 @@ async fn converse<S: AsyncRead + AsyncWrite>(stream: S, attack: Attack, begin: &
     match attack.then {
         Then::Leave => Some(()),
         Then::Stall => std::future::pending().await,
-        Then::Pour | Then::Drip => tokio::select! { () = read => None, said = say => said },
+        Then::Pour | Then::Drip | Then::Hoard => tokio::select! { () = read => None, said = say => said },
     }
+}
+
+/// None if the other side ended it, which it has no cause to: all that is sent was granted.
+async fn hoard(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    piece: fn(u32) -> Vec<u8>,
+) -> Option<()> {
+    let granted = Semaphore::new(UNASKED);
+    let read = async {
+        loop {
+            let (kind, stream, payload) = next_frame(&mut from).await.ok()?;
+            if let (8, 0, Ok(more)) = (kind, stream, <[u8; 4]>::try_from(&*payload)) {
+                granted.add_permits(u32::from_be_bytes(more) as usize);
+            }
+        }
+    };
+    let say = async {
+        for number in 0.. {
+            granted.acquire_many(PIECE as u32).await.ok()?.forget();
+            to.write_all(&piece(number)).await.ok()?;
+            to.flush().await.ok()?;
+        }
+        Some(())
+    };
+    tokio::select! { gone = read => gone, gone = say => gone }
+}
+
+/// The next frame's kind, stream and payload.
+async fn next_frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    from.read_exact(&mut head).await?;
+    let [a, b, c, kind, _, stream @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    from.read_exact(&mut payload).await?;
+    Ok((kind, u32::from_be_bytes(stream), payload))
 }

@@ -13,6 +13,7 @@
 //! | `/print?text=T&count=N&stream=err` | N lines `T 1` to `T N`; with `bytes=B` each is B bytes long |
 //! | `/noise?seed=S&from=F&count=N` | N lines of any bytes and lengths (`noise.rs`), from number F on |
 //! | `/flood?mib=M&line=B` | so many MiB of lines of B bytes, as fast as it goes: how many microseconds it took |
+//! | `/deaf` | nothing, and nothing is taken of the body, until the peer gives up |
 //! | `/ws` | a WebSocket that echoes; told `close CODE REASON` it closes so, told `drop` it hangs up |
 //! | `/sh` | the body, run by `sh`: what it said, and 200 if it ended well |
 //! | `/tls?to=HOST:PORT` | the body, said there over TLS as it is: what came back until the end |
@@ -32,7 +33,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::ffi::OsStrExt,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Condvar, Mutex},
@@ -41,9 +42,13 @@ use std::{
 };
 
 use nexushub_e2e::noise;
-use nix::sys::{
-    signal::{SigSet, Signal},
-    socket::{Backlog, listen},
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        socket::{Backlog, listen},
+    },
 };
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -173,6 +178,9 @@ impl Probe {
         while let Some(head) = Head::read(&mut reader)? {
             if head.path == "/ws" {
                 return echo_messages(&head, &reader, writer);
+            }
+            if head.path == "/deaf" {
+                return await_end(writer);
             }
             let body = head.body(&mut reader)?;
             let inner = ["/api", "/public"].iter().find_map(|class| head.path.strip_prefix(class));
@@ -357,6 +365,14 @@ fn flood(head: &Head) -> io::Result<Duration> {
         left -= now;
     }
     Ok(since.elapsed())
+}
+
+/// Whatever else comes, it stays in the kernel.
+fn await_end(stream: &TcpStream) -> io::Result<()> {
+    let end = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut waited = [PollFd::new(stream.as_fd(), end)];
+    poll(&mut waited, PollTimeout::NONE)?;
+    Ok(())
 }
 
 fn echo_messages(head: &Head, reader: &BufReader<&TcpStream>, mut writer: &TcpStream) -> io::Result<()> {

@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 use crate::{
     address::{Census, Rates},
-    door,
-    forward::WaitingRoom,
-    h1, h2, workers,
+    door, h1, h2,
+    shares::Shares,
+    workers,
 };
 
 /// How the proxy listens, what it bounds and how long it waits.
@@ -69,6 +69,9 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams: u32,
+    /// Bytes of bodies that clients of HTTP/2 may together send ahead of what apps take, beside 64 KiB of each connection: who sends
+    /// more than a few borrows 960 KiB until its connection ends, of one address as much as it leaves free.
+    pub h2_ahead_bytes: u64,
     /// Streams that one HTTP/2 connection may reset a second, beside twice `h2_streams` at once: Rapid Reset (CVE-2023-44487).
     /// 0 = as many as `h2_streams`.
     pub h2_resets_per_second: u32,
@@ -159,6 +162,7 @@ impl Default for Config {
             max_target_bytes: 8_192,
             max_body_bytes: 0,
             h2_streams: 128,
+            h2_ahead_bytes: 67_108_864,
             h2_resets_per_second: 0,
             h2_errors_per_second: 10,
             h2_idle_frames_per_second: 200,
@@ -222,6 +226,7 @@ impl Config {
             ("max_header_bytes", u64::from(self.max_header_bytes), 8_192, 1_048_576),
             ("max_target_bytes", u64::from(self.max_target_bytes), 1_024, 65_534),
             ("h2_streams", u64::from(self.h2_streams), 1, 10_000),
+            ("h2_ahead_bytes", self.h2_ahead_bytes, 0, 1 << 40),
             ("h2_resets_per_second", u64::from(self.h2_resets_per_second), 0, 100_000),
             ("h2_errors_per_second", u64::from(self.h2_errors_per_second), 1, 100_000),
             ("h2_idle_frames_per_second", u64::from(self.h2_idle_frames_per_second), 1, 100_000),
@@ -276,9 +281,14 @@ impl Config {
         }
     }
 
-    /// Where requests wait.
-    pub(crate) fn waiting(&self) -> WaitingRoom {
-        WaitingRoom::new(self.hold_requests, self.hold_bytes)
+    /// Where requests wait, by app.
+    pub(crate) fn waiting(&self) -> Shares<String> {
+        Shares::new(self.hold_requests, self.hold_bytes)
+    }
+
+    /// What clients of HTTP/2 may borrow.
+    pub(crate) fn ahead(&self) -> h2::Pool {
+        Shares::new(u32::MAX, self.h2_ahead_bytes)
     }
 
     /// Connections that one client may have.

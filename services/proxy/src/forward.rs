@@ -9,7 +9,6 @@ mod ask;
 mod backend;
 mod browser;
 mod debug;
-mod waiting;
 
 use std::{
     net::IpAddr,
@@ -30,9 +29,6 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-pub(crate) use waiting::WaitingRoom;
-use waiting::{Held, Seat};
 
 use crate::{
     access::Record,
@@ -55,6 +51,7 @@ use crate::{
     pool::{Pool, Unavailable},
     redirect,
     refusal::{Form, Reader, Refusal},
+    shares::{Seat, Shares},
     sleep::Sleep,
     table::{Entry, Route, Table},
     tokens::Bad,
@@ -97,9 +94,9 @@ pub(crate) struct Proxy {
     /// Programs on this machine may ask it without a token.
     pub(crate) debug_without_token: bool,
     /// Where requests wait for apps that are starting.
-    pub(crate) waiting: WaitingRoom,
+    pub(crate) waiting: Shares<String>,
     /// The same of requests out of boxes: none of them takes a seat from the outside.
-    pub(crate) inward_waiting: WaitingRoom,
+    pub(crate) inward_waiting: Shares<String>,
     /// Bytes of one request's body.
     pub(crate) body_bytes: u64,
     /// How apps that sleep are woken.
@@ -192,6 +189,14 @@ pub(crate) fn refuse(proxy: &Proxy, link: &Link, error: Malformed) -> Response<R
     let mut response = Refusal::malformed(error).into_response(&reader);
     response.headers_mut().insert(headers::REQUEST_ID, id);
     response
+}
+
+/// A request that waits.
+struct Held {
+    seat: Seat<String>,
+    until: Instant,
+    /// For the end of a pause.
+    paused: bool,
 }
 
 /// A request under way.
@@ -414,7 +419,7 @@ impl Exchange {
     }
 
     /// A seat among those that wait for this app, if one is free and there is room for what it brings.
-    fn seat(&self, app: &str) -> Option<Seat> {
+    fn seat(&self, app: &str) -> Option<Seat<String>> {
         let boxed = self.link.door().caller().is_some();
         let room = if boxed { &self.proxy.inward_waiting } else { &self.proxy.waiting };
         room.take(app, headers::bytes(&self.parts) + self.body.ahead())

@@ -62,6 +62,8 @@ pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) tls: Tls,
     terms: h2::Terms,
+    /// What clients of HTTP/2 may borrow; out of a box nobody needs to, since its way is short.
+    ahead: Arc<h2::Pool>,
     quiet: Quiet,
     drain_idle_ms: u64,
     handshake: Duration,
@@ -77,6 +79,7 @@ impl Front {
             streams: config.h2_streams as usize,
             paces: config.paces(),
             taking: Duration::from_millis(config.taking_ms),
+            lender: None,
             culprit: None,
             counters: Arc::clone(&proxy.counters),
         };
@@ -84,6 +87,7 @@ impl Front {
             proxy,
             tls,
             terms,
+            ahead: Arc::new(config.ahead()),
             quiet: Quiet {
                 idle_ms: config.idle_ms,
                 header_ms: config.header_ms,
@@ -244,7 +248,12 @@ impl Front {
 
     pub(crate) async fn speak_h2<S: Duplex>(&self, stream: S, link: &Arc<Link>) -> Result<(), Ended> {
         let answer = |asked| answer(Arc::clone(&self.proxy), Arc::clone(link), asked);
-        let terms = h2::Terms { culprit: link.culprit(), ..self.terms.clone() };
+        let lender = link
+            .door()
+            .caller()
+            .is_none()
+            .then(|| h2::Lender { pool: Arc::clone(&self.ahead), client: link.client() });
+        let terms = h2::Terms { lender, culprit: link.culprit(), ..self.terms.clone() };
         let conversation = Box::pin(h2::server::serve(stream, link, terms, answer));
         Ok(self.attend(conversation, link).await.unwrap_or(Ok(()))?)
     }

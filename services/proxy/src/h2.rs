@@ -1,13 +1,14 @@
 //! HTTP/2 with clients (RFC 9113).
 //!
 //! ```text
-//! bytes -> frame.rs -> session.rs (stream.rs, hpack.rs, head.rs, budget.rs, inbox.rs) -> requests
+//! bytes -> frame.rs -> session.rs (stream.rs, hpack.rs, head.rs, budget.rs, ahead.rs, inbox.rs) -> requests
 //! answers -> send.rs -> session.rs (outbox.rs) -> bytes
 //! ```
 //! All of that knows no sockets. `server.rs` reads and writes, and drives the answers to a connection's requests in that
 //! connection's one task: what is ready together is written together, and no lock is ever waited for. A client is given what
 //! it asks for in its order; what only costs is taken from it within a budget.
 
+mod ahead;
 mod budget;
 mod frame;
 #[cfg(feature = "fuzzing")]
@@ -24,7 +25,10 @@ mod stream;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use incoming::{Broken, Incoming};
+pub(crate) use self::{
+    ahead::{Lender, Pool},
+    incoming::{Broken, Incoming},
+};
 
 use crate::{
     counters::{Calmed, Counters},
@@ -51,6 +55,8 @@ pub(crate) struct Terms {
     /// Requests at once.
     pub(crate) streams: usize,
     pub(crate) paces: Paces,
+    /// Who lends it what it may send ahead beside its own.
+    pub(crate) lender: Option<Lender>,
     /// Whose errors those of the connection are, too.
     pub(crate) culprit: Option<Culprit>,
     /// How long it may take nothing of an answer.

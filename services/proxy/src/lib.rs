@@ -60,6 +60,7 @@ mod revoked;
 mod rules;
 mod scrape;
 mod service;
+mod shares;
 mod shelf;
 mod sleep;
 mod stays;

@@ -162,7 +162,12 @@ impl Link {
 
     /// Who makes its errors; nobody alone, where its peer passes on those of others.
     pub(crate) fn culprit(&self) -> Option<Culprit> {
-        (!self.trusted).then(|| self.place.culprit(Client::at(self.peer.ip())))
+        self.client().map(|client| self.place.culprit(client))
+    }
+
+    /// Whose it is; nobody's, where its peer passes on those of others.
+    pub(crate) fn client(&self) -> Option<Client> {
+        (!self.trusted).then(|| Client::at(self.peer.ip()))
     }
 
     /// Whether it speaks HTTP/2.

@@ -49,6 +49,7 @@ pub(crate) fn hear(pieces: &[&[u8]], limits: Limits) -> Heard {
         streams: STREAMS,
         paces: PACES,
         taking: Duration::MAX,
+        lender: None,
         culprit: None,
         counters: Arc::default(),
     };

@@ -281,6 +281,7 @@ mod tests {
             streams: 1,
             paces: super::super::PACES,
             taking: Duration::MAX,
+            lender: None,
             culprit: None,
             counters: Default::default(),
         };

@@ -14,6 +14,7 @@ use http_body::Frame as BodyFrame;
 
 use super::{
     Broken, ERRORS, Fatal, Reason, Terms,
+    ahead::{self, Ahead},
     budget::Budget,
     frame::{self, END_HEADERS, END_STREAM, HEAD, HEADERS},
     hpack::{Decoder, encode},
@@ -26,10 +27,8 @@ mod intake;
 #[cfg(test)]
 mod tests;
 
-/// Bytes of all bodies that a client may send ahead of what was taken.
-const WINDOW: u32 = 1024 * 1024;
 /// What both sides may send before anything is agreed (RFC 9113 §6.9.2).
-const DEFAULT_WINDOW: u32 = 65_535;
+const DEFAULT_WINDOW: u32 = ahead::OWN;
 /// No more is made ready to be written while so much is; nor are frames taken that want an answer.
 const ENOUGH: usize = 64 * 1024;
 /// So many of those that wait for room are called at once.
@@ -92,9 +91,8 @@ pub(super) struct Session {
     first_window: i64,
     /// Bytes of all bodies that may be sent to the client.
     window_out: i64,
-    /// Bytes of all bodies that the client may send, and those of which it has not been told.
-    window_in: i64,
-    credit: u32,
+    /// What it may send to us of all bodies.
+    ahead: Ahead,
     outbox: Outbox,
     arrivals: VecDeque<Arrival>,
     /// Streams that wait for room in the outbox.
@@ -140,9 +138,8 @@ impl Session {
             (frame::ENABLE_CONNECT_PROTOCOL, 1),
         ];
         frame::put_settings(outbox.near(), &granted);
-        let more = WINDOW - DEFAULT_WINDOW;
-        frame::put(outbox.near(), frame::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
         Self {
+            ahead: Ahead::new(terms.lender.clone()),
             terms,
             begun: false,
             settled: false,
@@ -155,8 +152,6 @@ impl Session {
             remembered: VecDeque::new(),
             first_window: DEFAULT_WINDOW.into(),
             window_out: DEFAULT_WINDOW.into(),
-            window_in: WINDOW.into(),
-            credit: 0,
             outbox,
             arrivals: VecDeque::new(),
             line: VecDeque::new(),
@@ -260,6 +255,7 @@ impl Session {
     pub(super) fn close(&mut self) {
         self.gone = true;
         self.arrivals = VecDeque::new();
+        self.ahead.close();
         for stream in self.streams.values_mut() {
             stream.break_off();
             stream.forget_body();
@@ -280,7 +276,7 @@ impl Session {
         if let Some(piece) = stream.piece() {
             let credit = stream.take_credit();
             self.grant(id, credit);
-            self.return_to_all(piece.len() as u32);
+            self.let_go(piece.len() as u32);
             return Poll::Ready(Some(Ok(BodyFrame::data(piece))));
         }
         if let Some(trailers) = stream.take_trailers() {
@@ -311,7 +307,7 @@ impl Session {
     pub(super) fn forget_body(&mut self, id: u32) {
         if let Some(stream) = self.streams.get_mut(&id) {
             let unread = stream.forget_body();
-            self.return_to_all(unread);
+            self.let_go(unread);
         }
     }
 
@@ -404,7 +400,7 @@ impl Session {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         let unread = stream.forget_body();
         stream.wake_reader(); // one that goes on by itself, as a WebSocket's does
-        self.return_to_all(unread);
+        self.let_go(unread);
         if !stream.reset {
             self.open -= 1;
             if stream.more {
@@ -449,21 +445,17 @@ impl Session {
     }
 
     /// Tells the client that it may send so many bytes more on a stream.
-    fn grant(&mut self, id: u32, credit: Option<u32>) {
-        if let Some(credit) = credit {
+    fn grant(&mut self, id: u32, credit: u32) {
+        if credit > 0 {
             frame::put(self.outbox.near(), frame::WINDOW_UPDATE, 0, id, &credit.to_be_bytes());
             self.wake_driver();
         }
     }
 
-    /// So many bytes of bodies have gone: others may come, of which the client is told once that is worth a word.
-    fn return_to_all(&mut self, bytes: u32) {
-        self.credit += bytes;
-        if self.credit >= WINDOW / 2 {
-            self.window_in += i64::from(self.credit);
-            let credit = std::mem::take(&mut self.credit);
-            self.grant(0, Some(credit));
-        }
+    /// So many bytes of bodies have gone: others may come.
+    fn let_go(&mut self, bytes: u32) {
+        let credit = self.ahead.go(bytes);
+        self.grant(0, credit);
     }
 
     fn wake_driver(&self) {

@@ -100,12 +100,12 @@ impl Stream {
     }
 
     /// What to tell the client that it may send more of, once that is worth a word.
-    pub(super) fn take_credit(&mut self) -> Option<u32> {
+    pub(super) fn take_credit(&mut self) -> u32 {
         if !self.more || !self.wanted || self.credit < WINDOW / 2 {
-            return None;
+            return 0;
         }
         self.window_in += i64::from(self.credit);
-        Some(std::mem::take(&mut self.credit))
+        std::mem::take(&mut self.credit)
     }
 
     /// The next piece of the body, for its reader.
@@ -200,9 +200,9 @@ mod tests {
         for _ in 0..2 {
             stream.data(half.clone(), WINDOW / 2, false).unwrap();
         }
-        assert_eq!(stream.take_credit(), None);
+        assert_eq!(stream.take_credit(), 0);
         stream.piece().unwrap();
-        assert_eq!((stream.take_credit(), stream.take_credit()), (Some(WINDOW / 2), None));
+        assert_eq!((stream.take_credit(), stream.take_credit()), (WINDOW / 2, 0));
         stream.data(half.clone(), WINDOW / 2, false).unwrap();
         assert_eq!(stream.data(half.slice(..1), 1, false), Err(Reason::FlowControl));
     }

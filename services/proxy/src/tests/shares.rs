@@ -101,7 +101,7 @@ async fn a_request_that_waits_for_one_of_a_group_goes_to_whoever_is_ready_first(
     client.write(&get("/public/a")).await;
     patient(async {
         let seats = u64::from(calm().hold_requests);
-        while ["a", "b"].iter().all(|id| hub.proxy.waiting.left(id) == seats) {
+        while ["a", "b"].iter().all(|id| hub.proxy.waiting.left(*id) == seats) {
             tokio::task::yield_now().await;
         }
     })

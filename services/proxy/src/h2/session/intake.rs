@@ -205,10 +205,10 @@ impl Session {
 
     fn data(&mut self, mut frame: Frame) -> Taken {
         let framed = frame.payload.len() as u32;
-        self.window_in -= i64::from(framed);
-        if self.window_in < 0 {
+        let Some(more) = self.ahead.come(framed) else {
             return Err(Fatal::new(Reason::FlowControl, "more was sent than may be"));
-        }
+        };
+        self.grant(0, more);
         frame.unpad()?;
         let ends = frame.is(END_STREAM);
         if frame.payload.is_empty() && !ends {
@@ -222,7 +222,7 @@ impl Session {
         let taken = stream.data(piece, framed, ends);
         let credit = stream.take_credit();
         self.grant(id, credit);
-        self.return_to_all(*taken.as_ref().unwrap_or(&framed));
+        self.let_go(*taken.as_ref().unwrap_or(&framed));
         taken.map(drop).or_else(|reason| self.fail(id, reason))
     }
 
@@ -231,7 +231,7 @@ impl Session {
         if id > self.last {
             return Err(protocol("data of a stream that was not opened"));
         }
-        self.return_to_all(framed);
+        self.let_go(framed);
         match self.remembered.contains(&id) {
             true => self.spend_idle(Calmed::Late), // it was under way when the stream ended
             false => self.fail(id, Reason::StreamClosed),
