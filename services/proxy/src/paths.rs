@@ -119,6 +119,9 @@ fn leaders(path: &str, separators: &[char], mut name: impl FnMut(&str)) {
     let mut leads = true;
     for segment in lower.split(separators) {
         let bare = segment.split([';', '?', '#', '\0']).next().unwrap_or_default();
+        if leads && bare.len() < segment.len() {
+            name(segment); // as who cuts nothing off reads it
+        }
         match bare {
             "" | "." => {}
             ".." => leads = true,
@@ -282,6 +285,9 @@ mod tests {
             "/./public/x",
             "/public/..;/x",
             "/public/x/../y",
+            "/public/../;x/public/y", // a segment of its own to whom parameters are letters
+            "/public/..%2f%00x%2fpublic/y",
+            "/;x/public/y",
         ] {
             assert_eq!(classify(path), Class::Other, "{path}");
         }
