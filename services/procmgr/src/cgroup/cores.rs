@@ -30,10 +30,12 @@ pub(super) fn inherit(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets what is in the groups of a generation use all cores again, where they are bounded.
+/// Lets what is in the groups of a generation use all cores again, where they are bounded. They are named: older kernels don't let
+/// a group that holds processes go back to having none of its own, in either version (ENOSPC; Linux 6.1).
 pub(super) fn free(folders: &[PathBuf]) -> io::Result<()> {
     let Some(folder) = bounding(folders) else { return Ok(()) };
-    if folder.join(EFFECTIVE[0]).exists() { fs::write(folder.join(OWN), "\n") } else { inherit(folder) }
+    let all = folder.parent().map(effective).unwrap_or_default();
+    fs::write(folder.join(OWN), list(&all))
 }
 
 /// Keeps what is in the groups of a generation to as many cores as its bound on processor time comes to: those that fewest of these
@@ -45,8 +47,7 @@ pub(super) fn keep(folders: &[PathBuf], others: impl Iterator<Item = PathBuf>) -
         return Ok(());
     }
     let taken: Vec<u32> = others.flat_map(|other| read(&other.join(OWN))).collect();
-    let list: Vec<String> = fewest(all, &taken, wanted).iter().map(u32::to_string).collect();
-    fs::write(folder.join(OWN), list.join(","))
+    fs::write(folder.join(OWN), list(&fewest(all, &taken, wanted)))
 }
 
 fn bounding(folders: &[PathBuf]) -> Option<&PathBuf> {
@@ -77,6 +78,10 @@ fn fewest(mut cores: Vec<u32>, taken: &[u32], wanted: usize) -> Vec<u32> {
 
 fn read(file: &Path) -> Vec<u32> {
     fs::read_to_string(file).map(|text| parse(&text)).unwrap_or_default()
+}
+
+fn list(cores: &[u32]) -> String {
+    cores.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The kernel's way to write a list: `0-2,7`.
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn it_is_kept_to_what_its_bound_comes_to_and_freed_in_either_version() {
-        for (unified, freed) in [(true, "\n"), (false, "0-3\n")] {
+        for unified in [true, false] {
             let (_parent, own) = group(unified, "0-3\n", "110000 100000\n");
             let (_other, other) = group(unified, "0-3\n", "110000 100000\n");
             fs::write(other.join(OWN), "3").unwrap();
@@ -139,7 +144,7 @@ mod tests {
             keep(&folders, std::iter::once(other.clone())).unwrap();
             assert_eq!(is(), "2,1");
             free(&folders).unwrap();
-            assert_eq!(is(), freed);
+            assert_eq!(is(), "0,1,2,3");
         }
     }
 
