@@ -10,10 +10,14 @@
 //! by paths that only root can write to, and with nothing of anybody's environment.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio, id};
+use std::process::{ChildStderr, Command, Stdio, id};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
@@ -21,6 +25,8 @@ use crate::report::{Because as _, Reason};
 
 /// Where the system's programs are.
 const PLACES: [&str; 2] = ["/usr/bin", "/bin"];
+/// How long one may take. It asks for the user by name, and whoever keeps the names may be away.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel takes 340; nobody has so many.
 const RANGES: usize = 64;
 
@@ -179,8 +185,8 @@ pub fn map(process: u32) -> Result<(), Reason> {
         return Err(Reason::new("the process to map is gone"));
     }
     let [users, groups] = kinds()?;
-    run(&tool("newuidmap")?, process, &users)?;
-    run(&tool("newgidmap")?, process, &groups)
+    run(&tool("newuidmap")?, process, &users, PATIENCE)?;
+    run(&tool("newgidmap")?, process, &groups, PATIENCE)
 }
 
 fn tool(name: &str) -> Result<PathBuf, Reason> {
@@ -190,11 +196,38 @@ fn tool(name: &str) -> Result<PathBuf, Reason> {
         .ok_or_else(|| Reason::new(format_args!("there is no {name}: install the package uidmap")))
 }
 
-fn run(tool: &Path, process: u32, kind: &Kind) -> Result<(), Reason> {
+fn run(tool: &Path, process: u32, kind: &Kind, patience: Duration) -> Result<(), Reason> {
+    let what = || format!("run {}", tool.display());
     let mut command = Command::new(tool);
-    command.arg(process.to_string()).args(kind.words()).env_clear().stdin(Stdio::null());
-    let output = command.output().because(|| format!("run {}", tool.display()))?;
-    if output.status.success() { Ok(()) } else { Err(said(&output.stderr)) }
+    command.arg(process.to_string()).args(kind.words()).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = command.spawn().because(what)?;
+    let text = running.stderr.take().map_or(Ok(Vec::new()), |stderr| read_all(stderr, patience));
+    if text.is_err() {
+        let _ = running.kill(); // set-uid or not, it is this user who runs it
+    }
+    let status = running.wait().because(what)?;
+    let text = text.because(what)?;
+    if status.success() { Ok(()) } else { Err(said(&text)) }
+}
+
+/// What comes until it ends, or an error if that takes longer.
+fn read_all(mut from: ChildStderr, patience: Duration) -> io::Result<Vec<u8>> {
+    let (deadline, mut all, mut piece) = (Instant::now() + patience, Vec::new(), [0; 1024]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end")),
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        match from.read(&mut piece)? {
+            0 => return Ok(all),
+            length => all.extend_from_slice(&piece[..length]),
+        }
+    }
 }
 
 fn said(stderr: &[u8]) -> Reason {
@@ -205,6 +238,8 @@ fn said(stderr: &[u8]) -> Reason {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn kind(text: &str) -> Kind {
@@ -265,6 +300,24 @@ mod tests {
     fn the_programs_are_told_the_users_own_id_and_every_range_as_itself() {
         let words: Vec<_> = kind("ann:100000:3\nann:5000:2").words().collect();
         assert_eq!(words.join(" "), "1000 1000 1 100000 100000 3 5000 5000 2");
+    }
+
+    #[test]
+    fn a_program_that_refuses_is_quoted_and_one_that_does_not_end_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |script: &str, patience| {
+            let path = folder.path().join("newuidmap");
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            run(&path, 1, &kind("ann:100000:3"), patience).map_err(|reason| reason.to_string())
+        };
+        assert_eq!(said("[ \"$*\" = '1 1000 1000 1 100000 100000 3' ]", PATIENCE), Ok(()));
+        assert_eq!(
+            said("echo 'not allowed' >&2; echo more >&2; exit 1", PATIENCE),
+            Err("not allowed".into())
+        );
+        let late = said("exec tail -f /dev/null", Duration::ZERO).unwrap_err();
+        assert!(late.ends_with("newuidmap: it does not end"), "{late}");
     }
 
     #[test]
