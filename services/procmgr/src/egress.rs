@@ -23,22 +23,25 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
 use nexushub_chassis::launch::{durable, secret};
 use nix::net::if_::if_nametoindex;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
-use crate::slots::SLOTS;
+use crate::{process, slots::SLOTS};
 use rules::Rules;
 
 /// Bits that the addresses of a pair have in common.
 const PAIR_PREFIX: u32 = 30;
 /// What a box calls its end.
 const INSIDE: &str = "eth0";
-/// Longest wait for the link of a microVM's program, which makes it first of all, and the time between two looks.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(1));
+/// Longest wait for the link of a microVM's program, which makes it first of all.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The file that is there while the machine routes boxes, and names the interfaces whose forwarding was off.
 const LENT: &str = "procmgr/forwarding";
 
@@ -314,18 +317,21 @@ impl Router {
 
 /// Waits for the link of a box's own, as long as there is the box; says whether there is one.
 fn await_link(inside: &File, pid: u32) -> io::Result<bool> {
-    let (patience, pause) = PATIENCE;
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + PATIENCE;
+    let program = process::hold(pid)?;
     space::within(inside, || {
+        let news = space::link_news()?; // from before the first look on
         while if_nametoindex(INSIDE).is_err() {
-            // Of a process that has ended this is gone, before anybody has waited for it.
-            if fs::metadata(format!("/proc/{pid}/ns/net")).is_err() {
-                return Ok(false);
+            let Some(program) = &program else { return Ok(false) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut waited = [PollFd::new(&news, PollFlags::IN), PollFd::new(program, PollFlags::IN)];
+            match poll(&mut waited, Timespec::try_from(left).ok().as_ref()) {
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "its program made no link")),
+                Ok(_) if !waited[1].revents().is_empty() => return Ok(false), // it has ended
+                Ok(_) => space::forget(&news),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            if Instant::now() >= deadline {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "its program made no link"));
-            }
-            thread::sleep(pause);
         }
         Ok(true)
     })
@@ -401,6 +407,28 @@ mod tests {
         let link = ["link", "add", INSIDE, "type", "veth", "peer", "name", "other"];
         space::within(&inside, || space::run("ip", &link, b"")).unwrap();
         assert!(await_link(&inside, ended.id()).unwrap());
+    }
+
+    #[test]
+    fn a_link_is_seen_when_it_comes_and_so_is_the_end_of_who_was_to_make_it() {
+        let network = || space::apart(|| File::open("/proc/thread-self/ns/net"));
+        let (one, other) = match (network(), network()) {
+            (Ok(one), Ok(other)) => (one, other),
+            (Err(error), _) | (_, Err(error)) => return not_tried(&error),
+        };
+        let mut program =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = program.id();
+        std::thread::scope(|scope| {
+            let (comes, ends) =
+                (scope.spawn(|| await_link(&one, pid)), scope.spawn(|| await_link(&other, pid)));
+            let tap = ["tuntap", "add", INSIDE, "mode", "tap"];
+            space::within(&one, || space::run("ip", &tap, b"")).unwrap();
+            assert!(comes.join().unwrap().unwrap());
+            drop(program.stdin.take());
+            assert!(!ends.join().unwrap().unwrap());
+        });
+        program.wait().unwrap();
     }
 
     #[test]

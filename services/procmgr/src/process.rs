@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    os::fd::OwnedFd,
 };
 
 use nexushub_shim::{
@@ -38,14 +39,19 @@ pub(crate) fn family(all: &[(u32, Stat)], shim: u32) -> BTreeSet<u32> {
     family
 }
 
+/// A process that is readable once it has ended; none of that number that nobody waits for any more.
+pub(crate) fn hold(pid: u32) -> io::Result<Option<OwnedFd>> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Ok(held)) => Ok(Some(held)),
+        Some(Err(rustix::io::Errno::SRCH)) | None => Ok(None),
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
 /// Returns when this very process has ended.
 pub(crate) async fn ended(process: Process) -> io::Result<()> {
-    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
-    let held = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-        Some(Ok(held)) => held,
-        Some(Err(rustix::io::Errno::SRCH)) | None => return Ok(()),
-        Some(Err(error)) => return Err(error.into()),
-    };
+    let Some(held) = hold(process.pid)? else { return Ok(()) };
     // Held from here on; that it is the one that is meant, its start time says.
     if Stat::of(process.pid).is_ok_and(|stat| stat.start == process.start) {
         // Deprecated for types whose descriptor may change or close while registered: this one's can't, it is owned.

@@ -4,12 +4,19 @@
 use std::{
     fs::File,
     io::{self, Write},
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    libc,
+    sched::{CloneFlags, setns, unshare},
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+    },
+};
 
 /// Where tools of the machine's administrator are; an empty `PATH` is no reason to miss them.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -36,6 +43,20 @@ fn aside<T: Send>(
     };
     let done = thread::scope(|scope| scope.spawn(whole).join());
     done.unwrap_or_else(|_| Err(io::Error::other("the work in another network broke off")))
+}
+
+/// Where the kernel says that links of this network have come, changed or gone.
+pub(super) fn link_news() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let news = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+    let of_links = u32::try_from(libc::RTMGRP_LINK).unwrap_or_default();
+    bind(news.as_raw_fd(), &NetlinkAddr::new(0, of_links))?;
+    Ok(news)
+}
+
+/// Takes what was said there. More than there is room for is as good as less: whoever heard of it looks.
+pub(super) fn forget(news: &OwnedFd) {
+    while recv(news.as_raw_fd(), &mut [0; 8192], MsgFlags::empty()).is_ok() {}
 }
 
 /// Runs a tool that reads this text.
