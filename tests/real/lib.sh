@@ -140,7 +140,7 @@ compose_plugin() {
 
 # ---------------------------------------------------------------- systemd
 
-packages=systemd,systemd-sysv,dbus,procps,curl,python3-minimal
+packages=systemd,systemd-sysv,dbus,procps,curl,python3-minimal,uidmap
 rootfs_tar=$work/rootfs-$(printf '%s' "$packages" | cksum | cut -d' ' -f1).tar
 systemd_image=nexushub-test/$(basename "$rootfs_tar" .tar)
 
