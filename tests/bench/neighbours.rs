@@ -33,7 +33,8 @@ const EVERYWHERE: &str = "for i in 1 2 3 4; do perl -e '1 while 1' & done; wait"
 const FORK: &str = "perl -e 'while (1) { fork }'";
 const MEMORY: &str = "perl -e '$x .= \"a\" x 1e6 while 1'";
 const TMP: &str = "while :; do dd if=/dev/zero of=/tmp/full bs=1M; done";
-const DB: &str = "while :; do rm -f /db/full; dd if=/dev/zero of=/db/full bs=1M count=900; done";
+/// To its bound, and from the beginning.
+const DB: &str = "while :; do rm -f /db/full; dd if=/dev/zero of=/db/full bs=1M; done";
 const FILES: &str = "perl -e 'while (1) { open(my $f, q(<), q(/dev/null)) or next; push @f, $f }'";
 
 /// The first are no deeds but the measure of all others: what any app may do with its share of a processor.
@@ -57,16 +58,30 @@ pub(crate) async fn measure(requests: usize) {
     // It is not held up by the deed itself, as a client elsewhere isn't; what it starts is as it would be.
     schedule("--fifo", &["--all-tasks", "--reset-on-fork", "--pid"], process::id());
     for deed in DEEDS {
-        beside(deed, requests).await;
+        beside(Driver::Sandbox, deed, requests).await;
+    }
+    println!("### the same beside a microVM");
+    if !runs_machines().await {
+        return println!("not measurable here: this machine can't run guests, or interprets them");
+    }
+    for deed in DEEDS {
+        beside(Driver::Krun, deed, requests).await;
     }
 }
 
-async fn beside((what, path, body, told): Deed, requests: usize) {
+/// Whether `auto` is a microVM here, which it is where the machine runs guests itself.
+async fn runs_machines() -> bool {
+    let platform = Platform::start_with(&nexushub_e2e::Options::of(QUICK));
+    put_with(&platform, "trial", Driver::Auto, Limits::default()).await;
+    platform.running("trial").await.driver == "krun"
+}
+
+async fn beside(driver: Driver, (what, path, body, told): Deed, requests: usize) {
     let platform = Platform::start_with(&nexushub_e2e::Options::of(&format!("{QUICK}{told}")));
     put_with(&platform, "neighbour", Driver::Sandbox, Limits::default()).await;
     platform.running("neighbour").await;
     let limits = Limits { memory_bytes: 256 << 20, ..Limits::default() };
-    put_with(&platform, "hostile", Driver::Sandbox, limits).await;
+    put_with(&platform, "hostile", driver, limits).await;
     platform.running("hostile").await;
     let deed = tokio::spawn(again_and_again(platform.https(), path, body));
     let (mut alone, mut beside) = (Vec::new(), Vec::new());

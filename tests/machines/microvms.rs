@@ -128,6 +128,19 @@ fn log_of(platform: &Platform, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bound_on_processor_time_holds_a_microvm_back_and_that_is_told() {
+    let platform = platform();
+    let limits = Limits { cpu_percent: 50, ..SMALL };
+    let status = platform.run_boxed("busy", Driver::Krun, limits).await;
+    assert!(!status.not_enforced.iter().any(|line| line.starts_with("processor")), "{status:?}");
+    let before = status.usage.unwrap().throttled_usec;
+    platform.says("busy", "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done").await;
+    let held_back = |status: &InstanceStatus| status.usage.is_some_and(|usage| usage.throttled_usec > before);
+    let status = platform.instance_until("busy", "was held back", held_back).await;
+    assert_eq!(status.usage.unwrap().cpu_limit_percent, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_ate_more_than_its_guest_has_is_told_to_have() {
     let platform = platform();
     machine(&platform, "hungry").await;
