@@ -30,7 +30,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("nexushub-provider", &["nexushub-chassis", "nexushub-proto"]),
     ("nexushub-procmgr", &["nexushub-chassis", "nexushub-proto", "nexushub-shim", "nexushub-volume"]),
     ("nexushub-proxy", &["nexushub-chassis", "nexushub-proto"]),
-    ("nexushub-debug-api", &["nexushub-chassis", "nexushub-proto"]),
+    ("nexushub-debug-api", &["nexushub-chassis", "nexushub-proto", "nexushub-volume"]),
     ("nexushub", &["nexushub-chassis", "nexushub-proto", "nexushub-launch"]),
     ("nexushub-hello", &["nexushub-applib"]),
     ("nexushub-applib", &[]),

@@ -126,13 +126,19 @@ pub(crate) fn private(path: &Path) -> io::Result<()> {
 
 /// Removes an application's folder, with releases and data.
 pub(crate) fn remove_app(app: &Path) -> Result<(), StorageError> {
+    let data = app.join(DATA);
     match remove_all(app) {
-        Err(error) if error.cause.kind() == io::ErrorKind::PermissionDenied => {
-            remove_given(&app.join(DATA))?;
+        Err(error) if error.cause.kind() == io::ErrorKind::PermissionDenied && may_be_given(&data) => {
+            remove_given(&data)?;
             remove_all(app)
         }
         done => done,
     }
+}
+
+/// Whether there are data, of which some may be another's than ours.
+fn may_be_given(data: &Path) -> bool {
+    !nix::unistd::geteuid().is_root() && data.is_dir()
 }
 
 /// Removes data that belong to an id which an ordinary user gave the app's box: by the program that builds boxes and knows the way
@@ -148,9 +154,9 @@ fn remove_given(data: &Path) -> Result<(), StorageError> {
     removed.map_err(StorageError::of("remove", data))
 }
 
-/// Removes a folder and all in it; one that isn't there is gone already.
+/// Removes a folder and all in it, however deep an app has made that; one that isn't there is gone already.
 pub(crate) fn remove_all(path: &Path) -> Result<(), StorageError> {
-    match std::fs::remove_dir_all(path) {
+    match nexushub_volume::remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::of("remove", path)(error)),
         _ => Ok(()),
     }
@@ -172,5 +178,33 @@ async fn finish<T>(work: JoinHandle<T>) -> T {
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // Cancelled: the runtime is shutting down, and so is whoever waits here.
         Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::fd::OwnedFd;
+
+    use nix::{
+        fcntl::{OFlag, openat},
+        sys::stat::{Mode, mkdirat},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_application_is_removed_however_deep_its_folders_lie() {
+        let home = tempfile::tempdir().unwrap();
+        let app = home.path().join("app");
+        private(&app.join(DATA)).unwrap();
+        let mut here = OwnedFd::from(std::fs::File::open(app.join(DATA)).unwrap());
+        for _ in 0..5_000 {
+            mkdirat(&here, c"a", Mode::S_IRWXU).unwrap();
+            here = openat(&here, c"a", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        }
+        remove_app(&app).unwrap();
+        assert!(!app.exists());
+        remove_app(&app).unwrap();
     }
 }

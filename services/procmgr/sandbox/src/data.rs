@@ -1,6 +1,7 @@
 //! An app's data, for an ordinary user who gave the app an id of its own: what that user may no longer do to them itself is done in a
 //! user namespace with the ids of all its boxes.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -37,7 +38,8 @@ fn one(task: Task, folder: &Path) -> Result<(), Reason> {
             Ok(())
         }
         Task::Reclaim => nexushub_volume::own(folder, geteuid().as_raw(), getegid().as_raw()),
-        Task::Remove => nexushub_volume::remove(folder),
+        Task::Remove => nexushub_volume::remove(folder)
+            .map_err(|error| io::Error::other(format!("could not remove {}: {error}", folder.display()))),
     };
     done.map_err(Reason::new)
 }

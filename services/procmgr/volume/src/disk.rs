@@ -156,7 +156,7 @@ fn put_aside(data: &Path, plain: &Path) -> io::Result<()> {
 
 /// All of it is in the image.
 fn forget_plain(data: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(data.join(PLAIN)) {
+    match crate::remove(&data.join(PLAIN)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).because(|| "remove what its disk holds")
         }

@@ -9,7 +9,12 @@ pub use disk::{bound, trial};
 pub use flags::kept;
 
 use std::os::fd::BorrowedFd;
-use std::{collections::BTreeSet, ffi::CStr, fs, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::CStr,
+    fs, io,
+    path::Path,
+};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -22,8 +27,8 @@ use walk::{Visit, is_folder, walk};
 /// The unit of a file's blocks, whatever the file system.
 const BLOCK: u64 = 512;
 
-/// Makes the data this user's, if their folder isn't: what has another name elsewhere stays as it is, no link is followed, no
-/// other file system is entered. One that is interrupted is begun again the next time.
+/// Makes the data this user's, if their folder isn't: a file that has another name elsewhere stays as it is, no link is followed,
+/// no other file system is entered. One that is interrupted is begun again the next time.
 ///
 /// # Errors
 /// Those of the file system, with the folder.
@@ -40,7 +45,8 @@ fn take_all(data: &Path, uid: u32, gid: u32) -> nix::Result<()> {
     if stat.st_uid == uid {
         return Ok(());
     }
-    let mut owner = Owner { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), device: stat.st_dev };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let mut owner = Owner { uid, gid, device: stat.st_dev, names: BTreeMap::new() };
     walk(&folder, usize::MAX, &mut owner)?;
     unistd::fchown(&folder, Some(owner.uid), Some(owner.gid)) // last: it says that all below is done
 }
@@ -49,11 +55,29 @@ struct Owner {
     uid: Uid,
     gid: Gid,
     device: libc::dev_t,
+    /// Of files with several names those that were found.
+    names: BTreeMap<libc::ino_t, libc::nlink_t>,
+}
+
+impl Owner {
+    /// Whether a file has no name but those that were found.
+    fn has_all_names(&mut self, stat: &FileStat) -> bool {
+        if is_folder(stat) || stat.st_nlink <= 1 {
+            return true;
+        }
+        let found = self.names.entry(stat.st_ino).or_default();
+        *found += 1;
+        let all = *found == stat.st_nlink;
+        if all {
+            self.names.remove(&stat.st_ino);
+        }
+        all
+    }
 }
 
 impl Visit for Owner {
     fn found(&mut self, folder: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> nix::Result<bool> {
-        if stat.st_dev != self.device || (!is_folder(stat) && stat.st_nlink > 1) {
+        if stat.st_dev != self.device || !self.has_all_names(stat) {
             return Ok(false);
         }
         unistd::fchownat(folder, name, Some(self.uid), Some(self.gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -92,30 +116,43 @@ impl Visit for Sum {
     }
 }
 
-/// Removes a folder with all in it, but what is on another file system.
+/// Removes a folder with all in it, however deep. Stops at what is on another file system.
 ///
 /// # Errors
-/// Those of the file system, with the folder.
+/// Those of the file system.
 pub fn remove(folder: &Path) -> io::Result<()> {
-    let named =
-        |error: io::Error| io::Error::other(format!("could not remove {}: {error}", folder.display()));
-    let emptied = walk::top(folder).and_then(|(top, _)| walk(&top, usize::MAX, &mut Remover));
-    emptied.map_err(io::Error::from).and_then(|()| fs::remove_dir(folder)).map_err(named)
+    let (top, stat) = walk::top(folder)?;
+    walk(&top, usize::MAX, &mut Remover { device: stat.st_dev })?;
+    fs::remove_dir(folder)
 }
 
-struct Remover;
+struct Remover {
+    device: libc::dev_t,
+}
 
 impl Visit for Remover {
     fn found(&mut self, folder: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> nix::Result<bool> {
+        if stat.st_dev != self.device {
+            return Err(Errno::EXDEV);
+        }
         if !is_folder(stat) {
-            unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
+            gone(unlinkat(folder, name, UnlinkatFlags::NoRemoveDir))?;
         }
         Ok(true)
     }
 
     fn seen(&mut self, folder: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
-        unlinkat(folder, name, UnlinkatFlags::RemoveDir)
+        gone(unlinkat(folder, name, UnlinkatFlags::RemoveDir))
     }
+
+    fn missed(&mut self, why: Errno) -> nix::Result<()> {
+        gone(Err(why))
+    }
+}
+
+/// What somebody else has removed meanwhile is gone, too.
+fn gone(removed: nix::Result<()>) -> nix::Result<()> {
+    if removed == Err(Errno::ENOENT) { Ok(()) } else { removed }
 }
 
 #[cfg(test)]
@@ -193,8 +230,37 @@ mod tests {
         assert!(remove(&dir.path().join("link")).is_err(), "a link is no folder");
         remove(&data).unwrap();
         assert!(!data.exists() && outside.path().join("kept").exists());
-        let none = remove(&data).unwrap_err().to_string();
-        assert!(none.starts_with("could not remove ") && none.contains("No such file"), "{none}");
+        assert_eq!(remove(&data).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn many_entries_in_one_folder_are_all_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        (0..5_000).for_each(|number| drop(File::create(data.join(number.to_string())).unwrap()));
+        (0..500).for_each(|number| fs::create_dir(data.join(format!("d{number}"))).unwrap());
+        remove(&data).unwrap();
+        assert!(!data.exists());
+    }
+
+    #[test]
+    fn a_file_is_given_away_with_all_its_names_or_not_at_all() {
+        if !unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI is root");
+            return println!("not tried: only root gives files away");
+        }
+        let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data = dir.path().join("data");
+        fs::create_dir_all(data.join("a/b")).unwrap();
+        for name in ["within", "without"] {
+            fs::write(data.join(name), "").unwrap();
+        }
+        fs::hard_link(data.join("within"), data.join("a/b/again")).unwrap();
+        fs::hard_link(data.join("without"), outside.path().join("again")).unwrap();
+        own(&data, 1234, 1234).unwrap();
+        let of = |name: &str| fs::metadata(data.join(name)).unwrap().uid();
+        assert_eq!((of("within"), of("a/b/again"), of("without")), (1234, 1234, 0));
     }
 
     /// Moves the first folder that is looked into away from under the walk.

@@ -103,26 +103,26 @@ fn identity(stat: &FileStat) -> (libc::dev_t, libc::ino_t) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Shows what a folder holds.
+/// Shows what a folder holds. Of all the names that it may hold only those of folders are remembered, each of which takes more of
+/// the disk than of memory.
 fn level(folder: &OwnedFd, name: CString, left: &mut usize, visit: &mut impl Visit) -> nix::Result<Level> {
-    let identity = identity(&fstat(folder)?);
+    let mut level = Level { name, identity: identity(&fstat(folder)?), left: Vec::new() };
     let listed = folder.try_clone().map_err(|_| Errno::EMFILE)?;
-    let names: Vec<CString> = Dir::from_fd(listed)?
-        .iter()
-        .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
-        .filter(|name| !matches!(name.as_deref().map(CStr::to_bytes), Ok(b"." | b"..")))
-        .take(*left)
-        .collect::<Result<_, _>>()?;
-    *left -= names.len();
-    let mut folders = Vec::new();
-    for name in names {
-        let stat = match fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+    for entry in Dir::from_fd(listed)?.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Some(fewer) = left.checked_sub(1) else { break };
+        *left = fewer;
+        let stat = match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => continue, // gone meanwhile
             stat => stat?,
         };
-        if visit.found(folder.as_fd(), &name, &stat)? && is_folder(&stat) {
-            folders.push(name);
+        if visit.found(folder.as_fd(), name, &stat)? && is_folder(&stat) {
+            level.left.push(name.to_owned());
         }
     }
-    Ok(Level { name, identity, left: folders })
+    Ok(level)
 }
