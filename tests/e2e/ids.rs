@@ -168,13 +168,43 @@ async fn a_release_or_data_that_no_given_id_can_use_run_with_the_users_own() {
     fs::create_dir_all(&shared).unwrap();
     chown(&shared, Some(STRANGER), None).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
-    run(&platform, &["own", "shared"], 0).await;
-    for (name, why) in [("own", "chmod -R go+rX"), ("shared", "its data are somebody else's")] {
+    let strange = platform.data_of("strange");
+    fs::create_dir_all(strange.join("deep")).unwrap();
+    fs::write(strange.join("deep/file"), "").unwrap();
+    chown(strange.join("deep/file"), Some(STRANGER), None).unwrap();
+    run(&platform, &["own", "shared", "strange"], 0).await;
+    for (name, why) in [
+        ("own", "chmod -R go+rX"),
+        ("shared", "its data are somebody else's"),
+        ("strange", "\"file\" among its data is of another user or group"),
+    ] {
         let status = platform.running(name).await;
         assert!(status.not_enforced.iter().any(|line| line.contains(why)), "{:?}", status.not_enforced);
         assert_eq!(user(process(&status)), NOBODY);
     }
-    assert_eq!(owner(&platform, "shared"), STRANGER);
+    assert_eq!((owner(&platform, "shared"), owner(&platform, "strange")), (STRANGER, NOBODY));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_in_part_or_lets_everybody_in_is_taken_back_all_the_same() {
+    if !machine::gives_ids() {
+        return;
+    }
+    let programs = workshop::programs_for_anybody();
+    let platform = Platform::start_with(&giver(&programs));
+    run(&platform, &["app"], 0).await;
+    let id = owner(&platform, "app");
+    platform.says("app", "mkdir -m 700 /db/deep; echo kept > /db/deep/file; chmod 777 /db").await;
+    let data = platform.data_of("app");
+    fs::write(data.join("late"), "").unwrap();
+    for (path, user) in [(data.clone(), id), (data.join("late"), NOBODY)] {
+        chown(path, Some(user), Some(NOBODY)).unwrap(); // as a giving that was interrupted leaves it
+    }
+    platform.put(platform.instance(&App::named("app"))).await.unwrap();
+    let runs = |status: &InstanceStatus| status.driver == "process" && status.routed;
+    platform.instance_until("app", "runs without a box", runs).await;
+    assert_eq!(owner(&platform, "app"), NOBODY);
+    assert_eq!(fs::metadata(data.join("deep/file")).unwrap().uid(), NOBODY);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,10 +43,15 @@ impl Data {
     }
 }
 
+/// Where they are: whoever configures them may say that by a link.
+pub(crate) fn resolved(folder: &Path) -> PathBuf {
+    fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
 /// Whether these data are another user's, so that we may not use them.
 fn is_foreign(folder: &Path) -> bool {
     let own = geteuid();
-    !own.is_root() && fs::symlink_metadata(folder).is_ok_and(|meta| meta.uid() != own.as_raw())
+    !own.is_root() && fs::metadata(folder).is_ok_and(|meta| meta.uid() != own.as_raw())
 }
 
 /// Whether these data are another user's, who lets us use them.
@@ -55,12 +60,24 @@ pub(crate) fn is_shared(folder: &Path) -> bool {
     is_foreign(folder) && access(folder, all).is_ok()
 }
 
-/// Makes the data of an app that has no id of its own ours again, if we may not use them. Blocks.
+/// The name of something among our own data that isn't ours, or is of another group, if there is any: who else has to do with them
+/// would have no more of them once they are an app's own id's. Blocks.
+pub(crate) fn stranger(folder: &Path) -> Option<String> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    if is_foreign(folder) { None } else { nexushub_volume::stranger(folder, uid, gid) }
+}
+
+/// Makes the data of an app that has no id of its own ours again, if they are an id's that we may give; else they stay whose they are,
+/// who may let us use them. Blocks.
 pub(crate) fn reclaim(keeper: &Path, folder: &Path) -> Result<(), String> {
-    if !is_foreign(folder) || is_shared(folder) {
+    if !is_foreign(folder) {
         return Ok(());
     }
-    ask(keeper, ["--reclaim"], &[folder]).map(drop).map_err(|why| {
+    let done = ask(keeper, ["--reclaim"], &[folder]);
+    if is_shared(folder) {
+        return Ok(());
+    }
+    done.map(drop).map_err(|why| {
         let (folder, uid, gid) = (folder.display(), geteuid(), getegid());
         format!(
             "its data belong to an id that it had before, which can't be used now ({why}): mend that, or have root give them back: \

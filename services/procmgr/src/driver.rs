@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::Ms,
-    data::is_shared,
+    data::{is_shared, resolved, stranger},
     desired::{Deploy, Desired, Egress, Isolation},
     egress::{Found, Router, WayOut},
     env::{Inside, Surroundings},
@@ -379,6 +379,17 @@ pub(crate) fn no_id_to_give(desired: &Desired, has_one: bool) -> Option<String> 
     }
     let shared = !has_one && is_shared(&desired.data);
     shared.then(|| format!("own ids: it has the user's, since its data are somebody else's ({data})"))
+}
+
+/// The same, judged from all of its data, which takes too long for a plan. Blocks.
+pub(crate) fn no_data_to_give(desired: &Desired) -> Option<String> {
+    let folder = resolved(&desired.data);
+    stranger(&folder).map(|name| {
+        let folder = folder.display();
+        format!(
+            "own ids: it has the user's, since {name:?} among its data is of another user or group ({folder})"
+        )
+    })
 }
 
 /// Whether another user can start an app from this release, judged from what is needed at once.

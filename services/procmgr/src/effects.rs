@@ -37,7 +37,7 @@ use crate::{
     control,
     data::{self, Bound},
     desired::{Desired, Egress},
-    driver::{self, Driver, Form, Plan, judge_release, measures_data, no_id_to_give},
+    driver::{self, Driver, Form, Plan, judge_release, measures_data, no_data_to_give, no_id_to_give},
     egress,
     env::{self, Surroundings},
     exit::{Exit, How},
@@ -185,8 +185,9 @@ impl Os {
         };
         let way_out = self.way_out(desired, driver, uid)?;
         let (slot, no_slot) = self.slot(desired, driver)?;
+        let data = data::resolved(&desired.data);
         if slot.is_none() {
-            data::reclaim(&terms.keeper, &desired.data)?;
+            data::reclaim(&terms.keeper, &data)?;
         }
         let check = desired.health.apply(&terms.check);
         let program = driver.program(&Plan {
@@ -247,7 +248,7 @@ impl Os {
             secret_sha256: secret::hex(&secret::digest(&own_secret)),
             limits,
             not_enforced: driver.not_enforced().iter().cloned().chain(no_slot).collect(),
-            data: desired.data.clone(),
+            data: data::resolved(&desired.data),
             keeper: slot.map(|_| self.terms.keeper.clone()),
             health: Some(desired.health.clone()),
             data_measured: limits.data_bytes > 0 && measures_data(driver.not_enforced()),
@@ -285,6 +286,7 @@ impl Os {
         }
         let instances = self.place.instances();
         let why = no_id_to_give(desired, slots::has(&instances, &desired.id));
+        let why = why.or_else(|| no_data_to_give(desired));
         if why.is_some() {
             return Ok((None, why));
         }

@@ -98,7 +98,12 @@ impl Ids {
 
     /// Makes the data the app's, if its folder isn't.
     pub(crate) fn own(self, data: &Path) -> Result<(), Reason> {
-        self.outside().map_or(Ok(()), |(uid, gid)| nexushub_volume::own(data, uid, gid)).map_err(Reason::new)
+        let done = match (self, self.outside()) {
+            (Self::Given(uid, gid), _) => nexushub_volume::give(data, uid, gid),
+            (_, Some((uid, gid))) => nexushub_volume::own(data, uid, gid),
+            (_, None) => Ok(()),
+        };
+        done.map_err(Reason::new)
     }
 
     /// Makes the pipes for its output the app's, which may then open them by name (`/dev/stderr`); another's stay that other's.

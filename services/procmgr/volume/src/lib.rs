@@ -8,7 +8,7 @@ mod walk;
 pub use disk::{bound, trial};
 pub use flags::kept;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::CStr,
@@ -33,11 +33,12 @@ const BLOCK: u64 = 512;
 /// # Errors
 /// Those of the file system, with the folder.
 pub fn own(data: &Path, uid: u32, gid: u32) -> io::Result<()> {
-    let named = |error: nix::Error| {
-        let why = if error == Errno::EPERM { " (some of it belongs to somebody else)" } else { "" };
-        io::Error::other(format!("could not give {} to its user: {}{why}", data.display(), error.desc()))
-    };
-    take_all(data, uid, gid).map_err(named)
+    take_all(data, uid, gid).map_err(|error| not_given(data, error))
+}
+
+fn not_given(data: &Path, error: Errno) -> io::Error {
+    let why = if error == Errno::EPERM { " (some of it belongs to somebody else)" } else { "" };
+    io::Error::other(format!("could not give {} to its user: {}{why}", data.display(), error.desc()))
 }
 
 fn take_all(data: &Path, uid: u32, gid: u32) -> nix::Result<()> {
@@ -46,9 +47,64 @@ fn take_all(data: &Path, uid: u32, gid: u32) -> nix::Result<()> {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    let mut owner = Owner { uid, gid, device: stat.st_dev, names: BTreeMap::new() };
-    walk(&folder, usize::MAX, &mut owner)?;
-    unistd::fchown(&folder, Some(owner.uid), Some(owner.gid)) // last: it says that all below is done
+    own_below(&folder, stat.st_dev, uid, gid)?;
+    unistd::fchown(&folder, Some(uid), Some(gid)) // last: it says that all below is done
+}
+
+/// Gives this user's data to an id of its app's own, as `own` does. From the first of them on their folder is that id's, so that
+/// `own` takes back what was interrupted; its group becomes that id's when all is done.
+///
+/// # Errors
+/// Those of `own`.
+pub fn give(data: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    give_all(data, uid, gid).map_err(|error| not_given(data, error))
+}
+
+fn give_all(data: &Path, uid: u32, gid: u32) -> nix::Result<()> {
+    let (folder, stat) = walk::top(data)?;
+    if (stat.st_uid, stat.st_gid) == (uid, gid) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    unistd::fchown(&folder, Some(uid), None)?;
+    own_below(&folder, stat.st_dev, uid, gid)?;
+    unistd::fchown(&folder, None, Some(gid))
+}
+
+fn own_below(folder: &OwnedFd, device: libc::dev_t, uid: Uid, gid: Gid) -> nix::Result<()> {
+    walk(folder, usize::MAX, &mut Owner { uid, gid, device, names: BTreeMap::new() })
+}
+
+/// The name of something among the data that isn't this user's and this group's, if there is any: who could give away the rest could
+/// not give that away.
+#[must_use]
+pub fn stranger(data: &Path, uid: u32, gid: u32) -> Option<String> {
+    let (folder, stat) = walk::top(data).ok()?;
+    let mut search = Search { uid, gid, device: stat.st_dev, found: None };
+    let _ = walk(&folder, usize::MAX, &mut search);
+    search.found
+}
+
+struct Search {
+    uid: u32,
+    gid: u32,
+    device: libc::dev_t,
+    found: Option<String>,
+}
+
+impl Visit for Search {
+    fn found(&mut self, _: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> nix::Result<bool> {
+        if stat.st_dev == self.device && (stat.st_uid, stat.st_gid) != (self.uid, self.gid) {
+            self.found = Some(name.to_string_lossy().into_owned());
+            return Err(Errno::ECANCELED);
+        }
+        Ok(stat.st_dev == self.device)
+    }
+
+    /// What this user has closed to itself is nevertheless its own.
+    fn missed(&mut self, why: Errno) -> nix::Result<()> {
+        if self.found.is_none() { Ok(()) } else { Err(why) }
+    }
 }
 
 struct Owner {
@@ -234,6 +290,55 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_in_part_is_the_ids_and_given_or_taken_back_whole() {
+        if !can_give() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let of =
+            |name: &str| fs::metadata(dir.path().join(name)).map(|meta| (meta.uid(), meta.gid())).unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        give(dir.path(), 1234, 1234).unwrap();
+        fs::write(dir.path().join("later"), "").unwrap();
+        give(dir.path(), 1234, 1234).unwrap();
+        assert_eq!((of("a"), of("later")), ((1234, 1234), (0, 0)), "it is all done");
+        std::os::unix::fs::chown(dir.path(), None, Some(0)).unwrap(); // as one that was interrupted leaves it
+        give(dir.path(), 1234, 1234).unwrap();
+        assert_eq!((of("."), of("later")), ((1234, 1234), (1234, 1234)));
+        std::os::unix::fs::chown(dir.path(), None, Some(0)).unwrap();
+        own(dir.path(), 0, 0).unwrap();
+        assert_eq!((of("."), of("a"), of("later")), ((0, 0), (0, 0), (0, 0)));
+    }
+
+    #[test]
+    fn what_is_another_users_or_another_groups_is_found() {
+        if !can_give() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        assert_eq!(stranger(dir.path(), 0, 0), None);
+        for (uid, gid) in [(Some(1234), None), (None, Some(1234))] {
+            let one = dir.path().join("a/b/one");
+            fs::write(&one, "").unwrap();
+            std::os::unix::fs::chown(&one, uid, gid).unwrap();
+            assert_eq!(stranger(dir.path(), 0, 0).as_deref(), Some("one"));
+            fs::remove_file(one).unwrap();
+        }
+        assert_eq!(stranger(&dir.path().join("none"), 0, 0), None);
+    }
+
+    /// Only root gives files away, which CI is.
+    fn can_give() -> bool {
+        let root = unistd::geteuid().is_root();
+        if !root {
+            assert!(std::env::var_os("CI").is_none(), "CI is root");
+            println!("not tried: only root gives files away");
+        }
+        root
+    }
+
+    #[test]
     fn many_entries_in_one_folder_are_all_removed() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
@@ -246,9 +351,8 @@ mod tests {
 
     #[test]
     fn a_file_is_given_away_with_all_its_names_or_not_at_all() {
-        if !unistd::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "CI is root");
-            return println!("not tried: only root gives files away");
+        if !can_give() {
+            return;
         }
         let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let data = dir.path().join("data");
