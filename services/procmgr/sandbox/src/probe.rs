@@ -17,8 +17,9 @@ use crate::order::Run;
 use crate::report::{Because as _, Reason, Report};
 use crate::{init, subordinate, user::Ids};
 
-/// How long a box may take to come up, in milliseconds.
-const PATIENCE: u16 = 1500;
+/// How long a box may take to come up, in milliseconds. A machine that starts all at once is slow, and whoever is told that it has no
+/// boxes asks no second time; two tries fit into the patience of who asks.
+const PATIENCE: u16 = 20_000;
 /// How the folders of probes are named.
 const FOLDER: &str = "nexushub-probe-";
 /// A probe's folder that is older belongs to none that lives.
