@@ -233,7 +233,7 @@ mod tests {
 
     /// So many folders in each other, and a file of 1 MiB in the last.
     fn deep(top: &Path, depth: usize) {
-        let mut here = std::os::fd::OwnedFd::from(File::open(top).unwrap());
+        let mut here = OwnedFd::from(File::open(top).unwrap());
         for _ in 0..depth {
             mkdirat(&here, c"a", Mode::S_IRWXU).unwrap();
             here = openat(&here, c"a", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
