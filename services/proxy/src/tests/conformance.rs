@@ -4,6 +4,7 @@
 
 mod answers;
 mod bodies;
+mod cookies;
 mod heads;
 mod targets;
 
