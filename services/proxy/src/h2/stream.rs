@@ -68,15 +68,15 @@ impl Stream {
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(piece.len() as u64).ok_or(Reason::Protocol)?;
         }
+        if ends {
+            self.end()?; // before any of it lies here, for of what is refused all is given back
+        }
         let mut unread = framed;
         if self.wanted {
             unread -= piece.len() as u32; // its padding
             self.inbox.push(piece);
         }
         self.credit += unread;
-        if ends {
-            self.end()?;
-        }
         self.wake_reader();
         Ok(unread)
     }
@@ -190,6 +190,9 @@ mod tests {
         assert_eq!(exact.data(Bytes::new(), 0, true), Err(Reason::StreamClosed));
         assert_eq!(stream(Some(1)).data(Bytes::from_static(b"ab"), 2, false), Err(Reason::Protocol));
         assert_eq!(stream(Some(3)).data(Bytes::from_static(b"ab"), 2, true), Err(Reason::Protocol));
+        let mut short = stream(Some(3));
+        assert_eq!(short.data(Bytes::from_static(b"ab"), 2, true), Err(Reason::Protocol));
+        assert_eq!(short.forget_body(), 0, "what was refused is given back by who refused it");
         assert_eq!(stream(Some(3)).trailers(HeaderMap::new()), Err(Reason::Protocol));
     }
 
