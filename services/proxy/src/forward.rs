@@ -256,6 +256,9 @@ impl Exchange {
         self.judge_tokens(&authority)?;
         loop {
             let (decision, revision) = self.decide(&authority)?;
+            if !matches!(decision, Decision::Wait(_) | Decision::App { .. } | Decision::Dev { .. }) {
+                self.held = None; // it waits no more
+            }
             let (route, by, pool) = match decision {
                 Decision::Debug => return Box::pin(self.debug(&authority)).await,
                 Decision::Platform(caller) => {
