@@ -9,10 +9,12 @@ use std::{
     io,
     net::TcpListener,
     num::NonZero,
+    pin::pin,
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
+use futures_util::{StreamExt, future::ready, stream::FuturesUnordered};
 use tokio::{runtime, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -119,8 +121,13 @@ async fn accept(
     door: Arc<Door>,
     over: CancellationToken,
 ) {
-    for listener in listeners {
-        front.proxy.tasks.spawn(Arc::clone(&front).accept(listener, Arc::clone(&door), Manner::Serve));
+    let accept = |listener| Arc::clone(&front).accept(listener, Arc::clone(&door), Manner::Serve);
+    let all: FuturesUnordered<_> =
+        listeners.into_iter().map(|listener| front.proxy.tasks.spawn(accept(listener))).collect();
+    // Each ends when the door drains. One that ends otherwise has panicked, and its worker with it.
+    let mut broken = pin!(all.filter_map(|ended| ready(ended.err())));
+    tokio::select! {
+        Some(_) = broken.next() => {}
+        () = over.cancelled() => {}
     }
-    over.cancelled().await;
 }
