@@ -8,7 +8,7 @@
 //! that is busy may be reading another head beside that, with the same limit.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -165,9 +165,11 @@ impl Link {
         self.client().map(|client| self.place.culprit(client))
     }
 
-    /// Whose it is; nobody's, where its peer passes on those of others.
+    /// Whose it is; nobody's, where its peer passes on those of others. An app has all addresses of its box.
     pub(crate) fn client(&self) -> Option<Client> {
-        (!self.trusted).then(|| Client::at(self.peer.ip()))
+        let boxed = self.door().caller().is_some();
+        let address = if boxed { Ipv4Addr::LOCALHOST.into() } else { self.peer.ip() };
+        (!self.trusted).then(|| Client::at(address))
     }
 
     /// Whether it speaks HTTP/2.
