@@ -155,6 +155,11 @@ impl Link {
         self.place.seat.is_displaced()
     }
 
+    /// It was displaced, and takes its leave.
+    pub(crate) fn part(&self) {
+        self.place.seat.part();
+    }
+
     /// The door that it came by.
     pub(crate) fn door(&self) -> &Door {
         &self.place.door

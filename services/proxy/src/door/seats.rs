@@ -16,7 +16,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -29,8 +29,11 @@ use crate::address::Client;
 const BUSY: u64 = 0;
 /// Its place is another's.
 const DISPLACED: u64 = u64::MAX;
-/// So many that are to make way are found by one look at all: a flood has them looked at rarely.
-const FOUND: usize = 64;
+/// So many at most that are to make way are found by one look at all.
+const FOUND: usize = 256;
+/// A look takes its time from everybody who comes or goes: of fewer seats there is one each time, of more one in as many milliseconds
+/// as there are times so many. Who comes meanwhile, and finds that all who were found are gone, is refused.
+const LOOKED: usize = 512;
 /// It has no place among those that are open.
 const NOWHERE: usize = usize::MAX;
 
@@ -42,6 +45,8 @@ pub(crate) struct Seat {
     /// Where it is among those that are open; changed under their lock.
     at: AtomicUsize,
     waker: AtomicWaker,
+    /// It was displaced and says so to its client, within a time of its own.
+    parts: AtomicBool,
     /// Whose it is, once that is known; nobody's if it comes by one who passes others' on.
     pub(super) client: OnceLock<Client>,
 }
@@ -76,8 +81,13 @@ impl Seat {
         self.state.load(Ordering::Acquire) == DISPLACED
     }
 
-    /// Drives a task's whole future to its end; drops it when its place is another's, once it had its last turn. It lies in a box, else
-    /// the task had room for it at each step on its way here.
+    /// Its connection, which was displaced, takes its leave.
+    pub(crate) fn part(&self) {
+        self.parts.store(true, Ordering::Relaxed);
+    }
+
+    /// Drives a task's whole future to its end; drops it when its place is another's, once it had its last turn and doesn't take its
+    /// leave. It lies in a box, else the task had room for it at each step on its way here.
     pub(crate) async fn hold(self: Arc<Self>, mut connection: Pin<Box<impl Future<Output = ()>>>) {
         let mut watched = false;
         poll_fn(|cx: &mut Context<'_>| {
@@ -85,7 +95,9 @@ impl Seat {
                 self.waker.register(cx.waker()); // a task has one for all its life
             }
             match connection.as_mut().poll(cx) {
-                Poll::Pending if self.is_displaced() => Poll::Ready(()),
+                Poll::Pending if self.is_displaced() && !self.parts.load(Ordering::Relaxed) => {
+                    Poll::Ready(())
+                }
                 polled => polled,
             }
         })
@@ -115,8 +127,8 @@ struct Hall {
     open: Vec<Arc<Seat>>,
     /// Those that were to make way when all were looked at, the first last; some may no longer be idle.
     found: Vec<(u64, Arc<Seat>)>,
-    /// When all were looked at in vain.
-    vain_ms: u64,
+    /// When all are looked at again.
+    look_ms: u64,
 }
 
 impl Seats {
@@ -153,7 +165,8 @@ impl Seats {
 impl Hall {
     fn add(&mut self, now_ms: u64) -> Arc<Seat> {
         let (state, at) = (AtomicU64::new(now_ms), AtomicUsize::new(self.open.len()));
-        let seat = Arc::new(Seat { state, at, waker: AtomicWaker::new(), client: OnceLock::new() });
+        let (waker, parts, client) = (AtomicWaker::new(), AtomicBool::new(false), OnceLock::new());
+        let seat = Arc::new(Seat { state, at, waker, parts, client });
         self.open.push(Arc::clone(&seat));
         seat
     }
@@ -170,32 +183,34 @@ impl Hall {
         }
     }
 
-    /// The one that is to make way, displaced. Where none is idle, nobody looks at all again at the same time.
+    /// The one that is to make way, displaced.
     fn who_makes_way(&mut self, now_ms: u64) -> Option<Arc<Seat>> {
-        loop {
-            while let Some((since_ms, seat)) = self.found.pop() {
-                if seat.displace(since_ms) {
-                    return Some(seat);
-                }
-            }
-            if self.vain_ms == now_ms || !self.look() {
-                self.vain_ms = now_ms;
-                return None;
+        if now_ms >= self.look_ms {
+            self.look();
+            let pause_ms = (self.open.len() / LOOKED) as u64;
+            self.look_ms = now_ms + pause_ms.max(u64::from(self.found.is_empty()));
+        }
+        while let Some((since_ms, seat)) = self.found.pop() {
+            if seat.displace(since_ms) {
+                return Some(seat);
             }
         }
+        None
     }
 
-    /// Looks for those that are to make way; whether any is idle. Who is not known yet, or nobody's, goes last.
-    fn look(&mut self) -> bool {
-        let mut has = HashMap::<_, usize>::new();
-        for client in self.open.iter().filter_map(|seat| seat.client.get()) {
-            *has.entry(client).or_default() += 1;
+    /// Looks for those that are to make way: idle ones of whoever has most. Who is not known yet, or nobody's, goes last.
+    fn look(&mut self) {
+        // Once for each: it may become known meanwhile.
+        let whose: Vec<Option<Client>> = self.open.iter().map(|seat| seat.client.get().copied()).collect();
+        let mut has = HashMap::<Client, usize>::new();
+        for client in whose.iter().flatten() {
+            *has.entry(*client).or_default() += 1;
         }
-        let turn = |seat: &Arc<Seat>| {
+        let turn = |(seat, client): (&Arc<Seat>, &Option<Client>)| {
             let since_ms = seat.state.load(Ordering::Acquire);
-            (Reverse(seat.client.get().map_or(0, |client| has[client])), since_ms, Arc::clone(seat))
+            (Reverse(client.map_or(0, |client| has[&client])), since_ms, Arc::clone(seat))
         };
-        let idle = self.open.iter().map(turn).filter(|(_, since_ms, _)| *since_ms != BUSY);
+        let idle = self.open.iter().zip(&whose).map(turn).filter(|(_, since_ms, _)| *since_ms != BUSY);
         let mut idle: Vec<_> = idle.collect();
         let first = |(most, since_ms, _): &(Reverse<usize>, u64, Arc<Seat>)| (*most, *since_ms);
         if idle.len() > FOUND {
@@ -203,14 +218,18 @@ impl Hall {
             idle.truncate(FOUND);
         }
         idle.sort_by_key(|seat| Reverse(first(seat)));
+        // When those are gone who have as many as the first, somebody else may have more.
+        let most = idle.last().map(|(most, ..)| *most);
+        idle.retain(|(has, ..)| Some(*has) == most);
         self.found = idle.into_iter().map(|(_, since_ms, seat)| (since_ms, seat)).collect();
-        !self.found.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -245,7 +264,7 @@ mod tests {
         seats.displace(6).unwrap();
         assert!(all[3].is_displaced(), "the first has been idle longer, and is one of two only");
         seats.displace(6).unwrap();
-        assert!(all[4].is_displaced() && !all[0].is_displaced());
+        assert!(all[0].is_displaced() && !all[4].is_displaced(), "now both have as many");
     }
 
     #[test]
@@ -271,7 +290,12 @@ mod tests {
     fn who_is_found_and_then_is_busy_or_gone_or_was_idle_again_is_passed_by() {
         let seats = Seats::new(4);
         let [busy, gone, again, idle] = [1, 2, 3, 4].map(|now| seats.take(now).unwrap());
-        assert!(seats.lock().look(), "all of them are found");
+        let look = |hall: &mut Hall| {
+            hall.look();
+            hall.look_ms = u64::MAX;
+            hall.found.len()
+        };
+        assert_eq!(look(&mut seats.lock()), 4, "all of them are found");
         assert!(busy.occupy() && again.occupy());
         seats.give_back(&gone);
         again.rest(5);
@@ -297,14 +321,37 @@ mod tests {
         let number = 10 * FOUND as u64;
         let seats = Seats::new(usize::MAX);
         let all: Vec<_> = (1..=number).rev().map(|since| seats.take(since).unwrap()).collect();
-        for _ in 0..2 * FOUND {
+        for _ in 0..FOUND {
             seats.displace(number).unwrap();
+        }
+        assert!(seats.displace(number).is_none(), "all of so many aren't looked at all the time");
+        let later = number + number / LOOKED as u64;
+        for _ in 0..FOUND {
+            seats.displace(later).unwrap();
         }
         let displaced = all.iter().rev().take_while(|seat| seat.is_displaced()).count();
         assert_eq!(
             (displaced, all.iter().filter(|seat| seat.is_displaced()).count()),
             (2 * FOUND, 2 * FOUND)
         );
+    }
+
+    #[test]
+    fn who_becomes_known_while_all_are_looked_at_does_no_harm() {
+        let seats = Seats::new(600);
+        let open: Vec<_> = (1..=600).map(|since| seats.take(since).unwrap()).collect();
+        std::thread::scope(|scope| {
+            let known = scope.spawn(|| {
+                for (number, seat) in open.iter().enumerate() {
+                    seat.client.set(Client::at(Ipv4Addr::from_bits(number as u32).into())).unwrap();
+                    std::thread::yield_now();
+                }
+            });
+            while !known.is_finished() {
+                seats.lock().look();
+            }
+        });
+        assert_eq!(seats.lock().found.len(), FOUND);
     }
 
     #[tokio::test]

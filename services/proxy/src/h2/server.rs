@@ -13,7 +13,7 @@ use futures_util::{
     stream::{FuturesUnordered, Stream as _},
 };
 use http::{Method, Request, Response, header::EXPECT};
-use tokio::{io::AsyncWriteExt, task::yield_now};
+use tokio::{io::AsyncWriteExt, sync::Semaphore, task::yield_now};
 
 use super::{
     Fatal, Incoming, Terms,
@@ -35,10 +35,15 @@ const AT_ONCE: usize = 64 * 1024;
 /// else a few that pour were all that the others of their worker wait for.
 const TURN: usize = 64 * 1024;
 
+/// So many that were displaced take their leave at once; others are cut off, with what is under way of their last answers.
+static PARTING: Semaphore = Semaphore::const_new(256);
+
 /// How a conversation ends.
 enum End {
     /// As both wanted, or by the client's leaving.
     Over,
+    /// Its place is another's.
+    Displaced,
     /// The client went wrong.
     Fatal(Fatal),
     Io(io::Error),
@@ -71,7 +76,7 @@ where
     })
     .await;
     drop(answers);
-    driver.leave(ended).await
+    driver.leave(ended, link).await
 }
 
 /// What arrived, as the rest of the proxy knows requests.
@@ -124,9 +129,7 @@ impl<S: Duplex> Driver<S> {
                 self.session.lock().wind_up();
             }
             if !self.keeps(link) {
-                self.session.lock().make_way();
-                let _ = self.write(cx); // it is gone now, whether it hears that or not
-                return Poll::Ready(End::Over);
+                return Poll::Ready(End::Displaced);
             }
             work(cx, &self.session);
             match self.write(cx) {
@@ -229,7 +232,7 @@ impl<S: Duplex> Driver<S> {
     }
 
     /// Ends the connection; a client that went wrong is told why.
-    async fn leave(mut self, end: End) -> io::Result<()> {
+    async fn leave(mut self, end: End, link: &Link) -> io::Result<()> {
         self.session.lock().close();
         self.input = BytesMut::new();
         match end {
@@ -238,17 +241,30 @@ impl<S: Duplex> Driver<S> {
                 Ok(())
             }
             End::Io(error) => Err(error),
+            End::Displaced => {
+                self.session.lock().make_way();
+                let _ = poll_fn(|cx| Poll::Ready(self.write(cx))).await; // it is heard, or not
+                let Ok(_place) = PARTING.try_acquire() else { return Ok(()) };
+                link.part();
+                self.part().await
+            }
             End::Fatal(fatal) => {
                 self.session.lock().leave(fatal);
-                linger::part(async {
-                    poll_fn(|cx| self.poll_written(cx)).await?;
-                    self.stream.shutdown().await
-                })
-                .await?;
-                linger::listen(&mut self.stream).await;
+                self.part().await?;
                 Err(io::Error::other(fatal))
             }
         }
+    }
+
+    /// Says what is to be said, and listens until the client has heard it, and the end of its last answers.
+    async fn part(&mut self) -> io::Result<()> {
+        linger::part(async {
+            poll_fn(|cx| self.poll_written(cx)).await?;
+            self.stream.shutdown().await
+        })
+        .await?;
+        linger::listen(&mut self.stream).await;
+        Ok(())
     }
 }
 

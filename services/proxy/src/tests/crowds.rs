@@ -104,6 +104,27 @@ async fn an_http2_client_without_a_stream_is_told_and_makes_way() {
     assert!(client.read.ends_with(&farewell), "no error; the first stream was served: {:?}", client.read);
 }
 
+/// What the client says meanwhile would have its connection reset, if nobody heard it, and what is under way to it lost.
+#[tokio::test]
+async fn an_http2_client_that_makes_way_gets_the_end_of_its_last_answer() {
+    const LENGTH: usize = 600_000; // more than a client's kernel takes unread
+    let (hub, backend) = room_for(1).await;
+    let mut client = Peer::new(hub.connect(&[b"h2"], HOST).await);
+    let granted = [frame(4, 0, 0, &[0, 4, 0, 16, 0, 0]), frame(8, 0, 0, &[0, 16, 0, 0])].concat();
+    let request = [PREFACE.to_vec(), granted, frame(1, 5, 1, &head(GET))].concat();
+    client.stream.write_all(&request).await.unwrap();
+    client.stream.flush().await.unwrap();
+    let mut app = backend.accept().await;
+    app.head().await;
+    let answer = "x".repeat(LENGTH);
+    app.write(&format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{answer}")).await;
+    patient(async { while !finds_a_place(&hub).await {} }).await;
+    client.stream.write_all(&frame(6, 0, 0, b"12345678")).await.unwrap();
+    client.stream.flush().await.unwrap();
+    while client.fill().await {}
+    assert!(client.read.iter().filter(|byte| **byte == b'x').count() >= LENGTH);
+}
+
 #[tokio::test]
 async fn an_http2_client_with_a_stream_open_keeps_its_place() {
     let (hub, backend) = room_for(1).await;
