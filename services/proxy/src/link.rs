@@ -289,7 +289,11 @@ impl Link {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio::sync::Semaphore;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::door::{Bounds, Caller};
 
     const QUIET: Quiet =
         Quiet { idle_ms: 1_000_000, header_ms: 1_000, beside_ms: 1_000, taking_ms: 500, since_ms: 0 };
@@ -300,6 +304,18 @@ mod tests {
 
     fn waits(link: &Link) -> Option<Waits> {
         link.due(QUIET).map(|(_, waits)| waits)
+    }
+
+    #[test]
+    fn an_app_is_one_client_whatever_address_of_its_box_it_calls_from() {
+        let shared = Arc::new(Semaphore::new(2));
+        let bounds = Bounds { connections: 2, requests: 1, errors_per_second: 1, shared };
+        let caller = Caller::of("app").unwrap();
+        let door = Door::of_box(caller, &bounds, Arc::default(), CancellationToken::new());
+        let link =
+            |peer: &str| Link::new(peer.parse().unwrap(), None, true, door.admit().unwrap()).trust(false);
+        let (one, other) = (link("127.0.0.7:1"), link("127.0.0.8:1"));
+        assert!(one.client().is_some() && one.client() == other.client());
     }
 
     #[test]
