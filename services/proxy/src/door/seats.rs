@@ -351,6 +351,7 @@ mod tests {
                 seats.lock().look();
             }
         });
+        seats.lock().look();
         assert_eq!(seats.lock().found.len(), FOUND);
     }
 
