@@ -15,6 +15,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::{TcpSocket, TcpStream};
@@ -233,6 +234,8 @@ impl Https {
     pub(crate) async fn tcp(&self) -> io::Result<TcpStream> {
         let Some(from) = self.from else { return TcpStream::connect(self.address).await };
         let socket = if from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Looking for a port that is free whoever is called takes the kernel long, with what floods leave behind.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind((from, 0).into())?;
         socket.connect(self.address).await
     }

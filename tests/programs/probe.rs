@@ -64,6 +64,10 @@ const FLOOD: usize = 256 * 1024;
 /// Connections that wait to be taken: a storm's, all at once. What found no room would be tried again a second later.
 const BACKLOG: i32 = 4096;
 
+/// Who has no room for one more waits as long for one to end, since it may be none of its own: trying all the time took its neighbours'
+/// processors.
+const NO_ROOM: Duration = Duration::from_millis(5);
+
 /// How often each key was let go.
 #[derive(Default)]
 struct Gates {
@@ -166,13 +170,19 @@ fn chunks(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What the app is told from outside while it runs.
+/// What the app is told from outside while it runs, and that a connection has ended.
 struct Probe {
     gates: Gates,
+    ended: (Mutex<()>, Condvar),
     data: PathBuf,
 }
 
 impl Probe {
+    fn wait_for_room(&self) {
+        let (lock, ended) = &self.ended;
+        drop(ended.wait_timeout(lock.lock().expect("no holder panics"), NO_ROOM));
+    }
+
     fn serve(&self, stream: &TcpStream) -> io::Result<()> {
         let (mut reader, mut writer) = (BufReader::new(stream), stream); // one descriptor for each of a thousand
         while let Some(head) = Head::read(&mut reader)? {
@@ -429,13 +439,16 @@ fn main() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     listen(&listener, Backlog::new(BACKLOG)?)?; // anew: the library's own backlog is short
     println!("probe: listening on {port}");
-    let probe = Arc::new(Probe { gates: Gates::default(), data });
-    for stream in listener.incoming().flatten() {
-        let stream = Arc::new(stream);
+    let probe = Arc::new(Probe { gates: Gates::default(), ended: <_>::default(), data });
+    for stream in listener.incoming() {
+        let Ok(stream) = stream.map(Arc::new) else {
+            probe.wait_for_room(); // for one more descriptor
+            continue;
+        };
         while let Err(error) = serve_beside(&probe, &stream) {
             // Its own processes have used up its bound: who calls waits until one of them has ended.
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
-            thread::yield_now();
+            probe.wait_for_room();
         }
     }
     Ok(())
@@ -444,5 +457,10 @@ fn main() -> io::Result<()> {
 /// Serves a connection on a thread of its own; an error where no further thread can be had.
 fn serve_beside(probe: &Arc<Probe>, stream: &Arc<TcpStream>) -> io::Result<()> {
     let (probe, stream) = (Arc::clone(probe), Arc::clone(stream));
-    thread::Builder::new().spawn(move || probe.serve(&stream)).map(drop)
+    let serve = move || {
+        drop(probe.serve(&stream)); // whoever hangs up has seen what it wanted
+        drop(stream);
+        probe.ended.1.notify_one();
+    };
+    thread::Builder::new().spawn(serve).map(drop)
 }
