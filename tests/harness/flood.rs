@@ -1,8 +1,10 @@
 //! Clients that mean harm: each way to make a server work, wait or remember for nothing, by many connections at once, until told to
 //! stop. The same for the story that asserts what they cost and for the bench that measures it.
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{Semaphore, watch},
@@ -43,6 +45,8 @@ enum Then {
     Hoard,
     /// It is closed, and the next one opened.
     Leave,
+    /// The same, once something is answered.
+    LeaveAnswered,
 }
 
 /// One way.
@@ -75,9 +79,10 @@ const H1: Option<&[u8]> = Some(b"http/1.1");
 const H2: Option<&[u8]> = Some(b"h2");
 
 /// All of them.
-pub const ALL: [Attack; 15] = [
+pub const ALL: [Attack; 16] = [
     attack("connections", None, |_| Vec::new(), |_| Vec::new(), Then::Leave),
     attack("handshakes", H2, |_| Vec::new(), |_| Vec::new(), Then::Leave),
+    attack("hellos", None, client_hello, |_| Vec::new(), Then::LeaveAnswered),
     attack(
         "slow-header",
         H1,
@@ -120,6 +125,7 @@ pub const ALL: [Attack; 15] = [
     ),
     attack("window-stall", H2, |_| stalled(), |_| Vec::new(), Then::Stall),
     Attack {
+        connections: 120, // their app has a thread for each request
         requests: HOARDED as usize,
         ..attack("bodies-hoarded", H2, |_| hoarded(), hoarded_piece, Then::Hoard)
     },
@@ -138,9 +144,21 @@ const fn attack(
     piece: fn(u32) -> Vec<u8>,
     then: Then,
 ) -> Attack {
-    let connections = if matches!(then, Then::Pour | Then::Leave) { 16 } else { 200 };
+    let connections = if matches!(then, Then::Pour | Then::Leave | Then::LeaveAnswered) { 16 } else { 200 };
     let requests = if matches!((alpn, then), (Some(b"h2"), Then::Stall)) { STALLED as usize } else { 1 };
     Attack { name, connections, addresses: &[1], requests, alpn, begin, piece, then }
+}
+
+/// What a handshake begins with: it is costly for whoever answers, and next to nothing for who sends the same one ever again.
+fn client_hello(_: &str) -> Vec<u8> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().expect("its provider knows some");
+    let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let name = ServerName::try_from(Https::name("flooded")).expect("it is a name");
+    let mut hello = Vec::new();
+    let mut client = ClientConnection::new(Arc::new(config), name).expect("a usable configuration");
+    client.write_tls(&mut hello).expect("there is room in memory");
+    hello
 }
 
 fn posted(host: &str, length: usize, sent: usize) -> Vec<u8> {
@@ -284,6 +302,7 @@ async fn converse<S: AsyncRead + AsyncWrite>(stream: S, attack: Attack, begin: &
     };
     match attack.then {
         Then::Leave => Some(()),
+        Then::LeaveAnswered => from.read_u8().await.ok().map(drop),
         Then::Stall => std::future::pending().await,
         Then::Pour | Then::Drip | Then::Hoard => tokio::select! { () = read => None, said = say => said },
     }

@@ -104,7 +104,7 @@ impl Front {
     /// Accepts by a door until it drains. The listener is closed when this returns; whoever handed it over and other
     /// generations hold it too.
     ///
-    /// Between a few new ones everybody else has a turn: what a new connection costs most, its handshake, is worked off there.
+    /// Between a few new ones everybody else is served.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, door: Arc<Door>, manner: Manner) {
         let (mut troubled, mut in_a_row) = (false, 0);
         loop {
@@ -191,10 +191,8 @@ impl Front {
 
     /// Shakes hands; only where some app wants to know its clients it matters for whom.
     async fn shake(&self, stream: TcpStream) -> io::Result<(Secured, Option<Verified>)> {
-        if !self.proxy.table.borrow().is_guarded() {
-            return Ok((self.tls.accept(stream).await?, None));
-        }
-        self.tls.accept_verified(stream, |name| self.proxy.client_ca(name)).await
+        let guarded = self.proxy.table.borrow().is_guarded();
+        self.tls.accept(stream, |name| guarded.then(|| self.proxy.client_ca(name)).flatten()).await
     }
 
     /// Sends a client that came by plain HTTP to the listener for HTTPS, which has this port.

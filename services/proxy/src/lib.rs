@@ -69,6 +69,7 @@ mod table;
 mod tickets;
 mod tls;
 mod tokens;
+mod turns;
 mod upgrade;
 mod websocket;
 mod wellknown;

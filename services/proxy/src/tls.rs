@@ -5,7 +5,7 @@ mod stream;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +21,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
+use tokio_rustls::LazyConfigAcceptor;
 
 pub(crate) use self::stream::Secured;
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     guard::{Guards, Verified},
     shelf::Shelf,
     tickets::Tickets,
+    turns,
 };
 
 /// Shortest time between two looks at what handshakes are made with.
@@ -85,37 +86,38 @@ impl Tls {
         Ok(Self { config: Arc::new(config), guards, shelf, tickets, due_ms: AtomicU64::new(0) })
     }
 
-    /// Shakes hands with a client.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Secured> {
-        TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await.map(Secured::new)
-    }
-
-    /// The same, with who it proved to be where the name that it asks for wants to know: `ca_of` says by which authorities.
-    pub(crate) async fn accept_verified(
+    /// Shakes hands with a client, and learns who it proves to be where the name that it asks for wants to know: `ca_of` says by
+    /// which authorities.
+    pub(crate) async fn accept(
         &self,
         stream: TcpStream,
         ca_of: impl FnOnce(&str) -> Option<PathBuf>,
     ) -> io::Result<(Secured, Option<Verified>)> {
         let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let Some(ca) = begun.client_hello().server_name().and_then(ca_of) else {
-            let stream = begun.into_stream(Arc::clone(&self.config)).await?;
-            return Ok((Secured::new(stream), None));
+        let ca = begun.client_hello().server_name().and_then(ca_of);
+        let config = match &ca {
+            Some(ca) => self.guarded_by(ca).await?,
+            None => Arc::clone(&self.config),
         };
-        let config = match self.guards.known(&ca) {
-            Some(config) => config,
-            None => {
-                let (guards, ca) = (Arc::clone(&self.guards), ca.clone());
-                let learnt = tokio::task::spawn_blocking(move || guards.learn(&ca)).await;
-                let unfit = || {
-                    io::Error::other("there are no authorities by which its certificate could be verified")
-                };
-                learnt.ok().flatten().ok_or_else(unfit)?
-            }
+        let shaking = {
+            let _turn = turns::next().await;
+            begun.into_stream(config) // keys are agreed on and signed for: nothing else takes a worker as long
         };
-        let stream = Secured::new(begun.into_stream(config).await?);
+        let stream = Secured::new(shaking.await?);
         let shown = stream.session().peer_certificates().and_then(|chain| chain.first());
-        let verified = shown.and_then(|shown| Verified::by(ca, shown));
+        let verified = ca.zip(shown).and_then(|(ca, shown)| Verified::by(ca, shown));
         Ok((stream, verified))
+    }
+
+    async fn guarded_by(&self, ca: &Path) -> io::Result<Arc<ServerConfig>> {
+        if let Some(config) = self.guards.known(ca) {
+            return Ok(config);
+        }
+        let (guards, ca) = (Arc::clone(&self.guards), ca.to_path_buf());
+        let learnt = tokio::task::spawn_blocking(move || guards.learn(&ca)).await;
+        let unfit =
+            || io::Error::other("there are no authorities by which its certificate could be verified");
+        learnt.ok().flatten().ok_or_else(unfit)
     }
 
     /// Has certificates and keys looked after on another thread, if that is due. Called by who connects, after its own
