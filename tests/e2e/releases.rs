@@ -102,15 +102,15 @@ async fn is_given_up(platform: &Platform) -> String {
     soon("the broken one is given up", given_up).await;
     let serving = runs_at(platform, "shop", None).await;
     Process::open(serving.pid).unwrap().kill();
-    runs_at(platform, "shop", Some(serving.pid)).await;
+    let back = runs_at(platform, "shop", Some(serving.pid)).await;
     let status = developer.status(&id).await;
     assert_eq!(status["status"], "failed", "{status}");
     assert!(status["error"].as_str().unwrap().ends_with("\nno such table"), "{status}");
-    let details = developer.get(&id, "/status?details=true").await.json()["details"].clone();
-    assert!(
-        details["processId"].is_u64() && details["routed"] == true,
-        "what serves is told, too: {details}"
-    );
+    let details = async || developer.get(&id, "/status?details=true").await.json()["details"].clone();
+    soon("what serves is told, too", async {
+        while details().await["processId"] != back.pid || details().await["routed"] != true {}
+    })
+    .await;
     id
 }
 
