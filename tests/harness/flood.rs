@@ -3,7 +3,7 @@
 
 use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs};
+use rustls::ClientConnection;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -62,7 +62,7 @@ pub struct Attack {
     pub requests: usize,
     /// The protocol that is asked for; none = no TLS at all.
     alpn: Option<&'static [u8]>,
-    begin: fn(&str) -> Vec<u8>,
+    begin: fn(&Https) -> Vec<u8>,
     piece: fn(u32) -> Vec<u8>,
     then: Then,
 }
@@ -86,12 +86,12 @@ pub const ALL: [Attack; 16] = [
     attack(
         "slow-header",
         H1,
-        |host| format!("GET / HTTP/1.1\r\nHost: {host}\r\nX: ").into(),
+        |https| format!("GET / HTTP/1.1\r\nHost: {}\r\nX: ", https.authority("flooded")).into(),
         |_| b"y".into(),
         Then::Drip,
     ),
-    attack("slow-body", H1, |host| posted(host, 1 << 20, 0), |_| b"y".into(), Then::Drip),
-    attack("slow-read", H1, |host| posted(host, 1 << 20, 1 << 20), |_| Vec::new(), Then::Stall),
+    attack("slow-body", H1, |https| posted(https, 1 << 20, 0), |_| b"y".into(), Then::Drip),
+    attack("slow-read", H1, |https| posted(https, 1 << 20, 1 << 20), |_| Vec::new(), Then::Stall),
     attack(
         "rapid-reset",
         H2,
@@ -140,7 +140,7 @@ pub const ALL: [Attack; 16] = [
 const fn attack(
     name: &'static str,
     alpn: Option<&'static [u8]>,
-    begin: fn(&str) -> Vec<u8>,
+    begin: fn(&Https) -> Vec<u8>,
     piece: fn(u32) -> Vec<u8>,
     then: Then,
 ) -> Attack {
@@ -150,18 +150,17 @@ const fn attack(
 }
 
 /// What a handshake begins with: it is costly for whoever answers, and next to nothing for who sends the same one ever again.
-fn client_hello(_: &str) -> Vec<u8> {
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let config = config.with_safe_default_protocol_versions().expect("its provider knows some");
-    let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+fn client_hello(https: &Https) -> Vec<u8> {
+    let config = Arc::new(https.tls_config(&[b"h2"]));
     let name = ServerName::try_from(Https::name("flooded")).expect("it is a name");
     let mut hello = Vec::new();
-    let mut client = ClientConnection::new(Arc::new(config), name).expect("a usable configuration");
+    let mut client = ClientConnection::new(config, name).expect("a usable configuration");
     client.write_tls(&mut hello).expect("there is room in memory");
     hello
 }
 
-fn posted(host: &str, length: usize, sent: usize) -> Vec<u8> {
+fn posted(https: &Https, length: usize, sent: usize) -> Vec<u8> {
+    let host = https.authority("flooded");
     let head = format!("POST /echo HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
     [head.into_bytes(), vec![b'y'; sent]].concat()
 }
@@ -257,7 +256,7 @@ impl Flood {
 
 /// One connection after the other, for ever.
 async fn harm(https: Https, attack: Attack) {
-    let begin = (attack.begin)(&https.authority("flooded"));
+    let begin = (attack.begin)(&https);
     let mut pace = time::interval(SLOW);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

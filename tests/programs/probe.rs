@@ -439,7 +439,7 @@ fn main() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     listen(&listener, Backlog::new(BACKLOG)?)?; // anew: the library's own backlog is short
     println!("probe: listening on {port}");
-    let probe = Arc::new(Probe { gates: Gates::default(), ended: <_>::default(), data });
+    let probe = Arc::new(Probe { gates: Gates::default(), ended: (Mutex::new(()), Condvar::new()), data });
     for stream in listener.incoming() {
         let Ok(stream) = stream.map(Arc::new) else {
             probe.wait_for_room(); // for one more descriptor

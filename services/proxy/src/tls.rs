@@ -109,6 +109,7 @@ impl Tls {
         Ok((stream, verified))
     }
 
+    /// What hands are shaken with where clients show certificates of these authorities, which are read if they aren't known yet.
     async fn guarded_by(&self, ca: &Path) -> io::Result<Arc<ServerConfig>> {
         if let Some(config) = self.guards.known(ca) {
             return Ok(config);

@@ -13,8 +13,8 @@ thread_local! {
     static TURNS: Arc<Semaphore> = Arc::new(Semaphore::new(1));
 }
 
-/// Waits for this thread's next turn. It is over when what is returned is dropped, which may not be waited with for anything. None
-/// can't be: nobody ends turns.
+/// Waits for this thread's next turn, which is over when what is returned is dropped: nothing is awaited meanwhile. It is never none,
+/// as nobody closes the semaphore.
 pub(crate) async fn next() -> Option<OwnedSemaphorePermit> {
     let turn = TURNS.with(Arc::clone).acquire_owned().await.ok();
     yield_now().await;
@@ -22,8 +22,9 @@ pub(crate) async fn next() -> Option<OwnedSemaphorePermit> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't set up its case has nothing to say")]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::sync::Mutex;
 
     use tokio::{io::AsyncReadExt, net::UnixStream};

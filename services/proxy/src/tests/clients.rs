@@ -1,6 +1,6 @@
 //! What clients do, well or badly, and what becomes of their connections.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, pin::pin};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version};
@@ -8,7 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 
 use super::*;
-use crate::counters::Stopped;
+use crate::{counters::Stopped, turns};
 
 pub(super) type TestBody = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -239,6 +239,28 @@ async fn whole_handshakes_and_those_that_go_on_with_a_session_are_counted() {
         assert_eq!(client.message().await.status(), 400); // and with it the session's ticket has come
     }
     assert_eq!((hub.proxy.counters.tls_full.get(), hub.proxy.counters.tls_resumed.get()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_handshake_waits_for_its_turn_and_who_has_shaken_hands_does_not() {
+    let hub = Hub::start(calm()).await;
+    hub.route(Vec::new());
+    let mut client = hub.client().await;
+    let turn = turns::next().await;
+    let mut newcomer = pin!(hub.connect(&[b"http/1.1"], HOST));
+    let asks = async {
+        for _ in 0..10 {
+            client.write(&get("/public/a")).await;
+            assert_eq!(client.message().await.status(), 404);
+        }
+    };
+    tokio::select! {
+        _ = &mut newcomer => panic!("it is somebody else's turn"),
+        () = asks => {}
+    }
+    drop(turn);
+    newcomer.await;
+    hub.until(|counters| counters.tls_full.get(), 2).await;
 }
 
 #[test]
