@@ -90,6 +90,8 @@ pub(crate) trait Effects: Send + 'static {
     fn sweep(&self, known: &dyn Fn(&str) -> bool);
     /// Keeps the orders on disk; who waits for that is told.
     fn keep(&self, orders: &Orders, reply: Option<Kept>);
+    /// Keeps the orders on disk, of which one has an instance fall asleep; reports that.
+    fn keep_asleep(&self, orders: &Orders, id: &InstanceId);
     /// A number in 0..1.
     fn jitter(&self) -> f64;
 }
@@ -167,6 +169,22 @@ impl Os {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let _place = self.busy.acquire().await.ok()?;
         tokio::task::spawn_blocking(work).await.ok()
+    }
+
+    /// Keeps orders on disk, then tells whether they could be.
+    fn keep_and(&self, orders: &Orders, tell: impl FnOnce(std::io::Result<()>) + Send + 'static) {
+        let number = self.keeping.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let (os, orders) = (self.clone(), orders.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut done = os.keeping.done.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = if *done > number { Ok(()) } else { orders.save(&os.terms.orders) };
+            match &kept {
+                Ok(()) => *done = (*done).max(number),
+                Err(error) => tracing::error!(error = %error, "orders could not be kept"),
+            }
+            drop(done);
+            tell(kept);
+        });
     }
 
     fn order(
@@ -480,24 +498,20 @@ impl Effects for Os {
     }
 
     fn keep(&self, orders: &Orders, reply: Option<Kept>) {
-        let number = self.keeping.asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let (os, orders) = (self.clone(), orders.clone());
-        tokio::task::spawn_blocking(move || {
-            let mut done = os.keeping.done.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = if *done > number { Ok(()) } else { orders.save(&os.terms.orders) };
-            match &kept {
-                Ok(()) => *done = (*done).max(number),
-                Err(error) => tracing::error!(error = %error, "orders could not be kept"),
-            }
-            reply.map(|reply| reply.send(kept)) // an error says that the caller is gone
-        });
+        // An error says that the caller is gone.
+        self.keep_and(orders, move |kept| drop(reply.map(|reply| reply.send(kept))));
+    }
+
+    fn keep_asleep(&self, orders: &Orders, id: &InstanceId) {
+        let (events, kept) = (self.events.clone(), Event::SleepKept(id.clone()));
+        // An error says that the owner is gone: procmgr is ending.
+        self.keep_and(orders, move |_| drop(events.blocking_send(kept)));
     }
 
     fn jitter(&self) -> f64 {
         f64::from(getrandom::u32().unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
     }
 }
-
 /// Kills a shim that doesn't do what it is told, if it still is the recorded process. Its app goes with it.
 fn kill_shim(run: &Generation) {
     let Ok(Some(record)) = Record::read(&run.dir) else { return };

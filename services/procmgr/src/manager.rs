@@ -4,6 +4,7 @@
 //! folders of instances that are gone (`Effects::sweep`); whatever reads, writes or deletes more is done beside it.
 
 mod event;
+mod orders;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,15 +20,14 @@ use crate::{
     clock::{Clock, Ms, Now},
     config::Config,
     desired::{Desired, DesiredSet},
-    driver::{self, Drivers, Missing},
-    effects::{Effects, Kept},
-    error::ProcmgrError,
+    driver::{self, Drivers},
+    effects::Effects,
     exit::Exit,
     generation::{Failure, Generation},
     health::Check,
     holders::Holders,
     ids::InstanceId,
-    orders::{Orders, Pause},
+    orders::Orders,
     ports::Ports,
     reconcile::{Action, Mode, Plan, reconcile},
     state::{Machine, Phase, Probed, Rules, State},
@@ -180,6 +180,7 @@ impl<E: Effects> Manager<E> {
             }
             Event::HolderLeft => self.judge_drains(),
             Event::Idle { id, generation, holder } => self.idle(&id, generation, holder, now),
+            Event::SleepKept(id) => self.fall_asleep(&id, now),
             Event::Wake(id) => {
                 self.machines.get_mut(&id).into_iter().for_each(|machine| machine.wake(now));
                 self.touched.insert(id);
@@ -327,64 +328,6 @@ impl<E: Effects> Manager<E> {
             let alone = machine.runs().any(|run| !driver::overlaps(run, desired, driver.as_ref(), &limits));
             machine.alone = alone;
         }
-    }
-
-    fn restart(&mut self, id: InstanceId, kept: Kept, now: Now) -> Result<(), ProcmgrError> {
-        let refuse = |id, why: &str| Err(ProcmgrError::CannotRestart(id, why.to_owned()));
-        if self.mode == Mode::StopAll {
-            return refuse(id, "all instances have been stopped; start the platform again");
-        }
-        let Some(machine) = self.machines.get_mut(&id) else { return Err(ProcmgrError::UnknownInstance(id)) };
-        let Some(desired) = self.desired.as_ref().and_then(|set| set.get(&id)) else {
-            return refuse(id, "the provider does not want it to run");
-        };
-        adjust(machine, desired, &self.drivers);
-        if let Some(problem) = desired.problem.as_ref().or(machine.held_back.as_ref()) {
-            return refuse(id, problem);
-        }
-        match self.drivers.of(desired) {
-            Err(Missing::Refused(why)) => return refuse(id, &why),
-            Err(no_way_out @ Missing::NoWayOut(_)) => return refuse(id, &no_way_out.to_string()),
-            Ok(_) | Err(Missing::Looking) => {}
-        }
-        machine.ask_restart(now);
-        self.orders.restart.insert(id.clone(), machine.current());
-        self.effects.keep(&self.orders, Some(kept));
-        self.touched.insert(id);
-        Ok(())
-    }
-
-    fn idle(&mut self, id: &InstanceId, generation: u64, holder: String, now: Now) {
-        let (rules, holders) = (self.rules(id), self.holders.names());
-        let Some(machine) = self.machines.get_mut(id) else { return };
-        machine.said_idle(generation, holder, now);
-        if self.mode == Mode::Run && machine.is_idle(&holders, now) {
-            machine.fall_asleep(&rules, now);
-            self.orders.asleep.extend(machine.asleep.clone().map(|digest| (id.clone(), digest)));
-            self.effects.keep(&self.orders, None);
-            self.touched.insert(id.clone());
-        }
-    }
-
-    /// What is started, or was found alive, sleeps no more.
-    fn awake(&mut self, id: &InstanceId) {
-        if self.orders.asleep.remove(id).is_some() {
-            self.effects.keep(&self.orders, None);
-        }
-    }
-
-    fn pause(&mut self, id: InstanceId, pause: Option<Pause>, kept: Kept) -> Result<bool, ProcmgrError> {
-        if !self.machines.contains_key(&id) {
-            return Err(ProcmgrError::UnknownInstance(id));
-        }
-        tracing::info!(instance = %id, paused = pause.is_some(), "an instance is paused or resumed");
-        let before = match pause {
-            Some(pause) => self.orders.paused.insert(id.clone(), pause),
-            None => self.orders.paused.remove(&id),
-        };
-        self.effects.keep(&self.orders, Some(kept));
-        self.touched.insert(id);
-        Ok(before.is_some())
     }
 
     fn act(&mut self, id: &InstanceId, action: Action, now: Now) {

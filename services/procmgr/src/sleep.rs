@@ -5,12 +5,13 @@
 //! asleep  ── a request comes, its definition changes, a restart is asked for ──> starting
 //! ```
 //! A request that comes just then loses nothing: the generation is stopped only when every proxy has let go of it. That an
-//! instance sleeps is kept, with what of it sleeps (`orders.rs`).
+//! instance sleeps is kept, with what of it sleeps (`orders.rs`), before anybody is told.
 
 use std::collections::BTreeSet;
 
 use crate::{
     clock::{Ms, Now},
+    generation::Generation,
     overlap::MOST_DRAINING,
     state::{Machine, Phase, Rules, State},
 };
@@ -26,9 +27,9 @@ impl Machine {
         }
     }
 
-    /// Whether it may fall asleep: every proxy has said so not long ago, and nothing else is in hand with it.
-    pub(crate) fn is_idle(&self, holders: &BTreeSet<String>, now: Now) -> bool {
-        let (Some(run), Some(desired)) = (&self.live, &self.desired) else { return false };
+    /// What of it may fall asleep: every proxy has said so not long ago, and nothing else is in hand with it.
+    pub(crate) fn idle_run(&self, holders: &BTreeSet<String>, now: Now) -> Option<&Generation> {
+        let (run, desired) = (self.live.as_ref()?, self.desired.as_ref()?);
         let idle_stop_ms = Ms::from(desired.idle_stop_ms);
         let quiet = self.phase == Phase::Up
             && self.state == State::Running
@@ -37,7 +38,7 @@ impl Machine {
             && self.draining.len() < MOST_DRAINING;
         let fresh = |holder| self.idle.get(holder).is_some_and(|said| now.mono - said <= 2 * idle_stop_ms);
         let all = !holders.is_empty() && holders.iter().all(fresh);
-        quiet && all && idle_stop_ms > 0 && run.digest == desired.digest
+        (quiet && all && idle_stop_ms > 0 && run.digest == desired.digest).then_some(run)
     }
 
     /// It falls asleep: what lives of it drains.
@@ -86,14 +87,14 @@ mod tests {
     fn it_is_idle_when_every_proxy_has_said_so_of_this_generation_not_long_ago() {
         let mut m = running();
         m.said_idle(1, "p".into(), at(5_000));
-        assert!(m.is_idle(&holders(&["p"]), at(5_000)));
-        assert!(!m.is_idle(&holders(&["p", "q"]), at(5_000)), "q has requests");
-        assert!(!m.is_idle(&holders(&[]), at(5_000)), "nobody could have any");
-        assert!(!m.is_idle(&holders(&["p"]), at(7_001)), "that was long ago");
+        assert!(m.idle_run(&holders(&["p"]), at(5_000)).is_some());
+        assert!(m.idle_run(&holders(&["p", "q"]), at(5_000)).is_none(), "q has requests");
+        assert!(m.idle_run(&holders(&[]), at(5_000)).is_none(), "nobody could have any");
+        assert!(m.idle_run(&holders(&["p"]), at(7_001)).is_none(), "that was long ago");
         m.said_idle(2, "q".into(), at(5_000));
-        assert!(!m.is_idle(&holders(&["p", "q"]), at(5_000)), "of another generation");
+        assert!(m.idle_run(&holders(&["p", "q"]), at(5_000)).is_none(), "of another generation");
         m.ask_restart(at(5_000));
-        assert!(!m.is_idle(&holders(&["p"]), at(5_000)));
+        assert!(m.idle_run(&holders(&["p"]), at(5_000)).is_none());
     }
 
     #[test]

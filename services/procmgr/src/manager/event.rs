@@ -77,6 +77,8 @@ pub(crate) enum Event {
         /// This one has.
         holder: String,
     },
+    /// An instance that is to fall asleep would still do so if procmgr were killed, as far as that could be kept.
+    SleepKept(InstanceId),
     /// Somebody asks for an instance that may be asleep.
     Wake(InstanceId),
     /// One that may hold generations has gone away.

@@ -15,8 +15,11 @@ use super::*;
 use crate::{
     desired::tests::proto,
     driver::{Driver, LOOKING, tests::with_sandbox, tests::without_boxes},
+    effects::Kept,
+    error::ProcmgrError,
     generation::Endpoint,
     health::Check,
+    orders::Pause,
     state::Found,
 };
 
@@ -67,6 +70,9 @@ impl Effects for Fake {
     }
     fn keep(&self, orders: &Orders, _: Option<Kept>) {
         self.0.add(format!("keep {}", orders.paused.len()));
+    }
+    fn keep_asleep(&self, orders: &Orders, id: &InstanceId) {
+        self.0.add(format!("keep asleep {}", orders.asleep.contains_key(id)));
     }
     fn jitter(&self) -> f64 {
         0.0
@@ -466,18 +472,21 @@ fn an_old_generation_waits_for_every_proxy_that_is_there_and_for_none_that_is_go
     assert_eq!(stage.event(Event::HolderLeft), ["stop 1 5000"]);
 }
 
+fn drowsy() -> DesiredSet {
+    let wanted = provider::Instance { idle_stop_ms: 1_000, ..proto("a") };
+    [(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into()
+}
+
 #[test]
 fn one_that_nobody_asks_for_falls_asleep_over_a_restart_of_procmgr_and_is_woken_once() {
-    let drowsy = || {
-        let wanted = provider::Instance { idle_stop_ms: 1_000, ..proto("a") };
-        let set: DesiredSet = [(id(), Arc::new(Desired::from_proto(wanted, 1_000).unwrap()))].into();
-        set
-    };
     let mut stage = running();
     stage.event(Event::Desired(drowsy()));
     let _holder = stage.manager.holders.enter("p".into(), mpsc::channel(1).0);
-    let idle = Event::Idle { id: id(), generation: 1, holder: "p".into() };
-    assert_eq!(stage.event(idle), ["keep 0"]);
+    let idle = || Event::Idle { id: id(), generation: 1, holder: "p".into() };
+    assert_eq!(stage.event(idle()), ["keep asleep true"]);
+    assert_eq!(stage.event(idle()), Vec::<String>::new(), "that is being kept");
+    assert_eq!(stage.state(), Shown::Running, "procmgr may be killed before it is");
+    assert_eq!(stage.event(Event::SleepKept(id())), Vec::<String>::new());
     assert_eq!(stage.state(), Shown::Asleep);
     assert_eq!(stage.event(released(1, "p")), ["stop 1 5000"]);
     stage.ended(1);
@@ -492,6 +501,17 @@ fn one_that_nobody_asks_for_falls_asleep_over_a_restart_of_procmgr_and_is_woken_
     assert_eq!(stage.state(), Shown::Asleep);
     assert_eq!(stage.event(Event::Wake(id())), ["keep 0", "start a 10000"]);
     assert_eq!(stage.event(Event::Wake(id())), Vec::<String>::new());
+}
+
+#[test]
+fn what_changes_before_it_is_kept_that_it_sleeps_does_not_fall_asleep() {
+    let mut stage = running();
+    stage.event(Event::Desired(drowsy()));
+    let _holder = stage.manager.holders.enter("p".into(), mpsc::channel(1).0);
+    stage.event(Event::Idle { id: id(), generation: 1, holder: "p".into() });
+    stage.event(Event::Desired(set()));
+    assert_eq!(stage.event(Event::SleepKept(id())), ["keep 0"]);
+    assert_eq!((stage.state(), stage.manager.orders.asleep.len()), (Shown::Running, 0));
 }
 
 fn pause(pause: Option<Pause>) -> Event {
